@@ -1,0 +1,74 @@
+// The agent's configuration: one table of options (config.cc) gives parsing, defaults, checks, help and docs.
+// File: TOML, by default /etc/metal/agent.toml. Unknown keys are errors. Threading: immutable after LoadConfig.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/base/units.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace metal::base {
+
+struct AgentConfig {
+  // [agent]
+  std::string node_id;      // default: the host name
+  std::string cluster_id;   // free label of the shard; default "default"
+  std::string state_dir;    // default /var/lib/metal; must not be on the data disk in production
+  std::string os_user;      // user to run as when started by root; default "postgres"
+  std::string socket;       // gRPC unix socket; default /run/metal/agent.sock
+  std::string wal_socket;   // metal-wal's unix socket; default /run/metal/wal.sock
+  std::string listen;       // "host:port" of the TCP listener; empty: none; port 0: any free port
+  std::string port_file;    // where the bound "host:port" is written (tests, quickstart); empty: nowhere
+  std::string log_level;    // debug, info, warning, error
+
+  // [tls]
+  std::string tls_certificate, tls_key, tls_client_ca;  // PEM files; all or none
+  // [[tls.role]] san = "...", role = "viewer|operator|orchestrator|peer"
+  struct RoleBinding {
+    std::string san;   // exact DNS or URI subject alternative name
+    std::string role;
+  };
+  std::vector<RoleBinding> role_bindings;
+
+  // [postgres]
+  std::string pg_bin_dir;     // default: newest /usr/lib/postgresql/*/bin
+  std::string pg_data_dir;    // required
+  std::string pg_wal_dir;     // initdb --waldir; empty: inside the data directory
+  std::string pg_socket_dir;  // default /run/metal
+  int pg_port = 5432;
+  std::string pg_listen_addresses;  // default "127.0.0.1"
+  std::string pg_superuser;         // default "postgres"
+  int pg_restart_max = 5;           // crash restarts within pg_restart_window before quarantine
+  absl::Duration pg_restart_window = absl::Minutes(10);
+
+  // [repository]
+  std::string repository_path;  // required for backups; empty: backups and archiving are off
+  std::string wal_helper;       // path of metal-wal; default: beside the agent's executable
+
+  // [backup]
+  std::string backup_codec;  // zstd, lz4, none; default zstd
+  int backup_level = 1;
+  int backup_threads = 0;        // codec threads; 0: one for each CPU
+  int backup_queue_depth = 16;   // reads in flight
+  std::string io_engine;         // auto, io_uring, threads, pread
+  ByteCount backup_memory{192 * kMiB};  // buffers of one running backup or restore
+
+  // [disk]
+  bool probe_enabled = true;
+  absl::Duration probe_read_interval = absl::Milliseconds(500);
+  absl::Duration probe_write_interval = absl::Seconds(1);
+  absl::Duration probe_stall_after = absl::Seconds(3);
+};
+
+// INVALID_ARGUMENT names file, line, key and what is allowed, with a HINT.
+absl::StatusOr<AgentConfig> LoadConfig(const std::string& path);
+absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view file_name);
+
+// Every option with its default and meaning, as a commented TOML file (metal-agent --print-default-config).
+std::string DefaultConfigText();
+
+}  // namespace metal::base

@@ -1,0 +1,232 @@
+// The published status of this node: monitors write their section, readers take an immutable snapshot.
+// The status path reads only this: no disk, no SQL, no locks that a monitor holds while it works.
+// Threading: Update* from any thread (short critical section, copy-on-write); Get and Wait from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/base/clock.h"
+#include "agent/base/mutex.h"
+#include "agent/base/units.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/histogram.h"
+#include "absl/time/time.h"
+
+namespace metal::observe {
+
+enum class Role { kUnknown, kPrimary, kStandby };
+enum class PostgresState {
+  kUnknown,
+  kNoDataDirectory,
+  kStopped,
+  kStarting,        // postmaster alive, not accepting yet
+  kRunning,         // accepting connections
+  kUnresponsive,    // postmaster alive, queries time out
+  kStopping,
+  kCrashed,         // found dead without a stop request; will be restarted
+  kQuarantined      // restarted too often; left alone
+};
+
+// Each section carries the time of its last good observation: a reader sees what is stale.
+struct SectionTime {
+  absl::Time captured_at = absl::InfinitePast();
+  base::MonotonicTime monotonic;
+};
+
+struct NodeSection {
+  std::string node_id, cluster_id, hostname, agent_version, os_user;
+  absl::Time agent_start;
+  std::string io_engine, io_engine_reason;  // what was chosen and why
+  uint64_t term = 0;
+  std::string term_orchestrator;
+  bool fenced = false;
+  std::string fence_reason;
+  uint64_t fence_term = 0;
+  Role role_wanted = Role::kUnknown;  // from the stored term
+  std::string grpc_address;           // bound TCP address, empty when none
+};
+
+struct PostgresSection {
+  SectionTime time;
+  PostgresState state = PostgresState::kUnknown;
+  std::string state_reason;
+  int pid = 0;
+  absl::Time start_time = absl::InfinitePast();
+  int version_num = 0;        // server_version_num; 0 unknown
+  std::string version;        // "15.18"
+  std::string data_directory, socket_dir;
+  int port = 0;
+  uint64_t system_identifier = 0;
+  Role role_observed = Role::kUnknown;
+  bool in_recovery = false;
+  base::TimelineId timeline = 0;
+  base::Lsn current_lsn, flush_lsn, insert_lsn;  // primary
+  bool data_checksums = false;
+  int64_t checksum_failures = 0;
+  int connections = 0, max_connections = 0;
+  int restarts = 0;  // crash restarts in the current window
+  bool settings_pending_restart = false;
+  // As read from pg_control at the last change of state.
+  std::string control_state;
+  base::Lsn redo_lsn, min_recovery_lsn;
+  // Start-up progress while state is kStarting.
+  std::string start_progress;
+};
+
+struct StandbySection {
+  SectionTime time;
+  bool present = false;  // in recovery
+  std::string receiver_state;  // pg_stat_wal_receiver.status; empty: no receiver
+  std::string sender_host;
+  int sender_port = 0;
+  std::string slot_name;
+  base::Lsn received_lsn, flushed_lsn, replayed_lsn, latest_end_lsn;
+  base::TimelineId received_timeline = 0;
+  std::optional<uint64_t> lag_bytes;           // nullopt: unknown (link is dead and the primary's LSN is not known)
+  std::optional<absl::Duration> lag_seconds;   // nullopt: unknown
+  std::string lag_source;                      // how seconds were derived: "caught_up", "replay_timestamp", "link_dead", ...
+  absl::Time last_message = absl::InfinitePast();
+  absl::Time last_replayed_commit = absl::InfinitePast();
+  bool replay_paused = false;
+  std::string pause_state;
+};
+
+struct FollowerSection {
+  std::string application_name, client_address, state, sync_state;
+  int pid = 0;
+  base::Lsn sent_lsn, write_lsn, flush_lsn, replay_lsn;
+  uint64_t lag_bytes = 0;                     // current − replay
+  std::optional<absl::Duration> lag_seconds;  // replay_lag; 0 when caught up; nullopt unknown
+  absl::Time reply_time = absl::InfinitePast();
+};
+
+struct FollowersSection {
+  SectionTime time;
+  std::vector<FollowerSection> followers;
+};
+
+struct ArchiveSection {
+  SectionTime time;
+  bool enabled = false;
+  std::string mode;               // archive_mode
+  uint64_t ready_segments = 0;    // *.ready in archive_status
+  uint64_t backlog_bytes = 0;
+  std::optional<absl::Duration> oldest_ready_age;
+  std::string last_archived_wal, last_failed_wal;
+  absl::Time last_archived = absl::InfinitePast(), last_failed = absl::InfinitePast();
+  int64_t archived_count = 0, failed_count = 0;
+  std::string last_error;
+};
+
+struct ProbeSection {
+  std::string role;  // "data", "wal", "tablespace:16385", "repository"
+  std::string path;
+  std::string state;  // "healthy", "slow", "stalled", "faulted", "unsupported", "unknown"
+  std::string state_reason;
+  absl::Time state_since = absl::InfinitePast();
+  std::optional<absl::Duration> oldest_outstanding;
+  LatencySummary read, write;
+  uint64_t read_errors = 0, write_errors = 0, late = 0;
+  std::string last_error;
+};
+
+struct SmartSection {
+  bool supported = false;
+  std::string unsupported_reason;
+  int critical_warning = 0;
+  std::optional<int> temperature_celsius;
+  int available_spare_percent = 0, available_spare_threshold = 0, percentage_used = 0;
+  uint64_t media_errors = 0, error_log_entries = 0, power_on_hours = 0, unsafe_shutdowns = 0;
+  uint64_t bytes_read = 0, bytes_written = 0;
+};
+
+struct DiskSection {
+  SectionTime time;
+  std::string device;                // "nvme0n1"
+  std::vector<std::string> roles;    // what lives here
+  std::vector<std::string> stack;    // from the filesystem's device down to the disk: "/dev/loop0", "vda"
+  std::string mount_point, filesystem;
+  std::string model, serial, firmware, transport, scheduler, write_cache;
+  uint64_t size_bytes = 0, logical_block_size = 0, physical_block_size = 0;
+  uint64_t filesystem_size_bytes = 0, filesystem_free_bytes = 0;
+  bool rotational = false;
+  SmartSection smart;
+  std::vector<ProbeSection> probes;
+};
+
+struct BackupSummary {
+  std::string name;  // "20261122T021500Z-F"
+  std::string state; // "complete", "suspect"
+  absl::Time start, stop;
+  uint64_t bytes = 0, stored_bytes = 0;
+  double bytes_per_second = 0;
+  std::string codec, io_engine;
+  base::Lsn start_lsn, stop_lsn;
+  base::TimelineId timeline = 0;
+};
+struct BackupsSection {
+  SectionTime time;
+  std::string repository;
+  std::string error;  // why the repository cannot be listed
+  uint64_t count = 0;
+  std::vector<BackupSummary> latest;  // newest first, at most 5
+};
+
+struct OperationSection {
+  bool running = false;
+  std::string name, kind, phase;
+  absl::Time started = absl::InfinitePast();
+  uint64_t done_bytes = 0, total_bytes = 0;
+  double bytes_per_second = 0;
+  absl::Duration eta = absl::InfiniteDuration();
+};
+
+struct Fault {
+  std::string fault_class;  // "stalled", "corruption", "postgres_quarantined", …
+  std::string subject;      // device, path
+  Severity severity = Severity::kWarning;
+  std::string message;
+  absl::Time since;
+};
+
+struct NodeStatus {
+  uint64_t revision = 0;
+  absl::Time captured_at;
+  base::MonotonicTime monotonic;
+  NodeSection node;
+  PostgresSection postgres;
+  StandbySection standby;
+  FollowersSection followers;
+  ArchiveSection archive;
+  std::vector<DiskSection> disks;
+  BackupsSection backups;
+  OperationSection operation;
+  std::map<std::string, Fault> faults;  // key: class + "/" + subject
+};
+
+class StatusBoard {
+ public:
+  explicit StatusBoard(base::Clock& clock);
+  std::shared_ptr<const NodeStatus> Get();
+  // Changes a private copy and publishes it with the next revision. `change` must not block.
+  void Update(const std::function<void(NodeStatus&)>& change);
+  // The newest snapshot with revision > `revision`, waiting up to `timeout`; the current one on timeout.
+  std::shared_ptr<const NodeStatus> WaitAfter(uint64_t revision, absl::Duration timeout);
+
+  void RaiseFault(Fault fault);  // keeps `since` of a fault that is already there
+  void ClearFault(const std::string& fault_class, const std::string& subject);
+
+ private:
+  base::Clock& clock_;
+  base::Mutex mutex_;
+  base::CondVar changed_;
+  std::shared_ptr<const NodeStatus> current_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace metal::observe

@@ -1,0 +1,34 @@
+# One static library for each module of agent/, one unit-test binary for each module with tests.
+
+set(METAL_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor)
+if(METAL_WERROR)
+  list(APPEND METAL_WARNINGS -Werror)
+endif()
+
+# metal_module(NAME [DEPS module...] [LIBS target...]): library metal_NAME from every .cc file in the current folder.
+function(metal_module name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  list(TRANSFORM ARG_DEPS PREPEND metal_)
+  if(NOT sources)
+    add_library(metal_${name} INTERFACE)
+    target_link_libraries(metal_${name} INTERFACE ${ARG_DEPS} ${ARG_LIBS})
+    return()
+  endif()
+  add_library(metal_${name} STATIC ${sources})
+  target_compile_options(metal_${name} PRIVATE ${METAL_WARNINGS})
+  target_link_libraries(metal_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS})
+endfunction()
+
+# metal_unit_tests(MODULE [LIBS target...]): binary test_MODULE from tests/unit/MODULE/*_test.cc.
+function(metal_unit_tests name)
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(test_${name} ${sources})
+  target_compile_options(test_${name} PRIVATE ${METAL_WARNINGS} -Wno-conversion)
+  target_link_libraries(test_${name} PRIVATE metal_${name} metal_harness GTest::gmock ${ARG_LIBS})
+  gtest_discover_tests(test_${name} TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 60)
+endfunction()
