@@ -1,0 +1,94 @@
+#include "agent/base/option_table.h"
+
+#include <limits>
+
+namespace metal::base {
+namespace {
+
+using C = AgentConfig;
+constexpr int64_t kDay = 24 * 3600 * 1000;  // in milliseconds
+constexpr auto kGibi = static_cast<int64_t>(kGiB);
+constexpr auto kMebi = static_cast<int64_t>(kMiB);
+
+const Option kOptions[] = {
+    {"agent", "node_id", &C::node_id, R"("")", "Name of this node, unique in the shard. Empty: the host name.",
+     TextRule::kName},
+    {"agent", "cluster_id", &C::cluster_id, R"("default")", "Label of the shard that this node belongs to.",
+     TextRule::kName},
+    {"agent", "state_dir", &C::state_dir, R"("/var/lib/metal")",
+     "Terms, fences, operations and the event log. Keep it on another device than the data.",
+     TextRule::kRequiredPath},
+    {"agent", "os_user", &C::os_user, R"("postgres")",
+     "User to run as when started by root: the owner of the data directory.", TextRule::kName},
+    {"agent", "socket", &C::socket, R"("/run/metal/agent.sock")",
+     "gRPC unix socket for root and the agent's group.", TextRule::kRequiredPath},
+    {"agent", "wal_socket", &C::wal_socket, R"("/run/metal/wal.sock")",
+     "Unix socket on which metal-wal hands over WAL segments.", TextRule::kRequiredPath},
+    {"agent", "listen", &C::listen, R"("")",
+     "Address of the TCP listener, for example \"0.0.0.0:7420\". Empty: none. Port 0: any free port.\n"
+     "Without TLS only a loopback address is accepted.",
+     TextRule::kListenAddress},
+    {"agent", "port_file", &C::port_file, R"("")",
+     "File that receives the bound \"host:port\". Empty: none.", TextRule::kPath},
+    {"agent", "log_level", &C::log_level, R"("info")", "Least level of log lines.", TextRule::kOneOf,
+     "debug, info, warning, error"},
+
+    {"tls", "certificate", &C::tls_certificate, R"("")",
+     "PEM file of this node's certificate chain. Give all three files or none.", TextRule::kPath},
+    {"tls", "key", &C::tls_key, R"("")", "PEM file of the certificate's private key.", TextRule::kPath},
+    {"tls", "client_ca", &C::tls_client_ca, R"("")",
+     "PEM file of the authority that signs callers' certificates.", TextRule::kPath},
+
+    {"postgres", "bin_dir", &C::pg_bin_dir, R"("")",
+     "Directory of the server's programs. Empty: the newest /usr/lib/postgresql/*/bin.", TextRule::kPath},
+    {"postgres", "data_dir", &C::pg_data_dir, R"("")", "The data directory. Must be given.",
+     TextRule::kRequiredPath},
+    {"postgres", "wal_dir", &C::pg_wal_dir, R"("")",
+     "Where a new data directory keeps its WAL. Empty: inside the data directory.", TextRule::kPath},
+    {"postgres", "socket_dir", &C::pg_socket_dir, R"("/run/metal")",
+     "Directory of the server's unix socket.", TextRule::kRequiredPath},
+    {"postgres", "port", &C::pg_port, "5432", "Port of the server.", TextRule::kAny, "1 to 65535", 1, 65535},
+    {"postgres", "listen_addresses", &C::pg_listen_addresses, R"("127.0.0.1")",
+     "listen_addresses of the server. Empty: unix socket only."},
+    {"postgres", "superuser", &C::pg_superuser, R"("postgres")",
+     "Database role that the agent connects as.", TextRule::kName},
+    {"postgres", "restart_max", &C::pg_restart_max, "5",
+     "Restarts after a crash within restart_window before the server is left alone.", TextRule::kAny,
+     "0 to 1000", 0, 1000},
+    {"postgres", "restart_window", &C::pg_restart_window, R"("10m")", "See restart_max.", TextRule::kAny,
+     "1s to 24h", 1000, kDay},
+
+    {"repository", "path", &C::repository_path, R"("")",
+     "Directory of backups and archived WAL. Empty: backups and archiving are off.", TextRule::kPath},
+    {"repository", "wal_helper", &C::wal_helper, R"("")",
+     "Path of metal-wal. Empty: beside the agent's executable.", TextRule::kPath},
+
+    {"backup", "codec", &C::backup_codec, R"("zstd")", "How pages are compressed.", TextRule::kOneOf,
+     "zstd, lz4, none"},
+    {"backup", "level", &C::backup_level, "1", "Compression level of zstd.", TextRule::kAny, "1 to 19", 1, 19},
+    {"backup", "threads", &C::backup_threads, "0", "Threads that compress. 0: one for each CPU.",
+     TextRule::kAny, "0 to 256", 0, 256},
+    {"backup", "queue_depth", &C::backup_queue_depth, "16", "Reads in flight.", TextRule::kAny, "1 to 256", 1,
+     256},
+    {"backup", "io_engine", &C::io_engine, R"("auto")",
+     "How files are read and written. auto: io_uring where the kernel has it, else threads.",
+     TextRule::kOneOf, "auto, io_uring, threads, pread"},
+    {"backup", "memory", &C::backup_memory, R"("192MiB")",
+     "Buffers of one running backup or restore.", TextRule::kAny, "16MiB to 64GiB", 16 * kMebi, 64 * kGibi},
+
+    {"disk", "probe_enabled", &C::probe_enabled, "true",
+     "Whether small reads and writes measure the disks all the time."},
+    {"disk", "probe_read_interval", &C::probe_read_interval, R"("500ms")", "Time between probe reads.",
+     TextRule::kAny, "10ms to 1h", 10, kDay / 24},
+    {"disk", "probe_write_interval", &C::probe_write_interval, R"("1s")", "Time between probe writes.",
+     TextRule::kAny, "10ms to 1h", 10, kDay / 24},
+    {"disk", "probe_stall_after", &C::probe_stall_after, R"("3s")",
+     "A probe in flight for longer means that the device has stalled.", TextRule::kAny, "100ms to 10m", 100,
+     10 * 60 * 1000},
+};
+
+}  // namespace
+
+std::span<const Option> Options() { return kOptions; }
+
+}  // namespace metal::base
