@@ -28,7 +28,7 @@ Histogram::Histogram() : buckets_(kBuckets) {}
 
 // Row 0 holds 0 … 63 ns one by one; row r ≥ 1 holds 2^(r+5) … 2^(r+6)−1 in 64 equal steps.
 size_t Histogram::BucketOf(uint64_t nanoseconds) {
-  const int bits = std::bit_width(nanoseconds);
+  const auto bits = static_cast<int>(std::bit_width(nanoseconds));
   if (bits > kMaxBits) return kBuckets - 1;
   if (bits <= kSubBucketBits) return static_cast<size_t>(nanoseconds);
   const int row = bits - kSubBucketBits;
