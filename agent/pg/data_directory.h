@@ -1,0 +1,84 @@
+// Looks at a data directory before anything is done to it, and locks it against a second agent.
+// Threading: pure state; the functions block on the data disk.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "agent/base/fd.h"
+#include "agent/base/units.h"
+#include "agent/pg/install.h"
+
+namespace metal::pg {
+
+// While this file exists the directory is half made (initdb, restore) and must not be started. First line: what was being
+// made ("initdb", "restore"); the other lines are its maker's notes.
+inline constexpr const char* kIncompleteSentinel = "metal.incomplete";
+
+enum class DataDirectoryKind {
+  kMissing,     // does not exist
+  kEmpty,       // exists, no entry
+  kCluster,     // PG_VERSION and global/pg_control are there
+  kIncomplete,  // the sentinel is there
+  kForeign,     // has entries and is no data directory
+};
+
+struct TablespaceLink {
+  uint32_t oid = 0;
+  std::string location;   // where the symbolic link points; for an in-place tablespace its own path
+  bool in_place = false;  // a real directory below pg_tblspc
+};
+
+struct DataDirectory {
+  std::string path;       // as given
+  std::string real_path;  // links resolved; empty when missing
+  DataDirectoryKind kind = DataDirectoryKind::kMissing;
+  std::string incomplete_task;  // first line of the sentinel
+  int major = 0;                // PG_VERSION; 0: none
+  uid_t owner = 0;
+  mode_t mode = 0;  // permission bits
+  std::vector<TablespaceLink> tablespaces;
+  std::string wal_path;  // real path of pg_wal
+  base::ByteCount data_free, wal_free;  // free for unprivileged users
+  bool standby_signal = false, recovery_signal = false, backup_label = false;
+};
+
+// Describes what is there. Errors are only those of the file system; a strange directory is a description, not an error.
+absl::StatusOr<DataDirectory> InspectDataDirectory(const std::string& path);
+
+// OK when `postgres` of this version can be started on the directory by user `uid`. FAILED_PRECONDITION with a reason:
+// DATA_DIRECTORY_MISSING, DATA_DIRECTORY_INCOMPLETE, DATA_DIRECTORY_FOREIGN, DATA_DIRECTORY_OWNER, DATA_DIRECTORY_MODE,
+// VERSION_MISMATCH, TABLESPACE_MISSING; RESOURCE_EXHAUSTED (DISK_FULL) with less than 16 MiB free. Changes nothing.
+absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersion& version, uid_t uid);
+
+// OK when a new cluster may be made here: missing, empty, or our own leftovers (kIncomplete). The reasons above, and
+// DATA_DIRECTORY_NOT_EMPTY. Changes nothing.
+absl::Status CheckCreatable(const DataDirectory& directory, uid_t uid);
+
+// Marks the directory as half made / complete. Durable when they return OK.
+absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::string& task,
+                                     const std::vector<std::string>& notes = {});
+absl::Status RemoveIncompleteSentinel(const std::string& data_dir);
+
+// Holds flock(LOCK_EX) on <state_dir>/postgres.lock and on the inode of the data directory, so that neither two agents with
+// one state directory nor two with one data directory run at the same time. The kernel drops both when the process dies.
+class DataDirectoryLock {
+ public:
+  // ABORTED (reason DATA_DIRECTORY_LOCKED) when another process holds it.
+  static absl::StatusOr<DataDirectoryLock> Acquire(const std::string& data_dir,
+                                                   const std::string& state_dir);
+  // Locks the directory's inode when it was made after Acquire. OK when it already is or the directory is missing.
+  absl::Status Refresh();
+
+ private:
+  DataDirectoryLock() = default;
+  std::string data_dir_;
+  base::UniqueFd file_, directory_;
+};
+
+}  // namespace metal::pg

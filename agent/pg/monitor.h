@@ -1,0 +1,71 @@
+// PgMonitor: looks at the server every second over its own session and publishes what it sees.
+// Sections: Postgres (versions, LSNs, counters; running ↔ unresponsive), Standby, Followers, Archive, each with the time of
+// its last good observation. It connects only while the supervisor's published state says that a postmaster lives.
+// Threading: one thread, which owns the session. Start and Stop from one owner.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "agent/base/mutex.h"
+#include "agent/base/thread.h"
+#include "agent/observe/status_board.h"
+#include "agent/pg/lag.h"
+#include "agent/pg/replication.h"
+#include "agent/pg/session.h"
+
+namespace metal::pg {
+
+struct MonitorOptions {
+  absl::Duration interval = absl::Seconds(1);
+  absl::Duration query_timeout = absl::Seconds(2);
+  // Failed rounds in a row before a living server counts as unresponsive.
+  int unresponsive_after = 2;
+  LagLimits lag;
+};
+
+class PgMonitor {
+ public:
+  // References outlive this.
+  PgMonitor(MonitorOptions options, SessionFactory connect, observe::StatusBoard& board,
+            base::Clock& clock);
+  ~PgMonitor();
+
+  void Start();
+  void Stop();
+  // One round now, on the caller's thread. REQUIRES: not started. For tests.
+  void RunOnce();
+
+ private:
+  void Loop();
+  absl::Status Observe();
+  void PublishFailure(const absl::Status& status);
+
+  const MonitorOptions options_;
+  const SessionFactory connect_;
+  observe::StatusBoard& board_;
+  base::Clock& clock_;
+
+  std::unique_ptr<SqlSession> session_;  // of the monitor thread
+  int failures_ = 0;
+  int64_t round_ = 0;
+  ArchiverState archiver_;               // refreshed every few rounds
+
+  base::Mutex mutex_;
+  base::CondVar wake_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  base::Thread thread_;
+};
+
+// Pure: what the queries said → the published sections.
+void FillPostgresSection(const ServerState& state, observe::PostgresSection& section);
+observe::StandbySection MakeStandbySection(const ServerState& state,
+                                           const std::optional<ReceiverState>& receiver,
+                                           const LagLimits& limits);
+observe::FollowersSection MakeFollowersSection(const ServerState& state,
+                                               const std::vector<FollowerState>& followers);
+observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver);
+
+}  // namespace metal::pg

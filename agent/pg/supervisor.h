@@ -1,0 +1,130 @@
+// PostgresSupervisor: owns the postmaster's life: start, stop, adoption, detection of a crash, bounded restarts.
+// The agent's own end, by SIGTERM or SIGKILL, never touches the server.
+// It publishes state, pid, start time, restarts, control state and start progress of PostgresSection (PgMonitor publishes
+// the rest and moves between running and unresponsive), and the events postgres.started, .stopped, .crashed, .restarted,
+// .quarantined, .adopted, .start_failed.
+// Threading: thread-safe. Start, Stop and Restart block their caller; one at a time, a second gets ABORTED. One watch thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "agent/base/fd.h"
+#include "agent/base/mutex.h"
+#include "agent/base/thread.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/progress.h"
+#include "agent/observe/status_board.h"
+#include "agent/pg/desired_state.h"
+#include "agent/pg/install.h"
+#include "agent/pg/process.h"
+#include "agent/pg/restart_policy.h"
+
+namespace metal::pg {
+
+struct SupervisorOptions {
+  std::string data_dir;
+  std::string state_dir;
+  std::string log_path;  // the server's standard error; empty: <state_dir>/postgres.log
+  std::string socket_dir;
+  std::string listen_addresses;
+  int port = 5432;
+  int restart_max = 5;
+  absl::Duration restart_window = absl::Minutes(10);
+  absl::Duration no_progress_limit = absl::Seconds(60);
+  // Moves the new postmaster into its own systemd scope; empty: it only has its own session. A failure is an event, no more.
+  std::function<absl::Status(pid_t)> move_to_scope;
+  // Asked before the restart of a crashed server. Empty: the role of the last Start or SetRole.
+  std::function<StartRole()> role_for_restart;
+};
+
+struct StartOptions {
+  bool as_standby = true;  // writes standby.signal before the start; false: removes it (the term says primary)
+  observe::Progress* progress = nullptr;  // phases and cancellation; may be null
+};
+
+struct StartResult {
+  bool was_running = false;  // nothing to do
+  pid_t pid = 0;
+  absl::Duration took;
+};
+
+class PostgresSupervisor {
+ public:
+  // All references outlive this. Nothing is touched before Begin.
+  PostgresSupervisor(SupervisorOptions options, Install& install, observe::StatusBoard& board,
+                     observe::EventLog& events, base::Clock& clock);
+  // Ends the watch thread; the server runs on.
+  ~PostgresSupervisor();
+  PostgresSupervisor(const PostgresSupervisor&) = delete;
+  PostgresSupervisor& operator=(const PostgresSupervisor&) = delete;
+
+  // Starts the watch thread, which adopts a running server, or restarts one that should run and is dead.
+  absl::Status Begin();
+
+  // Returns when the server accepts connections (or is a standby that accepts none). FAILED_PRECONDITION: what
+  // CheckStartable and LaunchPostmaster say. DEADLINE_EXCEEDED (START_NO_PROGRESS): no progress for no_progress_limit; the
+  // server is left as it is. A running server is success and is not touched: `was_running`.
+  absl::StatusOr<StartResult> Start(const StartOptions& options);
+  // Success when nothing runs. From now on the server should not run, also when this fails.
+  absl::StatusOr<StopResult> Stop(const StopOptions& options, observe::Progress* progress = nullptr);
+  absl::StatusOr<StartResult> Restart(const StopOptions& stop, const StartOptions& start);
+
+  // The role with which a crashed server is started again (after a promotion: primary). Durable.
+  absl::Status SetRole(StartRole role);
+
+  // The live postmaster, or null.
+  std::shared_ptr<const Postmaster> postmaster();
+  DesiredState desired();
+  const std::string& log_path() const { return options_.log_path; }
+
+  // Runs `body` while no start, stop or restart may happen (restore, initdb): the watch thread does not restart, callers
+  // get ABORTED. FAILED_PRECONDITION when the server runs.
+  absl::Status WithServerStopped(const std::string& action, const std::function<absl::Status()>& body);
+
+ private:
+  class Action;  // holds the action slot
+
+  absl::StatusOr<StartResult> StartLocked(const StartOptions& options, bool is_restart);
+  absl::StatusOr<StopResult> StopLocked(const StopOptions& options, observe::Progress* progress);
+  absl::Status PrepareStart(const StartOptions& options);
+  absl::Status AwaitReady(const Postmaster& process, uint64_t log_offset, observe::Progress* progress);
+  void Adopt(const FoundPostmaster& found);
+  void Watch();
+  void WatchOnce();
+  void HandleExit(std::shared_ptr<const Postmaster> process);
+  void TryRestart();
+  void Quarantine(const std::string& why);
+  absl::Status StoreDesired(const DesiredState& state);
+  void PublishState(observe::PostgresState state, const std::string& reason);
+  void PublishControl();
+  void Emit(observe::Severity severity, const std::string& type, const std::string& message,
+            std::map<std::string, std::string> attributes = {});
+  PostmasterPlace Place() const;
+  void Wake();
+
+  SupervisorOptions options_;
+  Install& install_;
+  observe::StatusBoard& board_;
+  observe::EventLog& events_;
+  base::Clock& clock_;
+
+  base::Mutex mutex_;
+  base::CondVar changed_;
+  std::string action_ ABSL_GUARDED_BY(mutex_);  // running action; empty: none
+  std::shared_ptr<const Postmaster> process_ ABSL_GUARDED_BY(mutex_);
+  DesiredState desired_ ABSL_GUARDED_BY(mutex_);
+  RestartPolicy policy_ ABSL_GUARDED_BY(mutex_);
+  std::optional<base::MonotonicTime> restart_at_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // this object is being destroyed
+
+  base::UniqueFd wake_;  // eventfd
+  base::Thread thread_;
+};
+
+}  // namespace metal::pg
