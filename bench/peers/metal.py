@@ -114,7 +114,7 @@ level = 1
 
     def _last_backup(self):
         listing = json.loads(process.output_of(self._ctl("-o", "json", "backup", "list"), self._bench.user, self._dir))
-        return listing["backups"][-1]["name"]
+        return listing["backups"][0]["summary"]["name"]  # newest first
 
     def restore(self, target):
         """Restores the last backup into the empty directory `target`."""
@@ -125,6 +125,7 @@ level = 1
                 self._dir, self._bench.log)
         finally:
             self._stop_agent()
+            self._bench.server.stop()  # in case that the agent started it
         run.stored_bytes = tree_bytes(self._repository)
         return run
 
