@@ -1,0 +1,197 @@
+#include "agent/backup/catalog.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <set>
+
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+
+namespace metal::backup {
+namespace {
+
+using base::JoinPath;
+
+absl::Status NotFound(const std::string& root, std::string text) {
+  return base::WithReason(absl::NotFoundError(std::move(text)),
+                          {"REPOSITORY", {{"repository", root}}});
+}
+
+// Names in a directory; an absent directory is empty.
+absl::StatusOr<std::vector<std::string>> ListOrEmpty(const std::string& path) {
+  auto names = base::ListDirectory(path);
+  if (absl::IsNotFound(names.status())) return std::vector<std::string>();
+  return names;
+}
+
+absl::StatusOr<BackupInfo> Load(const std::string& directory, const std::string& label) {
+  const std::string path = JoinPath(directory, kManifestName);
+  METAL_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kManifestSizeMax));
+  auto header = ParseManifest(text);
+  if (!header.ok()) return base::Annotate(header.status(), path);
+  if (header->label != label) {
+    return base::Error(absl::StatusCode::kDataLoss, "{}: manifest of another backup, {}", path,
+                       header->label);
+  }
+  BackupInfo info;
+  info.label = label;
+  info.state = header->checksums == ChecksumVerdict::kSuspect ? BackupState::kSuspect
+                                                              : BackupState::kComplete;
+  info.header = *std::move(header);
+  return info;
+}
+
+std::string_view PlainLabel(std::string_view label) {
+  constexpr std::string_view kPrefix = "backups/";
+  if (label.substr(0, kPrefix.size()) == kPrefix) label.remove_prefix(kPrefix.size());
+  return label;
+}
+
+// Removes `path` and answers how many bytes its files had.
+absl::StatusOr<uint64_t> RemoveAndCount(const std::string& path) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) return 0;
+  uint64_t bytes = 0;
+  if (S_ISDIR(status.st_mode)) {
+    METAL_ASSIGN_OR_RETURN(const auto names, ListOrEmpty(path));
+    for (const std::string& name : names) {
+      METAL_ASSIGN_OR_RETURN(const uint64_t inner, RemoveAndCount(JoinPath(path, name)));
+      bytes += inner;
+    }
+  } else {
+    bytes = static_cast<uint64_t>(status.st_blocks) * 512;
+  }
+  METAL_RETURN_IF_ERROR(base::RemoveTree(path));
+  return bytes;
+}
+
+}  // namespace
+
+std::string_view BackupStateName(BackupState state) {
+  return state == BackupState::kSuspect ? "suspect" : "complete";
+}
+
+double BackupInfo::ratio() const {
+  if (header.stored_bytes == 0) return 0;
+  return static_cast<double>(header.bytes) / static_cast<double>(header.stored_bytes);
+}
+
+double BackupInfo::bytes_per_second() const {
+  const double seconds = absl::ToDoubleSeconds(header.copy_time);
+  return seconds > 0 ? static_cast<double>(header.bytes) / seconds : 0;
+}
+
+absl::StatusOr<std::vector<BackupInfo>> Catalog::List(uint64_t system_identifier,
+                                                      std::vector<std::string>* damaged) const {
+  const std::string directory = repository_.BackupsDirectory(system_identifier);
+  METAL_ASSIGN_OR_RETURN(const auto labels, ListOrEmpty(directory));
+  std::vector<BackupInfo> backups;
+  for (const std::string& label : labels) {
+    const std::string backup = JoinPath(directory, label);
+    if (!base::PathExists(JoinPath(backup, kManifestName))) continue;  // unfinished
+    auto info = Load(backup, label);
+    if (info.ok()) {
+      backups.push_back(*std::move(info));
+    } else if (damaged != nullptr) {
+      damaged->push_back(fmt::format("{}: {}", label, std::string(info.status().message())));
+    }
+  }
+  std::sort(backups.begin(), backups.end(), [](const BackupInfo& a, const BackupInfo& b) {
+    if (a.header.start_time != b.header.start_time) return a.header.start_time > b.header.start_time;
+    return a.label > b.label;
+  });
+  return backups;
+}
+
+absl::StatusOr<BackupInfo> Catalog::Get(uint64_t system_identifier, std::string_view label) const {
+  label = PlainLabel(label);
+  if (label == "latest") {
+    METAL_ASSIGN_OR_RETURN(std::vector<BackupInfo> all, List(system_identifier));
+    if (all.empty()) {
+      return NotFound(repository_.root(),
+                      fmt::format("no backup of system {} in repository {}. HINT: metalctl backup create",
+                                  system_identifier, repository_.root()));
+    }
+    return all.front();
+  }
+  if (!store::IsValidLabel(label)) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "backup label \"{}\" is not valid. HINT: metalctl backup list", label);
+  }
+  const std::string directory = repository_.BackupDirectory(system_identifier, label);
+  if (!base::PathExists(JoinPath(directory, kManifestName))) {
+    return NotFound(repository_.root(), fmt::format("backup {} of system {} is not in repository {}. "
+                                                    "HINT: metalctl backup list",
+                                                    label, system_identifier, repository_.root()));
+  }
+  return Load(directory, std::string(label));
+}
+
+absl::StatusOr<BackupInfo> Catalog::Find(std::string_view label) const {
+  METAL_ASSIGN_OR_RETURN(const std::vector<uint64_t> systems, repository_.ListSystems());
+  std::vector<BackupInfo> found;
+  for (const uint64_t system : systems) {
+    auto info = Get(system, label);
+    if (info.ok()) {
+      found.push_back(*std::move(info));
+    } else if (!absl::IsNotFound(info.status())) {
+      return info.status();
+    }
+  }
+  if (found.empty()) {
+    return NotFound(repository_.root(),
+                    fmt::format("backup {} is not in repository {}. HINT: metalctl backup list",
+                                label, repository_.root()));
+  }
+  if (found.size() > 1) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "backup {} exists for {} systems in repository {}, {} and {} among them. "
+                       "HINT: give the system identifier",
+                       label, found.size(), repository_.root(), found[0].header.system_identifier,
+                       found[1].header.system_identifier);
+  }
+  return found.front();
+}
+
+absl::StatusOr<uint64_t> Catalog::RemoveGarbage(uint64_t system_identifier) const {
+  uint64_t freed = 0;
+  const std::string backups = repository_.BackupsDirectory(system_identifier);
+  const std::string packs = repository_.PacksDirectory(system_identifier);
+  std::set<std::string> named;  // packs that some manifest names
+  METAL_ASSIGN_OR_RETURN(const auto labels, ListOrEmpty(backups));
+  for (const std::string& label : labels) {
+    const std::string directory = JoinPath(backups, label);
+    if (!base::PathExists(JoinPath(directory, kManifestName))) {
+      METAL_ASSIGN_OR_RETURN(const uint64_t bytes, RemoveAndCount(directory));
+      freed += bytes;
+      continue;
+    }
+    auto info = Load(directory, label);
+    if (!info.ok()) {
+      base::LogWarning("repository.garbage_kept system={} reason=\"{}\"", system_identifier,
+                       std::string(info.status().message()));
+      return freed;
+    }
+    for (const PackReference& pack : info->header.packs) named.insert(pack.path);
+  }
+  METAL_ASSIGN_OR_RETURN(const auto pack_labels, ListOrEmpty(packs));
+  for (const std::string& label : pack_labels) {
+    const std::string directory = JoinPath(packs, label);
+    METAL_ASSIGN_OR_RETURN(const auto files, ListOrEmpty(directory));
+    size_t kept = 0;
+    for (const std::string& file : files) {
+      if (named.count(JoinPath(label, file)) != 0) {
+        ++kept;
+        continue;
+      }
+      METAL_ASSIGN_OR_RETURN(const uint64_t bytes, RemoveAndCount(JoinPath(directory, file)));
+      freed += bytes;
+    }
+    if (kept == 0) METAL_RETURN_IF_ERROR(base::RemoveTree(directory));
+  }
+  return freed;
+}
+
+}  // namespace metal::backup

@@ -1,0 +1,31 @@
+// What every backup operation is given from outside: configuration, time, progress, events, the I/O engine's maker.
+// Threading: used by the operation's thread; everything referred to outlives the call.
+#pragma once
+
+#include <functional>
+
+#include "absl/status/statusor.h"
+#include "agent/base/clock.h"
+#include "agent/base/config.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/progress.h"
+#include "agent/uring/io_engine.h"
+
+namespace metal::backup {
+
+class WalArchive;
+
+// Makes the engine of one operation; tests pass one that fails at a chosen request.
+using EngineFactory =
+    std::function<absl::StatusOr<uring::EngineChoice>(uring::EngineKind kind, uint32_t depth)>;
+
+struct OperationContext {
+  const base::AgentConfig& config;
+  base::Clock& clock;
+  observe::Progress& progress;
+  observe::EventLog* events = nullptr;     // may be null
+  WalArchive* wal_archive = nullptr;       // of config.repository_path; null: WAL is neither waited for nor checked
+  EngineFactory make_engine = uring::MakeEngine;
+};
+
+}  // namespace metal::backup
