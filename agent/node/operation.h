@@ -23,8 +23,10 @@ inline bool IsTerminal(OperationState state) {
 // Who asks, and how a repeated request is recognized.
 struct RequestContext {
   std::string request_id;  // unique per request (UUID); empty: the call is not repeatable
-  std::string body_hash;   // of the whole request without request_id; same id with another hash is refused
+  std::string body_hash;   // a hash of the whole request without request_id; same id with another hash is refused
   std::string caller;      // for the journal and the event log, e.g. "uid:0" or a certificate's SAN
+  // How long the caller will wait for a call that waits. The action itself never ends because its caller left.
+  absl::Duration patience = absl::InfiniteDuration();
 };
 
 // Which operations may run beside each other.

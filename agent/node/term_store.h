@@ -2,7 +2,8 @@
 // Kept in state_dir/term, which belongs on a device other than the data disk: a promise must outlive the disk it protects.
 // Format: text lines "key=value" that end with a CRC-32C line (term_record.h); replaced with WriteFileDurably.
 // Threading: thread-safe. Get() never waits for the disk; a change holds one mutex while it writes. After each change that
-// returned OK the new record is on the disk and published to the status board; after an error the old one holds.
+// returned OK the new record is on the disk and published to the status board; after an error the old one counts here, and the
+// disk holds either of the two: what was refused to be promised may still be found promised after a restart, never the reverse.
 #pragma once
 
 #include <memory>

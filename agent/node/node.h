@@ -1,0 +1,148 @@
+// Node: what this host can be asked to do, in the domain's terms. The API layer calls nothing else to change anything.
+// Long verbs start an operation and return it. Role verbs (BeginTerm, Promote, Fence, Unfence) also run as an operation,
+// detached from their caller, but wait for it as long as the caller has patience: DEADLINE_EXCEEDED then names the operation,
+// which goes on; the same request_id joins it again. Terms and fences are stored durably before anything else happens.
+// Every verb first asks the role table (role_table.h); refusals are FAILED_PRECONDITION with reason ROLE_TRANSITION or FENCED.
+// Threading: thread-safe; every verb may block on disks or SQL: never call one on the status path.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/backup/catalog.h"
+#include "agent/backup/context.h"
+#include "agent/backup/wal_archive.h"
+#include "agent/base/clock.h"
+#include "agent/base/config.h"
+#include "agent/disk/disk_monitor.h"
+#include "agent/node/operation.h"
+#include "agent/node/operations.h"
+#include "agent/node/requests.h"
+#include "agent/node/role_table.h"
+#include "agent/node/term_store.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/status_board.h"
+#include "agent/pg/apply_config.h"
+#include "agent/pg/control_file.h"
+#include "agent/pg/data_directory.h"
+#include "agent/pg/install.h"
+#include "agent/pg/session.h"
+#include "agent/pg/supervisor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace metal::node {
+
+// What a node is made of. main constructs these and keeps them alive longer than the Node.
+struct NodeParts {
+  const base::AgentConfig& config;
+  base::Clock& clock;
+  observe::StatusBoard& board;
+  observe::EventLog& events;
+  TermStore& terms;
+  OperationManager& operations;
+  pg::Install& install;
+  pg::PostgresSupervisor& supervisor;
+  pg::ConfigEditor& config_editor;
+  pg::SessionFactory connect;              // short statements
+  pg::SessionFactory connect_for_backup;   // statement_timeout 0: a backup's session lives as long as the backup
+  disk::DiskMonitor& disks;
+  backup::WalArchive* wal_archive = nullptr;        // null: no repository is configured
+  pg::DataDirectoryLock* data_lock = nullptr;       // refreshed when a data directory was made; may be null
+};
+
+// As configured: for ConfigEditor::Options, initdb and restore.
+pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config);
+
+// How Postgres may be started now: as the primary only when the stored term says so *and* pg_control shows a server that was
+// one (in production, shut down, in crash recovery). A standby whose promotion was ordered but never happened starts as a
+// standby: opening it read-write would make a second history on the same timeline. What cannot be read is a standby.
+// For SupervisorOptions::role_for_restart.
+pg::StartRole DecideStartRole(const TermRecord& record, const absl::StatusOr<pg::ControlFile>& control);
+pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir);
+
+class Node {
+ public:
+  explicit Node(NodeParts parts);
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // Registers what can be resumed, settles what an earlier process left unfinished (OperationManager::Recover), starts the
+  // role watch and the refresh of the backup section. Call once, after PostgresSupervisor::Begin.
+  void Begin();
+
+  // ---- PostgreSQL (postgres_actions.cc) ----
+  // Result facts: data_directory, version, system_identifier.
+  absl::StatusOr<Operation> InitDataDirectory(const RequestContext& context,
+                                              const InitDataDirectoryRequest& request);
+  // Result facts: pid, role, was_running.
+  absl::StatusOr<Operation> StartPostgres(const RequestContext& context,
+                                          const StartPostgresRequest& request);
+  // Result facts: mode, control_state.
+  absl::StatusOr<Operation> StopPostgres(const RequestContext& context,
+                                         const StopPostgresRequest& request);
+  // Result facts: pid, role.
+  absl::StatusOr<Operation> RestartPostgres(const RequestContext& context,
+                                            const RestartPostgresRequest& request);
+
+  // ---- Configuration (config_actions.cc) ----
+  absl::StatusOr<ReloadConfigAnswer> ReloadConfig(const RequestContext& context);
+  absl::StatusOr<ApplyConfigAnswer> ApplyConfig(const RequestContext& context,
+                                                const ApplyConfigRequest& request);
+  absl::StatusOr<ConfigAnswer> GetConfig(bool include_effective);
+  absl::StatusOr<pg::ControlFile> GetControlData();
+
+  // ---- Roles (role_actions.cc, role_steps.cc) ----
+  // The term is stored even when the freeze that follows fails or is refused because another action runs: repeat it then.
+  // A server that is down stays down: postgres_down, with pg_control's position. A standby ends with primary_conninfo and
+  // restore_command cleared (ALTER SYSTEM), no WAL receiver, and all received WAL replayed. A primary of a lower term is
+  // given up to 2 s for its transactions, then restarted as a standby. ROLE_TRANSITION for the primary of this same term.
+  absl::StatusOr<BeginTermAnswer> BeginTerm(const RequestContext& context,
+                                            const BeginTermRequest& request);
+  // Exactly the stored term. The order is stored before the promotion, so that a crash after it restarts a primary.
+  // Already the primary of this term: answers again. DEADLINE_EXCEEDED: the promotion stays ordered; repeat it.
+  absl::StatusOr<PromoteAnswer> Promote(const RequestContext& context, const PromoteRequest& request);
+  // Stored durably first. A primary, or a server that does not answer, is stopped (fast, then immediate after 10 s) and
+  // started as a standby; one that is down stays down. The role watch repeats this while a fenced node is found read-write.
+  absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
+  absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
+  absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
+  // What the stored term and the last observation amount to.
+  RoleState CurrentRoleState();
+
+  // ---- Backups (backup_actions.cc). FAILED_PRECONDITION, reason REPOSITORY, when none is configured. ----
+  // Result facts: as documented in backup_service.proto.
+  absl::StatusOr<Operation> CreateBackup(const RequestContext& context,
+                                         const CreateBackupRequest& request);
+  absl::StatusOr<Operation> VerifyBackup(const RequestContext& context,
+                                         const VerifyBackupRequest& request);
+  // nullopt with validate_only. The node's own data directory: takes a term, needs Postgres stopped, and the result is a
+  // standby that follows the archive whatever the recovery target says about opening for writes.
+  absl::StatusOr<std::optional<Operation>> RestoreBackup(const RequestContext& context,
+                                                         const RestoreBackupRequest& request);
+  // Of this node's cluster, newest first; damaged ones are left out.
+  absl::StatusOr<std::vector<backup::BackupInfo>> ListBackups();
+  // "backups/<id>", "<id>" or "latest".
+  absl::StatusOr<backup::BackupInfo> GetBackup(const std::string& name);
+  absl::StatusOr<std::vector<backup::WalTimeline>> ListArchivedTimelines();
+
+  // ---- Storage (storage_actions.cc) ----
+  absl::StatusOr<Operation> RunStorageProbe(const RequestContext& context,
+                                            const StorageProbeRequest& request);
+
+  // ---- Both (capabilities.cc) ----
+  Capabilities GetCapabilities();
+
+  OperationManager& operations() { return parts_.operations; }
+
+ private:
+  class Impl;
+  NodeParts parts_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace metal::node

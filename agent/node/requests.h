@@ -1,0 +1,168 @@
+// What callers ask of a node and what they get back, in the domain's own terms. Plain values; field meanings and defaults are
+// those of proto/metal/agent/v1. Durations and limits are checked by the node, not by the caller.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/base/units.h"
+#include "agent/node/term_record.h"
+#include "absl/time/time.h"
+
+namespace metal::node {
+
+// ---- PostgreSQL ----
+
+struct InitDataDirectoryRequest {
+  std::string locale;              // empty: C.UTF-8
+  std::string encoding;            // empty: UTF8
+  std::string superuser_password;  // empty: only the unix socket; never journaled
+  uint64_t wal_segment_bytes = 0;  // 0: 16 MiB
+  std::map<std::string, std::string> settings;
+};
+
+struct StartPostgresRequest {
+  absl::Duration no_progress_timeout = absl::Seconds(60);
+};
+
+enum class StopMode { kSmart, kFast, kImmediate };
+std::string_view StopModeName(StopMode mode);  // "smart"
+
+struct StopPostgresRequest {
+  StopMode mode = StopMode::kFast;
+  absl::Duration timeout = absl::Seconds(60);
+  bool escalate = false;
+};
+
+struct RestartPostgresRequest {
+  StopMode mode = StopMode::kFast;
+  absl::Duration timeout = absl::Seconds(60);
+};
+
+struct ReloadConfigAnswer {
+  absl::Time load_time;
+  std::vector<std::string> pending_restart;
+};
+
+struct ApplyConfigRequest {
+  std::map<std::string, std::string> settings;
+  std::vector<std::string> reset;
+  bool validate_only = false;
+};
+struct ConfigChange {
+  std::string name, old_value, new_value;
+  bool requires_restart = false;
+};
+struct ApplyConfigAnswer {
+  std::vector<ConfigChange> changes;
+  std::vector<std::string> pending_restart;
+};
+
+struct ConfigSetting {
+  std::string name, value, unit, source;
+  bool pending_restart = false;
+};
+struct ConfigAnswer {
+  std::vector<ConfigSetting> managed;
+  std::vector<ConfigSetting> effective;  // empty unless asked for
+};
+
+// ---- Roles. Each request waits for its action at most `timeout`; the action itself goes on (see Node). ----
+
+struct TimelineSwitch {
+  base::TimelineId timeline = 0;  // the timeline that ended
+  base::Lsn switch_lsn;
+};
+struct WalPosition {
+  base::TimelineId timeline = 0;
+  base::Lsn received, replayed;
+  std::vector<TimelineSwitch> history;  // oldest first
+};
+
+struct BeginTermRequest {
+  TermHolder holder;
+  absl::Duration timeout = absl::Seconds(30);  // to replay what was received
+};
+struct BeginTermAnswer {
+  WalPosition position;
+  bool was_primary = false;
+  bool postgres_down = false;
+};
+
+struct PromoteRequest {
+  TermHolder holder;
+  absl::Duration timeout = absl::Seconds(60);
+};
+struct PromoteAnswer {
+  base::TimelineId timeline = 0;
+  base::Lsn lsn;
+};
+
+struct FenceRequest {
+  TermHolder holder;
+  std::string reason;
+};
+struct FenceAnswer {
+  bool was_primary = false;
+};
+
+enum class LsnMode { kReceived, kFlushed, kReplayed };
+struct WaitForLsnRequest {
+  base::Lsn lsn;
+  base::TimelineId timeline = 0;  // 0: any
+  LsnMode mode = LsnMode::kReplayed;
+  absl::Duration timeout = absl::Seconds(30);
+};
+struct WaitForLsnAnswer {
+  base::Lsn lsn;
+  base::TimelineId timeline = 0;
+};
+
+// ---- Backups ----
+
+struct CreateBackupRequest {
+  std::string codec;         // "zstd", "lz4", "none"; empty: as configured
+  std::optional<int> level;  // nullopt: as configured
+  bool spread_checkpoint = false;
+  std::map<std::string, std::string> annotations;
+};
+
+struct VerifyBackupRequest {
+  std::string name;  // "backups/<id>" or "backups/latest"
+  bool rehearse = false;
+  std::string scratch_directory;  // empty: beside the state directory
+};
+
+enum class RecoveryTarget { kLatest, kImmediate, kStandby };
+struct RestoreBackupRequest {
+  TermHolder holder;             // term 0: none; required for the node's own data directory
+  std::string name;
+  std::string target_directory;  // empty: the node's data directory
+  std::map<std::string, std::string> tablespace_mapping;  // new path by OID
+  RecoveryTarget recovery_target = RecoveryTarget::kLatest;
+  int port = 0;                  // 0: as the source
+  bool validate_only = false;
+};
+
+// ---- Storage ----
+
+struct StorageProbeRequest {
+  std::string role;  // "data", "wal", "tablespace:<oid>", "repository"; empty: data
+  int reads = 0;     // 0: 1000; at most 100000
+  int writes = 0;    // 0: 200; at most 10000
+};
+
+// ---- What this build and host can do ----
+
+struct Capabilities {
+  std::string agent_version;
+  std::string postgres_version;  // empty when the programs are missing
+  std::vector<std::string> io_engines, codecs;
+  std::map<std::string, std::string> features;  // "supported" or why not
+};
+
+}  // namespace metal::node

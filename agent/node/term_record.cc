@@ -1,0 +1,233 @@
+#include "agent/node/term_record.h"
+
+#include <charconv>
+#include <map>
+#include <optional>
+
+#include "agent/base/crc32c.h"
+#include "agent/base/status.h"
+#include "fmt/format.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr std::string_view kFirstLine = "metal-term 1";
+
+std::string Escape(std::string_view value) {
+  std::string out;
+  for (const char c : value) {
+    if (c == '\\') {
+      out += "\\\\";
+    } else if (c == '\n') {
+      out += "\\n";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+std::string Unescape(std::string_view value) {
+  std::string out;
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (value[i] == '\\' && i + 1 < value.size()) {
+      ++i;
+      out += value[i] == 'n' ? '\n' : value[i];
+    } else {
+      out += value[i];
+    }
+  }
+  return out;
+}
+
+std::string_view RoleText(observe::Role role) {
+  return role == observe::Role::kPrimary ? "primary" : "standby";
+}
+
+absl::Status Damaged(std::string_view what) {
+  return base::Error(absl::StatusCode::kDataLoss, "term record: {}", what);
+}
+
+std::optional<uint64_t> ParseNumber(std::string_view text, int radix = 10) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, radix);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
+
+uint32_t Checksum(std::string_view text) {
+  return base::Crc32c(std::as_bytes(std::span<const char>(text.data(), text.size())));
+}
+
+absl::Status Refused(const TermRecord& record, std::string reason, std::string message) {
+  return base::WithReason(absl::FailedPreconditionError(std::move(message)),
+                          {.reason = std::move(reason),
+                           .metadata = {{"stored_term", fmt::format("{}", record.term)},
+                                        {"orchestrator_id", record.orchestrator_id}}});
+}
+
+absl::Status Stale(const TermRecord& record, const TermHolder& who) {
+  return Refused(record, "STALE_TERM",
+                 fmt::format("term {} of {} is stale: this node follows term {} of {}. HINT: begin a "
+                             "higher term",
+                             who.term, who.orchestrator_id, record.term, record.orchestrator_id));
+}
+
+absl::Status Held(const TermRecord& record, const TermHolder& who) {
+  return Refused(record, "TERM_HELD",
+                 fmt::format("term {} belongs to {}, not to {}. HINT: begin a higher term",
+                             record.term, record.orchestrator_id, who.orchestrator_id));
+}
+
+absl::Status CheckNamed(const TermHolder& who) {
+  if (who.term == 0) {
+    return absl::InvalidArgumentError("term is 0. HINT: terms start at 1");
+  }
+  if (who.orchestrator_id.empty()) {
+    return absl::InvalidArgumentError("orchestrator_id is empty. HINT: name who holds the term");
+  }
+  if (who.orchestrator_id.size() > 256) {
+    return absl::InvalidArgumentError("orchestrator_id is longer than 256 bytes");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string EncodeTermRecord(const TermRecord& record) {
+  const int64_t since_us =
+      record.fence.active ? absl::ToUnixMicros(record.fence.since) : 0;
+  std::string text = fmt::format(
+      "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\nfence_active={}\n"
+      "fence_reason={}\nfence_term={}\nfence_since_us={}\n",
+      kFirstLine, record.term, Escape(record.orchestrator_id), RoleText(record.role_wanted),
+      record.role_term, record.fence.active ? 1 : 0, Escape(record.fence.reason),
+      record.fence.term, since_us);
+  text += fmt::format("crc32c={:08x}\n", Checksum(text));
+  return text;
+}
+
+absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text) {
+  const size_t crc_at = text.rfind("crc32c=");
+  if (crc_at == std::string_view::npos || crc_at == 0 || text[crc_at - 1] != '\n' ||
+      text.size() != crc_at + 7 + 8 + 1 || text.back() != '\n') {
+    return Damaged("no checksum line at the end");
+  }
+  const std::string_view body = text.substr(0, crc_at);
+  const auto crc = ParseNumber(text.substr(crc_at + 7, 8), 16);
+  if (!crc || *crc != Checksum(body)) return Damaged("checksum does not match");
+  std::map<std::string, std::string> values;
+  bool first = true;
+  for (size_t at = 0; at < body.size();) {
+    const size_t end = body.find('\n', at);
+    const std::string_view line = body.substr(at, end - at);
+    at = end + 1;
+    if (first) {
+      if (line != kFirstLine) return Damaged(fmt::format("unknown version \"{}\"", line));
+      first = false;
+      continue;
+    }
+    const size_t equals = line.find('=');
+    if (equals == std::string_view::npos) return Damaged("a line without \"=\"");
+    values[std::string(line.substr(0, equals))] = Unescape(line.substr(equals + 1));
+  }
+  const auto number = [&](const char* key) { return ParseNumber(values[key]); };
+  const auto term = number("term"), role_term = number("role_term"),
+             fence_active = number("fence_active"), fence_term = number("fence_term"),
+             since_us = number("fence_since_us");
+  const std::string& role = values["role_wanted"];
+  if (!term || !role_term || !fence_active || !fence_term || !since_us ||
+      (role != "primary" && role != "standby")) {
+    return Damaged("a key is missing");
+  }
+  TermRecord record;
+  record.term = *term;
+  record.orchestrator_id = values["orchestrator_id"];
+  record.role_wanted = role == "primary" ? observe::Role::kPrimary : observe::Role::kStandby;
+  record.role_term = *role_term;
+  record.fence.active = *fence_active != 0;
+  record.fence.reason = values["fence_reason"];
+  record.fence.term = *fence_term;
+  if (record.fence.active) {
+    record.fence.since = absl::FromUnixMicros(static_cast<int64_t>(*since_us));
+  }
+  return record;
+}
+
+absl::StatusOr<TermRecord> ApplyBeginTerm(const TermRecord& record, const TermHolder& who) {
+  METAL_RETURN_IF_ERROR(CheckNamed(who));
+  if (who.term < record.term) return Stale(record, who);
+  if (who.term == record.term) {
+    if (who.orchestrator_id != record.orchestrator_id) return Held(record, who);
+    return record;
+  }
+  TermRecord next = record;
+  next.term = who.term;
+  next.orchestrator_id = who.orchestrator_id;
+  return next;
+}
+
+absl::Status CheckHolder(const TermRecord& record, const TermHolder& who) {
+  METAL_RETURN_IF_ERROR(CheckNamed(who));
+  if (who.term < record.term) return Stale(record, who);
+  if (who.term > record.term) {
+    return Refused(record, "ROLE_TRANSITION",
+                   fmt::format("term {} has not begun on this node, which follows term {}. HINT: "
+                               "call BeginTerm first",
+                               who.term, record.term));
+  }
+  if (who.orchestrator_id != record.orchestrator_id) return Held(record, who);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermHolder& who,
+                                           observe::Role role) {
+  METAL_RETURN_IF_ERROR(CheckHolder(record, who));
+  if (role == observe::Role::kPrimary && record.fence.active) {
+    return base::WithReason(
+        base::Error(absl::StatusCode::kFailedPrecondition,
+                    "this node is fenced since term {}: {}. HINT: unfence it first",
+                    record.fence.term, record.fence.reason),
+        {.reason = "FENCED",
+         .metadata = {{"fence_term", fmt::format("{}", record.fence.term)},
+                      {"fence_reason", record.fence.reason}}});
+  }
+  TermRecord next = record;
+  next.role_wanted = role;
+  next.role_term = record.term;
+  return next;
+}
+
+absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder& who,
+                                      const std::string& reason, absl::Time now) {
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyBeginTerm(record, who));
+  if (reason.size() > 1024) {
+    return absl::InvalidArgumentError("fence reason is longer than 1024 bytes");
+  }
+  if (!next.fence.active) {
+    next.fence.active = true;
+    next.fence.since = now;
+    next.fence.reason = reason;
+  } else if (!reason.empty()) {
+    next.fence.reason = reason;
+  }
+  next.fence.term = next.term;
+  next.role_wanted = observe::Role::kStandby;
+  next.role_term = next.term;
+  return next;
+}
+
+absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHolder& who) {
+  METAL_RETURN_IF_ERROR(CheckHolder(record, who));
+  TermRecord next = record;
+  if (!next.fence.active) return next;
+  // A fence never has a higher term than the stored one, except that the file was changed by hand: then it holds.
+  if (who.term < next.fence.term) return Stale(record, who);
+  next.fence = FenceRecord();
+  next.role_wanted = observe::Role::kStandby;
+  next.role_term = next.term;
+  return next;
+}
+
+}  // namespace metal::node

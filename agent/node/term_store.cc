@@ -1,0 +1,176 @@
+#include "agent/node/term_store.h"
+
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "agent/base/fault_point.h"
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/node/emit.h"
+#include "fmt/format.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr size_t kFileLimit = 64 << 10;
+
+bool Same(const TermRecord& a, const TermRecord& b) {
+  return EncodeTermRecord(a) == EncodeTermRecord(b);
+}
+
+}  // namespace
+
+TermStore::TermStore(std::string path, base::Clock& clock, observe::StatusBoard& board,
+                     observe::EventLog& events)
+    : path_(std::move(path)), clock_(clock), board_(board), events_(events) {}
+
+std::unique_ptr<TermStore> TermStore::Open(std::string path, base::Clock& clock,
+                                           observe::StatusBoard& board,
+                                           observe::EventLog& events) {
+  std::unique_ptr<TermStore> store(new TermStore(std::move(path), clock, board, events));
+  store->Load();
+  return store;
+}
+
+void TermStore::Load() {
+  TermRecord record;
+  absl::Status problem;
+  const auto text = base::ReadFile(path_, kFileLimit);
+  if (text.ok()) {
+    auto decoded = DecodeTermRecord(*text);
+    if (decoded.ok()) {
+      record = *std::move(decoded);
+    } else {
+      problem = decoded.status();
+    }
+  } else if (!absl::IsNotFound(text.status())) {
+    problem = text.status();
+  }
+  if (!problem.ok()) {
+    record.fence = {.active = true,
+                    .reason = fmt::format("term store unreadable: {}", problem.message()),
+                    .term = 0,
+                    .since = clock_.Now()};
+    Emit(events_, observe::Severity::kCritical, "term.unreadable", path_,
+         fmt::format("{}: {}; the node is fenced. HINT: begin a term above the "
+                                           "highest one used, then unfence",
+                                           path_, problem.message()));
+  }
+  {
+    base::MutexLock write_lock(write_mutex_);
+    unreadable_ = !problem.ok();
+    base::MutexLock lock(mutex_);
+    record_ = record;
+  }
+  Publish(record);
+}
+
+TermRecord TermStore::Get() const {
+  base::MutexLock lock(mutex_);
+  return record_;
+}
+
+absl::Status TermStore::StoreLocked(TermRecord next) {
+  const TermRecord current = Get();
+  if (Same(current, next) && !unreadable_) return absl::OkStatus();
+  METAL_RETURN_IF_ERROR(base::FaultPoint("term.before_write"));
+  if (unreadable_) {
+    // The damaged file is evidence, and its being damaged is what keeps a restarted agent fenced: it is copied, not moved,
+    // so that there is no moment without either of the two.
+    const auto evidence = base::ReadFile(path_, kFileLimit);
+    if (evidence.ok()) {
+      METAL_RETURN_IF_ERROR(
+          base::WriteFileDurably(fmt::format("{}.damaged-{}", path_, absl::ToUnixSeconds(clock_.Now())),
+                                 *evidence));
+    }
+  }
+  METAL_RETURN_IF_ERROR(base::Annotate(base::WriteFileDurably(path_, EncodeTermRecord(next)),
+                                       "store the term"));
+  unreadable_ = false;
+  METAL_RETURN_IF_ERROR(base::FaultPoint("term.written"));
+  {
+    base::MutexLock lock(mutex_);
+    record_ = next;
+  }
+  Publish(next);
+  return absl::OkStatus();
+}
+
+void TermStore::Publish(const TermRecord& record) {
+  board_.Update([&](observe::NodeStatus& status) {
+    status.node.term = record.term;
+    status.node.term_orchestrator = record.orchestrator_id;
+    status.node.fenced = record.fence.active;
+    status.node.fence_reason = record.fence.reason;
+    status.node.fence_term = record.fence.term;
+    status.node.role_wanted = record.role_wanted;
+  });
+}
+
+absl::Status TermStore::BeginTerm(const TermHolder& who) {
+  base::MutexLock write_lock(write_mutex_);
+  const TermRecord current = Get();
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyBeginTerm(current, who));
+  METAL_RETURN_IF_ERROR(StoreLocked(next));
+  if (next.term != current.term) {
+    Emit(events_, observe::Severity::kInfo, "term.begun", fmt::format("{}", next.term),
+         fmt::format("term {} of {} begun (before: {} of {})", next.term,
+                                           next.orchestrator_id, current.term,
+                                           current.orchestrator_id.empty() ? "nobody"
+                                                                           : current.orchestrator_id));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TermStore::CheckHolder(const TermHolder& who) const {
+  return node::CheckHolder(Get(), who);
+}
+
+absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role) {
+  base::MutexLock write_lock(write_mutex_);
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRoleWanted(Get(), who, role));
+  return StoreLocked(std::move(next));
+}
+
+absl::Status TermStore::Fence(const TermHolder& who, const std::string& reason) {
+  base::MutexLock write_lock(write_mutex_);
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyFence(Get(), who, reason, clock_.Now()));
+  METAL_RETURN_IF_ERROR(StoreLocked(next));
+  Emit(events_, observe::Severity::kWarning, "term.fenced", fmt::format("{}", next.term),
+         fmt::format("fenced by {} in term {}: {}", next.orchestrator_id,
+                                         next.term, next.fence.reason));
+  return absl::OkStatus();
+}
+
+absl::Status TermStore::Unfence(const TermHolder& who) {
+  base::MutexLock write_lock(write_mutex_);
+  const TermRecord current = Get();
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyUnfence(current, who));
+  METAL_RETURN_IF_ERROR(StoreLocked(next));
+  if (current.fence.active) {
+    Emit(events_, observe::Severity::kInfo, "term.unfenced", fmt::format("{}", next.term),
+         fmt::format("unfenced by {} in term {}", next.orchestrator_id,
+                                           next.term));
+  }
+  return absl::OkStatus();
+}
+
+void TermStore::WarnIfOnSameDevice(const std::string& data_directory) {
+  struct stat store_stat, data_stat;
+  const std::string directory = base::DirectoryOf(path_);
+  if (::stat(directory.c_str(), &store_stat) != 0 ||
+      ::stat(data_directory.c_str(), &data_stat) != 0) {
+    return;
+  }
+  if (store_stat.st_dev != data_stat.st_dev) return;
+  Emit(events_, observe::Severity::kWarning, "term.same_device", path_,
+         fmt::format("{} is on the same device as {}: a dying data disk takes the "
+                                         "promised term with it. HINT: set agent.state_dir to another "
+                                         "device",
+                                         path_, data_directory));
+}
+
+}  // namespace metal::node
