@@ -23,14 +23,14 @@ absl::StatusOr<ActionLock::Holder> ActionLock::TryAcquire(const std::string& nam
   if (held_) {
     const int64_t age = std::max<int64_t>(0, absl::ToInt64Seconds(now - since_));
     return base::WithReason(
-        base::Error(absl::StatusCode::kAborted,
-                    "{} refused: {} ({}) has been changing this node for {} s. HINT: wait for it, or "
-                    "cancel it",
-                    kind, kind_, name_, age),
+        base::Error(
+            absl::StatusCode::kAborted,
+            "{} refused: {} ({}) has been changing this node for {} s. HINT: wait for it, or "
+            "cancel it",
+            kind, kind_, name_, age),
         {.reason = "ACTION_IN_PROGRESS",
-         .metadata = {{"holder", name_},
-                      {"holder_kind", kind_},
-                      {"age_seconds", fmt::format("{}", age)}}});
+         .metadata = {
+             {"holder", name_}, {"holder_kind", kind_}, {"age_seconds", fmt::format("{}", age)}}});
   }
   held_ = true;
   name_ = name;

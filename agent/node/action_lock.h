@@ -1,16 +1,16 @@
 // The action lock: at most one action that changes this node at a time, named and timed.
-// Not a mutex: nobody waits for it, a second taker learns who holds it and since when. The holder may be passed to another thread.
-// Threading: thread-safe.
+// Not a mutex: nobody waits for it, a second taker learns who holds it and since when. The holder
+// may be passed to another thread. Threading: thread-safe.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <utility>
 
-#include "agent/base/clock.h"
-#include "agent/base/mutex.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "agent/base/mutex.h"
 
 namespace metal::node {
 
@@ -38,8 +38,9 @@ class ActionLock {
 
   explicit ActionLock(base::Clock& clock) : clock_(clock) {}
 
-  // ABORTED, reason ACTION_IN_PROGRESS, with the holder's name, kind and age in message and metadata, when it is taken.
-  // `name`: an operation's name or an RPC's; `kind`: what it does, e.g. "StopPostgres".
+  // ABORTED, reason ACTION_IN_PROGRESS, with the holder's name, kind and age in message and
+  // metadata, when it is taken. `name`: an operation's name or an RPC's; `kind`: what it does, e.g.
+  // "StopPostgres".
   absl::StatusOr<Holder> TryAcquire(const std::string& name, const std::string& kind);
 
   struct Info {

@@ -1,4 +1,5 @@
-// Appends one event; the fields in the order in which people read them. Threading: as EventLog::Append.
+// Appends one event; the fields in the order in which people read them. Threading: as
+// EventLog::Append.
 #pragma once
 
 #include <map>

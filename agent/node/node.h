@@ -1,9 +1,11 @@
-// Node: what this host can be asked to do, in the domain's terms. The API layer calls nothing else to change anything.
-// Long verbs start an operation and return it. Role verbs (BeginTerm, Promote, Fence, Unfence) also run as an operation,
-// detached from their caller, but wait for it as long as the caller has patience: DEADLINE_EXCEEDED then names the operation,
-// which goes on; the same request_id joins it again. Terms and fences are stored durably before anything else happens.
-// Every verb first asks the role table (role_table.h); refusals are FAILED_PRECONDITION with reason ROLE_TRANSITION or FENCED.
-// Threading: thread-safe; every verb may block on disks or SQL: never call one on the status path.
+// Node: what this host can be asked to do, in the domain's terms. The API layer calls nothing else
+// to change anything. Long verbs start an operation and return it. Role verbs (BeginTerm, Promote,
+// Fence, Unfence) also run as an operation, detached from their caller, but wait for it as long as
+// the caller has patience: DEADLINE_EXCEEDED then names the operation, which goes on; the same
+// request_id joins it again. Terms and fences are stored durably before anything else happens.
+// Every verb first asks the role table (role_table.h); refusals are FAILED_PRECONDITION with reason
+// ROLE_TRANSITION or FENCED. Threading: thread-safe; every verb may block on disks or SQL: never
+// call one on the status path.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "agent/backup/catalog.h"
 #include "agent/backup/context.h"
 #include "agent/backup/wal_archive.h"
@@ -31,8 +35,6 @@
 #include "agent/pg/install.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 namespace metal::node {
 
@@ -47,21 +49,25 @@ struct NodeParts {
   pg::Install& install;
   pg::PostgresSupervisor& supervisor;
   pg::ConfigEditor& config_editor;
-  pg::SessionFactory connect;              // short statements
-  pg::SessionFactory connect_for_backup;   // statement_timeout 0: a backup's session lives as long as the backup
+  pg::SessionFactory connect;  // short statements
+  pg::SessionFactory
+      connect_for_backup;  // statement_timeout 0: a backup's session lives as long as the backup
   disk::DiskMonitor& disks;
-  backup::WalArchive* wal_archive = nullptr;        // null: no repository is configured
-  pg::DataDirectoryLock* data_lock = nullptr;       // refreshed when a data directory was made; may be null
+  backup::WalArchive* wal_archive = nullptr;  // null: no repository is configured
+  pg::DataDirectoryLock* data_lock =
+      nullptr;  // refreshed when a data directory was made; may be null
 };
 
 // As configured: for ConfigEditor::Options, initdb and restore.
 pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config);
 
-// How Postgres may be started now: as the primary only when the stored term says so *and* pg_control shows a server that was
-// one (in production, shut down, in crash recovery). A standby whose promotion was ordered but never happened starts as a
-// standby: opening it read-write would make a second history on the same timeline. What cannot be read is a standby.
-// For SupervisorOptions::role_for_restart.
-pg::StartRole DecideStartRole(const TermRecord& record, const absl::StatusOr<pg::ControlFile>& control);
+// How Postgres may be started now: as the primary only when the stored term says so *and*
+// pg_control shows a server that was one (in production, shut down, in crash recovery). A standby
+// whose promotion was ordered but never happened starts as a standby: opening it read-write would
+// make a second history on the same timeline. What cannot be read is a standby. For
+// SupervisorOptions::role_for_restart.
+pg::StartRole DecideStartRole(const TermRecord& record,
+                              const absl::StatusOr<pg::ControlFile>& control);
 pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir);
 
 class Node {
@@ -71,8 +77,9 @@ class Node {
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
-  // Registers what can be resumed, settles what an earlier process left unfinished (OperationManager::Recover), starts the
-  // role watch and the refresh of the backup section. Call once, after PostgresSupervisor::Begin.
+  // Registers what can be resumed, settles what an earlier process left unfinished
+  // (OperationManager::Recover), starts the role watch and the refresh of the backup section. Call
+  // once, after PostgresSupervisor::Begin.
   void Begin();
 
   // ---- PostgreSQL (postgres_actions.cc) ----
@@ -97,31 +104,37 @@ class Node {
   absl::StatusOr<pg::ControlFile> GetControlData();
 
   // ---- Roles (role_actions.cc, role_steps.cc) ----
-  // The term is stored even when the freeze that follows fails or is refused because another action runs: repeat it then.
-  // A server that is down stays down: postgres_down, with pg_control's position. A standby ends with primary_conninfo and
-  // restore_command cleared (ALTER SYSTEM), no WAL receiver, and all received WAL replayed. A primary of a lower term is
-  // given up to 2 s for its transactions, then restarted as a standby. ROLE_TRANSITION for the primary of this same term.
+  // The term is stored even when the freeze that follows fails or is refused because another action
+  // runs: repeat it then. A server that is down stays down: postgres_down, with pg_control's
+  // position. A standby ends with primary_conninfo and restore_command cleared (ALTER SYSTEM), no
+  // WAL receiver, and all received WAL replayed. A primary of a lower term is given up to 2 s for
+  // its transactions, then restarted as a standby. ROLE_TRANSITION for the primary of this same
+  // term.
   absl::StatusOr<BeginTermAnswer> BeginTerm(const RequestContext& context,
                                             const BeginTermRequest& request);
-  // Exactly the stored term. The order is stored before the promotion, so that a crash after it restarts a primary.
-  // Already the primary of this term: answers again. DEADLINE_EXCEEDED: the promotion stays ordered; repeat it.
-  absl::StatusOr<PromoteAnswer> Promote(const RequestContext& context, const PromoteRequest& request);
-  // Stored durably first. A primary, or a server that does not answer, is stopped (fast, then immediate after 10 s) and
-  // started as a standby; one that is down stays down. The role watch repeats this while a fenced node is found read-write.
+  // Exactly the stored term. The order is stored before the promotion, so that a crash after it
+  // restarts a primary. Already the primary of this term: answers again. DEADLINE_EXCEEDED: the
+  // promotion stays ordered; repeat it.
+  absl::StatusOr<PromoteAnswer> Promote(const RequestContext& context,
+                                        const PromoteRequest& request);
+  // Stored durably first. A primary, or a server that does not answer, is stopped (fast, then
+  // immediate after 10 s) and started as a standby; one that is down stays down. The role watch
+  // repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
   absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
   // What the stored term and the last observation amount to.
   RoleState CurrentRoleState();
 
-  // ---- Backups (backup_actions.cc). FAILED_PRECONDITION, reason REPOSITORY, when none is configured. ----
-  // Result facts: as documented in backup_service.proto.
+  // ---- Backups (backup_actions.cc). FAILED_PRECONDITION, reason REPOSITORY, when none is
+  // configured. ---- Result facts: as documented in backup_service.proto.
   absl::StatusOr<Operation> CreateBackup(const RequestContext& context,
                                          const CreateBackupRequest& request);
   absl::StatusOr<Operation> VerifyBackup(const RequestContext& context,
                                          const VerifyBackupRequest& request);
-  // nullopt with validate_only. The node's own data directory: takes a term, needs Postgres stopped, and the result is a
-  // standby that follows the archive whatever the recovery target says about opening for writes.
+  // nullopt with validate_only. The node's own data directory: takes a term, needs Postgres
+  // stopped, and the result is a standby that follows the archive whatever the recovery target says
+  // about opening for writes.
   absl::StatusOr<std::optional<Operation>> RestoreBackup(const RequestContext& context,
                                                          const RestoreBackupRequest& request);
   // Of this node's cluster, newest first; damaged ones are left out.

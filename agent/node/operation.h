@@ -1,4 +1,5 @@
-// An operation: a long action of this node, journaled, watched, cancelled, and never silently gone. Plain values.
+// An operation: a long action of this node, journaled, watched, cancelled, and never silently gone.
+// Plain values.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +8,10 @@
 #include <string>
 #include <string_view>
 
-#include "agent/observe/progress.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/observe/progress.h"
 
 namespace metal::node {
 
@@ -23,9 +24,11 @@ inline bool IsTerminal(OperationState state) {
 // Who asks, and how a repeated request is recognized.
 struct RequestContext {
   std::string request_id;  // unique per request (UUID); empty: the call is not repeatable
-  std::string body_hash;   // a hash of the whole request without request_id; same id with another hash is refused
+  std::string body_hash;   // a hash of the whole request without request_id; same id with another
+                           // hash is refused
   std::string caller;      // for the journal and the event log, e.g. "uid:0" or a certificate's SAN
-  // How long the caller will wait for a call that waits. The action itself never ends because its caller left.
+  // How long the caller will wait for a call that waits. The action itself never ends because its
+  // caller left.
   absl::Duration patience = absl::InfiniteDuration();
 };
 
@@ -46,7 +49,7 @@ struct OperationSpec {
 };
 
 struct OperationResult {
-  std::string name;                           // resource that was made, e.g. "backups/20261122T021500Z-F"; may be empty
+  std::string name;  // resource that was made, e.g. "backups/20261122T021500Z-F"; may be empty
   std::map<std::string, std::string> values;  // what the caller wants to know, e.g. "pid" → "4711"
 };
 
@@ -73,8 +76,8 @@ struct OperationContext {
   observe::Progress& progress;  // report phases and bytes; poll CheckCancelled()
 };
 
-// Runs on the operation's own thread, detached from whoever asked. A CANCELLED status after a cancel request ends the
-// operation as kCancelled, any other error as kFailed.
+// Runs on the operation's own thread, detached from whoever asked. A CANCELLED status after a
+// cancel request ends the operation as kCancelled, any other error as kFailed.
 using OperationBody = std::function<absl::StatusOr<OperationResult>(OperationContext&)>;
 
 }  // namespace metal::node

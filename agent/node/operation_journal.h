@@ -1,6 +1,7 @@
-// The journal of operations and the remembered answers of short calls: state_dir/operations.db, SQLite with
-// journal_mode=WAL and synchronous=FULL, so that what returned OK survives a power cut.
-// Threading: thread-safe (one connection behind a mutex). Every call waits for the state disk: never call on the status path.
+// The journal of operations and the remembered answers of short calls: state_dir/operations.db,
+// SQLite with journal_mode=WAL and synchronous=FULL, so that what returned OK survives a power cut.
+// Threading: thread-safe (one connection behind a mutex). Every call waits for the state disk:
+// never call on the status path.
 #pragma once
 
 #include <memory>
@@ -8,11 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/node/operation.h"
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 struct sqlite3;
 

@@ -1,8 +1,10 @@
 // OperationManager: runs long actions, each on a thread of its own, and keeps their journal.
-// An operation is in the journal (SQLite, synchronous=FULL) before its body starts and before anyone is told that it ended.
-// After a crash of the agent Recover() resumes it when its kind registered a resumer, or ends it as FAILED/AGENT_RESTARTED.
-// Limits: one kAction, one kBackup, four kReader operations; the newest 1000 are kept; remembered results live 24 h and are
-// at most 10000. Threading: thread-safe; reads (Get, List, Wait…) look at memory only and never wait for the journal.
+// An operation is in the journal (SQLite, synchronous=FULL) before its body starts and before
+// anyone is told that it ended. After a crash of the agent Recover() resumes it when its kind
+// registered a resumer, or ends it as FAILED/AGENT_RESTARTED. Limits: one kAction, one kBackup,
+// four kReader operations; the newest 1000 are kept; remembered results live 24 h and are at most
+// 10000. Threading: thread-safe; reads (Get, List, Wait…) look at memory only and never wait for
+// the journal.
 #pragma once
 
 #include <functional>
@@ -11,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/base/thread.h"
@@ -19,8 +23,6 @@
 #include "agent/node/operation_journal.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 namespace metal::node {
 
@@ -41,32 +43,37 @@ class OperationManager {
     std::string path;  // of the journal; its directory exists
     size_t keep = 1000;
     absl::Duration remember = absl::Hours(24);
-    absl::Duration journal_timeout = absl::Seconds(30);  // Start gives up when the journal's disk does not answer
+    absl::Duration journal_timeout =
+        absl::Seconds(30);  // Start gives up when the journal's disk does not answer
   };
-  // Opens the journal; one that is corrupt is moved aside as <path>.corrupt-<time> and reported as an event.
-  // The references outlive the manager.
+  // Opens the journal; one that is corrupt is moved aside as <path>.corrupt-<time> and reported as
+  // an event. The references outlive the manager.
   static absl::StatusOr<std::unique_ptr<OperationManager>> Open(Options options, base::Clock& clock,
                                                                 observe::StatusBoard& board,
                                                                 observe::EventLog& events);
-  // Asks every body to stop and waits for it. What ended only because of that stays unfinished in the journal: the next start
-  // treats it as after a crash.
+  // Asks every body to stop and waits for it. What ended only because of that stays unfinished in
+  // the journal: the next start treats it as after a crash.
   ~OperationManager();
   OperationManager(const OperationManager&) = delete;
 
-  // Before Recover(): how an interrupted operation of `kind` goes on. The body must be safe to run from its beginning.
+  // Before Recover(): how an interrupted operation of `kind` goes on. The body must be safe to run
+  // from its beginning.
   using Resumer = std::function<absl::StatusOr<OperationBody>(const Operation&)>;
   void RegisterResumer(const std::string& kind, Resumer resumer);
-  // Once, before the first Start: settles what an earlier process left unfinished. Answers how many were resumed.
+  // Once, before the first Start: settles what an earlier process left unfinished. Answers how many
+  // were resumed.
   size_t Recover();
 
-  // Journals the operation and starts its body. Returns it as kRunning (or later). Errors mean that nothing was started:
-  // ABORTED/ACTION_IN_PROGRESS names the holder of the lane and its age; INVALID_ARGUMENT/REQUEST_ID_REUSED; the journal's
-  // error (RESOURCE_EXHAUSTED when its disk is full). The same request_id and body answers the earlier operation.
+  // Journals the operation and starts its body. Returns it as kRunning (or later). Errors mean that
+  // nothing was started: ABORTED/ACTION_IN_PROGRESS names the holder of the lane and its age;
+  // INVALID_ARGUMENT/REQUEST_ID_REUSED; the journal's error (RESOURCE_EXHAUSTED when its disk is
+  // full). The same request_id and body answers the earlier operation.
   absl::StatusOr<Operation> Start(OperationSpec spec, OperationBody body);
 
-  // Runs a short mutating call at most once per request_id: `run`'s answer (opaque bytes) is remembered durably for 24 h and
-  // given again to the same request; errors are not remembered. ABORTED/ACTION_IN_PROGRESS while the first one still runs.
-  // `method` is part of the identity. An empty request_id just runs.
+  // Runs a short mutating call at most once per request_id: `run`'s answer (opaque bytes) is
+  // remembered durably for 24 h and given again to the same request; errors are not remembered.
+  // ABORTED/ACTION_IN_PROGRESS while the first one still runs. `method` is part of the identity. An
+  // empty request_id just runs.
   absl::StatusOr<std::string> RunOnce(const RequestContext& request, const std::string& method,
                                       const std::function<absl::StatusOr<std::string>()>& run);
 
@@ -76,11 +83,13 @@ class OperationManager {
   absl::StatusOr<OperationPage> List(const OperationFilter& filter);
   // Waits until it is done or `timeout` passed; answers it either way (look at done()).
   absl::StatusOr<Operation> Wait(const std::string& name, absl::Duration timeout);
-  // Waits for a change after `revision` (phase, state, cancel request), at most `timeout`; answers the operation with live
-  // progress either way. Watchers call it in a loop with the last answer's revision, 0 first.
+  // Waits for a change after `revision` (phase, state, cancel request), at most `timeout`; answers
+  // the operation with live progress either way. Watchers call it in a loop with the last answer's
+  // revision, 0 first.
   absl::StatusOr<Operation> WaitForChange(const std::string& name, uint64_t revision,
                                           absl::Duration timeout);
-  // Asks the body to stop; best effort, the operation ends as kCancelled when it obeyed. OK when it is done already.
+  // Asks the body to stop; best effort, the operation ends as kCancelled when it obeyed. OK when it
+  // is done already.
   absl::StatusOr<Operation> Cancel(const std::string& name);
 
   // For short actions that are no operations. See ActionLock.
@@ -116,11 +125,12 @@ class OperationManager {
 
   base::Mutex mutex_;
   base::CondVar changed_;
-  std::map<std::string, EntryPtr> entries_ ABSL_GUARDED_BY(mutex_);              // by name: by age
-  std::map<std::string, std::string> by_request_ ABSL_GUARDED_BY(mutex_);        // request_id → name
+  std::map<std::string, EntryPtr> entries_ ABSL_GUARDED_BY(mutex_);        // by name: by age
+  std::map<std::string, std::string> by_request_ ABSL_GUARDED_BY(mutex_);  // request_id → name
   std::map<std::string, Resumer> resumers_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, std::string> short_calls_ ABSL_GUARDED_BY(mutex_);       // running RunOnce ids → method
-  std::vector<base::Thread> finished_threads_ ABSL_GUARDED_BY(mutex_);           // waiting to be joined
+  std::map<std::string, std::string> short_calls_
+      ABSL_GUARDED_BY(mutex_);  // running RunOnce ids → method
+  std::vector<base::Thread> finished_threads_ ABSL_GUARDED_BY(mutex_);  // waiting to be joined
   uint64_t revision_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string last_id_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

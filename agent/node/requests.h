@@ -1,5 +1,6 @@
-// What callers ask of a node and what they get back, in the domain's own terms. Plain values; field meanings and defaults are
-// those of proto/metal/agent/v1. Durations and limits are checked by the node, not by the caller.
+// What callers ask of a node and what they get back, in the domain's own terms. Plain values; field
+// meanings and defaults are those of proto/metal/agent/v1. Durations and limits are checked by the
+// node, not by the caller.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "agent/base/units.h"
 #include "agent/node/term_record.h"
-#include "absl/time/time.h"
 
 namespace metal::node {
 
@@ -71,7 +72,8 @@ struct ConfigAnswer {
   std::vector<ConfigSetting> effective;  // empty unless asked for
 };
 
-// ---- Roles. Each request waits for its action at most `timeout`; the action itself goes on (see Node). ----
+// ---- Roles. Each request waits for its action at most `timeout`; the action itself goes on (see
+// Node). ----
 
 struct TimelineSwitch {
   base::TimelineId timeline = 0;  // the timeline that ended
@@ -139,12 +141,12 @@ struct VerifyBackupRequest {
 
 enum class RecoveryTarget { kLatest, kImmediate, kStandby };
 struct RestoreBackupRequest {
-  TermHolder holder;             // term 0: none; required for the node's own data directory
+  TermHolder holder;  // term 0: none; required for the node's own data directory
   std::string name;
-  std::string target_directory;  // empty: the node's data directory
+  std::string target_directory;                           // empty: the node's data directory
   std::map<std::string, std::string> tablespace_mapping;  // new path by OID
   RecoveryTarget recovery_target = RecoveryTarget::kLatest;
-  int port = 0;                  // 0: as the source
+  int port = 0;  // 0: as the source
   bool validate_only = false;
 };
 

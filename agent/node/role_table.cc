@@ -23,14 +23,15 @@ constexpr std::string_view kNotOrdered =
     "the stored term does not make this node the primary. HINT: BeginTerm, then Promote";
 constexpr std::string_view kFencedText = "the node is fenced. HINT: Unfence it first";
 constexpr std::string_view kReadWrite =
-    "PostgreSQL runs read-write without an order of the stored term. HINT: BeginTerm makes it a standby";
+    "PostgreSQL runs read-write without an order of the stored term. HINT: BeginTerm makes it a "
+    "standby";
 constexpr std::string_view kWait =
     "PostgreSQL is starting, stopping or does not answer. HINT: GetStatus, then try again";
 
-// One block per state, in the order of RoleRequest. Self-transitions are idempotent repetitions. A higher term is stored
-// before the table is asked, which turns kPrimary into kRogue and kPromoting into kStandby: their BeginTerm rows are
-// repetitions within one term.
-constexpr std::array<RoleRule, kRoleStates * kRoleRequests> kTable = {{
+// One block per state, in the order of RoleRequest. Self-transitions are idempotent repetitions. A
+// higher term is stored before the table is asked, which turns kPrimary into kRogue and kPromoting
+// into kStandby: their BeginTerm rows are repetitions within one term.
+constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kEmpty, R::kInitDataDirectory, S::kStopped, ""},
     {S::kEmpty, R::kRestoreBackup, S::kStopped, ""},
     {S::kEmpty, R::kStartStandby, S::kEmpty, kNoCluster},
@@ -164,17 +165,17 @@ absl::Status CheckRequest(RoleState state, RoleRequest request) {
   const RoleRule& rule = FindRule(state, request);
   if (rule.allowed()) return absl::OkStatus();
   const bool fenced = rule.refusal == kFencedText;
-  return base::WithReason(
-      base::Error(absl::StatusCode::kFailedPrecondition, "{} refused: {}", RoleRequestName(request),
-                  rule.refusal),
-      {.reason = fenced ? "FENCED" : "ROLE_TRANSITION",
-       .metadata = {{"state", std::string(RoleStateName(state))},
-                    {"request", std::string(RoleRequestName(request))}}});
+  return base::WithReason(base::Error(absl::StatusCode::kFailedPrecondition, "{} refused: {}",
+                                      RoleRequestName(request), rule.refusal),
+                          {.reason = fenced ? "FENCED" : "ROLE_TRANSITION",
+                           .metadata = {{"state", std::string(RoleStateName(state))},
+                                        {"request", std::string(RoleRequestName(request))}}});
 }
 
 RoleState ClassifyRole(const TermRecord& record, const observe::PostgresSection& postgres) {
   using P = observe::PostgresState;
-  const bool up = postgres.state == P::kRunning && postgres.role_observed != observe::Role::kUnknown;
+  const bool up =
+      postgres.state == P::kRunning && postgres.role_observed != observe::Role::kUnknown;
   const bool read_write = up && postgres.role_observed == observe::Role::kPrimary;
   if (read_write) return record.MayRunAsPrimary() ? RoleState::kPrimary : RoleState::kRogue;
   if (record.fence.active) return RoleState::kFenced;
@@ -188,33 +189,54 @@ RoleState ClassifyRole(const TermRecord& record, const observe::PostgresSection&
 
 std::string_view RoleStateName(RoleState state) {
   switch (state) {
-    case RoleState::kEmpty: return "empty";
-    case RoleState::kStopped: return "stopped";
-    case RoleState::kStandby: return "standby";
-    case RoleState::kPromoting: return "promoting";
-    case RoleState::kPrimary: return "primary";
-    case RoleState::kRogue: return "rogue primary";
-    case RoleState::kFenced: return "fenced";
-    case RoleState::kUnsettled: return "unsettled";
+    case RoleState::kEmpty:
+      return "empty";
+    case RoleState::kStopped:
+      return "stopped";
+    case RoleState::kStandby:
+      return "standby";
+    case RoleState::kPromoting:
+      return "promoting";
+    case RoleState::kPrimary:
+      return "primary";
+    case RoleState::kRogue:
+      return "rogue primary";
+    case RoleState::kFenced:
+      return "fenced";
+    case RoleState::kUnsettled:
+      return "unsettled";
   }
   return "unknown";
 }
 
 std::string_view RoleRequestName(RoleRequest request) {
   switch (request) {
-    case RoleRequest::kInitDataDirectory: return "init data directory";
-    case RoleRequest::kRestoreBackup: return "restore backup";
-    case RoleRequest::kStartStandby: return "start as standby";
-    case RoleRequest::kStartPrimary: return "start as primary";
-    case RoleRequest::kStop: return "stop";
-    case RoleRequest::kRestart: return "restart";
-    case RoleRequest::kChangeConfig: return "change config";
-    case RoleRequest::kBeginTerm: return "begin term";
-    case RoleRequest::kPromote: return "promote";
-    case RoleRequest::kFence: return "fence";
-    case RoleRequest::kUnfence: return "unfence";
-    case RoleRequest::kCreateBackup: return "create backup";
-    case RoleRequest::kWaitForLsn: return "wait for LSN";
+    case RoleRequest::kInitDataDirectory:
+      return "init data directory";
+    case RoleRequest::kRestoreBackup:
+      return "restore backup";
+    case RoleRequest::kStartStandby:
+      return "start as standby";
+    case RoleRequest::kStartPrimary:
+      return "start as primary";
+    case RoleRequest::kStop:
+      return "stop";
+    case RoleRequest::kRestart:
+      return "restart";
+    case RoleRequest::kChangeConfig:
+      return "change config";
+    case RoleRequest::kBeginTerm:
+      return "begin term";
+    case RoleRequest::kPromote:
+      return "promote";
+    case RoleRequest::kFence:
+      return "fence";
+    case RoleRequest::kUnfence:
+      return "unfence";
+    case RoleRequest::kCreateBackup:
+      return "create backup";
+    case RoleRequest::kWaitForLsn:
+      return "wait for LSN";
   }
   return "unknown";
 }

@@ -68,10 +68,11 @@ absl::Status Refused(const TermRecord& record, std::string reason, std::string m
 }
 
 absl::Status Stale(const TermRecord& record, const TermHolder& who) {
-  return Refused(record, "STALE_TERM",
-                 fmt::format("term {} of {} is stale: this node follows term {} of {}. HINT: begin a "
-                             "higher term",
-                             who.term, who.orchestrator_id, record.term, record.orchestrator_id));
+  return Refused(
+      record, "STALE_TERM",
+      fmt::format("term {} of {} is stale: this node follows term {} of {}. HINT: begin a "
+                  "higher term",
+                  who.term, who.orchestrator_id, record.term, record.orchestrator_id));
 }
 
 absl::Status Held(const TermRecord& record, const TermHolder& who) {
@@ -96,14 +97,13 @@ absl::Status CheckNamed(const TermHolder& who) {
 }  // namespace
 
 std::string EncodeTermRecord(const TermRecord& record) {
-  const int64_t since_us =
-      record.fence.active ? absl::ToUnixMicros(record.fence.since) : 0;
+  const int64_t since_us = record.fence.active ? absl::ToUnixMicros(record.fence.since) : 0;
   std::string text = fmt::format(
       "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\nfence_active={}\n"
       "fence_reason={}\nfence_term={}\nfence_since_us={}\n",
       kFirstLine, record.term, Escape(record.orchestrator_id), RoleText(record.role_wanted),
-      record.role_term, record.fence.active ? 1 : 0, Escape(record.fence.reason),
-      record.fence.term, since_us);
+      record.role_term, record.fence.active ? 1 : 0, Escape(record.fence.reason), record.fence.term,
+      since_us);
   text += fmt::format("crc32c={:08x}\n", Checksum(text));
   return text;
 }
@@ -222,7 +222,8 @@ absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHold
   METAL_RETURN_IF_ERROR(CheckHolder(record, who));
   TermRecord next = record;
   if (!next.fence.active) return next;
-  // A fence never has a higher term than the stored one, except that the file was changed by hand: then it holds.
+  // A fence never has a higher term than the stored one, except that the file was changed by hand:
+  // then it holds.
   if (who.term < next.fence.term) return Stale(record, who);
   next.fence = FenceRecord();
   next.role_wanted = observe::Role::kStandby;

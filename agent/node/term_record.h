@@ -1,15 +1,15 @@
-// What the term store holds, its text form, and the rules of terms. Pure: no I/O, so every rule is tested without a disk.
-// Threading: pure functions.
+// What the term store holds, its text form, and the rules of terms. Pure: no I/O, so every rule is
+// tested without a disk. Threading: pure functions.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 
-#include "agent/observe/status_board.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/observe/status_board.h"
 
 namespace metal::node {
 
@@ -22,7 +22,7 @@ struct TermHolder {
 struct FenceRecord {
   bool active = false;
   std::string reason;
-  uint64_t term = 0;                          // the term under which it was set; only this or a later one lifts it
+  uint64_t term = 0;  // the term under which it was set; only this or a later one lifts it
   absl::Time since = absl::InfinitePast();
 };
 
@@ -33,7 +33,8 @@ struct TermRecord {
   uint64_t role_term = 0;  // the term under which role_wanted was set
   FenceRecord fence;
 
-  // The only condition under which Postgres may be started read-write: an older term's order to be primary does not count.
+  // The only condition under which Postgres may be started read-write: an older term's order to be
+  // primary does not count.
   bool MayRunAsPrimary() const {
     return !fence.active && role_wanted == observe::Role::kPrimary && role_term == term && term > 0;
   }
@@ -44,9 +45,10 @@ std::string EncodeTermRecord(const TermRecord& record);
 // DATA_LOSS when the text is cut, has a wrong checksum, an unknown version or a missing key.
 absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text);
 
-// The rules. Each answers the record that must be stored, or why not; equal records mean that there is nothing to store.
-// Reasons, all FAILED_PRECONDITION: STALE_TERM, TERM_HELD and ROLE_TRANSITION (a term that has not begun here) with metadata
-// stored_term and orchestrator_id; FENCED with fence_term and fence_reason.
+// The rules. Each answers the record that must be stored, or why not; equal records mean that there
+// is nothing to store. Reasons, all FAILED_PRECONDITION: STALE_TERM, TERM_HELD and ROLE_TRANSITION
+// (a term that has not begun here) with metadata stored_term and orchestrator_id; FENCED with
+// fence_term and fence_reason.
 absl::StatusOr<TermRecord> ApplyBeginTerm(const TermRecord& record, const TermHolder& who);
 absl::Status CheckHolder(const TermRecord& record, const TermHolder& who);
 absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermHolder& who,

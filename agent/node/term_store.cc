@@ -28,8 +28,7 @@ TermStore::TermStore(std::string path, base::Clock& clock, observe::StatusBoard&
     : path_(std::move(path)), clock_(clock), board_(board), events_(events) {}
 
 std::unique_ptr<TermStore> TermStore::Open(std::string path, base::Clock& clock,
-                                           observe::StatusBoard& board,
-                                           observe::EventLog& events) {
+                                           observe::StatusBoard& board, observe::EventLog& events) {
   std::unique_ptr<TermStore> store(new TermStore(std::move(path), clock, board, events));
   store->Load();
   return store;
@@ -50,14 +49,15 @@ void TermStore::Load() {
     problem = text.status();
   }
   if (!problem.ok()) {
-    record.fence = {.active = true,
-                    .reason = fmt::format("term store unreadable: {}", problem.message()),
-                    .term = 0,
-                    .since = clock_.Now()};
+    record.fence = {
+        .active = true,
+        .reason = fmt::format("term store unreadable: {}", std::string(problem.message())),
+        .term = 0,
+        .since = clock_.Now()};
     Emit(events_, observe::Severity::kCritical, "term.unreadable", path_,
          fmt::format("{}: {}; the node is fenced. HINT: begin a term above the "
-                                           "highest one used, then unfence",
-                                           path_, problem.message()));
+                     "highest one used, then unfence",
+                     path_, std::string(problem.message())));
   }
   {
     base::MutexLock write_lock(write_mutex_);
@@ -78,17 +78,16 @@ absl::Status TermStore::StoreLocked(TermRecord next) {
   if (Same(current, next) && !unreadable_) return absl::OkStatus();
   METAL_RETURN_IF_ERROR(base::FaultPoint("term.before_write"));
   if (unreadable_) {
-    // The damaged file is evidence, and its being damaged is what keeps a restarted agent fenced: it is copied, not moved,
-    // so that there is no moment without either of the two.
+    // The damaged file is evidence, and its being damaged is what keeps a restarted agent fenced:
+    // it is copied, not moved, so that there is no moment without either of the two.
     const auto evidence = base::ReadFile(path_, kFileLimit);
     if (evidence.ok()) {
-      METAL_RETURN_IF_ERROR(
-          base::WriteFileDurably(fmt::format("{}.damaged-{}", path_, absl::ToUnixSeconds(clock_.Now())),
-                                 *evidence));
+      METAL_RETURN_IF_ERROR(base::WriteFileDurably(
+          fmt::format("{}.damaged-{}", path_, absl::ToUnixSeconds(clock_.Now())), *evidence));
     }
   }
-  METAL_RETURN_IF_ERROR(base::Annotate(base::WriteFileDurably(path_, EncodeTermRecord(next)),
-                                       "store the term"));
+  METAL_RETURN_IF_ERROR(
+      base::Annotate(base::WriteFileDurably(path_, EncodeTermRecord(next)), "store the term"));
   unreadable_ = false;
   METAL_RETURN_IF_ERROR(base::FaultPoint("term.written"));
   {
@@ -117,10 +116,9 @@ absl::Status TermStore::BeginTerm(const TermHolder& who) {
   METAL_RETURN_IF_ERROR(StoreLocked(next));
   if (next.term != current.term) {
     Emit(events_, observe::Severity::kInfo, "term.begun", fmt::format("{}", next.term),
-         fmt::format("term {} of {} begun (before: {} of {})", next.term,
-                                           next.orchestrator_id, current.term,
-                                           current.orchestrator_id.empty() ? "nobody"
-                                                                           : current.orchestrator_id));
+         fmt::format("term {} of {} begun (before: {} of {})", next.term, next.orchestrator_id,
+                     current.term,
+                     current.orchestrator_id.empty() ? "nobody" : current.orchestrator_id));
   }
   return absl::OkStatus();
 }
@@ -140,8 +138,8 @@ absl::Status TermStore::Fence(const TermHolder& who, const std::string& reason) 
   METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyFence(Get(), who, reason, clock_.Now()));
   METAL_RETURN_IF_ERROR(StoreLocked(next));
   Emit(events_, observe::Severity::kWarning, "term.fenced", fmt::format("{}", next.term),
-         fmt::format("fenced by {} in term {}: {}", next.orchestrator_id,
-                                         next.term, next.fence.reason));
+       fmt::format("fenced by {} in term {}: {}", next.orchestrator_id, next.term,
+                   next.fence.reason));
   return absl::OkStatus();
 }
 
@@ -152,8 +150,7 @@ absl::Status TermStore::Unfence(const TermHolder& who) {
   METAL_RETURN_IF_ERROR(StoreLocked(next));
   if (current.fence.active) {
     Emit(events_, observe::Severity::kInfo, "term.unfenced", fmt::format("{}", next.term),
-         fmt::format("unfenced by {} in term {}", next.orchestrator_id,
-                                           next.term));
+         fmt::format("unfenced by {} in term {}", next.orchestrator_id, next.term));
   }
   return absl::OkStatus();
 }
@@ -167,10 +164,10 @@ void TermStore::WarnIfOnSameDevice(const std::string& data_directory) {
   }
   if (store_stat.st_dev != data_stat.st_dev) return;
   Emit(events_, observe::Severity::kWarning, "term.same_device", path_,
-         fmt::format("{} is on the same device as {}: a dying data disk takes the "
-                                         "promised term with it. HINT: set agent.state_dir to another "
-                                         "device",
-                                         path_, data_directory));
+       fmt::format("{} is on the same device as {}: a dying data disk takes the "
+                   "promised term with it. HINT: set agent.state_dir to another "
+                   "device",
+                   path_, data_directory));
 }
 
 }  // namespace metal::node
