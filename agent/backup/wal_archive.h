@@ -1,7 +1,8 @@
-// The WAL archive: WAL segments, timeline histories and backup labels of a repository, by cluster and timeline.
-// Layout and bytes: agent/docs/repository-format-wal.md. A file is <repository>/<system identifier>/wal/<TLI>/<name>.wal.
-// Durability: once Push returned OK the file survives a power loss; before that it is either absent or complete.
-// Threading: thread-safe; every call but Statistics blocks on the repository's disk, so call from threads that may hang.
+// The WAL archive: WAL segments, timeline histories and backup labels of a repository, by cluster
+// and timeline. Layout and bytes: agent/docs/repository-format-wal.md. A file is
+// <repository>/<system identifier>/wal/<TLI>/<name>.wal. Durability: once Push returned OK the file
+// survives a power loss; before that it is either absent or complete. Threading: thread-safe; every
+// call but Statistics blocks on the repository's disk, so call from threads that may hang.
 #pragma once
 
 #include <cstdint>
@@ -13,16 +14,18 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "agent/backup/wal_object.h"
 #include "agent/backup/wal_segment.h"
+#include "agent/backup/wal_writer.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/base/units.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/progress.h"
 #include "agent/stream/codec.h"
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "absl/time/time.h"
 
 namespace metal::backup {
 
@@ -55,61 +58,70 @@ struct WalTimeline {
   std::string first_segment, last_segment;  // empty: none
   uint64_t stored_bytes = 0;                // of every file of this timeline
   bool has_history = false;
-  std::vector<std::string> missing;         // the first gaps between first and last, at most 10
+  std::vector<std::string> missing;  // the first gaps between first and last, at most 10
 };
 
 struct WalArchiveStatistics {
-  uint64_t pushed = 0;             // files stored by this process
-  uint64_t already_present = 0;    // pushes of what was there
+  uint64_t pushed = 0;           // files stored by this process
+  uint64_t already_present = 0;  // pushes of what was there
   uint64_t failed = 0;
   uint64_t raw_bytes = 0, stored_bytes = 0;  // of the pushed files
   uint64_t fetched = 0;
-  std::string last_pushed;         // file name
+  std::string last_pushed;  // file name
   absl::Time last_pushed_time = absl::InfinitePast();
-  std::string last_error;          // of the newest failed push; cleared by the next good one
-  std::string last_failed;         // its file name
+  std::string last_error;   // of the newest failed push; cleared by the next good one
+  std::string last_failed;  // its file name
   absl::Time last_failed_time = absl::InfinitePast();
 };
 
-// Receives a file's bytes in order, at most 1 MiB at a time; an error ends the transfer and is passed on.
+// Receives a file's bytes in order, at most 1 MiB at a time; an error ends the transfer and is
+// passed on.
 using WalSink = std::function<absl::Status(std::span<const std::byte>)>;
 
 class WalArchive {
  public:
-  // Touches no disk. `clock` outlives this; `events` may be null and outlives this unless DropEvents was called.
+  // Touches no disk. `clock` outlives this; `events` may be null and outlives this unless
+  // DropEvents was called.
   WalArchive(WalArchiveOptions options, base::Clock& clock, observe::EventLog* events);
   ~WalArchive();
   WalArchive(const WalArchive&) = delete;
   WalArchive& operator=(const WalArchive&) = delete;
 
-  // Creates the repository directory when missing and removes what a crash left behind. Called by the first Push;
-  // call it earlier to learn early. Files that another process is writing at this moment are left alone.
+  // Creates the repository directory when missing and removes what a crash left behind. Called by
+  // the first Push; call it earlier to learn early. Files that another process is writing at this
+  // moment are left alone.
   absl::Status Prepare();
 
   // Stores the regular file `fd`, read from its beginning with buffered reads, under `name`.
-  // `system_identifier` 0: taken from the segment (not possible for .history and .backup: INVALID_ARGUMENT).
-  // INVALID_ARGUMENT: a name that PostgreSQL does not archive, or contents that do not fit it.
-  // FAILED_PRECONDITION: WAL of another cluster; or other bytes are stored under this name (reason WAL_CONFLICT, and an
-  // event wal.conflict): nothing is overwritten. RESOURCE_EXHAUSTED (reason NO_SPACE): the repository is full.
-  // UNAVAILABLE: the repository directory has gone.
+  // `system_identifier` 0: taken from the segment (not possible for .history and .backup:
+  // INVALID_ARGUMENT). INVALID_ARGUMENT: a name that PostgreSQL does not archive, or contents that
+  // do not fit it. FAILED_PRECONDITION: WAL of another cluster; or other bytes are stored under
+  // this name (reason WAL_CONFLICT, and an event wal.conflict): nothing is overwritten.
+  // RESOURCE_EXHAUSTED (reason NO_SPACE): the repository is full. UNAVAILABLE: the repository
+  // directory has gone.
   absl::StatusOr<WalPushResult> Push(std::string_view name, int fd, uint64_t system_identifier);
   absl::StatusOr<WalPushResult> PushBytes(std::string_view name, std::span<const std::byte> bytes,
                                           uint64_t system_identifier);
 
-  // Hands out the file's bytes, each piece verified. Use what was received only after OK. Returns the byte count.
-  // NOT_FOUND: not archived. DATA_LOSS (reason REPOSITORY): damaged. INVALID_ARGUMENT: not a name of WAL.
-  absl::StatusOr<uint64_t> Fetch(uint64_t system_identifier, std::string_view name, const WalSink& sink);
+  // Hands out the file's bytes, each piece verified. Use what was received only after OK. Returns
+  // the byte count. NOT_FOUND: not archived. DATA_LOSS (reason REPOSITORY): damaged.
+  // INVALID_ARGUMENT: not a name of WAL.
+  absl::StatusOr<uint64_t> Fetch(uint64_t system_identifier, std::string_view name,
+                                 const WalSink& sink);
   // The same into a string (a history, a label).
   absl::StatusOr<std::string> FetchBytes(uint64_t system_identifier, std::string_view name);
   // Reads and checks every byte; errors as Fetch.
   absl::Status Verify(uint64_t system_identifier, std::string_view name);
 
-  // File names of the range that are not in the archive, in order; empty: complete. A file counts as present when its
-  // header is whole and its size is right. INVALID_ARGUMENT: an empty range, a bad segment size, more than 16 M segments.
+  // File names of the range that are not in the archive, in order; empty: complete. A file counts
+  // as present when its header is whole and its size is right. INVALID_ARGUMENT: an empty range, a
+  // bad segment size, more than 1 M segments.
   absl::StatusOr<std::vector<std::string>> MissingSegments(const WalRange& range);
-  // Waits until nothing of the range is missing. A push in this process is seen at once, another process's within 1 s.
-  // DEADLINE_EXCEEDED (reason WAL_MISSING, metadata first_missing) after `timeout`; CANCELLED when progress says so.
-  absl::Status WaitForSegments(const WalRange& range, absl::Duration timeout, observe::Progress& progress);
+  // Waits until nothing of the range is missing. A push in this process is seen at once, another
+  // process's within 1 s. Sets done and total of progress's current phase. DEADLINE_EXCEEDED
+  // (reason WAL_MISSING, metadata first_missing) after `timeout`; CANCELLED when progress says so.
+  absl::Status WaitForSegments(const WalRange& range, absl::Duration timeout,
+                               observe::Progress& progress);
 
   // Timelines of a cluster, ascending; empty when the cluster is not known.
   absl::StatusOr<std::vector<WalTimeline>> ListTimelines(uint64_t system_identifier);
@@ -124,21 +136,34 @@ class WalArchive {
   const std::string& repository_path() const { return options_.repository_path; }
 
  private:
-  struct Scratch;
-  struct Source;
-  struct Incoming;
-  struct ScratchReturn;
+  // Where one file lives, and whose it is.
+  struct Place {
+    WalFile file;
+    uint64_t system_identifier = 0;
+    std::string path, incoming_directory;
+  };
+  class CodecLease;
 
-  absl::StatusOr<WalPushResult> PushSource(std::string_view name, const Source& source, uint64_t system_identifier);
-  absl::StatusOr<WalPushResult> StoreChecked(const WalFile& file, const Source& source, uint64_t system_identifier);
-  absl::StatusOr<WalPushResult> Publish(const Incoming& incoming, const Source& source, Scratch& scratch);
-  absl::StatusOr<WalPushResult> AcceptExisting(const Incoming& incoming, const Source& source, Scratch& scratch);
+  Place PlaceOf(WalFile file, uint64_t system_identifier) const;
+  absl::StatusOr<Place> PlaceOf(std::string_view name, uint64_t system_identifier) const;
+  absl::StatusOr<WalPushResult> PushSource(std::string_view name, const WalSource& source,
+                                           uint64_t system_identifier);
+  absl::StatusOr<WalPushResult> Store(const Place& place, const WalSource& source,
+                                      WalFrameCodec& codec);
+  absl::StatusOr<WalPushResult> AcceptExisting(const Place& place, const WalSource& source,
+                                               WalFrameCodec& codec);
+  absl::StatusOr<WalPushResult> Repair(const Place& place, const WalSource& source,
+                                       const absl::Status& damage, WalFrameCodec& codec);
+  // UNAVAILABLE when the repository's directory is not there (not mounted): absence of a file means
+  // nothing then.
   absl::Status CheckRepository() const;
-  absl::StatusOr<bool> IsPresent(uint64_t system_identifier, const std::string& name);
-  std::unique_ptr<Scratch> TakeScratch();
-  void ReturnScratch(std::unique_ptr<Scratch> scratch);
+  absl::StatusOr<bool> IsPresent(uint64_t system_identifier, const std::string& name) const;
+  absl::StatusOr<WalTimeline> DescribeTimeline(uint64_t system_identifier,
+                                               base::TimelineId timeline) const;
+  absl::StatusOr<std::unique_ptr<WalFrameCodec>> TakeCodec();
+  void ReturnCodec(std::unique_ptr<WalFrameCodec> codec);
   void RecordPush(std::string_view name, const absl::StatusOr<WalPushResult>& result);
-  void Emit(observe::Severity severity, std::string type, std::string subject, std::string message);
+  void Emit(observe::Event event);
 
   const WalArchiveOptions options_;
   base::Clock& clock_;
@@ -150,7 +175,7 @@ class WalArchive {
   observe::EventLog* events_ ABSL_GUARDED_BY(mutex_);
   WalArchiveStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   uint64_t push_revision_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<std::unique_ptr<Scratch>> idle_scratch_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<WalFrameCodec>> idle_codecs_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace metal::backup
