@@ -1,0 +1,230 @@
+#include "tests/harness/file_faults.h"
+
+#include <atomic>
+#include <cerrno>
+#include <cstdarg>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string_view>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/base/check.h"
+
+namespace metal::testing {
+namespace {
+
+struct State {
+  std::string directory;
+  FileFault fault;
+  std::vector<std::string> calls;
+  std::map<int, std::string> open_files;
+  std::set<std::string> unsynced;  // written and not yet fsynced
+  bool fired = false;
+  bool dead = false;
+};
+
+std::atomic<bool>& Active() {
+  static std::atomic<bool> active{false};
+  return active;
+}
+std::mutex& Lock() {
+  static std::mutex mutex;
+  return mutex;
+}
+std::unique_ptr<State>& Current() {
+  static std::unique_ptr<State> state;
+  return state;
+}
+
+enum class Verdict { kPass, kFail, kShort };
+
+// Counts one call. REQUIRES: Lock() is held and Current() is set.
+Verdict Count(const std::string& what, const std::string& path) {
+  State& state = *Current();
+  if (state.dead) {
+    errno = EIO;
+    return Verdict::kFail;
+  }
+  state.calls.push_back(what + " " + path);
+  if (static_cast<int>(state.calls.size()) != state.fault.at_call) return Verdict::kPass;
+  state.fired = true;
+  if (state.fault.kind == FaultKind::kShortWrite) return Verdict::kShort;
+  state.dead = state.fault.kind == FaultKind::kPowerLoss;
+  errno = state.dead ? EIO : state.fault.error;
+  return Verdict::kFail;
+}
+
+bool Caught(const std::string& path) {
+  return Current() && path.starts_with(Current()->directory);
+}
+
+// The caught file behind a descriptor; empty when it is none.
+std::string CaughtFile(int fd) {
+  if (!Current()) return "";
+  const auto found = Current()->open_files.find(fd);
+  return found == Current()->open_files.end() ? "" : found->second;
+}
+
+// The C library's (or a sanitizer's) functions, found before main so that a forked child need not look.
+struct RealFunctions {
+  template <typename Function>
+  static void Find(Function& function, const char* name) {
+    function = reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
+  }
+  RealFunctions() {
+    Find(open, "open");
+    Find(write, "write");
+    Find(fsync, "fsync");
+    Find(fdatasync, "fdatasync");
+    Find(fchmod, "fchmod");
+    Find(close, "close");
+    Find(rename, "rename");
+  }
+  int (*open)(const char*, int, ...);
+  ssize_t (*write)(int, const void*, size_t);
+  int (*fsync)(int);
+  int (*fdatasync)(int);
+  int (*fchmod)(int, mode_t);
+  int (*close)(int);
+  int (*rename)(const char*, const char*);
+};
+const RealFunctions& Real() {
+  static const RealFunctions functions;
+  return functions;
+}
+__attribute__((constructor)) void FindRealFunctions() { Real(); }
+
+// A call on a descriptor: its file when it is caught, and what is to happen.
+struct FileCall {
+  std::string file;  // empty: not caught
+  Verdict verdict = Verdict::kPass;
+};
+FileCall CountFileCall(const char* what, int fd) {
+  FileCall call;
+  if (!Active()) return call;
+  const std::lock_guard guard(Lock());
+  call.file = CaughtFile(fd);
+  if (call.file.empty()) return call;
+  call.verdict = Count(what, call.file);
+  if (call.verdict == Verdict::kFail) return call;
+  if (std::string_view(what) == "write") Current()->unsynced.insert(call.file);
+  return call;
+}
+
+int Sync(int fd, const char* name, int (*real)(int)) {
+  const FileCall call = CountFileCall(name, fd);
+  if (call.verdict == Verdict::kFail) return -1;
+  const int result = real(fd);
+  if (!call.file.empty() && result == 0) {
+    const std::lock_guard guard(Lock());
+    Current()->unsynced.erase(call.file);
+  }
+  return result;
+}
+
+}  // namespace
+
+FileFaults::FileFaults(std::string directory, FileFault fault) {
+  const std::lock_guard guard(Lock());
+  METAL_CHECK(!Current());
+  Current() = std::make_unique<State>();
+  Current()->directory = std::move(directory);
+  Current()->fault = fault;
+  Active() = true;
+}
+
+FileFaults::~FileFaults() {
+  const std::lock_guard guard(Lock());
+  const std::unique_ptr<State> state = std::move(Current());
+  Active() = false;
+  if (!state->dead) return;
+  for (const std::string& path : state->unsynced) {
+    METAL_CHECK(truncate(path.c_str(), 0) == 0 || errno == ENOENT);
+  }
+}
+
+std::vector<std::string> FileFaults::calls() const {
+  const std::lock_guard guard(Lock());
+  return Current()->calls;
+}
+
+bool FileFaults::fired() const {
+  const std::lock_guard guard(Lock());
+  return Current()->fired;
+}
+
+}  // namespace metal::testing
+
+// The caught functions. Their declarations are the C library's.
+extern "C" {
+
+int open(const char* path, int flags, ...) {
+  using namespace metal::testing;
+  mode_t mode = 0;
+  if ((flags & (O_CREAT | O_TMPFILE)) != 0) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+  }
+  if (!Active()) return Real().open(path, flags, mode);
+  {
+    const std::lock_guard guard(Lock());
+    if (Caught(path) && Count("open", path) == Verdict::kFail) return -1;
+  }
+  const int fd = Real().open(path, flags, mode);
+  const std::lock_guard guard(Lock());
+  if (fd >= 0 && Caught(path)) Current()->open_files[fd] = path;
+  return fd;
+}
+
+ssize_t write(int fd, const void* data, size_t size) {
+  using namespace metal::testing;
+  const FileCall call = CountFileCall("write", fd);
+  if (call.verdict == Verdict::kFail) return -1;
+  if (call.verdict == Verdict::kShort && size > 1) size /= 2;
+  return Real().write(fd, data, size);
+}
+
+int fsync(int fd) { return metal::testing::Sync(fd, "fsync", metal::testing::Real().fsync); }
+int fdatasync(int fd) { return metal::testing::Sync(fd, "fdatasync", metal::testing::Real().fdatasync); }
+
+int fchmod(int fd, mode_t mode) noexcept {
+  using namespace metal::testing;
+  if (CountFileCall("fchmod", fd).verdict == Verdict::kFail) return -1;
+  return Real().fchmod(fd, mode);
+}
+
+int close(int fd) {
+  using namespace metal::testing;
+  const FileCall call = CountFileCall("close", fd);
+  const int error = errno;
+  if (!call.file.empty()) {
+    const std::lock_guard guard(Lock());
+    Current()->open_files.erase(fd);
+  }
+  const int result = Real().close(fd);  // as the kernel does: closed even when it reports an error
+  if (call.verdict != Verdict::kFail) return result;
+  errno = error;
+  return -1;
+}
+
+int rename(const char* from, const char* to) noexcept {
+  using namespace metal::testing;
+  if (!Active()) return Real().rename(from, to);
+  {
+    const std::lock_guard guard(Lock());
+    if (Caught(to) && Count("rename", to) == Verdict::kFail) return -1;
+  }
+  const int result = Real().rename(from, to);
+  const std::lock_guard guard(Lock());
+  if (Caught(to) && result == 0 && Current()->unsynced.erase(from) != 0) Current()->unsynced.insert(to);
+  return result;
+}
+
+}  // extern "C"

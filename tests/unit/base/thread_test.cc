@@ -1,0 +1,58 @@
+#include "agent/base/thread.h"
+
+#include <csignal>
+#include <gtest/gtest.h>
+#include <pthread.h>
+
+#include "agent/base/mutex.h"
+
+namespace metal::base {
+namespace {
+
+TEST(ThreadTest, HasItsNameAndBlocksSignals) {
+  std::string name;
+  int blocked = 0;
+  Thread thread("a-name-longer-than-fits", [&] {
+    char buffer[32];
+    pthread_getname_np(pthread_self(), buffer, sizeof buffer);
+    name = buffer;
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    blocked = sigismember(&mask, SIGTERM);
+  });
+  thread.Join();
+  EXPECT_EQ(name, "a-name-longer-t");
+  EXPECT_EQ(blocked, 1);
+}
+
+TEST(ThreadTest, StarterKeepsItsSignalMask) {
+  sigset_t before;
+  pthread_sigmask(SIG_SETMASK, nullptr, &before);
+  Thread("short", [] {}).Join();
+  sigset_t after;
+  pthread_sigmask(SIG_SETMASK, nullptr, &after);
+  EXPECT_EQ(sigismember(&before, SIGTERM), sigismember(&after, SIGTERM));
+}
+
+TEST(ThreadTest, DestructorJoins) {
+  bool done = false;
+  { Thread thread("worker", [&] { done = true; }); }
+  EXPECT_TRUE(done);
+}
+
+TEST(CondVarTest, WaitForEndsAtTheTimeoutOrTheCondition) {
+  Mutex mutex;
+  CondVar changed;
+  bool ready = false;
+  MutexLock lock(mutex);
+  EXPECT_FALSE(changed.WaitFor(mutex, absl::Milliseconds(5), [&] { return ready; }));
+  Thread thread("setter", [&] {
+    MutexLock inner(mutex);
+    ready = true;
+    changed.NotifyAll();
+  });
+  EXPECT_TRUE(changed.WaitFor(mutex, absl::Seconds(60), [&] { return ready; }));
+}
+
+}  // namespace
+}  // namespace metal::base
