@@ -6,6 +6,7 @@
 
 #include "agent/base/crc32c.h"
 #include "agent/base/status.h"
+#include "agent/node/text_map.h"
 #include "fmt/format.h"
 
 namespace metal::node {
@@ -13,33 +14,6 @@ namespace metal::node {
 namespace {
 
 constexpr std::string_view kFirstLine = "metal-term 1";
-
-std::string Escape(std::string_view value) {
-  std::string out;
-  for (const char c : value) {
-    if (c == '\\') {
-      out += "\\\\";
-    } else if (c == '\n') {
-      out += "\\n";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
-std::string Unescape(std::string_view value) {
-  std::string out;
-  for (size_t i = 0; i < value.size(); ++i) {
-    if (value[i] == '\\' && i + 1 < value.size()) {
-      ++i;
-      out += value[i] == 'n' ? '\n' : value[i];
-    } else {
-      out += value[i];
-    }
-  }
-  return out;
-}
 
 std::string_view RoleText(observe::Role role) {
   return role == observe::Role::kPrimary ? "primary" : "standby";
@@ -101,8 +75,8 @@ std::string EncodeTermRecord(const TermRecord& record) {
   std::string text = fmt::format(
       "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\nfence_active={}\n"
       "fence_reason={}\nfence_term={}\nfence_since_us={}\n",
-      kFirstLine, record.term, Escape(record.orchestrator_id), RoleText(record.role_wanted),
-      record.role_term, record.fence.active ? 1 : 0, Escape(record.fence.reason), record.fence.term,
+      kFirstLine, record.term, EscapeLine(record.orchestrator_id), RoleText(record.role_wanted),
+      record.role_term, record.fence.active ? 1 : 0, EscapeLine(record.fence.reason), record.fence.term,
       since_us);
   text += fmt::format("crc32c={:08x}\n", Checksum(text));
   return text;
@@ -130,7 +104,7 @@ absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text) {
     }
     const size_t equals = line.find('=');
     if (equals == std::string_view::npos) return Damaged("a line without \"=\"");
-    values[std::string(line.substr(0, equals))] = Unescape(line.substr(equals + 1));
+    values[std::string(line.substr(0, equals))] = UnescapeLine(line.substr(equals + 1));
   }
   const auto number = [&](const char* key) { return ParseNumber(values[key]); };
   const auto term = number("term"), role_term = number("role_term"),

@@ -40,7 +40,7 @@ struct TermRecord {
   }
 };
 
-// "metal-term 1\nterm=7\n...crc32c=xxxxxxxx\n"; values are escaped (\n, \\).
+// "metal-term 1\nterm=7\n...crc32c=xxxxxxxx\n"; values are escaped as text_map.h says.
 std::string EncodeTermRecord(const TermRecord& record);
 // DATA_LOSS when the text is cut, has a wrong checksum, an unknown version or a missing key.
 absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text);

@@ -1,0 +1,331 @@
+#include "agent/node/operation_journal.h"
+
+#include <sqlite3.h>
+
+#include <string_view>
+#include <utility>
+
+#include "agent/base/status.h"
+#include "agent/node/text_map.h"
+
+namespace metal::node {
+
+namespace {
+
+// The number in PRAGMA application_id that marks the file as ours ("mtlo").
+constexpr int kApplicationId = 1836346479;
+constexpr int kFormatVersion = 1;
+
+constexpr const char* kSchema = R"sql(
+CREATE TABLE IF NOT EXISTS operation(
+  name TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, parameters TEXT NOT NULL,
+  lane INTEGER NOT NULL, request_id TEXT NOT NULL, body_hash TEXT NOT NULL, caller TEXT NOT NULL,
+  term INTEGER NOT NULL, state INTEGER NOT NULL, phase TEXT NOT NULL, done_bytes INTEGER NOT NULL,
+  total_bytes INTEGER NOT NULL, cancel_requested INTEGER NOT NULL, create_us INTEGER NOT NULL,
+  start_us INTEGER, update_us INTEGER NOT NULL, end_us INTEGER, error_code INTEGER NOT NULL,
+  error_message TEXT NOT NULL, error_reason TEXT NOT NULL, error_metadata TEXT NOT NULL,
+  result_name TEXT NOT NULL, result TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS remembered(
+  request_id TEXT PRIMARY KEY, method TEXT NOT NULL, body_hash TEXT NOT NULL, answer BLOB NOT NULL,
+  time_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS remembered_time ON remembered(time_us);
+)sql";
+
+absl::Status SqliteError(sqlite3* database, std::string_view what) {
+  const int code = sqlite3_extended_errcode(database) & 0xff;
+  absl::StatusCode status = absl::StatusCode::kInternal;
+  std::string hint;
+  switch (code) {
+    case SQLITE_FULL:
+      status = absl::StatusCode::kResourceExhausted;
+      hint = ". HINT: free space on the device of agent.state_dir";
+      break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_IOERR:
+      status = absl::StatusCode::kDataLoss;
+      break;
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_CANTOPEN:
+      status = absl::StatusCode::kFailedPrecondition;
+      hint = ". HINT: check owner, mode and mount of agent.state_dir";
+      break;
+    default:
+      break;
+  }
+  absl::Status error =
+      base::Error(status, "operation journal: {}: {}{}", what, sqlite3_errmsg(database), hint);
+  if (code == SQLITE_FULL) {
+    const char* path = sqlite3_db_filename(database, "main");
+    error = base::WithReason(
+        std::move(error),
+        {.reason = "NO_SPACE", .metadata = {{"path", path == nullptr ? "" : path}}});
+  }
+  return error;
+}
+
+// One statement: bind in order, step, read columns in order.
+class Statement {
+ public:
+  Statement(sqlite3* database, const char* sql) : database_(database) {
+    prepared_ = sqlite3_prepare_v2(database, sql, -1, &statement_, nullptr) == SQLITE_OK;
+  }
+  ~Statement() { sqlite3_finalize(statement_); }
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+
+  Statement& Bind(std::string_view text) {
+    if (prepared_) {
+      sqlite3_bind_text64(statement_, ++bound_, text.data(), text.size(), SQLITE_TRANSIENT,
+                          SQLITE_UTF8);
+    }
+    return *this;
+  }
+  Statement& BindBlob(std::string_view bytes) {
+    if (prepared_) {
+      sqlite3_bind_blob64(statement_, ++bound_, bytes.data(), bytes.size(), SQLITE_TRANSIENT);
+    }
+    return *this;
+  }
+  Statement& Bind(int64_t number) {
+    if (prepared_) sqlite3_bind_int64(statement_, ++bound_, number);
+    return *this;
+  }
+  Statement& Bind(absl::Time time) {
+    if (!prepared_) return *this;
+    if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) {
+      sqlite3_bind_null(statement_, ++bound_);
+      return *this;
+    }
+    return Bind(absl::ToUnixMicros(time));
+  }
+
+  // True: a row is there; false: the end.
+  absl::StatusOr<bool> Step(std::string_view what) {
+    const int code = prepared_ ? sqlite3_step(statement_) : SQLITE_ERROR;
+    column_ = 0;
+    if (code == SQLITE_ROW) return true;
+    if (code == SQLITE_DONE) return false;
+    return SqliteError(database_, what);
+  }
+  absl::Status Run(std::string_view what) { return Step(what).status(); }
+
+  std::string Text() {
+    const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column_));
+    const int size = sqlite3_column_bytes(statement_, column_);
+    ++column_;
+    return bytes == nullptr ? std::string() : std::string(bytes, static_cast<size_t>(size));
+  }
+  int64_t Number() { return sqlite3_column_int64(statement_, column_++); }
+  absl::Time Time() {
+    if (sqlite3_column_type(statement_, column_) == SQLITE_NULL) {
+      ++column_;
+      return absl::InfinitePast();
+    }
+    return absl::FromUnixMicros(Number());
+  }
+
+ private:
+  sqlite3* const database_;
+  sqlite3_stmt* statement_ = nullptr;
+  bool prepared_ = false;
+  int bound_ = 0;
+  int column_ = 0;
+};
+
+absl::Status Execute(sqlite3* database, const char* sql, std::string_view what) {
+  if (sqlite3_exec(database, sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
+    return SqliteError(database, what);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> QueryNumber(sqlite3* database, const char* sql) {
+  Statement statement(database, sql);
+  METAL_ASSIGN_OR_RETURN(const bool row, statement.Step(sql));
+  return row ? statement.Number() : 0;
+}
+
+// In the order of the columns of the table.
+Operation ReadRow(Statement& row) {
+  Operation operation;
+  operation.name = row.Text();
+  operation.spec.kind = row.Text();
+  operation.spec.subject = row.Text();
+  operation.spec.parameters = DecodeMap(row.Text());
+  operation.spec.lane = static_cast<OperationLane>(row.Number());
+  operation.spec.request.request_id = row.Text();
+  operation.spec.request.body_hash = row.Text();
+  operation.spec.request.caller = row.Text();
+  operation.spec.term = static_cast<uint64_t>(row.Number());
+  operation.state = static_cast<OperationState>(row.Number());
+  operation.progress.phase = row.Text();
+  operation.progress.done_bytes = static_cast<uint64_t>(row.Number());
+  operation.progress.total_bytes = static_cast<uint64_t>(row.Number());
+  operation.cancel_requested = row.Number() != 0;
+  operation.create_time = row.Time();
+  operation.start_time = row.Time();
+  operation.update_time = row.Time();
+  operation.end_time = row.Time();
+  const auto code = static_cast<absl::StatusCode>(row.Number());
+  const std::string message = row.Text();
+  const std::string reason = row.Text();
+  auto metadata = DecodeMap(row.Text());
+  if (code != absl::StatusCode::kOk) {
+    operation.error = absl::Status(code, message);
+    if (!reason.empty()) {
+      operation.error = base::WithReason(std::move(operation.error), {reason, std::move(metadata)});
+    }
+  }
+  operation.result.name = row.Text();
+  operation.result.values = DecodeMap(row.Text());
+  return operation;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<OperationJournal>> OperationJournal::Open(const std::string& path) {
+  sqlite3* database = nullptr;
+  const int code = sqlite3_open_v2(
+      path.c_str(), &database,
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX | SQLITE_OPEN_EXRESCODE,
+      nullptr);
+  if (code != SQLITE_OK) {
+    absl::Status error = database == nullptr
+                             ? base::Error(absl::StatusCode::kResourceExhausted,
+                                           "operation journal: open {}: out of memory", path)
+                             : SqliteError(database, "open " + path);
+    sqlite3_close(database);
+    return error;
+  }
+  std::unique_ptr<OperationJournal> journal(new OperationJournal(database));
+  METAL_RETURN_IF_ERROR(journal->Prepare());
+  return journal;
+}
+
+OperationJournal::~OperationJournal() { sqlite3_close(database_); }
+
+absl::Status OperationJournal::Prepare() {
+  base::MutexLock lock(mutex_);
+  sqlite3_busy_timeout(database_, 5000);
+  METAL_RETURN_IF_ERROR(Execute(database_, "PRAGMA journal_mode=WAL", "switch to WAL"));
+  METAL_RETURN_IF_ERROR(Execute(database_, "PRAGMA synchronous=FULL", "set synchronous"));
+  METAL_ASSIGN_OR_RETURN(const int64_t id, QueryNumber(database_, "PRAGMA application_id"));
+  METAL_ASSIGN_OR_RETURN(const int64_t version, QueryNumber(database_, "PRAGMA user_version"));
+  METAL_ASSIGN_OR_RETURN(const int64_t tables,
+                         QueryNumber(database_, "SELECT count(*) FROM sqlite_schema"));
+  if (id != kApplicationId && (id != 0 || tables != 0)) {
+    return base::Error(absl::StatusCode::kDataLoss, "operation journal: not a journal of ours");
+  }
+  if (version > kFormatVersion) {
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "operation journal: format {} is newer than this agent's {}. HINT: start the "
+        "newer agent, or move operations.db away",
+        version, kFormatVersion);
+  }
+  Statement check(database_, "PRAGMA quick_check(1)");
+  METAL_ASSIGN_OR_RETURN(const bool row, check.Step("check the file"));
+  const std::string verdict = row ? check.Text() : "";
+  if (verdict != "ok") {
+    return base::Error(absl::StatusCode::kDataLoss, "operation journal: {}", verdict);
+  }
+  METAL_RETURN_IF_ERROR(Execute(database_, kSchema, "create the tables"));
+  return Execute(database_, "PRAGMA application_id=1836346479; PRAGMA user_version=1",
+                 "mark the file");
+}
+
+absl::Status OperationJournal::Put(const Operation& operation) {
+  const auto reason = base::GetReason(operation.error).value_or(base::ErrorReason());
+  base::MutexLock lock(mutex_);
+  Statement put(database_,
+                "INSERT OR REPLACE INTO operation VALUES"
+                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+  put.Bind(operation.name)
+      .Bind(operation.spec.kind)
+      .Bind(operation.spec.subject)
+      .Bind(EncodeMap(operation.spec.parameters))
+      .Bind(static_cast<int64_t>(operation.spec.lane))
+      .Bind(operation.spec.request.request_id)
+      .Bind(operation.spec.request.body_hash)
+      .Bind(operation.spec.request.caller)
+      .Bind(static_cast<int64_t>(operation.spec.term))
+      .Bind(static_cast<int64_t>(operation.state))
+      .Bind(operation.progress.phase)
+      .Bind(static_cast<int64_t>(operation.progress.done_bytes))
+      .Bind(static_cast<int64_t>(operation.progress.total_bytes))
+      .Bind(static_cast<int64_t>(operation.cancel_requested))
+      .Bind(operation.create_time)
+      .Bind(operation.start_time)
+      .Bind(operation.update_time)
+      .Bind(operation.end_time)
+      .Bind(static_cast<int64_t>(operation.error.code()))
+      .Bind(std::string(operation.error.message()))
+      .Bind(reason.reason)
+      .Bind(EncodeMap(reason.metadata))
+      .Bind(operation.result.name)
+      .Bind(EncodeMap(operation.result.values));
+  return put.Run("store " + operation.name);
+}
+
+absl::Status OperationJournal::Remove(const std::string& name) {
+  base::MutexLock lock(mutex_);
+  return Statement(database_, "DELETE FROM operation WHERE name = ?")
+      .Bind(name)
+      .Run("remove " + name);
+}
+
+absl::StatusOr<std::vector<Operation>> OperationJournal::LoadAll() {
+  base::MutexLock lock(mutex_);
+  Statement select(database_, "SELECT * FROM operation ORDER BY name");
+  std::vector<Operation> operations;
+  while (true) {
+    METAL_ASSIGN_OR_RETURN(const bool row, select.Step("load"));
+    if (!row) return operations;
+    operations.push_back(ReadRow(select));
+  }
+}
+
+absl::Status OperationJournal::Remember(const RememberedResult& result) {
+  base::MutexLock lock(mutex_);
+  return Statement(database_, "INSERT OR REPLACE INTO remembered VALUES (?,?,?,?,?)")
+      .Bind(result.request_id)
+      .Bind(result.method)
+      .Bind(result.body_hash)
+      .BindBlob(result.answer)
+      .Bind(result.time)
+      .Run("remember request " + result.request_id);
+}
+
+absl::StatusOr<std::optional<RememberedResult>> OperationJournal::Recall(
+    const std::string& request_id) {
+  base::MutexLock lock(mutex_);
+  Statement select(database_,
+                   "SELECT request_id, method, body_hash, answer, time_us FROM remembered "
+                   "WHERE request_id = ?");
+  select.Bind(request_id);
+  METAL_ASSIGN_OR_RETURN(const bool row, select.Step("recall request " + request_id));
+  if (!row) return std::optional<RememberedResult>();
+  RememberedResult result;
+  result.request_id = select.Text();
+  result.method = select.Text();
+  result.body_hash = select.Text();
+  result.answer = select.Text();
+  result.time = select.Time();
+  return std::optional<RememberedResult>(std::move(result));
+}
+
+absl::Status OperationJournal::Forget(absl::Time before, size_t keep) {
+  base::MutexLock lock(mutex_);
+  METAL_RETURN_IF_ERROR(Statement(database_, "DELETE FROM remembered WHERE time_us < ?")
+                            .Bind(before)
+                            .Run("forget old requests"));
+  return Statement(database_,
+                   "DELETE FROM remembered WHERE request_id IN (SELECT request_id FROM remembered "
+                   "ORDER BY time_us DESC LIMIT -1 OFFSET ?)")
+      .Bind(static_cast<int64_t>(keep))
+      .Run("forget old requests");
+}
+
+}  // namespace metal::node
