@@ -2,10 +2,12 @@
 // Threads: one prober per target (may hang with its device), one supervisor (200 ms tick, judges deadlines, touches no disk),
 // one inventory thread (sysfs, free space, SMART; slow things with deadlines). The status path reads the StatusBoard alone.
 // Faults: "stalled", "slow", "media_error", "write_error", "gone", "read_only", "full", "corruption" of a probe, subject
-// "<disk>:<role>"; "wearing_out", "overheating", "read_only", "media_error" of SMART, subject "<disk>".
-// Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unsupported, disk.smart_warning; subject as above.
+// "<disk>:<role>"; "wearing_out", "overheating", "read_only" of SMART's critical warnings, subject "<disk>".
+// Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported, disk.smart_warning,
+// disk.smart_cleared; subject as above.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +35,8 @@ struct DiskMonitorOptions {
   absl::Duration publish_interval = absl::Seconds(2);  // besides every change of a probe's state
   absl::Duration inventory_interval = absl::Seconds(30);
   absl::Duration smart_interval = absl::Seconds(10);
+  // Makes the device of a probe file; tests give one that fails on command. Null: MakeFileProbeDevice.
+  std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;
 };
 
 // Threading: thread-safe; no call here waits for a disk. `board`, `events` and `helper` outlive the monitor; `clock`
@@ -61,6 +65,8 @@ class DiskMonitor {
   absl::StatusOr<std::shared_ptr<Prober>> FindProber(const std::string& role) const;
   // Kernel name of the disk under a role; empty while unknown.
   std::string DiskOf(const std::string& role) const;
+  // The watched directory of a role; empty when there is none.
+  std::string DirectoryOf(const std::string& role) const;
 
  private:
   class Impl;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,8 +28,9 @@ struct ProbeCompletion {
 class ProbeDevice {
  public:
   virtual ~ProbeDevice() = default;
-  // UNIMPLEMENTED: this place cannot be probed, and why. Any other error: try again later.
-  virtual absl::Status Open() = 0;
+  // UNIMPLEMENTED: this place cannot be probed, and why. DATA_LOSS: the device answered with an error. FAILED_PRECONDITION:
+  // the filesystem is read-only. Any other error: try again later. Calls `before_step` before each call that may hang.
+  virtual absl::Status Open(const std::function<void()>& before_step) = 0;
   // The slot's buffer of kProbeBlockSize bytes. REQUIRES: Open succeeded; no transfer of the slot is outstanding.
   virtual std::span<std::byte> Buffer(uint32_t slot) = 0;
   // Starts a transfer of one block between the slot's buffer and block number `block`.
@@ -43,7 +45,7 @@ class ProbeDevice {
   virtual void Close() = 0;
 };
 
-// The file <path>, made by the first Open: 16 MiB, every block written and synced, mode 0600, locked against a second
+// The file at `path`, made by the first Open: 16 MiB, every block written and synced, mode 0600, locked against a second
 // prober. Reads and writes go through one io_uring ring with O_DIRECT, writes with O_DSYNC.
 std::unique_ptr<ProbeDevice> MakeFileProbeDevice(const std::string& path);
 

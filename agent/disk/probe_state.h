@@ -43,7 +43,8 @@ struct ProbeLimits {
   absl::Duration late_after = absl::Milliseconds(250);
   absl::Duration stall_after = absl::Seconds(3);  // age of the oldest outstanding probe
   int late_in_a_row = 3;                          // late completions that make it slow
-  int on_time_in_a_row = 3;                       // completions in time that end slow or stalled
+  int on_time_in_a_row = 3;                       // completions in time that make it healthy
+  int on_time_to_leave_slow = 20;                 // more of them, so that a busy device does not flap
   absl::Duration fault_hold = absl::Seconds(60);  // without a further error before a fault ends
   absl::Duration silent_after = absl::Seconds(30);  // running, nothing outstanding, nothing completed
 };
@@ -65,8 +66,8 @@ enum class ProbeSignal : uint8_t {
   kStall,        // oldest outstanding ≥ stall_after
   kUnavailable,  // no probe file, or still opening
   kLate,         // enough late ones in a row, or one outstanding for late_after
-  kRecovered,    // enough completions in time, no error for fault_hold
-  kOnTime,       // enough completions in time, but the last error is recent
+  kWorking,      // enough completions in time, no error for fault_hold
+  kAfterError,   // enough completions in time, but the last error is recent
   kSilent,       // nothing for silent_after
   kNothing,      // no news
 };
@@ -87,8 +88,8 @@ class ProbeStateMachine {
   // Takes one observation at monotonic time `now`; answers the signal it stood for. `now` never goes backwards.
   ProbeSignal Observe(const ProbeObservation& observation, base::MonotonicTime now);
   ProbeState state() const { return state_; }
-  // Set while the state is kFaulted.
-  ProbeFault fault() const { return fault_; }
+  // What the last error was, while the state is kFaulted; else kNone.
+  ProbeFault fault() const { return state_ == ProbeState::kFaulted ? fault_ : ProbeFault::kNone; }
 
  private:
   ProbeSignal Judge(const ProbeObservation& observation, base::MonotonicTime now);

@@ -10,13 +10,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
+#include "agent/base/mutex.h"
+#include "agent/base/thread.h"
 #include "agent/disk/probe_device.h"
 #include "agent/disk/probe_state.h"
 #include "agent/observe/histogram.h"
@@ -43,14 +44,16 @@ struct ProbeCounts {
   std::string last_error;
 };
 
-// A one-shot measurement; fields are read after RunBurst.
+// A one-shot measurement: how much is asked for, and what came of it.
 struct ProbeBurst {
-  uint32_t reads = 0, writes = 0;
+  uint32_t reads = 0, writes = 0;  // asked for
   uint32_t reads_done = 0, writes_done = 0;
   uint64_t read_errors = 0, write_errors = 0;
   std::string last_error;
   observe::LatencySummary read, write;
 };
+
+class ProberCore;
 
 class Prober {
  public:
@@ -60,25 +63,27 @@ class Prober {
   Prober(const Prober&) = delete;
   Prober& operator=(const Prober&) = delete;
 
-  ProbeObservation Observe() const;
-  std::string reason() const;  // of phases kUnavailable and kUnsupported; else empty
-  ProbeCounts Counts() const;
+  ProbeObservation Observe();
+  std::string reason();  // of phases kUnavailable and kUnsupported; else empty
+  ProbeCounts Counts();
 
   // Runs reads, then writes, one at a time, beside the regular probes; waits for the end. `done(completions)` is called on
   // the calling thread at least every 100 ms; false cancels. FAILED_PRECONDITION when the target cannot be probed or
-  // another burst runs; CANCELLED; DEADLINE_EXCEEDED. On an error the burst still holds what was measured.
+  // another burst runs; CANCELLED; DEADLINE_EXCEEDED. After an error too, the burst holds what was measured.
   absl::Status RunBurst(ProbeBurst& burst, absl::Duration timeout,
                         const std::function<bool(uint32_t)>& done);
 
+  // Asks the thread to end; does not wait.
+  void AskToStop();
   // Asks the thread to end and waits up to `patience`. False: it hangs in its device and is left behind, detached, with its
   // memory; it frees both when the device answers. Later calls answer the same.
   bool Stop(absl::Duration patience);
 
  private:
-  struct Shared;
-  std::shared_ptr<Shared> shared_;
-  class Thread;
-  std::unique_ptr<Thread> thread_;
+  const std::shared_ptr<ProberCore> core_;  // shared with the thread, which may outlive this object
+  base::Mutex mutex_;
+  base::Thread thread_ ABSL_GUARDED_BY(mutex_);
+  bool left_behind_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace metal::disk

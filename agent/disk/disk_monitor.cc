@@ -1,0 +1,428 @@
+#include "agent/disk/disk_monitor.h"
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <sys/statvfs.h>
+
+#include "agent/base/file.h"
+#include "agent/base/mutex.h"
+#include "agent/base/status.h"
+#include "agent/base/thread.h"
+#include "agent/disk/detached_call.h"
+#include "agent/disk/disk_report.h"
+#include "agent/disk/smart_log.h"
+
+namespace metal::disk {
+namespace {
+
+using base::MonotonicTime;
+using base::MutexLock;
+
+// Together below the second in which the monitor must end.
+constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
+constexpr absl::Duration kSmartPatience = absl::Milliseconds(500);
+constexpr absl::Duration kStopPatience = absl::Milliseconds(400);
+
+// What only the filesystem itself can tell.
+struct PathFacts {
+  std::string real_path;  // empty: it could not be resolved
+  std::optional<FilesystemSpace> space;
+};
+
+PathFacts ReadPathFacts(const std::string& path) {
+  PathFacts facts;
+  char real[PATH_MAX];
+  if (realpath(path.c_str(), real) != nullptr) facts.real_path = real;
+  struct statvfs info {};
+  if (statvfs(path.c_str(), &info) == 0) {
+    facts.space = {.size_bytes = uint64_t{info.f_blocks} * info.f_frsize,
+                   .free_bytes = uint64_t{info.f_bavail} * info.f_frsize};
+  }
+  return facts;
+}
+
+struct Target {
+  Target(std::string directory_in, ProbeLimits limits)
+      : directory(std::move(directory_in)), machine(limits) {}
+  const std::string directory;
+  std::shared_ptr<Prober> prober;  // null: probing is off
+  ProbeStateMachine machine;
+  absl::Time state_since = absl::InfinitePast();
+  MonotonicTime state_since_monotonic;
+  std::optional<observe::Fault> raised;
+  // The inventory thread's findings.
+  std::string real_path;
+  std::optional<StorageStack> stack;
+  std::optional<FilesystemSpace> space;
+  DetachedCall<PathFacts> path_call;  // used by the inventory thread alone
+};
+
+observe::SmartSection UnsupportedSmart(std::string reason) {
+  observe::SmartSection smart;
+  smart.unsupported_reason = std::move(reason);
+  return smart;
+}
+
+observe::SmartSection SectionOfLog(const SmartLog& log) {
+  observe::SmartSection smart;
+  smart.supported = true;
+  smart.critical_warning = log.critical_warning;
+  smart.temperature_celsius = log.temperature_celsius;
+  smart.available_spare_percent = log.available_spare_percent;
+  smart.available_spare_threshold = log.available_spare_threshold_percent;
+  smart.percentage_used = log.percentage_used;
+  smart.media_errors = log.media_errors;
+  smart.error_log_entries = log.error_log_entries;
+  smart.power_on_hours = log.power_on_hours;
+  smart.unsafe_shutdowns = log.unsafe_shutdowns;
+  smart.bytes_read = log.host_read.value;
+  smart.bytes_written = log.host_written.value;
+  return smart;
+}
+
+// "Silent" must mean that probes are missing, however rarely they are made.
+DiskMonitorOptions WithScaledLimits(DiskMonitorOptions options) {
+  const absl::Duration rarest =
+      std::max(options.schedule.read_interval, options.schedule.write_interval);
+  options.limits.silent_after = std::max(options.limits.silent_after, 3 * rarest);
+  return options;
+}
+
+}  // namespace
+
+class DiskMonitor::Impl {
+ public:
+  Impl(DiskMonitorOptions options, observe::StatusBoard& board, observe::EventLog& events,
+       PrivilegedHelper* helper, base::Clock& clock)
+      : options_(WithScaledLimits(std::move(options))),
+        board_(board),
+        events_(events),
+        helper_(helper),
+        clock_(clock),
+        supervisor_("disk-supervisor", [this] { Supervise(); }),
+        inventory_("disk-inventory", [this] { TakeInventory(); }) {}
+
+  ~Impl() {
+    {
+      MutexLock lock(mutex_);
+      stop_ = true;
+      for (auto& [role, target] : targets_) {
+        if (target->prober) target->prober->AskToStop();
+      }
+    }
+    changed_.NotifyAll();
+    inventory_.Join();
+    supervisor_.Join();
+    const MonotonicTime deadline = clock_.Monotonic() + kStopPatience;
+    for (auto& [role, target] : targets_) {
+      if (!target->prober) continue;
+      target->prober->Stop(std::max(deadline - clock_.Monotonic(), absl::ZeroDuration()));
+    }
+  }
+
+  void AddTarget(const std::string& role, const std::string& directory) {
+    {
+      MutexLock lock(mutex_);
+      const auto found = targets_.find(role);
+      if (found != targets_.end() && found->second->directory == directory) return;
+    }
+    RemoveTarget(role);
+    auto target = std::make_shared<Target>(directory, options_.limits);
+    target->state_since = clock_.Now();
+    target->state_since_monotonic = clock_.Monotonic();
+    if (options_.probe_enabled) target->prober = MakeProber(role, directory);
+    MutexLock lock(mutex_);
+    targets_[role] = std::move(target);
+    publish_ = true;
+    inventory_due_ = true;
+    changed_.NotifyAll();
+  }
+
+  void RemoveTarget(const std::string& role) {
+    std::shared_ptr<Target> target;
+    {
+      MutexLock lock(mutex_);
+      const auto found = targets_.find(role);
+      if (found == targets_.end()) return;
+      target = std::move(found->second);
+      targets_.erase(found);
+      publish_ = true;
+      if (target->raised) board_.ClearFault(target->raised->fault_class, target->raised->subject);
+    }
+    if (target->prober) target->prober->Stop(absl::Milliseconds(500));
+  }
+
+  std::vector<std::string> roles() {
+    MutexLock lock(mutex_);
+    std::vector<std::string> names;
+    for (const auto& [role, target] : targets_) names.push_back(role);
+    return names;
+  }
+
+  absl::StatusOr<std::shared_ptr<Prober>> FindProber(const std::string& role) {
+    MutexLock lock(mutex_);
+    const auto found = targets_.find(role);
+    if (found == targets_.end()) {
+      std::vector<std::string> names;
+      for (const auto& [name, target] : targets_) names.push_back(name);
+      return base::Error(absl::StatusCode::kNotFound,
+                         "no watched directory has the role \"{}\". HINT: roles now: {}", role,
+                         names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
+    }
+    if (!found->second->prober) {
+      return base::Error(absl::StatusCode::kFailedPrecondition,
+                         "probing is switched off. HINT: set disk.probe_enabled = true");
+    }
+    return found->second->prober;
+  }
+
+  std::string DiskOf(const std::string& role) {
+    MutexLock lock(mutex_);
+    const auto found = targets_.find(role);
+    if (found == targets_.end() || !found->second->stack || found->second->stack->disks.empty()) {
+      return "";
+    }
+    return found->second->stack->disks.front().name;
+  }
+
+  std::string DirectoryOf(const std::string& role) {
+    MutexLock lock(mutex_);
+    const auto found = targets_.find(role);
+    return found == targets_.end() ? "" : found->second->directory;
+  }
+
+ private:
+  std::shared_ptr<Prober> MakeProber(const std::string& role, const std::string& directory) {
+    const std::string path = base::JoinPath(directory, kProbeFileName);
+    return std::make_shared<Prober>(
+        ProberOptions{.node_id = options_.node_id,
+                      .role = role,
+                      .schedule = options_.schedule,
+                      .late_after = options_.limits.late_after},
+        options_.make_device ? options_.make_device(path) : MakeFileProbeDevice(path), clock_);
+  }
+
+  // --- The supervisor's thread: looks at clocks and counters, touches no disk. ---
+
+  void Supervise() {
+    MonotonicTime last_publish = clock_.Monotonic();
+    MutexLock lock(mutex_);
+    while (!stop_) {
+      for (auto& [role, target] : targets_) Judge(role, *target);
+      const MonotonicTime now = clock_.Monotonic();
+      if (publish_ || now - last_publish >= options_.publish_interval) {
+        publish_ = false;
+        last_publish = now;
+        Publish(now);
+      }
+      changed_.WaitFor(mutex_, options_.tick,
+                       [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; });
+    }
+  }
+
+  void Judge(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!target.prober) return;
+    const ProbeState from = target.machine.state();
+    const ProbeFault fault_before = target.machine.fault();
+    const MonotonicTime now = clock_.Monotonic();
+    target.machine.Observe(target.prober->Observe(), now);
+    if (target.machine.state() == from && target.machine.fault() == fault_before) return;
+    const absl::Duration time_in_from = now - target.state_since_monotonic;
+    target.state_since = clock_.Now();
+    target.state_since_monotonic = now;
+    publish_ = true;
+    const TargetView view = ViewOf(role, target);
+    std::optional<observe::Fault> fault = FaultOfTarget(view);
+    if (target.raised) board_.ClearFault(target.raised->fault_class, target.raised->subject);
+    if (fault) board_.RaiseFault(*fault);
+    target.raised = std::move(fault);
+    if (auto event = EventOfChange(view, from, time_in_from)) events_.Append(*std::move(event));
+  }
+
+  TargetView ViewOf(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    TargetView view;
+    view.role = role;
+    view.directory = target.directory;
+    view.state_since = target.state_since;
+    view.stack = target.stack;
+    view.space = target.space;
+    view.probed = target.prober != nullptr;
+    if (!target.prober) return view;
+    view.state = target.machine.state();
+    view.fault = target.machine.fault();
+    view.reason = target.prober->reason();
+    view.oldest_outstanding = target.prober->Observe().oldest_outstanding;
+    view.counts = target.prober->Counts();
+    return view;
+  }
+
+  void Publish(MonotonicTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    std::vector<TargetView> views;
+    for (auto& [role, target] : targets_) views.push_back(ViewOf(role, *target));
+    auto sections = BuildDiskSections(views, smart_, {.captured_at = clock_.Now(), .monotonic = now});
+    board_.Update([&](observe::NodeStatus& status) { status.disks = std::move(sections); });
+  }
+
+  // --- The inventory thread: slow sources, each with a deadline. ---
+
+  void TakeInventory() {
+    std::optional<MonotonicTime> last_inventory, last_smart;
+    while (true) {
+      const MonotonicTime now = clock_.Monotonic();
+      bool inventory = !last_inventory || now - *last_inventory >= options_.inventory_interval;
+      {
+        MutexLock lock(mutex_);
+        if (stop_) return;
+        inventory = inventory || std::exchange(inventory_due_, false);
+      }
+      if (inventory) {
+        last_inventory = now;
+        ReadStacks();
+      }
+      // A disk that was just found is asked at once.
+      if (inventory || !last_smart || now - *last_smart >= options_.smart_interval) {
+        last_smart = now;
+        ReadSmart();
+      }
+      const absl::Duration until_smart = options_.smart_interval - (clock_.Monotonic() - *last_smart);
+      MutexLock lock(mutex_);
+      changed_.WaitFor(mutex_, std::max(until_smart, absl::Milliseconds(100)),
+                       [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_ || inventory_due_; });
+    }
+  }
+
+  void ReadStacks() {
+    std::vector<std::shared_ptr<Target>> targets;
+    {
+      MutexLock lock(mutex_);
+      for (const auto& [role, target] : targets_) targets.push_back(target);
+    }
+    for (const std::shared_ptr<Target>& target : targets) {
+      const auto facts = target->path_call.Run(
+          "disk-path", [path = target->directory] { return ReadPathFacts(path); }, kPathPatience);
+      std::string path;
+      {
+        MutexLock lock(mutex_);
+        if (stop_) return;
+        if (facts && !facts->real_path.empty()) target->real_path = facts->real_path;
+        if (facts) target->space = facts->space;
+        path = target->real_path.empty() ? target->directory : target->real_path;
+      }
+      absl::StatusOr<StorageStack> stack = ReadStorageStack(options_.roots, path);
+      MutexLock lock(mutex_);
+      if (stack.ok()) target->stack = *std::move(stack);
+      publish_ = true;
+    }
+  }
+
+  void ReadSmart() {
+    std::map<std::string, DiskInfo> disks;
+    {
+      MutexLock lock(mutex_);
+      for (const auto& [role, target] : targets_) {
+        if (!target->stack) continue;
+        for (const DiskInfo& disk : target->stack->disks) disks[disk.name] = disk;
+      }
+    }
+    for (const auto& [name, disk] : disks) {
+      observe::SmartSection smart = AskDrive(disk);
+      MutexLock lock(mutex_);
+      if (stop_) return;
+      if (!smart.supported && smart_[name].supported) {
+        // A drive that answered before and does not now: keep what it said, and say that it is old.
+        smart_[name].unsupported_reason = smart.unsupported_reason;
+        continue;
+      }
+      ReflectSmartFaults(name, smart);
+      smart_[name] = std::move(smart);
+    }
+  }
+
+  observe::SmartSection AskDrive(const DiskInfo& disk) {
+    if (disk.nvme_controller.empty()) {
+      return UnsupportedSmart(disk.name + " is not an NVMe drive (transport " + disk.transport + ")");
+    }
+    if (helper_ == nullptr) return UnsupportedSmart("the privileged helper is not running");
+    const auto page =
+        helper_->ReadNvmeLog(disk.nvme_controller, kSmartLogId, kSmartLogSize, kSmartPatience);
+    if (!page.ok()) return UnsupportedSmart(std::string(page.status().message()));
+    const absl::StatusOr<SmartLog> log = DecodeSmartLog(*page);
+    if (!log.ok()) return UnsupportedSmart(std::string(log.status().message()));
+    return SectionOfLog(*log);
+  }
+
+  void ReflectSmartFaults(const std::string& disk, const observe::SmartSection& smart)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    std::map<std::string, observe::Fault> wanted;
+    for (observe::Fault& fault : FaultsOfSmart(disk, smart)) {
+      wanted.emplace(fault.fault_class, std::move(fault));
+    }
+    std::set<std::string>& raised = smart_faults_[disk];
+    for (const auto& [fault_class, fault] : wanted) {
+      const bool is_new = raised.insert(fault_class).second;
+      observe::Fault copy = fault;
+      copy.since = clock_.Now();
+      board_.RaiseFault(std::move(copy));
+      if (is_new) AppendSmartEvent("disk.smart_warning", fault.severity, disk, fault.message);
+    }
+    std::erase_if(raised, [&](const std::string& fault_class) {
+      if (wanted.contains(fault_class)) return false;
+      board_.ClearFault(fault_class, disk);
+      AppendSmartEvent("disk.smart_cleared", observe::Severity::kInfo, disk,
+                       disk + " no longer reports the warning " + fault_class);
+      return true;
+    });
+  }
+
+  void AppendSmartEvent(const char* type, observe::Severity severity, const std::string& disk,
+                        const std::string& message) {
+    observe::Event event;
+    event.time = absl::InfinitePast();
+    event.type = type;
+    event.severity = severity;
+    event.subject = disk;
+    event.message = message;
+    events_.Append(std::move(event));
+  }
+
+  const DiskMonitorOptions options_;
+  observe::StatusBoard& board_;
+  observe::EventLog& events_;
+  PrivilegedHelper* const helper_;
+  base::Clock& clock_;
+
+  base::Mutex mutex_;  // never held while something may hang
+  base::CondVar changed_;
+  std::map<std::string, std::shared_ptr<Target>> targets_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, observe::SmartSection> smart_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::set<std::string>> smart_faults_ ABSL_GUARDED_BY(mutex_);
+  bool publish_ ABSL_GUARDED_BY(mutex_) = true;
+  bool inventory_due_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+
+  base::Thread supervisor_;  // last: they use everything above
+  base::Thread inventory_;
+};
+
+DiskMonitor::DiskMonitor(DiskMonitorOptions options, observe::StatusBoard& board,
+                         observe::EventLog& events, PrivilegedHelper* helper, base::Clock& clock)
+    : impl_(std::make_unique<Impl>(std::move(options), board, events, helper, clock)) {}
+DiskMonitor::~DiskMonitor() = default;
+
+void DiskMonitor::AddTarget(const std::string& role, const std::string& directory) {
+  impl_->AddTarget(role, directory);
+}
+void DiskMonitor::RemoveTarget(const std::string& role) { impl_->RemoveTarget(role); }
+std::vector<std::string> DiskMonitor::roles() const { return impl_->roles(); }
+absl::StatusOr<std::shared_ptr<Prober>> DiskMonitor::FindProber(const std::string& role) const {
+  return impl_->FindProber(role);
+}
+std::string DiskMonitor::DiskOf(const std::string& role) const { return impl_->DiskOf(role); }
+std::string DiskMonitor::DirectoryOf(const std::string& role) const {
+  return impl_->DirectoryOf(role);
+}
+
+}  // namespace metal::disk

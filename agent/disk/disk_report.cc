@@ -1,0 +1,222 @@
+#include "agent/disk/disk_report.h"
+
+#include <algorithm>
+
+#include "agent/disk/smart_log.h"
+#include "fmt/format.h"
+
+namespace metal::disk {
+namespace {
+
+using observe::Severity;
+
+observe::ProbeSection ProbeOf(const TargetView& target) {
+  observe::ProbeSection probe;
+  probe.role = target.role;
+  probe.path = target.directory;
+  probe.state = std::string(ProbeStateName(target.state));
+  probe.state_reason = target.reason;
+  probe.state_since = target.state_since;
+  probe.oldest_outstanding = target.oldest_outstanding;
+  probe.read = target.counts.read;
+  probe.write = target.counts.write;
+  probe.read_errors = target.counts.read_errors;
+  probe.write_errors = target.counts.write_errors;
+  probe.late = target.counts.late;
+  probe.last_error = target.counts.last_error;
+  return probe;
+}
+
+void DescribeFilesystem(const TargetView& target, observe::DiskSection& section) {
+  if (target.stack) {
+    section.stack = target.stack->layers;
+    section.mount_point = target.stack->mount.mount_point;
+    section.filesystem = target.stack->mount.filesystem;
+  }
+  if (target.space) {
+    section.filesystem_size_bytes = target.space->size_bytes;
+    section.filesystem_free_bytes = target.space->free_bytes;
+  }
+}
+
+void DescribeDisk(const DiskInfo& disk, observe::DiskSection& section) {
+  section.device = disk.name;
+  section.model = disk.model;
+  section.serial = disk.serial;
+  section.firmware = disk.firmware;
+  section.transport = disk.transport;
+  section.scheduler = disk.scheduler;
+  section.write_cache = disk.write_cache;
+  section.size_bytes = disk.size_bytes;
+  section.logical_block_size = disk.logical_block_size;
+  section.physical_block_size = disk.physical_block_size;
+  section.rotational = disk.rotational;
+}
+
+observe::DiskSection DisklessSection(const TargetView& target) {
+  observe::DiskSection section;
+  DescribeFilesystem(target, section);
+  section.device = target.stack ? target.stack->mount.filesystem : "unknown";
+  section.transport = target.stack ? "none" : "unknown";
+  section.smart.unsupported_reason =
+      target.stack ? target.stack->note : "the disk under " + target.directory + " is not known yet";
+  return section;
+}
+
+std::string StateText(const TargetView& target) {
+  switch (target.state) {
+    case ProbeState::kStalled:
+      return fmt::format(
+          "the device under {} ({}) does not answer: oldest probe is outstanding for {}",
+          target.directory, target.role,
+          absl::FormatDuration(absl::Trunc(target.oldest_outstanding.value_or(absl::ZeroDuration()),
+                                           absl::Milliseconds(1))));
+    case ProbeState::kSlow:
+      return fmt::format("the device under {} ({}) answers late", target.directory, target.role);
+    case ProbeState::kFaulted:
+      return fmt::format("the device under {} ({}) failed: {}", target.directory, target.role,
+                         target.counts.last_error);
+    case ProbeState::kUnsupported:
+      return fmt::format("{} ({}) cannot be probed: {}", target.directory, target.role,
+                         target.reason);
+    case ProbeState::kUnknown:
+      return fmt::format("the device under {} ({}) is not being probed: {}", target.directory,
+                         target.role, target.reason.empty() ? "no probe was made" : target.reason);
+    case ProbeState::kHealthy:
+      break;
+  }
+  return fmt::format("the device under {} ({}) answers in time", target.directory, target.role);
+}
+
+struct ChangeRow {
+  ProbeState state;
+  const char* event;
+  Severity severity;
+};
+constexpr ChangeRow kChanges[] = {
+    {ProbeState::kUnknown, "disk.unknown", Severity::kWarning},
+    {ProbeState::kHealthy, "disk.recovered", Severity::kInfo},
+    {ProbeState::kSlow, "disk.slow", Severity::kWarning},
+    {ProbeState::kStalled, "disk.stalled", Severity::kCritical},
+    {ProbeState::kFaulted, "disk.faulted", Severity::kCritical},
+    {ProbeState::kUnsupported, "disk.unsupported", Severity::kInfo},
+};
+
+struct SmartRow {
+  uint8_t bits;
+  const char* fault_class;
+  Severity severity;
+};
+constexpr SmartRow kSmartFaults[] = {
+    {kSpareBelowThreshold | kReliabilityDegraded | kVolatileMemoryBackupFailed |
+         kPersistentMemoryUnreliable,
+     "wearing_out", Severity::kError},
+    {kTemperatureOutOfRange, "overheating", Severity::kWarning},
+    {kMediaReadOnly, "read_only", Severity::kCritical},
+};
+
+}  // namespace
+
+std::string TargetSubject(const TargetView& target) {
+  if (!target.stack || target.stack->disks.empty()) return target.role;
+  return target.stack->disks.front().name + ":" + target.role;
+}
+
+std::vector<observe::DiskSection> BuildDiskSections(
+    const std::vector<TargetView>& targets,
+    const std::map<std::string, observe::SmartSection>& smart_by_disk,
+    const observe::SectionTime& time) {
+  std::vector<observe::DiskSection> sections;
+  const auto add = [&](const TargetView& target, observe::DiskSection fresh) {
+    auto same = std::find_if(sections.begin(), sections.end(), [&](const auto& section) {
+      return section.device == fresh.device && section.mount_point == fresh.mount_point;
+    });
+    if (same == sections.end()) same = sections.insert(sections.end(), std::move(fresh));
+    same->time = time;
+    same->roles.push_back(target.role);
+    if (target.probed) same->probes.push_back(ProbeOf(target));
+  };
+  for (const TargetView& target : targets) {
+    if (!target.stack || target.stack->disks.empty()) {
+      add(target, DisklessSection(target));
+      continue;
+    }
+    for (const DiskInfo& disk : target.stack->disks) {
+      observe::DiskSection section;
+      DescribeFilesystem(target, section);
+      DescribeDisk(disk, section);
+      const auto smart = smart_by_disk.find(disk.name);
+      if (smart != smart_by_disk.end()) section.smart = smart->second;
+      add(target, std::move(section));
+    }
+  }
+  return sections;
+}
+
+std::optional<observe::Fault> FaultOfTarget(const TargetView& target) {
+  observe::Fault fault;
+  switch (target.state) {
+    case ProbeState::kStalled:
+      fault.fault_class = "stalled";
+      fault.severity = Severity::kCritical;
+      break;
+    case ProbeState::kSlow:
+      fault.fault_class = "slow";
+      fault.severity = Severity::kWarning;
+      break;
+    case ProbeState::kFaulted:
+      fault.fault_class = std::string(ProbeFaultName(target.fault));
+      fault.severity = Severity::kCritical;
+      break;
+    case ProbeState::kUnknown:
+    case ProbeState::kHealthy:
+    case ProbeState::kUnsupported:
+      return std::nullopt;
+  }
+  fault.subject = TargetSubject(target);
+  fault.message = StateText(target) + ". HINT: metalctl disk health";
+  fault.since = target.state_since;
+  return fault;
+}
+
+std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState from,
+                                            absl::Duration time_in_from) {
+  const bool was_quiet = from == ProbeState::kUnknown || from == ProbeState::kUnsupported;
+  if (was_quiet && target.state == ProbeState::kHealthy) return std::nullopt;
+  if (from == ProbeState::kUnsupported && target.state == ProbeState::kUnknown) return std::nullopt;
+  const ChangeRow& row = kChanges[static_cast<size_t>(target.state)];
+  observe::Event event;
+  event.time = absl::InfinitePast();
+  event.type = row.event;
+  event.severity = row.severity;
+  event.subject = TargetSubject(target);
+  event.message = StateText(target);
+  event.attributes = {{"role", target.role},
+                      {"path", target.directory},
+                      {"from", std::string(ProbeStateName(from))},
+                      {"seconds_in_from", fmt::format("{:.3f}", absl::ToDoubleSeconds(time_in_from))}};
+  if (target.state == ProbeState::kFaulted) {
+    event.attributes["class"] = std::string(ProbeFaultName(target.fault));
+  }
+  return event;
+}
+
+std::vector<observe::Fault> FaultsOfSmart(const std::string& disk,
+                                          const observe::SmartSection& smart) {
+  std::vector<observe::Fault> faults;
+  for (const SmartRow& row : kSmartFaults) {
+    const auto bits = static_cast<uint8_t>(smart.critical_warning & row.bits);
+    if (bits == 0) continue;
+    const std::vector<std::string_view> names = CriticalWarningNames(bits);
+    observe::Fault fault;
+    fault.fault_class = row.fault_class;
+    fault.subject = disk;
+    fault.severity = row.severity;
+    fault.message = fmt::format("{} reports critical warnings: {}. HINT: metalctl disk health {}",
+                                disk, fmt::join(names, ", "), disk);
+    faults.push_back(std::move(fault));
+  }
+  return faults;
+}
+
+}  // namespace metal::disk

@@ -1,0 +1,59 @@
+// From what the monitor knows to what readers see: status sections, faults and events of disks.
+// Threading: pure functions.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "agent/disk/inventory.h"
+#include "agent/disk/probe_state.h"
+#include "agent/disk/prober.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/status_board.h"
+
+namespace metal::disk {
+
+struct FilesystemSpace {
+  uint64_t size_bytes = 0;
+  uint64_t free_bytes = 0;  // for an ordinary user
+};
+
+// One watched directory at one moment.
+struct TargetView {
+  std::string role, directory;
+  bool probed = true;
+  ProbeState state = ProbeState::kUnknown;
+  ProbeFault fault = ProbeFault::kNone;
+  absl::Time state_since = absl::InfinitePast();
+  std::string reason;
+  std::optional<absl::Duration> oldest_outstanding;
+  ProbeCounts counts;
+  std::optional<StorageStack> stack;  // nullopt: not known yet
+  std::optional<FilesystemSpace> space;
+};
+
+// "<disk>:<role>", or the role while the disk is not known.
+std::string TargetSubject(const TargetView& target);
+
+// One section for each pair of disk and filesystem; a filesystem on two disks is shown under both. A target without a disk
+// (memory, or not known yet) gets a section of its own whose device is the filesystem's type, or "unknown".
+std::vector<observe::DiskSection> BuildDiskSections(
+    const std::vector<TargetView>& targets,
+    const std::map<std::string, observe::SmartSection>& smart_by_disk,
+    const observe::SectionTime& time);
+
+// The fault that a target's state stands for; nullopt for healthy, unknown and unsupported.
+std::optional<observe::Fault> FaultOfTarget(const TargetView& target);
+
+// What to tell when a target's state changed from `from`; nullopt when nobody needs to know (unknown → healthy).
+std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState from,
+                                            absl::Duration time_in_from);
+
+// The faults that a drive's critical warnings stand for, one for each class.
+std::vector<observe::Fault> FaultsOfSmart(const std::string& disk,
+                                          const observe::SmartSection& smart);
+
+}  // namespace metal::disk

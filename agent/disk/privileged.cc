@@ -1,0 +1,205 @@
+#include "agent/disk/privileged.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <map>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/fd.h"
+#include "agent/base/file.h"
+#include "agent/base/mutex.h"
+#include "agent/base/status.h"
+#include "agent/base/thread.h"
+#include "agent/disk/privileged_wire.h"
+
+namespace metal::disk {
+namespace {
+
+using base::MutexLock;
+
+class NoHelper final : public PrivilegedHelper {
+ public:
+  explicit NoHelper(std::string reason) : reason_(std::move(reason)) {}
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, uint8_t, uint32_t,
+                                                     absl::Duration) override {
+    return Unsupported();
+  }
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
+    return Unsupported();
+  }
+  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return Unsupported(); }
+
+ private:
+  absl::Status Unsupported() const {
+    return base::Error(absl::StatusCode::kUnimplemented, "unsupported: {}", reason_);
+  }
+  const std::string reason_;
+};
+
+absl::Status StatusOfReply(const HelperReply& reply) {
+  const std::string message(reply.message, strnlen(reply.message, sizeof(reply.message)));
+  switch (reply.result) {
+    case HelperResult::kOk:
+      return absl::OkStatus();
+    case HelperResult::kUnsupported:
+      return base::Error(absl::StatusCode::kUnimplemented, "unsupported: {}", message);
+    case HelperResult::kBusy:
+      return base::Error(absl::StatusCode::kUnavailable, "{}", message);
+    case HelperResult::kDeviceError:
+      return base::Error(absl::StatusCode::kDataLoss, "{}", message);
+    case HelperResult::kRejected:
+      return base::Error(absl::StatusCode::kInvalidArgument, "{}", message);
+    case HelperResult::kFailed:
+      break;
+  }
+  return base::Error(absl::StatusCode::kInternal, "{}", message);
+}
+
+class SocketHelper final : public PrivilegedHelper {
+ public:
+  SocketHelper(base::UniqueFd socket, pid_t child) : socket_(std::move(socket)), child_(child) {}
+
+  ~SocketHelper() override {
+    shutdown(socket_.get(), SHUT_RDWR);
+    reader_.Join();
+    socket_.Reset();
+    // A helper whose drive hangs cannot end now; then init gets it.
+    for (int i = 0; i < 20; ++i) {
+      const pid_t reaped = waitpid(child_, nullptr, WNOHANG);
+      if (reaped == child_ || (reaped < 0 && errno == ECHILD)) return;
+      base::RealClock().Sleep(absl::Milliseconds(10));
+    }
+  }
+
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller, uint8_t log_id,
+                                                     uint32_t length,
+                                                     absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kReadNvmeLog;
+    request.log_id = log_id;
+    request.length = length;
+    return AskDrive(controller, request, timeout);
+  }
+
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string& controller,
+                                                      absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kNvmeIdentify;
+    return AskDrive(controller, request, timeout);
+  }
+
+  absl::Status MoveToSystemdScope(pid_t postmaster, int port, absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kMoveToSystemdScope;
+    request.pid = postmaster;
+    request.port = port;
+    return Ask(request, timeout).status();
+  }
+
+ private:
+  absl::StatusOr<std::vector<std::byte>> AskDrive(const std::string& controller,
+                                                  HelperRequest request, absl::Duration timeout) {
+    if (!IsNvmeControllerName(controller)) {
+      return base::Error(absl::StatusCode::kInvalidArgument,
+                         "\"{}\" is not the name of an NVMe controller", controller);
+    }
+    std::memcpy(request.controller, controller.data(), controller.size());
+    METAL_ASSIGN_OR_RETURN(const HelperReply reply, Ask(request, timeout));
+    const size_t length = std::min<size_t>(reply.length, reply.data.size());
+    return std::vector<std::byte>(reply.data.begin(), reply.data.begin() + static_cast<ptrdiff_t>(length));
+  }
+
+  absl::StatusOr<HelperReply> Ask(HelperRequest request, absl::Duration timeout) {
+    MutexLock lock(mutex_);
+    if (gone_) return Gone();
+    // Not before the first call: the helper is forked while the process still has one thread.
+    if (!reader_.joinable()) reader_ = base::Thread("helper-replies", [this] { ReadReplies(); });
+    request.sequence = ++sequence_;
+    // Non-blocking: a helper that reads nothing must not hold its caller.
+    if (send(socket_.get(), &request, sizeof(request), MSG_NOSIGNAL | MSG_DONTWAIT) !=
+        static_cast<ssize_t>(sizeof(request))) {
+      return base::Error(absl::StatusCode::kUnavailable, "ask the privileged helper: {}",
+                         strerror(errno));
+    }
+    replies_[request.sequence] = nullptr;
+    changed_.WaitFor(mutex_, timeout, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return gone_ || replies_[request.sequence] != nullptr;
+    });
+    const std::unique_ptr<HelperReply> reply = std::move(replies_[request.sequence]);
+    replies_.erase(request.sequence);
+    if (reply) {
+      METAL_RETURN_IF_ERROR(StatusOfReply(*reply));
+      return *reply;
+    }
+    if (gone_) return Gone();
+    return base::Error(absl::StatusCode::kDeadlineExceeded,
+                       "the privileged helper did not answer within {}",
+                       absl::FormatDuration(timeout));
+  }
+
+  static absl::Status Gone() {
+    return base::Error(absl::StatusCode::kUnavailable,
+                       "the privileged helper has ended. HINT: restart metal-agent");
+  }
+
+  void ReadReplies() {
+    while (true) {
+      auto reply = std::make_unique<HelperReply>();
+      const ssize_t received = recv(socket_.get(), reply.get(), sizeof(*reply), 0);
+      if (received < 0 && errno == EINTR) continue;
+      MutexLock lock(mutex_);
+      if (received <= 0) {
+        gone_ = true;
+        changed_.NotifyAll();
+        return;
+      }
+      if (received != static_cast<ssize_t>(sizeof(*reply))) continue;
+      const auto waiting = replies_.find(reply->sequence);  // none: its caller gave up
+      if (waiting == replies_.end()) continue;
+      waiting->second = std::move(reply);
+      changed_.NotifyAll();
+    }
+  }
+
+  base::UniqueFd socket_;
+  const pid_t child_;
+  base::Mutex mutex_;
+  base::CondVar changed_;
+  base::Thread reader_;
+  uint64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool gone_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<uint64_t, std::unique_ptr<HelperReply>> replies_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PrivilegedHelper>> StartPrivilegedHelper() {
+  if (geteuid() != 0) {
+    return std::make_unique<NoHelper>("metal-agent was not started by root: it has no privileged helper");
+  }
+  METAL_ASSIGN_OR_RETURN(const auto threads, base::ListDirectory("/proc/self/task"));
+  if (threads.size() != 1) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "fork the privileged helper: the process has {} threads already",
+                       threads.size());
+  }
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return base::ErrnoStatus(errno, "make", "socket pair of the privileged helper");
+  }
+  base::UniqueFd ours(ends[0]);
+  base::UniqueFd theirs(ends[1]);
+  const pid_t child = fork();
+  if (child < 0) return base::ErrnoStatus(errno, "fork", "privileged helper");
+  if (child == 0) {
+    ours.Reset();
+    ServePrivilegedRequests(theirs.Release(), "/dev");
+  }
+  return std::make_unique<SocketHelper>(std::move(ours), child);
+}
+
+}  // namespace metal::disk

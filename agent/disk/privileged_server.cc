@@ -1,0 +1,283 @@
+// The privileged helper's side: runs as root in its own process. Declared in privileged_wire.h.
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <linux/nvme_ioctl.h>
+#include <set>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/fd.h"
+#include "agent/base/file.h"
+#include "agent/base/mutex.h"
+#include "agent/base/subprocess.h"
+#include "agent/base/thread.h"
+#include "agent/disk/privileged_wire.h"
+#include "fmt/format.h"
+
+namespace metal::disk {
+namespace {
+
+constexpr uint8_t kGetLogPage = 0x02;
+constexpr uint8_t kIdentify = 0x06;
+constexpr uint32_t kAllNamespaces = 0xffffffff;
+constexpr uint32_t kMaxLength = sizeof(HelperReply::data);
+constexpr size_t kMaxRunning = 8;
+// Error information, SMART, self-test, OCP C0h, Amazon D0h: logs that reading does not change.
+constexpr uint32_t kReadableLogs[] = {0x01, 0x02, 0x06, 0xc0, 0xd0};
+
+HelperReply Answer(HelperResult result, const std::string& message) {
+  HelperReply reply;
+  reply.result = result;
+  const size_t length = std::min(message.size(), sizeof(reply.message) - 1);
+  std::memcpy(reply.message, message.data(), length);
+  return reply;
+}
+
+std::string_view ControllerOf(const HelperRequest& request) {
+  return {request.controller, strnlen(request.controller, sizeof(request.controller))};
+}
+
+HelperReply RunAdminCommand(const HelperRequest& request, const std::string& device_root,
+                            nvme_admin_cmd command) {
+  const std::string path = fmt::format("{}/{}", device_root, ControllerOf(request));
+  base::UniqueFd device(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!device.valid()) {
+    return Answer(HelperResult::kUnsupported, fmt::format("open {}: {}", path, strerror(errno)));
+  }
+  struct stat info {};
+  if (fstat(device.get(), &info) != 0 || !S_ISCHR(info.st_mode)) {
+    return Answer(HelperResult::kUnsupported, path + " is not a character device");
+  }
+  HelperReply reply;
+  command.addr = reinterpret_cast<uint64_t>(reply.data.data());
+  // No timeout of ours: when it passes, the kernel aborts the command and then resets the controller. The driver's own
+  // is long; the agent does not wait for it.
+  const int result = ioctl(device.get(), NVME_IOCTL_ADMIN_CMD, &command);
+  if (result < 0) {
+    const int error = errno;
+    const bool unsupported = error == ENOTTY || error == EPERM || error == EACCES ||
+                             error == EINVAL || error == EOPNOTSUPP || error == ENODEV;
+    return Answer(unsupported ? HelperResult::kUnsupported : HelperResult::kDeviceError,
+                  fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
+                              strerror(error)));
+  }
+  if (result > 0) {
+    return Answer(HelperResult::kDeviceError,
+                  fmt::format("admin command {:#04x} to {}: NVMe status type {:#x} code {:#04x}",
+                              unsigned{command.opcode}, path, (result >> 8) & 7, result & 0xff));
+  }
+  reply.result = HelperResult::kOk;
+  reply.length = command.data_len;
+  return reply;
+}
+
+HelperReply ReadLog(const HelperRequest& request, const std::string& device_root) {
+  const bool readable = std::find(std::begin(kReadableLogs), std::end(kReadableLogs),
+                                  request.log_id) != std::end(kReadableLogs);
+  if (!readable || request.length == 0 || request.length > kMaxLength || request.length % 4 != 0) {
+    return Answer(HelperResult::kRejected, fmt::format("log {:#04x} with {} bytes is not offered",
+                                                       request.log_id, request.length));
+  }
+  nvme_admin_cmd command{};
+  command.opcode = kGetLogPage;
+  command.nsid = kAllNamespaces;
+  command.data_len = request.length;
+  command.cdw10 = request.log_id | ((request.length / 4 - 1) << 16);
+  return RunAdminCommand(request, device_root, command);
+}
+
+HelperReply Identify(const HelperRequest& request, const std::string& device_root) {
+  nvme_admin_cmd command{};
+  command.opcode = kIdentify;
+  command.data_len = kMaxLength;
+  command.cdw10 = 1;  // CNS: the controller
+  return RunAdminCommand(request, device_root, command);
+}
+
+bool IsPostmaster(pid_t pid) {
+  char target[4096];
+  const std::string link = fmt::format("/proc/{}/exe", pid);
+  const ssize_t length = readlink(link.c_str(), target, sizeof(target));
+  if (length <= 0) return false;
+  std::string_view path(target, static_cast<size_t>(length));
+  constexpr std::string_view kDeleted = " (deleted)";  // the package was upgraded under it
+  if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
+  return path.substr(path.rfind('/') + 1) == "postgres";
+}
+
+std::vector<pid_t> WithChildren(pid_t pid) {
+  std::vector<pid_t> pids = {pid};
+  const auto text = base::ReadFile(fmt::format("/proc/{0}/task/{0}/children", pid));
+  if (!text.ok()) return pids;
+  const char* at = text->data();
+  const char* const end = at + text->size();
+  while (at < end) {
+    pid_t child = 0;
+    const auto [next, error] = std::from_chars(at, end, child);
+    if (error != std::errc()) {
+      ++at;
+      continue;
+    }
+    pids.push_back(child);
+    at = next;
+  }
+  return pids;
+}
+
+bool IsInScope(pid_t pid, int port) {
+  const auto text = base::ReadFile(fmt::format("/proc/{}/cgroup", pid));
+  return text.ok() && text->find("/" + ScopeName(port)) != std::string::npos;
+}
+
+HelperReply MoveToScope(const HelperRequest& request) {
+  if (request.pid <= 1 || request.port < 1 || request.port > 65535 || !IsPostmaster(request.pid)) {
+    return Answer(HelperResult::kRejected,
+                  fmt::format("process {} is not a postmaster", request.pid));
+  }
+  if (!base::PathExists("/run/systemd/system")) {
+    return Answer(HelperResult::kUnsupported, "systemd is not running");
+  }
+  if (IsInScope(request.pid, request.port)) return Answer(HelperResult::kOk, "");
+  base::SubprocessOptions options;
+  options.argv = ScopeCommand(WithChildren(request.pid), request.port);
+  options.timeout = absl::Seconds(5);
+  const auto result = base::RunSubprocess(options);
+  if (!result.ok()) {
+    return Answer(absl::IsNotFound(result.status()) ? HelperResult::kUnsupported
+                                                    : HelperResult::kFailed,
+                  std::string(result.status().message()));
+  }
+  if (!result->ok()) {
+    return Answer(HelperResult::kFailed,
+                  fmt::format("make {}: {}", ScopeName(request.port), result->LastLine()));
+  }
+  for (int i = 0; i < 40 && !IsInScope(request.pid, request.port); ++i) {  // the job runs in systemd
+    base::RealClock().Sleep(absl::Milliseconds(50));
+  }
+  if (IsInScope(request.pid, request.port)) return Answer(HelperResult::kOk, "");
+  return Answer(HelperResult::kFailed,
+                fmt::format("systemd made no {} within 2 s", ScopeName(request.port)));
+}
+
+// Commands under way, by drive: a drive that hangs gets no second one.
+class Running {
+ public:
+  bool Enter(const std::string& key) {
+    base::MutexLock lock(mutex_);
+    return keys_.size() < kMaxRunning && keys_.insert(key).second;
+  }
+  void Leave(const std::string& key) {
+    base::MutexLock lock(mutex_);
+    keys_.erase(key);
+  }
+
+ private:
+  base::Mutex mutex_;
+  std::set<std::string> keys_ ABSL_GUARDED_BY(mutex_);
+};
+
+void PrepareProcess(int socket) {
+  prctl(PR_SET_NAME, "metal-helper");
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // has no effect once the agent is not root any more: then EOF ends it
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  // Signals to the agent's process group are for the agent; the helper ends with it.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) std::signal(signal, SIG_IGN);
+  if (chdir("/") != 0) _exit(1);
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null >= 0) dup2(null, 0);
+  if (socket > 3) close_range(3, static_cast<unsigned>(socket) - 1, 0);
+  close_range(static_cast<unsigned>(socket) + 1, ~0u, 0);
+}
+
+}  // namespace
+
+bool IsNvmeControllerName(std::string_view name) {
+  constexpr std::string_view kPrefix = "nvme";
+  if (name.size() <= kPrefix.size() || name.size() > kPrefix.size() + 4) return false;
+  return name.starts_with(kPrefix) &&
+         std::all_of(name.begin() + kPrefix.size(), name.end(),
+                     [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::string ScopeName(int port) { return fmt::format("metal-postgres-{}.scope", port); }
+
+std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) {
+  std::vector<std::string> command = {"/usr/bin/busctl",
+                                      "call",
+                                      "org.freedesktop.systemd1",
+                                      "/org/freedesktop/systemd1",
+                                      "org.freedesktop.systemd1.Manager",
+                                      "StartTransientUnit",
+                                      "ssa(sv)a(sa(sv))",
+                                      ScopeName(port),
+                                      "fail",
+                                      "3",
+                                      "Description",
+                                      "s",
+                                      fmt::format("PostgreSQL on port {}, run by metal-agent", port),
+                                      "CollectMode",
+                                      "s",
+                                      "inactive-or-failed",
+                                      "PIDs",
+                                      "au",
+                                      std::to_string(pids.size())};
+  for (const pid_t pid : pids) command.push_back(std::to_string(pid));
+  command.push_back("0");
+  return command;
+}
+
+HelperReply AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root) {
+  const bool is_nvme = request.kind == HelperRequestKind::kReadNvmeLog ||
+                       request.kind == HelperRequestKind::kNvmeIdentify;
+  if (is_nvme && !IsNvmeControllerName(ControllerOf(request))) {
+    return Answer(HelperResult::kRejected, "not the name of an NVMe controller");
+  }
+  switch (request.kind) {
+    case HelperRequestKind::kReadNvmeLog:
+      return ReadLog(request, device_root);
+    case HelperRequestKind::kNvmeIdentify:
+      return Identify(request, device_root);
+    case HelperRequestKind::kMoveToSystemdScope:
+      return MoveToScope(request);
+  }
+  return Answer(HelperResult::kRejected, "unknown request");
+}
+
+void ServePrivilegedRequests(int socket, const std::string& device_root) {
+  PrepareProcess(socket);
+  Running running;
+  while (true) {
+    HelperRequest request;
+    const ssize_t received = recv(socket, &request, sizeof(request), 0);
+    if (received == 0) _exit(0);
+    if (received < 0 && errno != EINTR) _exit(1);
+    if (received != static_cast<ssize_t>(sizeof(request))) continue;
+    const auto send_reply = [socket](HelperReply reply, uint64_t sequence) {
+      reply.sequence = sequence;
+      send(socket, &reply, sizeof(reply), MSG_NOSIGNAL);
+    };
+    const std::string key = request.kind == HelperRequestKind::kMoveToSystemdScope
+                                ? "systemd"
+                                : std::string(ControllerOf(request));
+    if (!running.Enter(key)) {
+      send_reply(Answer(HelperResult::kBusy, "an earlier command to " + key + " has not come back"),
+                 request.sequence);
+      continue;
+    }
+    base::Thread worker("metal-helper", [=, &running] {
+      send_reply(AnswerPrivilegedRequest(request, device_root), request.sequence);
+      running.Leave(key);
+    });
+    worker.Detach();
+  }
+}
+
+}  // namespace metal::disk

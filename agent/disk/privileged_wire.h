@@ -1,0 +1,55 @@
+// The messages between the agent and its privileged helper, and the helper's side of the socket.
+// Both messages have a fixed size; whatever else arrives is dropped. Both ends are the same binary: no versions.
+// Threading: Serve is the helper process's main; the rest are pure functions.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace metal::disk {
+
+enum class HelperRequestKind : uint32_t { kReadNvmeLog = 1, kNvmeIdentify = 2, kMoveToSystemdScope = 3 };
+
+struct HelperRequest {
+  uint64_t sequence = 0;
+  HelperRequestKind kind{};
+  char controller[16] = {};  // "nvme0", NUL-terminated
+  uint32_t log_id = 0;
+  uint32_t length = 0;
+  int32_t pid = 0;
+  int32_t port = 0;
+};
+
+enum class HelperResult : uint32_t { kOk, kUnsupported, kBusy, kDeviceError, kRejected, kFailed };
+
+struct HelperReply {
+  uint64_t sequence = 0;
+  HelperResult result = HelperResult::kFailed;
+  uint32_t length = 0;  // bytes of data
+  char message[256] = {};  // NUL-terminated, of results other than kOk
+  std::array<std::byte, 4096> data{};
+};
+static_assert(std::is_trivially_copyable_v<HelperRequest> && std::is_trivially_copyable_v<HelperReply>);
+
+// "nvme" and 1 to 4 digits: a controller, and nothing that could be a path.
+bool IsNvmeControllerName(std::string_view name);
+
+// "metal-postgres-5432.scope".
+std::string ScopeName(int port);
+// The busctl command that asks systemd for the scope. REQUIRES: !pids.empty().
+std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port);
+
+// Answers requests until the other end closes, then ends the process. `device_root` is "/dev" but in tests.
+[[noreturn]] void ServePrivilegedRequests(int socket, const std::string& device_root);
+
+// Answers one request; what Serve does for each. Blocks as long as the drive does.
+HelperReply AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root);
+
+}  // namespace metal::disk

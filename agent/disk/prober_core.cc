@@ -1,0 +1,287 @@
+#include "agent/disk/prober_core.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "agent/base/check.h"
+#include "agent/base/status.h"
+#include "agent/disk/probe_block.h"
+
+namespace metal::disk {
+namespace {
+
+constexpr uint64_t kErrorsBeforeReopen = 10;  // in a row: the file may be that of a filesystem that is gone
+constexpr absl::Duration kDrainPatience = absl::Seconds(10);
+
+std::string Describe(bool is_write, uint32_t block, int32_t result) {
+  const std::string_view verb = is_write ? "write" : "read";
+  if (result < 0) return fmt::format("{} block {}: {}", verb, block, strerror(-result));
+  return fmt::format("{} block {}: {} bytes instead of {}", verb, block, result, kProbeBlockSize);
+}
+
+ProbeFault FaultOfOpenError(const absl::Status& status) {
+  if (absl::IsDataLoss(status)) return ProbeFault::kMediaError;
+  if (absl::IsFailedPrecondition(status)) return ProbeFault::kReadOnly;
+  return ProbeFault::kNone;
+}
+
+}  // namespace
+
+ProberCore::ProberCore(ProberOptions options, std::unique_ptr<ProbeDevice> device,
+                       base::Clock& clock)
+    : options_(std::move(options)),
+      device_(std::move(device)),
+      clock_(clock),
+      random_(std::random_device{}()),
+      // Grows over restarts: a stamp of an earlier run is never taken for a later write.
+      sequence_(static_cast<uint64_t>(absl::ToUnixNanos(clock.Now()))),
+      written_(kProbeFileBlocks, 0),
+      read_(options_.schedule.window),
+      write_(options_.schedule.window) {}
+
+void ProberCore::Run() {
+  while (!stopping()) {
+    if (OpenDevice()) Probe();
+    MarkStep();
+    device_->Close();
+    ClearStep();
+    WaitForReopen();
+  }
+  base::MutexLock lock(mutex_);
+  seen_.phase = ProbePhase::kStopped;
+  finished_ = true;
+  changed_.NotifyAll();
+}
+
+bool ProberCore::OpenDevice() {
+  {
+    base::MutexLock lock(mutex_);
+    // A retry keeps the reason of the last failure until there is something new to say.
+    if (reason_.empty()) seen_.phase = ProbePhase::kOpening;
+  }
+  const absl::Status status = device_->Open([this] { MarkStep(); });
+  ClearStep();
+  base::MutexLock lock(mutex_);
+  leaving_ = false;
+  errors_in_a_row_ = 0;
+  if (status.ok()) {
+    seen_.phase = ProbePhase::kRunning;
+    reason_.clear();
+    return true;
+  }
+  reason_ = std::string(status.message());
+  seen_.phase = absl::IsUnimplemented(status) ? ProbePhase::kUnsupported : ProbePhase::kUnavailable;
+  if (const ProbeFault fault = FaultOfOpenError(status); fault != ProbeFault::kNone) {
+    ++seen_.errors;
+    seen_.on_time_in_a_row = 0;
+    seen_.last_fault = fault;
+    counts_.last_error = reason_;
+  }
+  return false;
+}
+
+void ProberCore::Probe() {
+  const base::MonotonicTime start = clock_.Monotonic();
+  next_read_ = start;
+  next_write_ = start + options_.schedule.write_interval / 2;  // not at the reads' beat
+  std::uniform_int_distribution<uint32_t> any_block(0, kProbeFileBlocks - 1);
+  write_cursor_ = any_block(random_);
+  std::fill(written_.begin(), written_.end(), 0);
+  std::vector<ProbeCompletion> completions;
+  while (true) {
+    const bool winding_down = leaving_ || stopping();
+    if (winding_down && outstanding_ == 0) break;
+    base::MonotonicTime now = clock_.Monotonic();
+    if (!winding_down) {
+      IssueDue(now);
+      IssueBurst(now);
+    }
+    completions.clear();
+    device_->Wait(winding_down ? kDrainPatience : UntilNext(clock_.Monotonic()), completions);
+    for (const ProbeCompletion& completion : completions) Finish(completion);
+  }
+  base::MutexLock lock(mutex_);
+  if (burst_) {
+    FinishBurst(*burst_, base::Error(absl::StatusCode::kFailedPrecondition,
+                                     "probing of {} ended: {}", options_.role,
+                                     reason_.empty() ? "the target was removed" : reason_));
+  }
+}
+
+void ProberCore::WaitForReopen() {
+  base::MutexLock lock(mutex_);
+  changed_.WaitFor(mutex_, options_.schedule.reopen_interval,
+                   [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; });
+}
+
+void ProberCore::IssueDue(base::MonotonicTime now) {
+  const auto due = [&](base::MonotonicTime& next, absl::Duration interval) {
+    if (now < next) return false;
+    next = next + interval;
+    if (next < now) next = now + interval;  // never catch up in a burst
+    return true;
+  };
+  if (due(next_read_, options_.schedule.read_interval)) Start(false, now, nullptr);
+  if (due(next_write_, options_.schedule.write_interval)) Start(true, now, nullptr);
+}
+
+void ProberCore::IssueBurst(base::MonotonicTime now) {
+  std::shared_ptr<BurstState> burst;
+  bool is_write = false;
+  {
+    base::MutexLock lock(mutex_);
+    if (!burst_ || burst_->outstanding || !FreeSlot()) return;
+    burst = burst_;
+    is_write = burst->started >= burst->burst.reads;
+    ++burst->started;
+    burst->outstanding = true;
+  }
+  Start(is_write, now, burst);
+}
+
+std::optional<uint32_t> ProberCore::FreeSlot() const {
+  for (uint32_t slot = 0; slot < kProbeSlots; ++slot) {
+    if (!slots_[slot].used) return slot;
+  }
+  return std::nullopt;
+}
+
+bool ProberCore::IsOutstanding(uint32_t block) const {
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [&](const Slot& slot) { return slot.used && slot.block == block; });
+}
+
+void ProberCore::Start(bool is_write, base::MonotonicTime now,
+                       const std::shared_ptr<BurstState>& burst) {
+  const std::optional<uint32_t> free = FreeSlot();
+  if (!free) return;  // the age of what is outstanding tells the story
+  std::uniform_int_distribution<uint32_t> any_block(0, kProbeFileBlocks - 1);
+  uint32_t block = is_write ? write_cursor_ : any_block(random_);
+  // A block under way in another slot would make what is read ambiguous.
+  while (IsOutstanding(block)) block = (block + 1) % kProbeFileBlocks;
+  uint64_t sequence = written_[block];
+  if (is_write) {
+    write_cursor_ = (block + 1) % kProbeFileBlocks;
+    sequence = ++sequence_;
+    written_[block] = 0;  // until confirmed, the block may hold anything
+    StampBlock({options_.node_id, options_.role, block, sequence},
+               ProbeBlock(device_->Buffer(*free).data(), kProbeBlockSize));
+  }
+  {
+    base::MutexLock lock(mutex_);
+    slots_[*free] = {.used = true, .is_write = is_write, .block = block, .sequence = sequence,
+                     .since = now, .burst = burst};
+  }
+  ++outstanding_;
+  // The slot has its time before the call: a submission that blocks is seen from outside as well.
+  if (is_write) {
+    device_->StartWrite(*free, block);
+  } else {
+    device_->StartRead(*free, block);
+  }
+}
+
+void ProberCore::Finish(const ProbeCompletion& completion) {
+  METAL_CHECK(completion.slot < kProbeSlots && slots_[completion.slot].used);
+  const Slot slot = slots_[completion.slot];
+  const base::MonotonicTime now = clock_.Monotonic();
+  ProbeOutcome outcome = ClassifyProbeResult(slot.is_write, completion.result, kProbeBlockSize);
+  std::string error;
+  if (!outcome.ok) error = Describe(slot.is_write, slot.block, completion.result);
+  if (outcome.ok && slot.is_write) written_[slot.block] = slot.sequence;
+  if (outcome.ok && !slot.is_write && slot.sequence != 0) {
+    const std::span<const std::byte, kProbeBlockSize> block(
+        device_->Buffer(completion.slot).data(), kProbeBlockSize);
+    if (auto problem = CheckBlock({options_.node_id, options_.role, slot.block, slot.sequence},
+                                  block)) {
+      outcome = {.fault = ProbeFault::kCorruption};
+      error = fmt::format("read block {}: {}", slot.block, *problem);
+      written_[slot.block] = 0;  // counted once
+    }
+  }
+  --outstanding_;
+  if (outcome.unsupported) Leave(ProbePhase::kUnsupported, error);
+  errors_in_a_row_ = outcome.ok ? 0 : errors_in_a_row_ + 1;
+  if (errors_in_a_row_ >= kErrorsBeforeReopen) leaving_ = true;
+  base::MutexLock lock(mutex_);
+  slots_[completion.slot] = {};
+  if (!error.empty()) counts_.last_error = error;
+  Count(slot, outcome, now - slot.since, now);
+  if (slot.burst) {
+    if (!error.empty()) slot.burst->burst.last_error = error;
+    CountBurst(*slot.burst, slot, outcome, now - slot.since);
+  }
+}
+
+void ProberCore::Count(const Slot& slot, const ProbeOutcome& outcome, absl::Duration latency,
+                       base::MonotonicTime now) {
+  if (!outcome.ok) {
+    if (outcome.unsupported) return;
+    ++seen_.errors;
+    ++(slot.is_write ? counts_.write_errors : counts_.read_errors);
+    seen_.on_time_in_a_row = 0;
+    seen_.late_in_a_row = 0;
+    seen_.last_fault = outcome.fault;
+    return;
+  }
+  if (!slot.burst) (slot.is_write ? write_ : read_).Record(latency, now);
+  if (latency < options_.late_after) {
+    ++seen_.on_time;
+    ++seen_.on_time_in_a_row;
+    seen_.late_in_a_row = 0;
+  } else {
+    ++seen_.late;
+    ++seen_.late_in_a_row;
+    seen_.on_time_in_a_row = 0;
+  }
+}
+
+void ProberCore::CountBurst(BurstState& state, const Slot& slot, const ProbeOutcome& outcome,
+                            absl::Duration latency) {
+  state.outstanding = false;
+  ++(slot.is_write ? state.burst.writes_done : state.burst.reads_done);
+  if (outcome.ok) {
+    (slot.is_write ? state.write : state.read).Record(latency);
+  } else {
+    ++(slot.is_write ? state.burst.write_errors : state.burst.read_errors);
+  }
+  const bool all = state.burst.reads_done + state.burst.writes_done >=
+                   state.burst.reads + state.burst.writes;
+  if (all && !state.finished) FinishBurst(state, absl::OkStatus());
+}
+
+void ProberCore::FinishBurst(BurstState& state, absl::Status status) {
+  state.finished = true;
+  state.status = std::move(status);
+  if (burst_.get() == &state) burst_.reset();
+  changed_.NotifyAll();
+}
+
+absl::Duration ProberCore::UntilNext(base::MonotonicTime now) const {
+  return std::max(std::min(next_read_ - now, next_write_ - now), absl::ZeroDuration());
+}
+
+bool ProberCore::stopping() {
+  base::MutexLock lock(mutex_);
+  return stop_;
+}
+
+void ProberCore::MarkStep() {
+  const base::MonotonicTime now = clock_.Monotonic();
+  base::MutexLock lock(mutex_);
+  step_since_ = now;
+}
+
+void ProberCore::ClearStep() {
+  base::MutexLock lock(mutex_);
+  step_since_.reset();
+}
+
+void ProberCore::Leave(ProbePhase phase, std::string reason) {
+  leaving_ = true;
+  base::MutexLock lock(mutex_);
+  seen_.phase = phase;
+  reason_ = std::move(reason);
+}
+
+}  // namespace metal::disk
