@@ -1,0 +1,13 @@
+#if defined(__x86_64__)
+#define XXH_VECTOR XXH_AVX2
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "agent/stream/hash_variants.h"
+
+namespace metal::stream {
+
+uint64_t Xxh3Avx2(const void* data, size_t length) { return XXH3_64bits(data, length); }
+
+}  // namespace metal::stream
+#endif

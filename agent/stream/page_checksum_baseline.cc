@@ -1,0 +1,12 @@
+#include "agent/stream/page_checksum_kernel.h"
+#include "agent/stream/page_checksum_variants.h"
+
+namespace metal::stream {
+
+typedef uint32_t Vector __attribute__((vector_size(16)));
+
+void PageHashesBaseline(const unsigned char* pages, size_t count, uint32_t* hashes) {
+  Kernel<Vector>::HashAll<1>(pages, count, hashes);
+}
+
+}  // namespace metal::stream
