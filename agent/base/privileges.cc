@@ -1,0 +1,67 @@
+#include "agent/base/privileges.h"
+
+#include <cerrno>
+#include <vector>
+
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+
+namespace metal::base {
+
+absl::StatusOr<OsUser> FindOsUser(const std::string& name) {
+  std::vector<char> buffer(16384);
+  passwd entry{};
+  passwd* found = nullptr;
+  const int error = getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
+  if (found == nullptr) {
+    if (error != 0) return ErrnoStatus(error, "look up user", name);
+    return Error(absl::StatusCode::kNotFound,
+                 "no user '{}' on this host. HINT: set [agent] os_user to the user that runs PostgreSQL", name);
+  }
+  return OsUser{entry.pw_name, entry.pw_uid, entry.pw_gid};
+}
+
+std::string CurrentOsUser() {
+  std::vector<char> buffer(16384);
+  passwd entry{};
+  passwd* found = nullptr;
+  getpwuid_r(geteuid(), &entry, buffer.data(), buffer.size(), &found);
+  return found == nullptr ? std::to_string(geteuid()) : std::string(entry.pw_name);
+}
+
+absl::Status ProvideDirectory(const std::string& path, const OsUser& user, mode_t mode) {
+  if (path.empty() || PathExists(path)) return absl::OkStatus();
+  METAL_RETURN_IF_ERROR(MakeDirectories(DirectoryOf(path), 0755));
+  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return ErrnoStatus(errno, "mkdir", path);
+  if (::chown(path.c_str(), user.uid, user.gid) != 0) return ErrnoStatus(errno, "chown", path);
+  return absl::OkStatus();
+}
+
+absl::Status LowerOomScore(int score) {
+  constexpr const char* kPath = "/proc/self/oom_score_adj";
+  METAL_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(kPath, O_WRONLY));
+  METAL_RETURN_IF_ERROR(WriteAll(fd.get(), std::to_string(score), kPath));
+  return fd.Close();
+}
+
+absl::Status BecomeUser(const OsUser& user) {
+  if (user.uid == 0) {
+    return Error(absl::StatusCode::kFailedPrecondition,
+                 "os_user '{}' is root: PostgreSQL refuses to run as root. HINT: os_user = \"postgres\"", user.name);
+  }
+  if (::initgroups(user.name.c_str(), user.gid) != 0) return ErrnoStatus(errno, "initgroups", user.name);
+  if (::setgid(user.gid) != 0) return ErrnoStatus(errno, "setgid", user.name);
+  if (::setuid(user.uid) != 0) return ErrnoStatus(errno, "setuid", user.name);
+  // A process that changed its user is not dumpable: its own /proc entries would belong to root.
+  if (::prctl(PR_SET_DUMPABLE, 1) != 0) return ErrnoStatus(errno, "prctl", "PR_SET_DUMPABLE");
+  return absl::OkStatus();
+}
+
+}  // namespace metal::base

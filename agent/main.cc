@@ -1,0 +1,226 @@
+// metal-agent: the composition root. Parses, loads, constructs, serves, drains; does no work of its own.
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "agent/backup/wal_archive.h"
+#include "agent/backup/wal_server.h"
+#include "agent/base/config.h"
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/privileges.h"
+#include "agent/base/status.h"
+#include "agent/disk/disk_monitor.h"
+#include "agent/disk/privileged.h"
+#include "agent/node/node.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/status_board.h"
+#include "agent/pg/monitor.h"
+#include "agent/pg/supervisor.h"
+#include "agent/rpc/services.h"
+#include "agent/uring/io_engine.h"
+#include "agent/version.h"
+
+namespace metal {
+namespace {
+
+constexpr int kOomScore = -900;  // the postmaster inherits it; its children reset their own
+constexpr absl::Duration kRpcGrace = absl::Milliseconds(300);
+constexpr absl::Duration kWalGrace = absl::Milliseconds(500);
+
+// What the process was started with, before anything blocks or threads exist.
+struct Identity {
+  std::unique_ptr<disk::PrivilegedHelper> helper;
+};
+
+// As root: forks the privileged helper, provides directories, becomes the configured user.
+absl::StatusOr<Identity> TakeIdentity(const base::AgentConfig& config) {
+  Identity identity;
+  METAL_ASSIGN_OR_RETURN(identity.helper, disk::StartPrivilegedHelper());
+  if (::geteuid() != 0) return identity;
+  METAL_ASSIGN_OR_RETURN(const auto user, base::FindOsUser(config.os_user));
+  for (const std::string& path :
+       {config.state_dir, base::DirectoryOf(config.socket), base::DirectoryOf(config.wal_socket),
+        config.pg_socket_dir, config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
+    METAL_RETURN_IF_ERROR(base::ProvideDirectory(path, user, 0750));
+  }
+  if (auto lowered = base::LowerOomScore(kOomScore); !lowered.ok()) {
+    base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());
+  }
+  METAL_RETURN_IF_ERROR(base::BecomeUser(user));
+  return identity;
+}
+
+void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board) {
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  std::string engine = "unavailable";
+  std::string reason;
+  auto kind = uring::ParseEngineKind(config.io_engine);
+  auto choice = kind.ok() ? uring::MakeEngine(*kind, 8) : kind.status();
+  if (choice.ok()) {
+    engine = choice->engine->name();
+    reason = choice->reason;
+  } else {
+    reason = std::string(choice.status().message());
+  }
+  board.Update([&](observe::NodeStatus& status) {
+    status.node.node_id = config.node_id;
+    status.node.cluster_id = config.cluster_id;
+    status.node.hostname = host;
+    status.node.agent_version = kAgentVersion;
+    status.node.os_user = base::CurrentOsUser();
+    status.node.agent_start = base::RealClock().Now();
+    status.node.io_engine = engine;
+    status.node.io_engine_reason = reason;
+  });
+}
+
+// A session factory for the node's own PostgreSQL.
+pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout) {
+  pg::ConnectOptions options;
+  options.socket_dir = config.pg_socket_dir;
+  options.port = config.pg_port;
+  options.user = config.pg_superuser;
+  options.statement_timeout = statement_timeout;
+  return [options] { return pg::ConnectLibpq(options); };
+}
+
+pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config, const node::TermStore& terms,
+                                          disk::PrivilegedHelper& helper) {
+  pg::SupervisorOptions options;
+  options.data_dir = config.pg_data_dir;
+  options.state_dir = config.state_dir;
+  options.socket_dir = config.pg_socket_dir;
+  options.listen_addresses = config.pg_listen_addresses;
+  options.port = config.pg_port;
+  options.restart_max = config.pg_restart_max;
+  options.restart_window = config.pg_restart_window;
+  if (base::PathExists("/run/systemd/system")) {
+    options.move_to_scope = [&helper, port = config.pg_port](pid_t pid) {
+      return helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
+    };
+  }
+  options.role_for_restart = [&terms, data_dir = config.pg_data_dir] {
+    return node::DecideStartRole(terms, data_dir);
+  };
+  return options;
+}
+
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
+  disk::DiskMonitorOptions options;
+  options.node_id = config.node_id;
+  options.probe_enabled = config.probe_enabled;
+  options.schedule.read_interval = config.probe_read_interval;
+  options.schedule.write_interval = config.probe_write_interval;
+  options.limits.stall_after = config.probe_stall_after;
+  return options;
+}
+
+// Blocks until SIGTERM or SIGINT. SIGHUP is ignored: certificates are watched, configuration needs a restart.
+int WaitForSignal(const sigset_t& signals) {
+  base::UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC));
+  signalfd_siginfo info{};
+  while (::read(fd.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info) ||
+         info.ssi_signo == SIGHUP) {
+  }
+  return static_cast<int>(info.ssi_signo);
+}
+
+absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
+                   disk::PrivilegedHelper& helper) {
+  base::Clock& clock = base::RealClock();
+  METAL_RETURN_IF_ERROR(base::MakeDirectories(config.state_dir, 0700));
+  METAL_ASSIGN_OR_RETURN(auto lock, pg::DataDirectoryLock::Acquire(config.pg_data_dir, config.state_dir));
+  observe::StatusBoard board(clock);
+  PublishIdentity(config, board);
+  METAL_ASSIGN_OR_RETURN(auto events, observe::OpenEventLog(config.state_dir + "/events.db", clock));
+  auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, *events);
+  METAL_ASSIGN_OR_RETURN(auto operations,
+                         node::OperationManager::Open({.path = config.state_dir + "/operations.db"},
+                                                      clock, board, *events));
+  pg::Install install(config.pg_bin_dir);
+  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, helper), install, board, *events, clock);
+  const auto sessions = SessionsOf(config, absl::Seconds(30));
+  pg::ConfigEditor config_editor({.data_dir = config.pg_data_dir,
+                                  .scratch_dir = config.state_dir,
+                                  .agent = node::AgentSettingsOf(config)},
+                                 install, sessions, clock);
+  disk::DiskMonitor disks(DiskOptionsOf(config), board, *events, &helper, clock);
+
+  std::shared_ptr<backup::WalArchive> archive;
+  std::unique_ptr<backup::WalServer> wal_server;
+  if (!config.repository_path.empty()) {
+    archive = std::make_shared<backup::WalArchive>(
+        backup::WalArchiveOptions{.repository_path = config.repository_path}, clock, events.get());
+    backup::WalServerOptions options;
+    options.socket_path = config.wal_socket;
+    options.current_system_identifier = [&board] { return board.Get()->postgres.system_identifier; };
+    METAL_ASSIGN_OR_RETURN(wal_server, backup::WalServer::Start(options, archive, clock));
+  }
+
+  node::Node node({.config = config, .clock = clock, .board = board, .events = *events, .terms = *terms,
+                   .operations = *operations, .install = install, .supervisor = supervisor,
+                   .config_editor = config_editor, .connect = sessions,
+                   .connect_for_backup = SessionsOf(config, absl::ZeroDuration()), .disks = disks,
+                   .wal_archive = archive.get(), .data_lock = &lock});
+  METAL_RETURN_IF_ERROR(supervisor.Begin());
+  node.Begin();
+  pg::PgMonitor monitor({}, SessionsOf(config, absl::Seconds(5)), board, clock);
+  monitor.Start();
+
+  rpc::Services services(config, node, board, *events, clock);
+  METAL_RETURN_IF_ERROR(services.Start());
+  events->Append({.severity = observe::Severity::kInfo, .type = "agent.started", .subject = config.node_id,
+                  .message = fmt::format("agent {} serves {}", kAgentVersion, services.address())});
+  const int signal = WaitForSignal(signals);
+  base::LogInfo("event=stopping signal={}", strsignal(signal));
+  services.Shutdown(kRpcGrace);
+  monitor.Stop();
+  if (wal_server != nullptr) wal_server->Stop(kWalGrace);
+  events->Append({.severity = observe::Severity::kInfo, .type = "agent.stopped", .subject = config.node_id,
+                  .message = "agent ends; PostgreSQL runs on"});
+  return absl::OkStatus();
+}
+
+int Usage(int code) {
+  std::fputs("usage: metal-agent --config FILE [--check]\n"
+             "       metal-agent --print-default-config | --version | --help\n", code == 0 ? stdout : stderr);
+  return code;
+}
+
+int Main(int argc, char** argv) {
+  std::string config_path = "/etc/metal/agent.toml";
+  bool check = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--help") return Usage(0);
+    if (argument == "--version") return std::printf("metal-agent %s\n", kAgentVersion) > 0 ? 0 : 1;
+    if (argument == "--print-default-config") return std::fputs(base::DefaultConfigText().c_str(), stdout) >= 0 ? 0 : 1;
+    if (argument == "--check") check = true;
+    else if (argument == "--config" && i + 1 < argc) config_path = argv[++i];
+    else return Usage(2);
+  }
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  auto config = base::LoadConfig(config_path);
+  absl::Status status = config.status();
+  if (status.ok() && !check) {
+    auto identity = TakeIdentity(*config);
+    status = identity.ok() ? Serve(*config, signals, *identity->helper) : identity.status();
+  }
+  if (!status.ok()) std::fprintf(stderr, "metal-agent: %s\n", std::string(status.message()).c_str());
+  return status.ok() ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace metal
+
+int main(int argc, char** argv) { return metal::Main(argc, argv); }

@@ -1,0 +1,50 @@
+// Who may call what: one table of RPC → least role. Roles come from exact subject alternative names of client certificates;
+// callers on the unix socket and on loopback TCP without TLS have every role (the socket's mode guards the first).
+// Threading: immutable after construction.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "agent/base/config.h"
+#include "grpcpp/server_context.h"
+
+namespace metal::rpc {
+
+// viewer ⊂ operator ⊂ orchestrator; a peer may only observe and (later) replicate.
+enum class CallerRole { kViewer, kPeer, kOperator, kOrchestrator };
+
+enum class Permission { kObserve, kOperate, kOrchestrate };
+
+struct RpcPermission {
+  std::string_view rpc;  // "HostService/GetStatus"
+  Permission permission;
+};
+std::span<const RpcPermission> RpcPermissions();
+
+bool MayCall(CallerRole role, Permission permission);
+
+class AccessControl {
+ public:
+  explicit AccessControl(const std::vector<base::AgentConfig::RoleBinding>& bindings);
+
+  // Name of the caller for journals: the certificate's matching name, "unix" or the peer's address.
+  // PERMISSION_DENIED names the role and the RPC; an RPC that is not in the table is refused.
+  absl::StatusOr<std::string> Authorize(std::string_view rpc, const std::string& peer, bool tls,
+                                        const std::vector<std::string>& names) const;
+  // The same from a call.
+  absl::StatusOr<std::string> Authorize(std::string_view rpc, const grpc::ServerContextBase& context) const;
+
+ private:
+  std::map<std::string, CallerRole, std::less<>> roles_;  // by subject alternative name
+};
+
+// viewer, peer, operator, orchestrator.
+absl::StatusOr<CallerRole> ParseCallerRole(std::string_view name);
+std::string_view CallerRoleName(CallerRole role);
+
+}  // namespace metal::rpc

@@ -1,0 +1,327 @@
+#include "agent/rpc/convert_status.h"
+
+#include <cstdint>
+
+namespace metal::rpc {
+namespace {
+
+// Unset when nothing was observed yet.
+template <typename Message>
+void SetAge(const observe::SectionTime& time, base::MonotonicTime now, Message* out) {
+  if (time.captured_at == absl::InfinitePast()) return;
+  *out->mutable_observe_age() = ToProto(now - time.monotonic);
+}
+
+template <typename Setter>
+void SetTime(absl::Time time, Setter&& mutable_field) {
+  if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) return;
+  *mutable_field() = ToProto(time);
+}
+
+v1::ProbeState ProbeStateOf(const std::string& state) {
+  if (state == "healthy") return v1::PROBE_STATE_HEALTHY;
+  if (state == "slow") return v1::PROBE_STATE_SLOW;
+  if (state == "stalled") return v1::PROBE_STATE_STALLED;
+  if (state == "faulted") return v1::PROBE_STATE_FAULTED;
+  if (state == "unsupported") return v1::PROBE_STATE_UNSUPPORTED;
+  return v1::PROBE_STATE_UNSPECIFIED;
+}
+
+void ToProto(const observe::LatencySummary& summary, v1::LatencySummary* out) {
+  out->set_count(static_cast<int64_t>(summary.count));
+  if (summary.count == 0) return;
+  *out->mutable_min() = rpc::ToProto(summary.min);
+  *out->mutable_mean() = rpc::ToProto(summary.mean);
+  *out->mutable_p50() = rpc::ToProto(summary.p50);
+  *out->mutable_p90() = rpc::ToProto(summary.p90);
+  *out->mutable_p99() = rpc::ToProto(summary.p99);
+  *out->mutable_p999() = rpc::ToProto(summary.p999);
+  *out->mutable_p9999() = rpc::ToProto(summary.p9999);
+  *out->mutable_max() = rpc::ToProto(summary.max);
+}
+
+void NodeToProto(const observe::NodeSection& node, v1::NodeIdentity* out) {
+  out->set_node_id(node.node_id);
+  out->set_cluster_id(node.cluster_id);
+  out->set_hostname(node.hostname);
+  out->set_agent_version(node.agent_version);
+  SetTime(node.agent_start, [&] { return out->mutable_agent_start_time(); });
+  out->set_os_user(node.os_user);
+  out->set_term(node.term);
+  out->set_term_orchestrator_id(node.term_orchestrator);
+  out->set_fenced(node.fenced);
+  out->set_fence_reason(node.fence_reason);
+  out->set_fence_term(node.fence_term);
+  out->set_role_wanted(rpc::ToProto(node.role_wanted));
+  out->set_io_engine(node.io_engine);
+  out->set_io_engine_reason(node.io_engine_reason);
+  out->set_grpc_address(node.grpc_address);
+}
+
+void PostgresToProto(const observe::PostgresSection& postgres, base::MonotonicTime now,
+                     v1::PostgresStatus* out) {
+  out->set_state(static_cast<v1::PostgresState>(postgres.state));
+  out->set_state_reason(postgres.state_reason);
+  out->set_role_observed(rpc::ToProto(postgres.role_observed));
+  out->set_pid(postgres.pid);
+  SetTime(postgres.start_time, [&] { return out->mutable_start_time(); });
+  out->set_version(postgres.version);
+  out->set_version_num(postgres.version_num);
+  out->set_data_directory(postgres.data_directory);
+  out->set_socket_directory(postgres.socket_dir);
+  out->set_port(postgres.port);
+  out->set_system_identifier(postgres.system_identifier);
+  out->set_timeline(postgres.timeline);
+  out->set_current_lsn(postgres.current_lsn.value);
+  out->set_flush_lsn(postgres.flush_lsn.value);
+  out->set_insert_lsn(postgres.insert_lsn.value);
+  out->set_in_recovery(postgres.in_recovery);
+  out->set_data_checksums(postgres.data_checksums);
+  out->set_checksum_failures(postgres.checksum_failures);
+  out->set_connections(postgres.connections);
+  out->set_max_connections(postgres.max_connections);
+  out->set_restarts(postgres.restarts);
+  out->set_settings_pending_restart(postgres.settings_pending_restart);
+  out->set_control_state(postgres.control_state);
+  out->set_redo_lsn(postgres.redo_lsn.value);
+  out->set_start_progress(postgres.start_progress);
+  SetAge(postgres.time, now, out);
+}
+
+void StandbyToProto(const observe::StandbySection& standby, base::MonotonicTime now,
+                    v1::StandbyStatus* out) {
+  out->set_receiver_state(standby.receiver_state);
+  out->set_sender_host(standby.sender_host);
+  out->set_sender_port(standby.sender_port);
+  out->set_slot_name(standby.slot_name);
+  out->set_received_lsn(standby.received_lsn.value);
+  out->set_flushed_lsn(standby.flushed_lsn.value);
+  out->set_replayed_lsn(standby.replayed_lsn.value);
+  out->set_latest_end_lsn(standby.latest_end_lsn.value);
+  out->set_received_timeline(standby.received_timeline);
+  if (standby.lag_bytes) out->set_lag_bytes(static_cast<int64_t>(*standby.lag_bytes));
+  if (standby.lag_seconds) *out->mutable_lag() = rpc::ToProto(*standby.lag_seconds);
+  out->set_lag_source(standby.lag_source);
+  SetTime(standby.last_message, [&] { return out->mutable_last_message_time(); });
+  SetTime(standby.last_replayed_commit, [&] { return out->mutable_last_replayed_commit_time(); });
+  out->set_replay_paused(standby.replay_paused);
+  out->set_pause_state(standby.pause_state);
+  SetAge(standby.time, now, out);
+}
+
+void FollowerToProto(const observe::FollowerSection& follower, v1::FollowerStatus* out) {
+  out->set_application_name(follower.application_name);
+  out->set_client_address(follower.client_address);
+  out->set_state(follower.state);
+  out->set_sync_state(follower.sync_state);
+  out->set_pid(follower.pid);
+  out->set_sent_lsn(follower.sent_lsn.value);
+  out->set_write_lsn(follower.write_lsn.value);
+  out->set_flush_lsn(follower.flush_lsn.value);
+  out->set_replay_lsn(follower.replay_lsn.value);
+  out->set_lag_bytes(static_cast<int64_t>(follower.lag_bytes));
+  if (follower.lag_seconds) *out->mutable_lag() = rpc::ToProto(*follower.lag_seconds);
+  SetTime(follower.reply_time, [&] { return out->mutable_reply_time(); });
+}
+
+void SmartToProto(const observe::SmartSection& smart, v1::SmartStatus* out) {
+  out->set_supported(smart.supported);
+  out->set_unsupported_reason(smart.unsupported_reason);
+  if (!smart.supported) return;
+  out->set_critical_warning(smart.critical_warning);
+  if (smart.temperature_celsius) out->set_temperature_celsius(*smart.temperature_celsius);
+  out->set_available_spare_percent(smart.available_spare_percent);
+  out->set_available_spare_threshold_percent(smart.available_spare_threshold);
+  out->set_percentage_used(smart.percentage_used);
+  out->set_media_errors(static_cast<int64_t>(smart.media_errors));
+  out->set_error_log_entries(static_cast<int64_t>(smart.error_log_entries));
+  out->set_power_on_hours(static_cast<int64_t>(smart.power_on_hours));
+  out->set_unsafe_shutdowns(static_cast<int64_t>(smart.unsafe_shutdowns));
+  out->set_host_read_bytes(static_cast<int64_t>(smart.bytes_read));
+  out->set_host_written_bytes(static_cast<int64_t>(smart.bytes_written));
+}
+
+void ProbeToProto(const observe::ProbeSection& probe, v1::ProbeStatus* out) {
+  out->set_role(probe.role);
+  out->set_path(probe.path);
+  out->set_state(ProbeStateOf(probe.state));
+  out->set_state_reason(probe.state_reason);
+  SetTime(probe.state_since, [&] { return out->mutable_state_since_time(); });
+  if (probe.oldest_outstanding) {
+    *out->mutable_oldest_outstanding() = rpc::ToProto(*probe.oldest_outstanding);
+  }
+  ToProto(probe.read, out->mutable_read());
+  ToProto(probe.write, out->mutable_write());
+  out->set_read_errors(static_cast<int64_t>(probe.read_errors));
+  out->set_write_errors(static_cast<int64_t>(probe.write_errors));
+  out->set_late(static_cast<int64_t>(probe.late));
+  out->set_last_error(probe.last_error);
+}
+
+void OperationToProto(const observe::OperationSection& operation, v1::RunningOperation* out) {
+  out->set_name(operation.name);
+  out->set_kind(operation.kind);
+  out->set_phase(operation.phase);
+  SetTime(operation.started, [&] { return out->mutable_start_time(); });
+  out->set_done_bytes(static_cast<int64_t>(operation.done_bytes));
+  out->set_total_bytes(static_cast<int64_t>(operation.total_bytes));
+  out->set_bytes_per_second(operation.bytes_per_second);
+  if (operation.eta != absl::InfiniteDuration()) {
+    *out->mutable_eta() = rpc::ToProto(operation.eta);
+  }
+}
+
+}  // namespace
+
+google::protobuf::Timestamp ToProto(absl::Time time) {
+  google::protobuf::Timestamp out;
+  const timespec value = absl::ToTimespec(time);
+  out.set_seconds(value.tv_sec);
+  out.set_nanos(static_cast<int32_t>(value.tv_nsec));
+  return out;
+}
+
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration out;
+  absl::Duration rest;
+  const int64_t seconds = absl::IDivDuration(duration, absl::Seconds(1), &rest);
+  out.set_seconds(seconds);
+  out.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  return out;
+}
+
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+v1::Role ToProto(observe::Role role) {
+  switch (role) {
+    case observe::Role::kPrimary:
+      return v1::ROLE_PRIMARY;
+    case observe::Role::kStandby:
+      return v1::ROLE_STANDBY;
+    case observe::Role::kUnknown:
+      break;
+  }
+  return v1::ROLE_UNSPECIFIED;
+}
+
+v1::Severity ToProto(observe::Severity severity) {
+  return static_cast<v1::Severity>(static_cast<int>(severity) + 1);
+}
+
+observe::Severity FromProto(v1::Severity severity) {
+  switch (severity) {
+    case v1::SEVERITY_WARNING:
+      return observe::Severity::kWarning;
+    case v1::SEVERITY_ERROR:
+      return observe::Severity::kError;
+    case v1::SEVERITY_CRITICAL:
+      return observe::Severity::kCritical;
+    default:
+      return observe::Severity::kInfo;
+  }
+}
+
+void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now,
+             v1::ArchiveStatus* out) {
+  out->set_enabled(archive.enabled);
+  out->set_mode(archive.mode);
+  out->set_ready_segments(static_cast<int64_t>(archive.ready_segments));
+  out->set_backlog_bytes(static_cast<int64_t>(archive.backlog_bytes));
+  if (archive.oldest_ready_age) {
+    *out->mutable_oldest_ready_age() = ToProto(*archive.oldest_ready_age);
+  }
+  out->set_last_archived_wal(archive.last_archived_wal);
+  SetTime(archive.last_archived, [&] { return out->mutable_last_archived_time(); });
+  out->set_last_failed_wal(archive.last_failed_wal);
+  SetTime(archive.last_failed, [&] { return out->mutable_last_failed_time(); });
+  out->set_archived_count(archive.archived_count);
+  out->set_failed_count(archive.failed_count);
+  out->set_last_error(archive.last_error);
+  SetAge(archive.time, now, out);
+}
+
+void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::DiskStatus* out) {
+  out->set_name("disks/" + disk.device);
+  out->set_device(disk.device);
+  for (const auto& role : disk.roles) out->add_roles(role);
+  for (const auto& layer : disk.stack) out->add_stack(layer);
+  out->set_mount_point(disk.mount_point);
+  out->set_filesystem(disk.filesystem);
+  out->set_model(disk.model);
+  out->set_serial(disk.serial);
+  out->set_firmware(disk.firmware);
+  out->set_transport(disk.transport);
+  out->set_scheduler(disk.scheduler);
+  out->set_write_cache(disk.write_cache);
+  out->set_size_bytes(static_cast<int64_t>(disk.size_bytes));
+  out->set_logical_block_bytes(static_cast<int64_t>(disk.logical_block_size));
+  out->set_physical_block_bytes(static_cast<int64_t>(disk.physical_block_size));
+  out->set_filesystem_size_bytes(static_cast<int64_t>(disk.filesystem_size_bytes));
+  out->set_filesystem_free_bytes(static_cast<int64_t>(disk.filesystem_free_bytes));
+  out->set_rotational(disk.rotational);
+  SmartToProto(disk.smart, out->mutable_smart());
+  for (const auto& probe : disk.probes) ProbeToProto(probe, out->add_probes());
+  SetAge(disk.time, now, out);
+}
+
+void ToProto(const observe::Fault& fault, v1::Fault* out) {
+  out->set_fault_class(fault.fault_class);
+  out->set_subject(fault.subject);
+  out->set_severity(ToProto(fault.severity));
+  out->set_message(fault.message);
+  SetTime(fault.since, [&] { return out->mutable_since_time(); });
+}
+
+void ToProto(const observe::Event& event, v1::Event* out) {
+  out->set_id(event.id);
+  *out->mutable_time() = ToProto(event.time);
+  out->set_severity(ToProto(event.severity));
+  out->set_type(event.type);
+  out->set_subject(event.subject);
+  out->set_message(event.message);
+  out->mutable_attributes()->insert(event.attributes.begin(), event.attributes.end());
+}
+
+void ToProto(const observe::BackupSummary& backup, v1::BackupSummary* out) {
+  out->set_name("backups/" + backup.name);
+  out->set_state(backup.state == "suspect" ? v1::BACKUP_STATE_SUSPECT : v1::BACKUP_STATE_COMPLETE);
+  SetTime(backup.start, [&] { return out->mutable_start_time(); });
+  SetTime(backup.stop, [&] { return out->mutable_stop_time(); });
+  out->set_size_bytes(static_cast<int64_t>(backup.bytes));
+  out->set_stored_bytes(static_cast<int64_t>(backup.stored_bytes));
+  out->set_bytes_per_second(backup.bytes_per_second);
+  out->set_codec(backup.codec);
+  out->set_io_engine(backup.io_engine);
+  out->set_start_lsn(backup.start_lsn.value);
+  out->set_stop_lsn(backup.stop_lsn.value);
+  out->set_timeline(backup.timeline);
+}
+
+void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::NodeStatus* out) {
+  out->set_revision(status.revision);
+  *out->mutable_capture_time() = ToProto(status.captured_at);
+  NodeToProto(status.node, out->mutable_node());
+  PostgresToProto(status.postgres, now, out->mutable_postgres());
+  if (status.standby.present) StandbyToProto(status.standby, now, out->mutable_standby());
+  for (const auto& follower : status.followers.followers) {
+    FollowerToProto(follower, out->add_followers());
+  }
+  if (status.followers.time.captured_at != absl::InfinitePast()) {
+    *out->mutable_followers_observe_age() = ToProto(now - status.followers.time.monotonic);
+  }
+  ToProto(status.archive, now, out->mutable_archive());
+  for (const auto& disk : status.disks) ToProto(disk, now, out->add_disks());
+  out->mutable_backups()->set_repository(status.backups.repository);
+  out->mutable_backups()->set_error(status.backups.error);
+  out->mutable_backups()->set_count(static_cast<int64_t>(status.backups.count));
+  for (const auto& backup : status.backups.latest) {
+    ToProto(backup, out->mutable_backups()->add_latest());
+  }
+  SetAge(status.backups.time, now, out->mutable_backups());
+  if (status.operation.running) OperationToProto(status.operation, out->mutable_operation());
+  for (const auto& [key, fault] : status.faults) ToProto(fault, out->add_faults());
+}
+
+}  // namespace metal::rpc

@@ -1,0 +1,35 @@
+// Domain status, events and operations → protobuf messages. Threading: pure functions.
+#pragma once
+
+#include <memory>
+
+#include "absl/time/time.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/status_board.h"
+#include "google/protobuf/duration.pb.h"
+#include "google/protobuf/timestamp.pb.h"
+#include "metal/agent/v1/host_service.pb.h"
+#include "metal/agent/v1/status.pb.h"
+
+namespace metal::rpc {
+
+namespace v1 = ::metal::agent::v1;
+
+google::protobuf::Timestamp ToProto(absl::Time time);
+google::protobuf::Duration ToProto(absl::Duration duration);
+// Infinite when unset is the caller's business: call has_…() first.
+absl::Duration FromProto(const google::protobuf::Duration& duration);
+
+v1::Role ToProto(observe::Role role);
+v1::Severity ToProto(observe::Severity severity);
+observe::Severity FromProto(v1::Severity severity);
+
+// `now` gives the sections their age.
+void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::NodeStatus* out);
+void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::DiskStatus* out);
+void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now, v1::ArchiveStatus* out);
+void ToProto(const observe::Fault& fault, v1::Fault* out);
+void ToProto(const observe::Event& event, v1::Event* out);
+void ToProto(const observe::BackupSummary& backup, v1::BackupSummary* out);
+
+}  // namespace metal::rpc

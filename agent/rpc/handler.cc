@@ -1,0 +1,71 @@
+#include "agent/rpc/handler.h"
+
+#include "fmt/format.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+
+namespace metal::rpc {
+namespace {
+
+// The same bytes for the same message: map entries are sorted.
+std::string SerializeDeterministically(const google::protobuf::Message& message) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeToCodedStream(&coded);
+  coded.Trim();
+  return bytes;
+}
+
+// Clears `request_id`, also inside a term header.
+void ClearRequestId(google::protobuf::Message& message) {
+  const auto* descriptor = message.GetDescriptor();
+  const auto* reflection = message.GetReflection();
+  if (const auto* field = descriptor->FindFieldByName("request_id")) {
+    reflection->ClearField(&message, field);
+  }
+  const auto* header = descriptor->FindFieldByName("header");
+  if (header != nullptr && reflection->HasField(message, header)) {
+    ClearRequestId(*reflection->MutableMessage(&message, header));
+  }
+}
+
+// FNV-1a, 128 bits in two independent halves: equality of request bodies, not security.
+std::string Fingerprint(const std::string& bytes) {
+  uint64_t low = 0xcbf29ce484222325ULL;
+  uint64_t high = 0x84222325cbf29ce4ULL;
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    low = (low ^ byte) * 0x100000001b3ULL;
+    high = (high + byte) * 0x9e3779b97f4a7c15ULL;
+    high ^= high >> 29;
+  }
+  return fmt::format("{:016x}{:016x}", high, low);
+}
+
+}  // namespace
+
+void Handler::LogRefusal(std::string_view rpc, const absl::Status& status) {
+  base::LogInfo("event=rpc.refused rpc={} code={} message=\"{}\"", rpc,
+                absl::StatusCodeToString(status.code()),
+                std::string_view(status.message().data(), status.message().size()));
+}
+
+node::RequestContext MakeRequestContext(const google::protobuf::Message& request,
+                                        const std::string& request_id, const std::string& caller) {
+  std::unique_ptr<google::protobuf::Message> copy(request.New());
+  copy->CopyFrom(request);
+  ClearRequestId(*copy);
+  node::RequestContext context;
+  context.request_id = request_id;
+  context.body_hash =
+      Fingerprint(request.GetDescriptor()->full_name() + '\n' + SerializeDeterministically(*copy));
+  context.caller = caller;
+  return context;
+}
+
+bool ShouldStop(const grpc::ServerContext& context) { return context.IsCancelled(); }
+
+}  // namespace metal::rpc

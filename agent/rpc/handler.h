@@ -1,0 +1,44 @@
+// What every RPC does around its domain call: authorize, run, map the status, log refusals and failures.
+// Threading: thread-safe.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "agent/base/log.h"
+#include "agent/node/operation.h"
+#include "agent/rpc/access.h"
+#include "agent/rpc/grpc_status.h"
+#include "google/protobuf/message.h"
+#include "grpcpp/server_context.h"
+
+namespace metal::rpc {
+
+// Shared by all services. The references outlive the server.
+class Handler {
+ public:
+  explicit Handler(const AccessControl& access) : access_(access) {}
+
+  // Calls body(caller) → absl::Status after the caller was authorized. `rpc` is "Service/Method".
+  template <typename Body>
+  grpc::Status Run(std::string_view rpc, const grpc::ServerContextBase& context, Body&& body) const {
+    auto caller = access_.Authorize(rpc, context);
+    const absl::Status status = caller.ok() ? body(*caller) : caller.status();
+    if (!status.ok()) LogRefusal(rpc, status);
+    return ToGrpc(status);
+  }
+
+ private:
+  static void LogRefusal(std::string_view rpc, const absl::Status& status);
+  const AccessControl& access_;
+};
+
+// Identity of a mutating request: its request_id and a hash of the rest of its body. `request_id` must be the field's own
+// value inside `request`; two bodies that differ only in it have the same hash.
+node::RequestContext MakeRequestContext(const google::protobuf::Message& request,
+                                        const std::string& request_id, const std::string& caller);
+
+// Waits and streams end early when the client is gone or the server shuts down: poll this between slices of at most 250 ms.
+bool ShouldStop(const grpc::ServerContext& context);
+
+}  // namespace metal::rpc

@@ -1,0 +1,106 @@
+#include "agent/rpc/host_service.h"
+
+#include "agent/base/status.h"
+#include "agent/rpc/convert_status.h"
+
+namespace metal::rpc {
+namespace {
+
+constexpr absl::Duration kWatchSlice = absl::Milliseconds(250);   // how soon a lost client is noticed
+constexpr absl::Duration kWatchPace = absl::Milliseconds(100);    // between two snapshots of one stream
+constexpr absl::Duration kWatchHeartbeat = absl::Seconds(5);      // a snapshot at least this often
+constexpr int kEventsMax = 10000;
+
+bool Passes(const observe::Event& event, const v1::WatchEventsRequest& request) {
+  return event.type.rfind(request.type_prefix(), 0) == 0 &&
+         event.severity >= FromProto(request.min_severity());
+}
+
+}  // namespace
+
+grpc::Status HostService::GetStatus(grpc::ServerContext* context, const v1::GetStatusRequest*,
+                                    v1::GetStatusResponse* response) {
+  return handler_.Run("HostService/GetStatus", *context, [&](const std::string&) {
+    ToProto(*board_.Get(), clock_.Monotonic(), response->mutable_status());
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status HostService::WatchStatus(grpc::ServerContext* context,
+                                      const v1::WatchStatusRequest* request,
+                                      grpc::ServerWriter<v1::WatchStatusResponse>* writer) {
+  return handler_.Run("HostService/WatchStatus", *context, [&](const std::string&) {
+    uint64_t revision = request->since_revision();
+    base::MonotonicTime last_sent = clock_.Monotonic();
+    while (!ShouldStop(*context)) {
+      const auto status = board_.WaitAfter(revision, kWatchSlice);
+      const bool changed = status->revision > revision;
+      if (!changed && clock_.Monotonic() - last_sent < kWatchHeartbeat) continue;
+      v1::WatchStatusResponse response;
+      ToProto(*status, clock_.Monotonic(), response.mutable_status());
+      if (!writer->Write(response)) break;
+      revision = status->revision;
+      last_sent = clock_.Monotonic();
+      clock_.Sleep(kWatchPace);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status HostService::ListEvents(grpc::ServerContext* context, const v1::ListEventsRequest* request,
+                                     v1::ListEventsResponse* response) {
+  return handler_.Run("HostService/ListEvents", *context, [&](const std::string&) -> absl::Status {
+    if (request->page_size() < 0 || request->page_size() > kEventsMax) {
+      return base::Error(absl::StatusCode::kInvalidArgument, "page_size {} is not in 1 … {}",
+                         request->page_size(), kEventsMax);
+    }
+    observe::EventFilter filter;
+    filter.after_id = request->after_id();
+    filter.type_prefix = request->type_prefix();
+    filter.min_severity = FromProto(request->min_severity());
+    filter.limit = request->page_size() == 0 ? 1000 : static_cast<size_t>(request->page_size());
+    filter.newest = request->newest();
+    METAL_ASSIGN_OR_RETURN(const auto events, events_.List(filter));
+    for (const auto& event : events) ToProto(event, response->add_events());
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status HostService::WatchEvents(grpc::ServerContext* context,
+                                      const v1::WatchEventsRequest* request,
+                                      grpc::ServerWriter<v1::WatchEventsResponse>* writer) {
+  return handler_.Run("HostService/WatchEvents", *context, [&](const std::string&) -> absl::Status {
+    uint64_t after = request->after_id() == 0 ? events_.last_id() : request->after_id();
+    while (!ShouldStop(*context)) {
+      METAL_ASSIGN_OR_RETURN(const auto events, events_.WaitAfter(after, kWatchSlice));
+      for (const auto& event : events) {
+        after = event.id;
+        if (!Passes(event, *request)) continue;
+        v1::WatchEventsResponse response;
+        ToProto(event, response.mutable_event());
+        if (!writer->Write(response)) return absl::OkStatus();
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status HostService::GetCapabilities(grpc::ServerContext* context,
+                                          const v1::GetCapabilitiesRequest*,
+                                          v1::GetCapabilitiesResponse* response) {
+  return handler_.Run("HostService/GetCapabilities", *context, [&](const std::string&) {
+    const node::Capabilities capabilities = node_.GetCapabilities();
+    response->set_agent_version(capabilities.agent_version);
+    response->add_api_packages("metal.agent.v1");
+    for (const auto& row : RpcPermissions()) {
+      response->add_rpcs("metal.agent.v1." + std::string(row.rpc));
+    }
+    response->set_postgres_version(capabilities.postgres_version);
+    for (const auto& engine : capabilities.io_engines) response->add_io_engines(engine);
+    for (const auto& codec : capabilities.codecs) response->add_codecs(codec);
+    response->mutable_features()->insert(capabilities.features.begin(), capabilities.features.end());
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace metal::rpc

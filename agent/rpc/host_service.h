@@ -1,0 +1,43 @@
+// HostService: reads the published status and the event log; asks the node for nothing but its capabilities.
+// Threading: called by the gRPC pool; holds references only.
+#pragma once
+
+#include "agent/base/clock.h"
+#include "agent/node/node.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/status_board.h"
+#include "agent/rpc/handler.h"
+#include "metal/agent/v1/host_service.grpc.pb.h"
+
+namespace metal::rpc {
+
+class HostService final : public metal::agent::v1::HostService::Service {
+ public:
+  HostService(const Handler& handler, node::Node& node, observe::StatusBoard& board,
+              observe::EventLog& events, base::Clock& clock)
+      : handler_(handler), node_(node), board_(board), events_(events), clock_(clock) {}
+
+  grpc::Status GetStatus(grpc::ServerContext* context, const metal::agent::v1::GetStatusRequest* request,
+                         metal::agent::v1::GetStatusResponse* response) override;
+  grpc::Status WatchStatus(grpc::ServerContext* context,
+                           const metal::agent::v1::WatchStatusRequest* request,
+                           grpc::ServerWriter<metal::agent::v1::WatchStatusResponse>* writer) override;
+  grpc::Status ListEvents(grpc::ServerContext* context,
+                          const metal::agent::v1::ListEventsRequest* request,
+                          metal::agent::v1::ListEventsResponse* response) override;
+  grpc::Status WatchEvents(grpc::ServerContext* context,
+                           const metal::agent::v1::WatchEventsRequest* request,
+                           grpc::ServerWriter<metal::agent::v1::WatchEventsResponse>* writer) override;
+  grpc::Status GetCapabilities(grpc::ServerContext* context,
+                               const metal::agent::v1::GetCapabilitiesRequest* request,
+                               metal::agent::v1::GetCapabilitiesResponse* response) override;
+
+ private:
+  const Handler& handler_;
+  node::Node& node_;
+  observe::StatusBoard& board_;
+  observe::EventLog& events_;
+  base::Clock& clock_;
+};
+
+}  // namespace metal::rpc

@@ -1,0 +1,248 @@
+#include "fmt/format.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+std::string FullName(const std::string& name) {
+  return name.rfind("backups/", 0) == 0 ? name : "backups/" + name;
+}
+
+std::string ShortName(const std::string& name) {
+  return name.rfind("backups/", 0) == 0 ? name.substr(8) : name;
+}
+
+std::string StateWord(v1::BackupState state) {
+  return EnumWord(v1::BackupState_Name(state), "BACKUP_STATE_");
+}
+
+std::string Ratio(const v1::BackupSummary& summary) {
+  if (summary.stored_bytes() == 0) return "-";
+  return fmt::format("{:.2f}x", static_cast<double>(summary.size_bytes()) /
+                                    static_cast<double>(summary.stored_bytes()));
+}
+
+std::string BackupText(const v1::Backup& backup) {
+  const auto& summary = backup.summary();
+  FactList facts;
+  facts.Add("backup", ShortName(summary.name()));
+  facts.Add("state", StateWord(summary.state()));
+  facts.Add("taken", fmt::format("{} to {}", FormatTime(summary.start_time()), FormatTime(summary.stop_time())));
+  facts.Add("source", backup.from_standby() ? "standby" : "primary");
+  facts.Add("system", std::to_string(backup.system_identifier()));
+  facts.Add("PostgreSQL", std::to_string(backup.postgres_version_num()));
+  facts.Add("LSN", fmt::format("{} to {}, timeline {}", FormatLsn(summary.start_lsn()),
+                               FormatLsn(summary.stop_lsn()), summary.timeline()));
+  facts.Add("size", fmt::format("{} in {} files", FormatBytes(summary.size_bytes()), backup.file_count()));
+  facts.Add("stored", fmt::format("{} in {} frames, ratio {}", FormatBytes(summary.stored_bytes()),
+                                  backup.frame_count(), Ratio(summary)));
+  facts.Add("codec", summary.codec() == "none" ? "none" : fmt::format("{} level {}", summary.codec(), backup.level()));
+  facts.Add("rate", fmt::format("{} with {}", FormatRate(summary.bytes_per_second()), summary.io_engine()));
+  for (const auto& [oid, path] : std::map<std::string, std::string>(backup.tablespaces().begin(),
+                                                                    backup.tablespaces().end())) {
+    facts.Add("tablespace " + oid, path);
+  }
+  if (backup.corrupt_page_count() > 0) facts.Add("corrupt pages", std::to_string(backup.corrupt_page_count()));
+  for (const auto& page : backup.corrupt_pages()) facts.Add("  page", page);
+  for (const auto& [name, value] : std::map<std::string, std::string>(backup.annotations().begin(),
+                                                                      backup.annotations().end())) {
+    facts.Add("note " + name, value);
+  }
+  return facts.ToString();
+}
+
+// 0 when the backup could be fetched.
+int FetchBackup(const Client& client, const std::string& name, v1::Backup* backup) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetBackupRequest request;
+  request.set_name(FullName(name));
+  v1::GetBackupResponse response;
+  if (auto status = client.backup->GetBackup(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  *backup = response.backup();
+  return kExitOk;
+}
+
+void PrintFacts(const v1::Operation& operation) {
+  FactList facts;
+  for (const auto& [name, value] : std::map<std::string, std::string>(operation.result().begin(),
+                                                                      operation.result().end())) {
+    facts.Add(name, value);
+  }
+  fmt::print("{}", facts.ToString());
+}
+
+}  // namespace
+
+int CreateBackup(const Client& client, const BackupCreateOptions& options) {
+  v1::CreateBackupRequest request;
+  request.set_request_id(NewRequestId());
+  if (options.codec == "zstd") request.set_codec(v1::BACKUP_CODEC_ZSTD);
+  if (options.codec == "lz4") request.set_codec(v1::BACKUP_CODEC_LZ4);
+  if (options.codec == "none") request.set_codec(v1::BACKUP_CODEC_NONE);
+  if (options.level) request.set_level(*options.level);
+  request.set_spread_checkpoint(options.spread_checkpoint);
+  request.mutable_annotations()->insert(options.annotations.begin(), options.annotations.end());
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::CreateBackupResponse response;
+  if (auto status = client.backup->CreateBackup(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  v1::Operation operation = response.operation();
+  int code = FollowOperation(client, &operation, options.follow);
+  const auto state = operation.result().find("state");
+  const bool suspect = state != operation.result().end() && state->second == "suspect";
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else if (code == kExitOk && !options.follow.detach) {
+    v1::Backup backup;
+    if (const int fetched = FetchBackup(client, operation.result_name(), &backup); fetched != kExitOk) {
+      return fetched;
+    }
+    fmt::print("{}", BackupText(backup));
+  }
+  if (code == kExitOk && suspect) {
+    fmt::print(stderr, "metalctl: the backup is suspect: pages in the source do not match their checksum\n"
+                       "HINT: metalctl backup show {}; rebuild this node from a healthy one\n",
+               ShortName(operation.result_name()));
+    code = kExitCorrupt;
+  }
+  return code;
+}
+
+int ListBackups(const Client& client) {
+  v1::ListBackupsRequest request;
+  v1::ListBackupsResponse all;
+  do {
+    grpc::ClientContext context;
+    client.Prepare(context);
+    v1::ListBackupsResponse page;
+    if (auto status = client.backup->ListBackups(&context, request, &page); !status.ok()) {
+      return client.Fail(status);
+    }
+    all.mutable_backups()->MergeFrom(page.backups());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  if (client.json()) {
+    Client::PrintJson(all);
+    return kExitOk;
+  }
+  TextTable table({"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", ">RATIO", ">RATE", "CODEC", "ENGINE", "STOP LSN"});
+  for (const auto& backup : all.backups()) {
+    const auto& summary = backup.summary();
+    table.AddRow({ShortName(summary.name()), StateWord(summary.state()), FormatTime(summary.stop_time()),
+                  FormatBytes(summary.size_bytes()), FormatBytes(summary.stored_bytes()), Ratio(summary),
+                  FormatRate(summary.bytes_per_second()), summary.codec(), summary.io_engine(),
+                  FormatLsn(summary.stop_lsn())});
+  }
+  fmt::print("{}", table.empty() ? "no backups. HINT: metalctl backup create\n" : table.ToString());
+  return kExitOk;
+}
+
+int ShowBackup(const Client& client, const std::string& name) {
+  v1::Backup backup;
+  if (const int code = FetchBackup(client, name, &backup); code != kExitOk) return code;
+  if (client.json()) {
+    Client::PrintJson(backup);
+  } else {
+    fmt::print("{}", BackupText(backup));
+  }
+  return kExitOk;
+}
+
+int VerifyBackup(const Client& client, const BackupVerifyOptions& options) {
+  v1::VerifyBackupRequest request;
+  request.set_request_id(NewRequestId());
+  request.set_name(FullName(options.name));
+  request.set_rehearse(options.rehearse);
+  request.set_scratch_directory(options.scratch_directory);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::VerifyBackupResponse response;
+  if (auto status = client.backup->VerifyBackup(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  v1::Operation operation = response.operation();
+  const int code = FollowOperation(client, &operation, options.follow);
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else if (code == kExitOk && !options.follow.detach) {
+    fmt::print("{} is sound\n", operation.subject());
+    PrintFacts(operation);
+  }
+  return code;
+}
+
+int RestoreBackup(const Client& client, const RestoreOptions& options) {
+  v1::RestoreBackupRequest request;
+  request.mutable_header()->set_term(options.term);
+  request.mutable_header()->set_orchestrator_id(options.orchestrator);
+  request.mutable_header()->set_request_id(NewRequestId());
+  request.set_name(FullName(options.name));
+  request.set_target_directory(options.target_directory);
+  request.mutable_tablespace_mapping()->insert(options.tablespaces.begin(), options.tablespaces.end());
+  request.set_recovery_target(options.recover == "immediate" ? v1::RECOVERY_TARGET_IMMEDIATE
+                              : options.recover == "standby" ? v1::RECOVERY_TARGET_STANDBY
+                                                             : v1::RECOVERY_TARGET_LATEST);
+  request.set_port(options.port);
+  request.set_validate_only(options.dry_run);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::RestoreBackupResponse response;
+  if (auto status = client.backup->RestoreBackup(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (options.dry_run) {
+    fmt::print("the restore could start\n");
+    return kExitOk;
+  }
+  v1::Operation operation = response.operation();
+  const int code = FollowOperation(client, &operation, options.follow);
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else if (code == kExitOk && !options.follow.detach) {
+    PrintFacts(operation);
+  }
+  return code;
+}
+
+int ShowArchive(const Client& client) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetArchiveStatusResponse response;
+  if (auto status = client.backup->GetArchiveStatus(&context, {}, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  const auto& archive = response.status();
+  FactList facts;
+  facts.Add("archiving", archive.enabled() ? "on" : "off");
+  facts.Add("waiting", fmt::format("{} segments, {}", archive.ready_segments(), FormatBytes(archive.backlog_bytes())));
+  if (archive.has_oldest_ready_age()) facts.Add("oldest waits", FormatDuration(archive.oldest_ready_age()));
+  facts.Add("last archived", archive.last_archived_wal().empty()
+                                 ? "none"
+                                 : archive.last_archived_wal() + " at " + FormatTime(archive.last_archived_time()));
+  facts.Add("failures", std::to_string(archive.failed_count()));
+  facts.Add("last error", archive.last_error());
+  fmt::print("{}", facts.ToString());
+  TextTable table({">TIMELINE", "FIRST", "LAST", ">SEGMENTS", ">STORED", "MISSING"});
+  for (const auto& timeline : response.timelines()) {
+    std::string missing;
+    for (const auto& segment : timeline.missing_segments()) missing += (missing.empty() ? "" : " ") + segment;
+    table.AddRow({std::to_string(timeline.timeline()), timeline.first_segment(), timeline.last_segment(),
+                  std::to_string(timeline.segment_count()), FormatBytes(timeline.stored_bytes()),
+                  missing.empty() ? "none" : missing});
+  }
+  if (!table.empty()) fmt::print("\n{}", table.ToString());
+  return kExitOk;
+}
+
+}  // namespace metal::ctl

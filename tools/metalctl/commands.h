@@ -1,0 +1,137 @@
+// One function for each command. Each prints its result (or its error) and gives the exit code.
+// cli.cc turns arguments into these calls. Threading: one thread.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "tools/metalctl/client.h"
+#include "tools/metalctl/follow.h"
+
+namespace metal::ctl {
+
+// ---- status.cc ----
+int ShowStatus(const Client& client);
+int WatchStatus(const Client& client);
+int ShowCapabilities(const Client& client);
+// The status as text for people.
+std::string StatusText(const v1::NodeStatus& status);
+
+// ---- events.cc ----
+struct EventsOptions {
+  bool follow = false;
+  int limit = 50;
+  uint64_t after_id = 0;
+  std::string type_prefix;
+  std::string min_severity;  // info, warning, error, critical
+};
+int ShowEvents(const Client& client, const EventsOptions& options);
+
+// ---- operation_commands.cc ----
+struct OperationListOptions {
+  bool running_only = false;
+  int limit = 20;
+};
+int ListOperations(const Client& client, const OperationListOptions& options);
+int ShowOperation(const Client& client, const std::string& name);
+int WatchOperationCommand(const Client& client, const std::string& name);
+int CancelOperation(const Client& client, const std::string& name);
+
+// ---- postgres_commands.cc ----
+struct InitOptions {
+  std::string locale, encoding, password_file;
+  std::map<std::string, std::string> settings;
+  int64_t wal_segment_bytes = 0;
+  FollowOptions follow;
+};
+int InitPostgres(const Client& client, const InitOptions& options);
+struct StartOptions {
+  absl::Duration no_progress_timeout = absl::Seconds(60);
+  FollowOptions follow;
+};
+int StartPostgres(const Client& client, const StartOptions& options);
+struct StopOptions {
+  std::string mode = "fast";  // smart, fast, immediate
+  absl::Duration timeout = absl::Seconds(60);
+  bool escalate = false;
+  FollowOptions follow;
+};
+int StopPostgres(const Client& client, const StopOptions& options);
+int RestartPostgres(const Client& client, const StopOptions& options);
+int ReloadPostgres(const Client& client);
+int ShowConfig(const Client& client, bool effective);
+struct SetConfigOptions {
+  std::map<std::string, std::string> settings;
+  std::vector<std::string> reset;
+  bool dry_run = false;
+};
+int SetConfig(const Client& client, const SetConfigOptions& options);
+int ShowControlData(const Client& client);
+
+// ---- role_commands.cc ----
+struct TermOptions {
+  uint64_t term = 0;
+  std::string orchestrator = "metalctl";
+  absl::Duration timeout = absl::Seconds(60);
+  std::string reason;  // of a fence
+};
+int BeginTerm(const Client& client, const TermOptions& options);
+int Promote(const Client& client, const TermOptions& options);
+int Fence(const Client& client, const TermOptions& options);
+int Unfence(const Client& client, const TermOptions& options);
+struct WaitLsnOptions {
+  std::string lsn;
+  uint32_t timeline = 0;
+  std::string mode = "replayed";  // received, flushed, replayed
+  absl::Duration timeout = absl::Seconds(30);
+};
+int WaitLsn(const Client& client, const WaitLsnOptions& options);
+
+// ---- backup_commands.cc ----
+struct BackupCreateOptions {
+  std::string codec;  // zstd, lz4, none; empty: as configured
+  std::optional<int> level;
+  bool spread_checkpoint = false;
+  std::map<std::string, std::string> annotations;
+  FollowOptions follow;
+};
+int CreateBackup(const Client& client, const BackupCreateOptions& options);
+int ListBackups(const Client& client);
+int ShowBackup(const Client& client, const std::string& name);
+struct BackupVerifyOptions {
+  std::string name = "latest";
+  bool rehearse = false;
+  std::string scratch_directory;
+  FollowOptions follow;
+};
+int VerifyBackup(const Client& client, const BackupVerifyOptions& options);
+struct RestoreOptions {
+  std::string name = "latest";
+  std::string target_directory;
+  std::map<std::string, std::string> tablespaces;
+  std::string recover = "latest";  // latest, immediate, standby
+  int port = 0;
+  uint64_t term = 0;
+  std::string orchestrator = "metalctl";
+  bool dry_run = false;
+  FollowOptions follow;
+};
+int RestoreBackup(const Client& client, const RestoreOptions& options);
+int ShowArchive(const Client& client);
+
+// ---- disk_commands.cc ----
+int ListDisks(const Client& client);
+int ShowDiskHealth(const Client& client, const std::string& device);
+int WatchDisks(const Client& client);
+struct ProbeOptions {
+  std::string role = "data";
+  int reads = 0, writes = 0;
+  FollowOptions follow;
+};
+int ProbeDisk(const Client& client, const ProbeOptions& options);
+std::string DiskText(const v1::DiskStatus& disk);
+
+}  // namespace metal::ctl

@@ -1,0 +1,193 @@
+#include "fmt/format.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+std::string Join(const google::protobuf::RepeatedPtrField<std::string>& words, const char* separator) {
+  std::string out;
+  for (const auto& word : words) out += (out.empty() ? "" : separator) + word;
+  return out;
+}
+
+std::string ProbeWord(v1::ProbeState state) {
+  return EnumWord(v1::ProbeState_Name(state), "PROBE_STATE_");
+}
+
+// The worst of the disk's probes.
+std::string DiskHealth(const v1::DiskStatus& disk) {
+  v1::ProbeState worst = v1::PROBE_STATE_UNSPECIFIED;
+  for (const auto& probe : disk.probes()) {
+    if (probe.state() == v1::PROBE_STATE_UNSUPPORTED && worst != v1::PROBE_STATE_UNSPECIFIED) continue;
+    worst = worst == v1::PROBE_STATE_UNSUPPORTED ? probe.state() : std::max(worst, probe.state());
+  }
+  return ProbeWord(worst);
+}
+
+std::string SmartText(const v1::SmartStatus& smart) {
+  if (!smart.supported()) return "unsupported: " + smart.unsupported_reason();
+  return fmt::format(
+      "warning 0x{:02x}, {} spare {}% (threshold {}%), used {}%, media errors {}, power on {} h",
+      smart.critical_warning(),
+      smart.has_temperature_celsius() ? fmt::format("{} °C,", smart.temperature_celsius()) : "",
+      smart.available_spare_percent(), smart.available_spare_threshold_percent(),
+      smart.percentage_used(), smart.media_errors(), smart.power_on_hours());
+}
+
+void AddLatency(TextTable& table, const v1::ProbeStatus& probe, const char* what,
+                const v1::LatencySummary& latency) {
+  if (latency.count() == 0) return;
+  table.AddRow({probe.role(), what, std::to_string(latency.count()), FormatLatency(latency.p50()),
+                FormatLatency(latency.p90()), FormatLatency(latency.p99()),
+                FormatLatency(latency.p999()), FormatLatency(latency.p9999()),
+                FormatLatency(latency.max())});
+}
+
+}  // namespace
+
+std::string DiskText(const v1::DiskStatus& disk) {
+  FactList facts;
+  facts.Add("disk", disk.device());
+  facts.Add("holds", Join(disk.roles(), ", "));
+  facts.Add("stack", Join(disk.stack(), " → "));
+  facts.Add("model", disk.model());
+  facts.Add("serial", disk.serial());
+  facts.Add("firmware", disk.firmware());
+  facts.Add("transport", disk.transport());
+  facts.Add("size", FormatBytes(disk.size_bytes()));
+  facts.Add("scheduler", disk.scheduler());
+  facts.Add("write cache", disk.write_cache());
+  facts.Add("filesystem", fmt::format("{} on {}, {} free of {}", disk.filesystem(), disk.mount_point(),
+                                      FormatBytes(disk.filesystem_free_bytes()),
+                                      FormatBytes(disk.filesystem_size_bytes())));
+  facts.Add("smart", SmartText(disk.smart()));
+  for (const auto& probe : disk.probes()) {
+    std::string text = ProbeWord(probe.state());
+    if (!probe.state_reason().empty()) text += ": " + probe.state_reason();
+    if (probe.has_oldest_outstanding()) {
+      text += fmt::format(" (oldest probe waits {})", FormatDuration(probe.oldest_outstanding()));
+    }
+    facts.Add("probe " + probe.role(), text);
+    facts.Add("  last error", probe.last_error());
+  }
+  std::string out = facts.ToString();
+  TextTable table({"PROBE", "I/O", ">COUNT", ">P50", ">P90", ">P99", ">P99.9", ">P99.99", ">MAX"});
+  for (const auto& probe : disk.probes()) {
+    AddLatency(table, probe, "read", probe.read());
+    AddLatency(table, probe, "write", probe.write());
+  }
+  if (!table.empty()) out += "\n" + table.ToString();
+  return out;
+}
+
+int ListDisks(const Client& client) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::ListDisksResponse response;
+  if (auto status = client.storage->ListDisks(&context, {}, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  TextTable table({"DISK", "HOLDS", "MODEL", "TRANSPORT", ">SIZE", "FILESYSTEM", ">FREE", "HEALTH", "SMART"});
+  for (const auto& disk : response.disks()) {
+    table.AddRow({disk.device(), Join(disk.roles(), ","), disk.model(), disk.transport(),
+                  FormatBytes(disk.size_bytes()), disk.filesystem(),
+                  FormatBytes(disk.filesystem_free_bytes()), DiskHealth(disk),
+                  disk.smart().supported() ? fmt::format("0x{:02x}", disk.smart().critical_warning())
+                                           : "unsupported"});
+  }
+  fmt::print("{}", table.empty() ? "no disks known yet\n" : table.ToString());
+  return kExitOk;
+}
+
+int ShowDiskHealth(const Client& client, const std::string& device) {
+  if (device.empty()) {
+    grpc::ClientContext context;
+    client.Prepare(context);
+    v1::ListDisksResponse response;
+    if (auto status = client.storage->ListDisks(&context, {}, &response); !status.ok()) {
+      return client.Fail(status);
+    }
+    if (client.json()) {
+      Client::PrintJson(response);
+    } else {
+      for (const auto& disk : response.disks()) fmt::print("{}\n", DiskText(disk));
+    }
+    return kExitOk;
+  }
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetStorageHealthRequest request;
+  request.set_name(device.rfind("disks/", 0) == 0 ? device : "disks/" + device);
+  v1::GetStorageHealthResponse response;
+  if (auto status = client.storage->GetStorageHealth(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  fmt::print("{}", DiskText(response.disk()));
+  for (const auto& fault : response.faults()) {
+    fmt::print("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(), fault.message());
+  }
+  return kExitOk;
+}
+
+int WatchDisks(const Client& client) {
+  grpc::ClientContext context;
+  auto reader = client.storage->WatchStorageHealth(&context, {});
+  v1::WatchStorageHealthResponse response;
+  while (reader->Read(&response)) {
+    if (client.json()) {
+      Client::PrintJson(response, false);
+      continue;
+    }
+    fmt::print("\033[H\033[2J");
+    for (const auto& disk : response.disks()) fmt::print("{}\n", DiskText(disk));
+    for (const auto& fault : response.faults()) {
+      fmt::print("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(), fault.message());
+    }
+    std::fflush(stdout);
+  }
+  const auto status = reader->Finish();
+  return status.ok() ? kExitOk : client.Fail(status);
+}
+
+int ProbeDisk(const Client& client, const ProbeOptions& options) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::RunStorageProbeRequest request;
+  request.set_request_id(NewRequestId());
+  request.set_role(options.role);
+  request.set_reads(options.reads);
+  request.set_writes(options.writes);
+  v1::RunStorageProbeResponse response;
+  if (auto status = client.storage->RunStorageProbe(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  v1::Operation operation = response.operation();
+  const int code = FollowOperation(client, &operation, options.follow);
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else if (code == kExitOk && !options.follow.detach) {
+    const auto& facts = operation.result();
+    const auto fact = [&](const char* name) {
+      const auto found = facts.find(name);
+      return found == facts.end() ? std::string("-") : found->second + " µs";
+    };
+    TextTable table({"I/O", ">P50", ">P99", ">MAX"});
+    table.AddRow({"read 4 KiB O_DIRECT", fact("read_p50_us"), fact("read_p99_us"), fact("read_max_us")});
+    table.AddRow({"write 4 KiB O_DIRECT|O_DSYNC", fact("write_p50_us"), fact("write_p99_us"),
+                  fact("write_max_us")});
+    fmt::print("{}", table.ToString());
+  }
+  return code;
+}
+
+}  // namespace metal::ctl

@@ -1,0 +1,4 @@
+// metalctl: the operator's command line to metal-agent.
+#include "tools/metalctl/cli.h"
+
+int main(int argc, char** argv) { return metal::ctl::RunCommandLine(argc, argv); }

@@ -1,0 +1,133 @@
+#include "fmt/format.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+std::string FullName(const std::string& name) {
+  return name.find('/') == std::string::npos ? "operations/" + name : name;
+}
+
+std::string StateWord(v1::OperationState state) {
+  return EnumWord(v1::OperationState_Name(state), "OPERATION_STATE_");
+}
+
+std::string ProgressWord(const v1::Operation& operation) {
+  const auto& progress = operation.progress();
+  if (progress.total_bytes() <= 0) return progress.phase();
+  return fmt::format("{} {:.0f}%", progress.phase(),
+                     100.0 * static_cast<double>(progress.done_bytes()) /
+                         static_cast<double>(progress.total_bytes()));
+}
+
+std::string OperationText(const v1::Operation& operation) {
+  FactList facts;
+  facts.Add("operation", operation.name());
+  facts.Add("kind", operation.kind());
+  facts.Add("subject", operation.subject());
+  facts.Add("state", StateWord(operation.state()));
+  facts.Add("progress", ProgressWord(operation));
+  facts.Add("caller", operation.caller());
+  if (operation.term() != 0) facts.Add("term", std::to_string(operation.term()));
+  facts.Add("created", FormatClock(operation.create_time()));
+  if (operation.has_end_time()) {
+    facts.Add("ended", FormatClock(operation.end_time()));
+    const double seconds = static_cast<double>(operation.end_time().seconds() -
+                                               operation.create_time().seconds()) +
+                           1e-9 * (operation.end_time().nanos() - operation.create_time().nanos());
+    facts.Add("took", FormatSeconds(seconds));
+  }
+  facts.Add("result", operation.result_name());
+  for (const auto& [name, value] : std::map<std::string, std::string>(operation.result().begin(),
+                                                                      operation.result().end())) {
+    facts.Add("  " + name, value);
+  }
+  if (operation.has_error()) {
+    facts.Add("error", operation.error().message());
+    facts.Add("reason", operation.error().reason());
+  }
+  return facts.ToString();
+}
+
+}  // namespace
+
+int ListOperations(const Client& client, const OperationListOptions& options) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::ListOperationsRequest request;
+  request.set_page_size(options.limit);
+  request.set_running_only(options.running_only);
+  v1::ListOperationsResponse response;
+  if (auto status = client.operations->ListOperations(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  TextTable table({"OPERATION", "KIND", "STATE", "PROGRESS", "CREATED", "CALLER"});
+  for (const auto& operation : response.operations()) {
+    table.AddRow({operation.name(), operation.kind(), StateWord(operation.state()),
+                  ProgressWord(operation), FormatTime(operation.create_time()), operation.caller()});
+  }
+  fmt::print("{}", table.empty() ? "no operations\n" : table.ToString());
+  return kExitOk;
+}
+
+int ShowOperation(const Client& client, const std::string& name) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetOperationRequest request;
+  request.set_name(FullName(name));
+  v1::GetOperationResponse response;
+  if (auto status = client.operations->GetOperation(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response.operation());
+  } else {
+    fmt::print("{}", OperationText(response.operation()));
+  }
+  return kExitOk;
+}
+
+int WatchOperationCommand(const Client& client, const std::string& name) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetOperationRequest request;
+  request.set_name(FullName(name));
+  v1::GetOperationResponse response;
+  if (auto status = client.operations->GetOperation(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  v1::Operation operation = response.operation();
+  const int code = FollowOperation(client, &operation, {});
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else {
+    fmt::print("{}", OperationText(operation));
+  }
+  return code;
+}
+
+int CancelOperation(const Client& client, const std::string& name) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::CancelOperationRequest request;
+  request.set_name(FullName(name));
+  v1::CancelOperationResponse response;
+  if (auto status = client.operations->CancelOperation(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response.operation());
+  } else {
+    fmt::print("asked {} to stop; it is {}\n", response.operation().name(),
+               StateWord(response.operation().state()));
+  }
+  return kExitOk;
+}
+
+}  // namespace metal::ctl

@@ -1,0 +1,208 @@
+#include "agent/base/file.h"
+#include "fmt/format.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+void SetDuration(absl::Duration value, google::protobuf::Duration* out) {
+  out->set_seconds(absl::ToInt64Seconds(value));
+  out->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(value - absl::Seconds(absl::ToInt64Seconds(value)))));
+}
+
+v1::StopMode ParseMode(const std::string& mode) {
+  if (mode == "smart") return v1::STOP_MODE_SMART;
+  return mode == "immediate" ? v1::STOP_MODE_IMMEDIATE : v1::STOP_MODE_FAST;
+}
+
+// Follows the operation and prints it as JSON, or `done` with a fact of the result.
+int Finish(const Client& client, v1::Operation operation, const FollowOptions& follow,
+           const std::string& done) {
+  const int code = FollowOperation(client, &operation, follow);
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else if (code == kExitOk && !follow.detach) {
+    std::string facts;
+    for (const auto& [name, value] : std::map<std::string, std::string>(operation.result().begin(),
+                                                                        operation.result().end())) {
+      facts += fmt::format("{}{} {}", facts.empty() ? ": " : ", ", name, value);
+    }
+    fmt::print("{}{}\n", done, facts);
+  }
+  return code;
+}
+
+}  // namespace
+
+int InitPostgres(const Client& client, const InitOptions& options) {
+  v1::InitDataDirectoryRequest request;
+  request.set_request_id(NewRequestId());
+  request.set_locale(options.locale);
+  request.set_encoding(options.encoding);
+  request.set_wal_segment_bytes(options.wal_segment_bytes);
+  request.mutable_settings()->insert(options.settings.begin(), options.settings.end());
+  if (!options.password_file.empty()) {
+    auto password = base::ReadFile(options.password_file, 4096);
+    if (!password.ok()) {
+      fmt::print(stderr, "metalctl: {}\n", std::string(password.status().message()));
+      return kExitUsage;
+    }
+    while (!password->empty() && (password->back() == '\n' || password->back() == '\r')) {
+      password->pop_back();
+    }
+    request.set_superuser_password(*password);
+  }
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::InitDataDirectoryResponse response;
+  if (auto status = client.postgres->InitDataDirectory(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  return Finish(client, response.operation(), options.follow, "data directory is ready");
+}
+
+int StartPostgres(const Client& client, const StartOptions& options) {
+  v1::StartPostgresRequest request;
+  request.set_request_id(NewRequestId());
+  SetDuration(options.no_progress_timeout, request.mutable_no_progress_timeout());
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::StartPostgresResponse response;
+  if (auto status = client.postgres->StartPostgres(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  return Finish(client, response.operation(), options.follow, "PostgreSQL accepts connections");
+}
+
+int StopPostgres(const Client& client, const StopOptions& options) {
+  v1::StopPostgresRequest request;
+  request.set_request_id(NewRequestId());
+  request.set_mode(ParseMode(options.mode));
+  SetDuration(options.timeout, request.mutable_timeout());
+  request.set_escalate(options.escalate);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::StopPostgresResponse response;
+  if (auto status = client.postgres->StopPostgres(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  return Finish(client, response.operation(), options.follow, "PostgreSQL is stopped");
+}
+
+int RestartPostgres(const Client& client, const StopOptions& options) {
+  v1::RestartPostgresRequest request;
+  request.set_request_id(NewRequestId());
+  request.set_mode(ParseMode(options.mode));
+  SetDuration(options.timeout, request.mutable_timeout());
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::RestartPostgresResponse response;
+  if (auto status = client.postgres->RestartPostgres(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  return Finish(client, response.operation(), options.follow, "PostgreSQL was restarted");
+}
+
+int ReloadPostgres(const Client& client) {
+  v1::ReloadConfigRequest request;
+  request.set_request_id(NewRequestId());
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::ReloadConfigResponse response;
+  if (auto status = client.postgres->ReloadConfig(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  fmt::print("configuration was loaded at {}\n", FormatClock(response.load_time()));
+  for (const auto& name : response.pending_restart()) fmt::print("waits for a restart: {}\n", name);
+  return kExitOk;
+}
+
+int ShowConfig(const Client& client, bool effective) {
+  v1::GetConfigRequest request;
+  request.set_include_effective(effective);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetConfigResponse response;
+  if (auto status = client.postgres->GetConfig(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  TextTable table({"SETTING", "VALUE", "UNIT", "SOURCE", "RESTART"});
+  for (const auto& setting : effective ? response.effective() : response.managed()) {
+    table.AddRow({setting.name(), setting.value(), setting.unit(), setting.source(),
+                  setting.pending_restart() ? "pending" : ""});
+  }
+  fmt::print("{}", table.empty() ? "no managed settings\n" : table.ToString());
+  return kExitOk;
+}
+
+int SetConfig(const Client& client, const SetConfigOptions& options) {
+  v1::ApplyConfigRequest request;
+  request.set_request_id(NewRequestId());
+  request.mutable_settings()->insert(options.settings.begin(), options.settings.end());
+  for (const auto& name : options.reset) request.add_reset(name);
+  request.set_validate_only(options.dry_run);
+  grpc::ClientContext context;
+  client.Prepare(context, absl::Seconds(20));
+  v1::ApplyConfigResponse response;
+  if (auto status = client.postgres->ApplyConfig(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  TextTable table({"SETTING", "OLD", "NEW", "RESTART"});
+  for (const auto& change : response.changes()) {
+    table.AddRow({change.name(), change.old_value(), change.new_value(),
+                  change.requires_restart() ? "required" : "no"});
+  }
+  if (table.empty()) {
+    fmt::print("nothing to change\n");
+  } else {
+    fmt::print("{}{}", options.dry_run ? "would change:\n" : "", table.ToString());
+  }
+  for (const auto& name : response.pending_restart()) fmt::print("waits for a restart: {}\n", name);
+  return kExitOk;
+}
+
+int ShowControlData(const Client& client) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetControlDataResponse response;
+  if (auto status = client.postgres->GetControlData(&context, {}, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  FactList facts;
+  facts.Add("system identifier", std::to_string(response.system_identifier()));
+  facts.Add("state", response.state());
+  facts.Add("changed", FormatTime(response.change_time()));
+  facts.Add("checkpoint", FormatLsn(response.checkpoint_lsn()));
+  facts.Add("redo", FormatLsn(response.redo_lsn()));
+  facts.Add("timeline", fmt::format("{} (before: {})", response.timeline(), response.previous_timeline()));
+  facts.Add("minimum recovery", fmt::format("{} on timeline {}", FormatLsn(response.min_recovery_lsn()),
+                                            response.min_recovery_timeline()));
+  facts.Add("data checksums", response.data_checksum_version() == 0 ? "off" : "on");
+  facts.Add("page size", FormatBytes(response.block_bytes()));
+  facts.Add("WAL segment", FormatBytes(response.wal_segment_bytes()));
+  facts.Add("control version", std::to_string(response.control_version()));
+  facts.Add("catalog version", std::to_string(response.catalog_version()));
+  fmt::print("{}", facts.ToString());
+  return kExitOk;
+}
+
+}  // namespace metal::ctl

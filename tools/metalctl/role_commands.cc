@@ -1,0 +1,131 @@
+#include "agent/base/units.h"
+#include "fmt/format.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+void SetHeader(const TermOptions& options, v1::TermHeader* header) {
+  header->set_term(options.term);
+  header->set_orchestrator_id(options.orchestrator);
+  header->set_request_id(NewRequestId());
+}
+
+void SetTimeout(absl::Duration timeout, google::protobuf::Duration* out) {
+  out->set_seconds(absl::ToInt64Seconds(timeout));
+}
+
+}  // namespace
+
+int BeginTerm(const Client& client, const TermOptions& options) {
+  v1::BeginTermRequest request;
+  SetHeader(options, request.mutable_header());
+  SetTimeout(options.timeout, request.mutable_timeout());
+  grpc::ClientContext context;
+  client.Prepare(context, options.timeout);
+  v1::BeginTermResponse response;
+  if (auto status = client.replication->BeginTerm(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  FactList facts;
+  facts.Add("term", std::to_string(options.term));
+  facts.Add("timeline", std::to_string(response.position().timeline()));
+  facts.Add("received", FormatLsn(response.position().received_lsn()));
+  facts.Add("replayed", FormatLsn(response.position().replayed_lsn()));
+  for (const auto& entry : response.position().history()) {
+    facts.Add("history", fmt::format("timeline {} ended at {}", entry.timeline(), FormatLsn(entry.switch_lsn())));
+  }
+  if (response.was_primary()) facts.Add("note", "was the primary; restarted as a standby");
+  if (response.postgres_down()) facts.Add("note", "PostgreSQL is down; only the term was stored");
+  fmt::print("{}", facts.ToString());
+  return kExitOk;
+}
+
+int Promote(const Client& client, const TermOptions& options) {
+  v1::PromoteRequest request;
+  SetHeader(options, request.mutable_header());
+  SetTimeout(options.timeout, request.mutable_timeout());
+  grpc::ClientContext context;
+  client.Prepare(context, options.timeout);
+  v1::PromoteResponse response;
+  if (auto status = client.replication->Promote(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+  } else {
+    fmt::print("primary of term {}: timeline {}, {}\n", options.term, response.timeline(),
+               FormatLsn(response.lsn()));
+  }
+  return kExitOk;
+}
+
+int Fence(const Client& client, const TermOptions& options) {
+  v1::FenceRequest request;
+  SetHeader(options, request.mutable_header());
+  request.set_reason(options.reason);
+  grpc::ClientContext context;
+  client.Prepare(context, options.timeout);
+  v1::FenceResponse response;
+  if (auto status = client.replication->Fence(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+  } else {
+    fmt::print("fenced{}\n", response.was_primary() ? "; was the primary, restarted as a standby" : "");
+  }
+  return kExitOk;
+}
+
+int Unfence(const Client& client, const TermOptions& options) {
+  v1::UnfenceRequest request;
+  SetHeader(options, request.mutable_header());
+  grpc::ClientContext context;
+  client.Prepare(context, options.timeout);
+  v1::UnfenceResponse response;
+  if (auto status = client.replication->Unfence(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+  } else {
+    fmt::print("the fence is lifted; the node stays a standby\n");
+  }
+  return kExitOk;
+}
+
+int WaitLsn(const Client& client, const WaitLsnOptions& options) {
+  const auto lsn = base::Lsn::Parse(options.lsn);
+  if (!lsn) {
+    fmt::print(stderr, "metalctl: '{}' is no LSN. HINT: for example 16/B374D848\n", options.lsn);
+    return kExitUsage;
+  }
+  v1::WaitForLsnRequest request;
+  request.set_lsn(lsn->value);
+  request.set_timeline(options.timeline);
+  request.set_mode(options.mode == "received"  ? v1::WAIT_FOR_LSN_MODE_RECEIVED
+                   : options.mode == "flushed" ? v1::WAIT_FOR_LSN_MODE_FLUSHED
+                                               : v1::WAIT_FOR_LSN_MODE_REPLAYED);
+  SetTimeout(options.timeout, request.mutable_timeout());
+  grpc::ClientContext context;
+  client.Prepare(context, options.timeout);
+  v1::WaitForLsnResponse response;
+  if (auto status = client.replication->WaitForLsn(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+  } else {
+    fmt::print("{} on timeline {}\n", FormatLsn(response.lsn()), response.timeline());
+  }
+  return kExitOk;
+}
+
+}  // namespace metal::ctl
