@@ -1,5 +1,5 @@
-// METAL_CHECK: aborts the process when an invariant of our own is broken. For conditions of the world use absl::Status.
-// Threading: any thread.
+// METAL_CHECK: aborts the process when an invariant of our own is broken. For conditions of the
+// world use absl::Status. Threading: any thread.
 #pragma once
 
 namespace metal::base {
@@ -9,9 +9,9 @@ namespace metal::base {
 
 }  // namespace metal::base
 
-#define METAL_CHECK(condition)                                            \
-  do {                                                                    \
-    if (!(condition)) [[unlikely]] {                                      \
-      ::metal::base::CheckFailed(__FILE__, __LINE__, #condition);         \
-    }                                                                     \
+#define METAL_CHECK(condition)                                    \
+  do {                                                            \
+    if (!(condition)) [[unlikely]] {                              \
+      ::metal::base::CheckFailed(__FILE__, __LINE__, #condition); \
+    }                                                             \
   } while (false)

@@ -1,13 +1,14 @@
 #include "agent/base/child.h"
 
-#include <cerrno>
-#include <csignal>
-#include <cstdlib>
 #include <fcntl.h>
 #include <pwd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
 
 #include "agent/base/status.h"
 
@@ -21,7 +22,8 @@ std::string HomeDirectory() {
   passwd entry{};
   passwd* found = nullptr;
   char buffer[4096];
-  if (getpwuid_r(geteuid(), &entry, buffer, sizeof buffer, &found) != 0 || found == nullptr) return "/";
+  if (getpwuid_r(geteuid(), &entry, buffer, sizeof buffer, &found) != 0 || found == nullptr)
+    return "/";
   return found->pw_dir;
 }
 
@@ -66,7 +68,8 @@ void ResetSignals() {
   sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
-// Becomes the program. Only async-signal-safe calls: other threads' locks are held for ever in this process.
+// Becomes the program. Only async-signal-safe calls: other threads' locks are held for ever in this
+// process.
 [[noreturn]] void RunChild(const ChildContext& context) {
   const ChildPlan& plan = context.plan;
   ResetSignals();
@@ -170,7 +173,9 @@ absl::StatusOr<pid_t> ForkChild(const ChildPlan& plan) {
   const int error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) return ErrnoStatus(error, "fork", plan.program);
-  if (!plan.daemon) setpgid(pid, pid);  // so that the group exists before anyone signals it; fails once exec is done
+  if (!plan.daemon)
+    setpgid(pid,
+            pid);  // so that the group exists before anyone signals it; fails once exec is done
   return pid;
 }
 

@@ -1,16 +1,16 @@
-// The fork: everything the child needs is prepared before it, and the child itself only makes system calls.
-// Internal to base: use subprocess.h. Threading: any thread.
+// The fork: everything the child needs is prepared before it, and the child itself only makes
+// system calls. Internal to base: use subprocess.h. Threading: any thread.
 #pragma once
+
+#include <sys/types.h>
 
 #include <map>
 #include <string>
 #include <vector>
 
-#include <sys/types.h>
-
-#include "agent/base/fd.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "agent/base/fd.h"
 
 namespace metal::base {
 
@@ -41,10 +41,12 @@ struct ChildPlan {
   std::vector<std::string> arguments, environment;  // environment: NAME=value
   std::string directory;
   int standard_input = -1, standard_output = -1, standard_error = -1, report = -1;
-  bool daemon = false;  // true: double fork and setsid; false: a process group of its own, dies with the calling thread
+  bool daemon = false;  // true: double fork and setsid; false: a process group of its own, dies
+                        // with the calling thread
 };
 
-// Forks; answers the pid of the direct child (for a daemon: of the process between, which ends by itself).
+// Forks; answers the pid of the direct child (for a daemon: of the process between, which ends by
+// itself).
 absl::StatusOr<pid_t> ForkChild(const ChildPlan& plan);
 
 }  // namespace metal::base

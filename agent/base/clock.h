@@ -16,7 +16,9 @@ struct MonotonicTime {
   friend MonotonicTime operator+(MonotonicTime a, absl::Duration d) { return {a.since_start + d}; }
   friend bool operator<(MonotonicTime a, MonotonicTime b) { return a.since_start < b.since_start; }
   friend bool operator>=(MonotonicTime a, MonotonicTime b) { return !(a < b); }
-  friend bool operator==(MonotonicTime a, MonotonicTime b) { return a.since_start == b.since_start; }
+  friend bool operator==(MonotonicTime a, MonotonicTime b) {
+    return a.since_start == b.since_start;
+  }
 };
 
 class Clock {
@@ -24,7 +26,8 @@ class Clock {
   virtual ~Clock() = default;
   virtual absl::Time Now() = 0;
   virtual MonotonicTime Monotonic() = 0;
-  // Blocks the calling thread. Production code that must react to shutdown waits on a CondVar instead.
+  // Blocks the calling thread. Production code that must react to shutdown waits on a CondVar
+  // instead.
   virtual void Sleep(absl::Duration duration) = 0;
 };
 

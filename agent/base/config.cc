@@ -3,33 +3,16 @@
 #include <algorithm>
 #include <set>
 
-#define TOML_EXCEPTIONS 1
-#include "toml++/toml.h"
-
 #include "agent/base/config_checks.h"
 #include "agent/base/file.h"
 #include "agent/base/option_table.h"
+#include "agent/base/option_value.h"
 #include "agent/base/status.h"
 
 namespace metal::base {
 namespace {
 
 constexpr size_t kLongestFile = 1 << 20;
-
-// Names the place of every error in one file.
-class Reporter {
- public:
-  explicit Reporter(std::string_view file) : file_(file) {}
-  template <typename... Args>
-  absl::Status At(const toml::source_region& source, fmt::format_string<Args...> format, Args&&... args) const {
-    const std::string text = fmt::format(format, std::forward<Args>(args)...);
-    if (source.begin.line == 0) return Error(absl::StatusCode::kInvalidArgument, "{}: {}", file_, text);
-    return Error(absl::StatusCode::kInvalidArgument, "{}:{}: {}", file_, source.begin.line, text);
-  }
-
- private:
-  std::string_view file_;
-};
 
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -74,137 +57,22 @@ std::set<std::string> KeysOf(std::string_view section) {
   return keys;
 }
 
-// A name cut to what fits a message.
-std::string Shown(std::string_view text) {
-  return text.size() <= 80 ? std::string(text) : std::string(text.substr(0, 80)) + "...";
-}
-
-bool HasControlCharacter(std::string_view text) {
-  return std::any_of(text.begin(), text.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
-}
-
-bool IsName(std::string_view text) {
-  return text.size() <= 128 && std::all_of(text.begin(), text.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-                  c == '_' || c == '-';
-         });
-}
-
-// What a string must be, or "" when it is that.
-std::string Objection(const Option& option, const std::string& text) {
-  if (HasControlCharacter(text)) return "must not hold control characters";
-  switch (option.rule) {
-    case TextRule::kAny:
-      return "";
-    case TextRule::kName:
-      return IsName(text) ? "" : "must be letters, digits, '.', '_' and '-', at most 128";
-    case TextRule::kPath:
-      return text.empty() || text.front() == '/' ? "" : "must be an absolute path or empty";
-    case TextRule::kRequiredPath:
-      return !text.empty() && text.front() == '/' ? "" : "must be an absolute path";
-    case TextRule::kListenAddress:
-      return text.empty() || IsListenAddress(text) ? "" : "must be \"host:port\" or empty";
-    case TextRule::kOneOf:
-      return IsOneOf(text, option.allowed) ? "" : fmt::format("must be one of {}", option.allowed);
-  }
-  return "";
-}
-
-// Stores one value of the file (or of a default) into the configuration.
-class Setter {
- public:
-  Setter(const Reporter& reporter, const Option& option, const toml::node& node, AgentConfig& config)
-      : reporter_(reporter), option_(option), node_(node), config_(config) {}
-
-  absl::Status operator()(std::string AgentConfig::*target) {
-    const auto* value = node_.as_string();
-    if (value == nullptr) return Reject("must be a string");
-    const std::string objection = Objection(option_, value->get());
-    if (!objection.empty()) return Reject(objection);
-    config_.*target = value->get();
-    return absl::OkStatus();
-  }
-  absl::Status operator()(bool AgentConfig::*target) {
-    const auto* value = node_.as_boolean();
-    if (value == nullptr) return Reject("must be true or false");
-    config_.*target = value->get();
-    return absl::OkStatus();
-  }
-  absl::Status operator()(int AgentConfig::*target) {
-    const auto* value = node_.as_integer();
-    if (value == nullptr || !InRange(value->get())) {
-      return Reject(fmt::format("must be a whole number from {}", option_.allowed));
-    }
-    config_.*target = static_cast<int>(value->get());
-    return absl::OkStatus();
-  }
-  absl::Status operator()(absl::Duration AgentConfig::*target) {
-    const auto* value = node_.as_string();
-    absl::Duration duration;
-    if (value == nullptr || !absl::ParseDuration(value->get(), &duration) ||
-        duration < absl::Milliseconds(option_.least) || duration > absl::Milliseconds(option_.most)) {
-      return Reject(fmt::format("must be a duration such as \"500ms\" or \"1h30m\" from {}", option_.allowed));
-    }
-    config_.*target = duration;
-    return absl::OkStatus();
-  }
-  absl::Status operator()(ByteCount AgentConfig::*target) {
-    const auto* text = node_.as_string();
-    const auto* number = node_.as_integer();
-    std::optional<ByteCount> size;
-    if (text != nullptr) size = ByteCount::Parse(text->get());
-    if (number != nullptr && number->get() >= 0) size = ByteCount{static_cast<uint64_t>(number->get())};
-    if (!size || size->value > static_cast<uint64_t>(INT64_MAX) ||
-        !InRange(static_cast<int64_t>(size->value))) {
-      return Reject(fmt::format("must be a size such as \"192MiB\" from {}", option_.allowed));
-    }
-    config_.*target = *size;
-    return absl::OkStatus();
-  }
-
- private:
-  bool InRange(int64_t value) const { return value >= option_.least && value <= option_.most; }
-
-  absl::Status Reject(std::string_view must) const {
-    std::string given;
-    if (const auto* value = node_.as_string()) given = fmt::format(" = \"{}\"", Shown(value->get()));
-    if (const auto* value = node_.as_integer()) given = fmt::format(" = {}", value->get());
-    if (const auto* value = node_.as_boolean()) given = value->get() ? " = true" : " = false";
-    if (HasControlCharacter(given)) given.clear();
-    return reporter_.At(node_.source(), "{}.{}{}: {}. HINT: the default is {}", option_.section, option_.key,
-                        given, must, option_.default_value);
-  }
-
-  const Reporter& reporter_;
-  const Option& option_;
-  const toml::node& node_;
-  AgentConfig& config_;
-};
-
-absl::Status SetDefaults(AgentConfig& config) {
-  const Reporter reporter("built-in defaults");
-  for (const Option& option : Options()) {
-    if (option.rule == TextRule::kRequiredPath && option.default_value == R"("")") continue;
-    const toml::table parsed = toml::parse(fmt::format("value = {}", option.default_value));
-    METAL_RETURN_IF_ERROR(std::visit(Setter(reporter, option, *parsed.get("value"), config), option.target));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ReadRoles(const Reporter& reporter, const toml::node& node, AgentConfig& config) {
-  constexpr std::string_view kHint = "HINT: write [[tls.role]] with san = \"...\" and role = \"...\"";
+  constexpr std::string_view kHint =
+      "HINT: write [[tls.role]] with san = \"...\" and role = \"...\"";
   const auto* roles = node.as_array();
-  if (roles == nullptr) return reporter.At(node.source(), "tls.role: must be an array of tables. {}", kHint);
+  if (roles == nullptr)
+    return reporter.At(node.source(), "tls.role: must be an array of tables. {}", kHint);
   for (const toml::node& element : *roles) {
     const auto* entry = element.as_table();
-    if (entry == nullptr) return reporter.At(element.source(), "tls.role: must be a table. {}", kHint);
+    if (entry == nullptr)
+      return reporter.At(element.source(), "tls.role: must be a table. {}", kHint);
     AgentConfig::RoleBinding binding;
     for (const auto& [key, value] : *entry) {
       const std::set<std::string> known = {"san", "role"};
       if (!known.contains(std::string(key.str()))) {
-        return reporter.At(value.source(), "tls.role.{}: unknown option. HINT: {}", Shown(key.str()),
-                           Suggest(key.str(), known));
+        return reporter.At(value.source(), "tls.role.{}: unknown option. HINT: {}",
+                           Shown(key.str()), Suggest(key.str(), known));
       }
       const auto* text = value.as_string();
       if (text == nullptr || text->get().empty() || HasControlCharacter(text->get())) {
@@ -212,18 +80,19 @@ absl::Status ReadRoles(const Reporter& reporter, const toml::node& node, AgentCo
       }
       (key.str() == "san" ? binding.san : binding.role) = text->get();
     }
-    if (binding.san.empty()) return reporter.At(entry->source(), "tls.role: san is missing. {}", kHint);
+    if (binding.san.empty())
+      return reporter.At(entry->source(), "tls.role: san is missing. {}", kHint);
     if (!IsOneOf(binding.role, kTlsRoles)) {
-      return reporter.At(entry->source(), "tls.role.role = \"{}\": must be one of {}. {}", Shown(binding.role),
-                         kTlsRoles, kHint);
+      return reporter.At(entry->source(), "tls.role.role = \"{}\": must be one of {}. {}",
+                         Shown(binding.role), kTlsRoles, kHint);
     }
     config.role_bindings.push_back(std::move(binding));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadSection(const Reporter& reporter, std::string_view section, const toml::table& table,
-                         AgentConfig& config) {
+absl::Status ReadSection(const Reporter& reporter, std::string_view section,
+                         const toml::table& table, AgentConfig& config) {
   for (const auto& [key, value] : table) {
     const std::string_view name = key.str();
     if (section == "tls" && name == "role") {
@@ -238,7 +107,7 @@ absl::Status ReadSection(const Reporter& reporter, std::string_view section, con
       return reporter.At(value.source(), "{}.{}: unknown option. HINT: {}", section, Shown(name),
                          Suggest(name, KeysOf(section)));
     }
-    METAL_RETURN_IF_ERROR(std::visit(Setter(reporter, *option, value, config), option->target));
+    METAL_RETURN_IF_ERROR(SetOption(reporter, *option, value, config));
   }
   return absl::OkStatus();
 }
@@ -254,15 +123,17 @@ absl::StatusOr<AgentConfig> ReadTable(const Reporter& reporter, const toml::tabl
     }
     const auto* table = value.as_table();
     if (table == nullptr) {
-      return reporter.At(value.source(), "{}: must be a section. HINT: write [{}]", key.str(), key.str());
+      return reporter.At(value.source(), "{}: must be a section. HINT: write [{}]", key.str(),
+                         key.str());
     }
     METAL_RETURN_IF_ERROR(ReadSection(reporter, key.str(), *table, config));
   }
   for (const Option& option : Options()) {
     const auto* target = std::get_if<std::string AgentConfig::*>(&option.target);
-    if (option.rule != TextRule::kRequiredPath || target == nullptr || !(config.**target).empty()) continue;
-    return reporter.At({}, "{}.{}: must be given. HINT: add {} = \"/...\" under [{}]", option.section,
-                       option.key, option.key, option.section);
+    if (option.rule != TextRule::kRequiredPath || target == nullptr || !(config.**target).empty())
+      continue;
+    return reporter.At({}, "{}.{}: must be given. HINT: add {} = \"/...\" under [{}]",
+                       option.section, option.key, option.key, option.section);
   }
   return config;
 }
@@ -277,7 +148,8 @@ absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view 
     ResolveMachineDefaults(config);
     return config;
   } catch (const toml::parse_error& error) {  // the library's only way to report
-    return reporter.At(error.source(), "{}. HINT: the file is TOML; metal-agent --print-default-config shows one",
+    return reporter.At(error.source(),
+                       "{}. HINT: the file is TOML; metal-agent --print-default-config shows one",
                        error.description());
   }
 }
@@ -285,7 +157,8 @@ absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view 
 absl::StatusOr<AgentConfig> LoadConfig(const std::string& path) {
   const auto text = ReadFile(path, kLongestFile);
   if (!text.ok()) {
-    return Error(text.status().code(), "read configuration: {}. HINT: metal-agent --print-default-config > {}",
+    return Error(text.status().code(),
+                 "read configuration: {}. HINT: metal-agent --print-default-config > {}",
                  std::string(text.status().message()), path);
   }
   return ParseConfig(*text, path);

@@ -1,5 +1,6 @@
-// The agent's configuration: one table of options (config.cc) gives parsing, defaults, checks, help and docs.
-// File: TOML, by default /etc/metal/agent.toml. Unknown keys are errors. Threading: immutable after LoadConfig.
+// The agent's configuration: one table of options (config.cc) gives parsing, defaults, checks, help
+// and docs. File: TOML, by default /etc/metal/agent.toml. Unknown keys are errors. Threading:
+// immutable after LoadConfig.
 #pragma once
 
 #include <cstdint>
@@ -7,29 +8,30 @@
 #include <string_view>
 #include <vector>
 
-#include "agent/base/units.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/base/units.h"
 
 namespace metal::base {
 
 struct AgentConfig {
   // [agent]
-  std::string node_id;      // default: the host name
-  std::string cluster_id;   // free label of the shard; default "default"
-  std::string state_dir;    // default /var/lib/metal; must not be on the data disk in production
-  std::string os_user;      // user to run as when started by root; default "postgres"
-  std::string socket;       // gRPC unix socket; default /run/metal/agent.sock
-  std::string wal_socket;   // metal-wal's unix socket; default /run/metal/wal.sock
-  std::string listen;       // "host:port" of the TCP listener; empty: none; port 0: any free port
-  std::string port_file;    // where the bound "host:port" is written (tests, quickstart); empty: nowhere
-  std::string log_level;    // debug, info, warning, error
+  std::string node_id;     // default: the host name
+  std::string cluster_id;  // free label of the shard; default "default"
+  std::string state_dir;   // default /var/lib/metal; must not be on the data disk in production
+  std::string os_user;     // user to run as when started by root; default "postgres"
+  std::string socket;      // gRPC unix socket; default /run/metal/agent.sock
+  std::string wal_socket;  // metal-wal's unix socket; default /run/metal/wal.sock
+  std::string listen;      // "host:port" of the TCP listener; empty: none; port 0: any free port
+  std::string
+      port_file;  // where the bound "host:port" is written (tests, quickstart); empty: nowhere
+  std::string log_level;  // debug, info, warning, error
 
   // [tls]
   std::string tls_certificate, tls_key, tls_client_ca;  // PEM files; all or none
   // [[tls.role]] san = "...", role = "viewer|operator|orchestrator|peer"
   struct RoleBinding {
-    std::string san;   // exact DNS or URI subject alternative name
+    std::string san;  // exact DNS or URI subject alternative name
     std::string role;
   };
   std::vector<RoleBinding> role_bindings;
@@ -52,9 +54,9 @@ struct AgentConfig {
   // [backup]
   std::string backup_codec;  // zstd, lz4, none; default zstd
   int backup_level = 1;
-  int backup_threads = 0;        // codec threads; 0: one for each CPU
-  int backup_queue_depth = 16;   // reads in flight
-  std::string io_engine;         // auto, io_uring, threads, pread
+  int backup_threads = 0;               // codec threads; 0: one for each CPU
+  int backup_queue_depth = 16;          // reads in flight
+  std::string io_engine;                // auto, io_uring, threads, pread
   ByteCount backup_memory{192 * kMiB};  // buffers of one running backup or restore
 
   // [disk]
@@ -68,7 +70,8 @@ struct AgentConfig {
 absl::StatusOr<AgentConfig> LoadConfig(const std::string& path);
 absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view file_name);
 
-// Every option with its default and meaning, as a commented TOML file (metal-agent --print-default-config).
+// Every option with its default and meaning, as a commented TOML file (metal-agent
+// --print-default-config).
 std::string DefaultConfigText();
 
 }  // namespace metal::base

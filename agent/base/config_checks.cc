@@ -1,8 +1,9 @@
 #include "agent/base/config_checks.h"
 
+#include <unistd.h>
+
 #include <charconv>
 #include <climits>
-#include <unistd.h>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -34,13 +35,17 @@ bool IsWithin(std::string_view path, std::string_view directory) {
 }
 
 absl::Status CheckTls(const AgentConfig& config) {
-  const bool any = !config.tls_certificate.empty() || !config.tls_key.empty() || !config.tls_client_ca.empty();
-  const bool all = !config.tls_certificate.empty() && !config.tls_key.empty() && !config.tls_client_ca.empty();
+  const bool any =
+      !config.tls_certificate.empty() || !config.tls_key.empty() || !config.tls_client_ca.empty();
+  const bool all =
+      !config.tls_certificate.empty() && !config.tls_key.empty() && !config.tls_client_ca.empty();
   if (any && !all) {
-    return Invalid("tls: certificate, key and client_ca belong together. HINT: give all three or none");
+    return Invalid(
+        "tls: certificate, key and client_ca belong together. HINT: give all three or none");
   }
   if (!config.role_bindings.empty() && !all) {
-    return Invalid("tls.role: roles need tls.certificate, tls.key and tls.client_ca. HINT: give all three");
+    return Invalid(
+        "tls.role: roles need tls.certificate, tls.key and tls.client_ca. HINT: give all three");
   }
   if (!config.listen.empty() && !all && !IsLoopback(HostOf(config.listen))) {
     return Error(absl::StatusCode::kInvalidArgument,
@@ -51,11 +56,12 @@ absl::Status CheckTls(const AgentConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckOutsideData(std::string_view option, const std::string& path, const std::string& data) {
+absl::Status CheckOutsideData(std::string_view option, const std::string& path,
+                              const std::string& data) {
   if (path.empty() || !IsWithin(path, data)) return absl::OkStatus();
   return Error(absl::StatusCode::kInvalidArgument,
-               "{} = \"{}\": lies inside postgres.data_dir. HINT: choose a directory outside {}", option, path,
-               data);
+               "{} = \"{}\": lies inside postgres.data_dir. HINT: choose a directory outside {}",
+               option, path, data);
 }
 
 // Newest server first: "9.6" < "13" < "17".
@@ -93,7 +99,8 @@ bool IsListenAddress(std::string_view text) {
   const std::string_view port = text.substr(colon + 1);
   int number = -1;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-  if (error != std::errc() || end != port.data() + port.size() || number < 0 || number > 65535) return false;
+  if (error != std::errc() || end != port.data() + port.size() || number < 0 || number > 65535)
+    return false;
   const std::string_view host = text.substr(0, colon);
   const bool bracketed = host.front() == '[' && host.back() == ']' && host.size() > 2;
   return bracketed || host.find_first_of("[]: /") == std::string_view::npos;
@@ -102,8 +109,10 @@ bool IsListenAddress(std::string_view text) {
 absl::Status CheckTogether(const AgentConfig& config) {
   METAL_RETURN_IF_ERROR(CheckTls(config));
   METAL_RETURN_IF_ERROR(CheckOutsideData("agent.state_dir", config.state_dir, config.pg_data_dir));
-  METAL_RETURN_IF_ERROR(CheckOutsideData("postgres.wal_dir", config.pg_wal_dir, config.pg_data_dir));
-  METAL_RETURN_IF_ERROR(CheckOutsideData("repository.path", config.repository_path, config.pg_data_dir));
+  METAL_RETURN_IF_ERROR(
+      CheckOutsideData("postgres.wal_dir", config.pg_wal_dir, config.pg_data_dir));
+  METAL_RETURN_IF_ERROR(
+      CheckOutsideData("repository.path", config.repository_path, config.pg_data_dir));
   if (config.socket == config.wal_socket) {
     return Error(absl::StatusCode::kInvalidArgument,
                  "agent.wal_socket = \"{}\": is agent.socket too. HINT: give each its own path",
@@ -122,7 +131,8 @@ void ResolveMachineDefaults(AgentConfig& config) {
     char path[PATH_MAX];
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
     const std::string_view executable(path, length < 0 ? 0 : static_cast<size_t>(length));
-    config.wal_helper = JoinPath(executable.empty() ? "/usr/bin" : DirectoryOf(executable), "metal-wal");
+    config.wal_helper =
+        JoinPath(executable.empty() ? "/usr/bin" : DirectoryOf(executable), "metal-wal");
   }
 }
 

@@ -1,12 +1,13 @@
-// Checks of a parsed configuration that span several options, and defaults that come from this machine.
-// Internal to config.cc. Threading: pure but for ResolveMachineDefaults, which reads the host name and /usr/lib/postgresql.
+// Checks of a parsed configuration that span several options, and defaults that come from this
+// machine. Internal to config.cc. Threading: pure but for ResolveMachineDefaults, which reads the
+// host name and /usr/lib/postgresql.
 #pragma once
 
 #include <string>
 #include <string_view>
 
-#include "agent/base/config.h"
 #include "absl/status/status.h"
+#include "agent/base/config.h"
 
 namespace metal::base {
 

@@ -1,5 +1,6 @@
-// CRC-32C (Castagnoli) as PostgreSQL and backup manifests use it: initial value and final XOR of 0xffffffff.
-// ISA-L picks the fastest implementation of the CPU at run time. Threading: pure functions.
+// CRC-32C (Castagnoli) as PostgreSQL and backup manifests use it: initial value and final XOR of
+// 0xffffffff. ISA-L picks the fastest implementation of the CPU at run time. Threading: pure
+// functions.
 #pragma once
 
 #include <cstddef>

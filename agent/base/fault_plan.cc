@@ -1,9 +1,10 @@
 #include "agent/base/fault_plan.h"
 
-#include <charconv>
-#include <csignal>
 #include <fcntl.h>
 #include <unistd.h>
+
+#include <charconv>
+#include <csignal>
 
 #include "agent/base/clock.h"
 #include "agent/base/file.h"

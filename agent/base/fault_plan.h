@@ -1,5 +1,5 @@
-// The plan behind FaultPoint: which named steps do what at which pass. Source: fault_point.h describes the text.
-// Threading: thread-safe.
+// The plan behind FaultPoint: which named steps do what at which pass. Source: fault_point.h
+// describes the text. Threading: thread-safe.
 #pragma once
 
 #include <map>
@@ -7,14 +7,15 @@
 #include <string>
 #include <string_view>
 
-#include "agent/base/mutex.h"
 #include "absl/status/status.h"
+#include "agent/base/mutex.h"
 
 namespace metal::base {
 
 class FaultPlan {
  public:
-  // `points` as in METAL_FAULT_POINTS; entries that cannot be read are left out. Empty file names: no pause, no trace.
+  // `points` as in METAL_FAULT_POINTS; entries that cannot be read are left out. Empty file names:
+  // no pause, no trace.
   FaultPlan(std::string_view points, std::string pause_file, std::string trace_file);
 
   // True when Pass can do anything.

@@ -1,9 +1,10 @@
-// Named steps at which a test can make the process die, stall or fail: how "killed at every step" is tested.
-// Off unless METAL_FAULT_POINTS is in the environment at start; then each passed point is one map look-up.
+// Named steps at which a test can make the process die, stall or fail: how "killed at every step"
+// is tested. Off unless METAL_FAULT_POINTS is in the environment at start; then each passed point
+// is one map look-up.
 //   METAL_FAULT_POINTS="backup.before_publish=crash;restore.file=error@3;pg.start=pause"
-// crash: SIGKILL to the process. error: INTERNAL "fault point NAME". pause: waits for SIGCONT-less removal of the file
-// named by METAL_FAULT_PAUSE_FILE. "@N": at the Nth pass. METAL_FAULT_TRACE=FILE appends each new point's name once.
-// Threading: any thread.
+// crash: SIGKILL to the process. error: INTERNAL "fault point NAME". pause: waits for SIGCONT-less
+// removal of the file named by METAL_FAULT_PAUSE_FILE. "@N": at the Nth pass.
+// METAL_FAULT_TRACE=FILE appends each new point's name once. Threading: any thread.
 #pragma once
 
 #include <string_view>

@@ -1,7 +1,8 @@
 #include "agent/base/fd.h"
 
-#include <cerrno>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "agent/base/status.h"
 

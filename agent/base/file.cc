@@ -1,14 +1,15 @@
 #include "agent/base/file.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
-#include <dirent.h>
-#include <fcntl.h>
 #include <memory>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "agent/base/status.h"
 
@@ -64,7 +65,8 @@ absl::Status RemoveAt(int parent, const std::string& name, const std::string& pa
 
 // Creates, fills and syncs a file that must not exist yet.
 absl::Status WriteNewFile(const std::string& path, std::string_view contents, mode_t mode) {
-  METAL_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
+  METAL_ASSIGN_OR_RETURN(UniqueFd fd,
+                         OpenFile(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
   if (fchmod(fd.get(), mode) != 0) return ErrnoStatus(errno, "set mode of", path);
   METAL_RETURN_IF_ERROR(WriteAll(fd.get(), contents, path));
   if (fsync(fd.get()) != 0) return ErrnoStatus(errno, "fsync", path);

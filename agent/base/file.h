@@ -1,28 +1,31 @@
-// Small files and directories, with the durability that each call promises. Not for bulk data: see agent/uring.
-// Threading: any thread. Blocks on the disk: never call on the status path.
+// Small files and directories, with the durability that each call promises. Not for bulk data: see
+// agent/uring. Threading: any thread. Blocks on the disk: never call on the status path.
 #pragma once
+
+#include <sys/types.h>
 
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <sys/types.h>
-
-#include "agent/base/fd.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "agent/base/fd.h"
 
 namespace metal::base {
 
 // open(2) with O_CLOEXEC added; EINTR is retried. Error: ErrnoStatus(errno, "open", path).
 absl::StatusOr<UniqueFd> OpenFile(const std::string& path, int flags, mode_t mode = 0600);
 
-// The whole file; OUT_OF_RANGE when it is longer than `limit` bytes. Works for /proc and /sys files.
+// The whole file; OUT_OF_RANGE when it is longer than `limit` bytes. Works for /proc and /sys
+// files.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit = 16 << 20);
 
-// Replaces `path` so that after a crash it holds either the old or the new bytes, and the new ones once this returned OK:
-// temporary file in the same directory, fsync, rename, fsync of the directory.
-absl::Status WriteFileDurably(const std::string& path, std::string_view contents, mode_t mode = 0600);
+// Replaces `path` so that after a crash it holds either the old or the new bytes, and the new ones
+// once this returned OK: temporary file in the same directory, fsync, rename, fsync of the
+// directory.
+absl::Status WriteFileDurably(const std::string& path, std::string_view contents,
+                              mode_t mode = 0600);
 
 // Writes all of `data` at the current offset; handles short writes and EINTR.
 absl::Status WriteAll(int fd, std::string_view data, std::string_view path);

@@ -10,8 +10,8 @@ constexpr size_t kLineMax = 8192;
 
 spdlog::logger& Logger() {
   static const auto logger = [] {
-    auto created =
-        std::make_shared<spdlog::logger>("metal", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    auto created = std::make_shared<spdlog::logger>(
+        "metal", std::make_shared<spdlog::sinks::stderr_sink_mt>());
     created->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ level=%l %v", spdlog::pattern_time_type::utc);
     created->flush_on(spdlog::level::debug);
     return created;

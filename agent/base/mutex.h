@@ -1,4 +1,5 @@
-// Mutex, MutexLock and CondVar: std::mutex with thread-safety annotations (absl::Mutex of Debian gives false TSan reports).
+// Mutex, MutexLock and CondVar: std::mutex with thread-safety annotations (absl::Mutex of Debian
+// gives false TSan reports).
 #pragma once
 
 #include <chrono>
@@ -37,7 +38,8 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   Mutex& mutex_;
 };
 
-// REQUIRES for every wait: the mutex is held. Spurious wake-ups happen: wait in a loop or use the predicate form.
+// REQUIRES for every wait: the mutex is held. Spurious wake-ups happen: wait in a loop or use the
+// predicate form.
 class CondVar {
  public:
   void Wait(Mutex& mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {

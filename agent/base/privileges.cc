@@ -1,14 +1,14 @@
 #include "agent/base/privileges.h"
 
-#include <cerrno>
-#include <vector>
-
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <vector>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -22,8 +22,10 @@ absl::StatusOr<OsUser> FindOsUser(const std::string& name) {
   const int error = getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
   if (found == nullptr) {
     if (error != 0) return ErrnoStatus(error, "look up user", name);
-    return Error(absl::StatusCode::kNotFound,
-                 "no user '{}' on this host. HINT: set [agent] os_user to the user that runs PostgreSQL", name);
+    return Error(
+        absl::StatusCode::kNotFound,
+        "no user '{}' on this host. HINT: set [agent] os_user to the user that runs PostgreSQL",
+        name);
   }
   return OsUser{entry.pw_name, entry.pw_uid, entry.pw_gid};
 }
@@ -53,10 +55,13 @@ absl::Status LowerOomScore(int score) {
 
 absl::Status BecomeUser(const OsUser& user) {
   if (user.uid == 0) {
-    return Error(absl::StatusCode::kFailedPrecondition,
-                 "os_user '{}' is root: PostgreSQL refuses to run as root. HINT: os_user = \"postgres\"", user.name);
+    return Error(
+        absl::StatusCode::kFailedPrecondition,
+        "os_user '{}' is root: PostgreSQL refuses to run as root. HINT: os_user = \"postgres\"",
+        user.name);
   }
-  if (::initgroups(user.name.c_str(), user.gid) != 0) return ErrnoStatus(errno, "initgroups", user.name);
+  if (::initgroups(user.name.c_str(), user.gid) != 0)
+    return ErrnoStatus(errno, "initgroups", user.name);
   if (::setgid(user.gid) != 0) return ErrnoStatus(errno, "setgid", user.name);
   if (::setuid(user.uid) != 0) return ErrnoStatus(errno, "setuid", user.name);
   // A process that changed its user is not dumpable: its own /proc entries would belong to root.

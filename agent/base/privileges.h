@@ -1,10 +1,10 @@
-// Giving root away: directories for the user that the agent runs as, then that user's identity for good.
-// Threading: main's thread, before any other thread starts.
+// Giving root away: directories for the user that the agent runs as, then that user's identity for
+// good. Threading: main's thread, before any other thread starts.
 #pragma once
 
-#include <string>
-
 #include <sys/types.h>
+
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,14 +21,15 @@ absl::StatusOr<OsUser> FindOsUser(const std::string& name);
 // Name of the user that this process runs as; its number as text when it has none.
 std::string CurrentOsUser();
 
-// Creates the directory (and its parents) when missing, owned by `user`. An existing one is left as it is.
+// Creates the directory (and its parents) when missing, owned by `user`. An existing one is left as
+// it is.
 absl::Status ProvideDirectory(const std::string& path, const OsUser& user, mode_t mode);
 
 // Protects this process (and the postmaster that it starts) from the OOM killer. REQUIRES: root.
 absl::Status LowerOomScore(int score);
 
-// Takes the user's groups, gid and uid, irrevocably. FAILED_PRECONDITION for root: PostgreSQL refuses to run as root.
-// REQUIRES: root.
+// Takes the user's groups, gid and uid, irrevocably. FAILED_PRECONDITION for root: PostgreSQL
+// refuses to run as root. REQUIRES: root.
 absl::Status BecomeUser(const OsUser& user);
 
 }  // namespace metal::base

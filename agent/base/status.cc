@@ -43,9 +43,9 @@ absl::Status ErrnoStatus(int error, std::string_view operation, std::string_view
 
 absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  absl::Status annotated(
-      status.code(),
-      fmt::format("{}: {}", context, std::string_view(status.message().data(), status.message().size())));
+  absl::Status annotated(status.code(), fmt::format("{}: {}", context,
+                                                    std::string_view(status.message().data(),
+                                                                     status.message().size())));
   status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
     annotated.SetPayload(url, payload);
   });

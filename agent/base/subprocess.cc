@@ -1,13 +1,14 @@
 #include "agent/base/subprocess.h"
 
-#include <cerrno>
-#include <csignal>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
 
 #include "agent/base/child.h"
 #include "agent/base/clock.h"
@@ -83,7 +84,9 @@ absl::StatusOr<UniqueFd> InputFor(const std::string& bytes) {
 class Run {
  public:
   explicit Run(const SubprocessOptions& options)
-      : options_(options), out_(options.output_limit), err_(options.output_limit),
+      : options_(options),
+        out_(options.output_limit),
+        err_(options.output_limit),
         lines_(options.on_stderr_line) {}
 
   absl::Status Start() {
@@ -117,8 +120,8 @@ class Run {
   // Serves the child's output until it ended; fills `result`.
   absl::Status Finish(SubprocessResult& result) {
     const MonotonicTime start = RealClock().Monotonic();
-    absl::Status verdict;                                // why it was told to end
-    absl::Duration kill_at = options_.timeout;           // since start
+    absl::Status verdict;                       // why it was told to end
+    absl::Duration kill_at = options_.timeout;  // since start
     bool killed = false;
     while (!PollOnce(killed, kill_at - (RealClock().Monotonic() - start))) {
       const absl::Duration elapsed = RealClock().Monotonic() - start;
@@ -160,15 +163,18 @@ class Run {
     absl::Duration wait = std::max(until_kill, absl::ZeroDuration());
     if (options_.cancelled && !killed) wait = std::min(wait, kCancelPoll);
     wait = std::min(wait, absl::Seconds(60));
-    pollfd fds[] = {{pid_fd_.get(), POLLIN, 0}, {out_fd_.get(), POLLIN, 0}, {err_fd_.get(), POLLIN, 0}};
-    const int milliseconds = static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
+    pollfd fds[] = {
+        {pid_fd_.get(), POLLIN, 0}, {out_fd_.get(), POLLIN, 0}, {err_fd_.get(), POLLIN, 0}};
+    const int milliseconds =
+        static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
     if (poll(fds, std::size(fds), milliseconds) <= 0) return false;
     if (fds[1].revents != 0) ReadSome(out_fd_, out_, nullptr);
     if (fds[2].revents != 0) ReadSome(err_fd_, err_, &lines_);
     return fds[0].revents != 0;
   }
 
-  // One read. False when there is nothing more now; at the end of the stream the descriptor is closed.
+  // One read. False when there is nothing more now; at the end of the stream the descriptor is
+  // closed.
   static bool ReadSome(UniqueFd& fd, Tail& tail, LineSplitter* lines) {
     if (!fd.valid()) return false;
     char buffer[16384];
@@ -184,8 +190,8 @@ class Run {
     return true;
   }
 
-  // What the pipe holds now. A grandchild may keep it open: the end of the stream is not waited for, and what such a
-  // grandchild goes on writing is read only up to a bound.
+  // What the pipe holds now. A grandchild may keep it open: the end of the stream is not waited
+  // for, and what such a grandchild goes on writing is read only up to a bound.
   static void Drain(UniqueFd& fd, Tail& tail, LineSplitter* lines) {
     for (int i = 0; i < 1024 && ReadSome(fd, tail, lines); ++i) {
     }
@@ -238,7 +244,8 @@ absl::StatusOr<SubprocessResult> RunSubprocess(const SubprocessOptions& options)
 absl::StatusOr<pid_t> StartDaemon(const DaemonOptions& options) {
   METAL_ASSIGN_OR_RETURN(const UniqueFd input, OpenFile("/dev/null", O_RDONLY));
   const std::string log_path = options.log_path.empty() ? "/dev/null" : options.log_path;
-  METAL_ASSIGN_OR_RETURN(const UniqueFd log, OpenFile(log_path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+  METAL_ASSIGN_OR_RETURN(const UniqueFd log,
+                         OpenFile(log_path, O_WRONLY | O_CREAT | O_APPEND, 0600));
   METAL_ASSIGN_OR_RETURN(Pipe report, Pipe::Create());
   METAL_ASSIGN_OR_RETURN(ChildPlan plan,
                          ChildPlan::Make(options.argv, options.environment, options.directory));
@@ -251,7 +258,8 @@ absl::StatusOr<pid_t> StartDaemon(const DaemonOptions& options) {
   report.write.Reset();
   while (waitpid(middle, nullptr, 0) < 0 && errno == EINTR) {
   }
-  // The middle process tells the daemon's pid; the daemon tells an error, or closes the pipe by a good exec.
+  // The middle process tells the daemon's pid; the daemon tells an error, or closes the pipe by a
+  // good exec.
   pid_t daemon = -1;
   while (true) {
     ChildReport message{};
@@ -261,7 +269,8 @@ absl::StatusOr<pid_t> StartDaemon(const DaemonOptions& options) {
     METAL_RETURN_IF_ERROR(ChildReportStatus(message, options.argv[0], options.directory));
     daemon = message.pid;
   }
-  if (daemon < 0) return Error(absl::StatusCode::kInternal, "start {}: no word from it", options.argv[0]);
+  if (daemon < 0)
+    return Error(absl::StatusCode::kInternal, "start {}: no word from it", options.argv[0]);
   return daemon;
 }
 

@@ -1,7 +1,8 @@
 #include "agent/base/thread.h"
 
-#include <csignal>
 #include <pthread.h>
+
+#include <csignal>
 #include <utility>
 
 namespace metal::base {

@@ -53,12 +53,18 @@ std::optional<ByteCount> ByteCount::Parse(std::string_view text) {
     if (*p != ' ') unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*p)));
   }
   uint64_t factor = 1;
-  if (unit.empty() || unit == "b") factor = 1;
-  else if (unit == "k" || unit == "kb" || unit == "kib") factor = kKiB;
-  else if (unit == "m" || unit == "mb" || unit == "mib") factor = kMiB;
-  else if (unit == "g" || unit == "gb" || unit == "gib") factor = kGiB;
-  else if (unit == "t" || unit == "tb" || unit == "tib") factor = kGiB * 1024;
-  else return std::nullopt;
+  if (unit.empty() || unit == "b")
+    factor = 1;
+  else if (unit == "k" || unit == "kb" || unit == "kib")
+    factor = kKiB;
+  else if (unit == "m" || unit == "mb" || unit == "mib")
+    factor = kMiB;
+  else if (unit == "g" || unit == "gb" || unit == "gib")
+    factor = kGiB;
+  else if (unit == "t" || unit == "tb" || unit == "tib")
+    factor = kGiB * 1024;
+  else
+    return std::nullopt;
   if (number > UINT64_MAX / factor) return std::nullopt;
   return ByteCount{number * factor};
 }

@@ -37,7 +37,8 @@ struct ByteCount {
   friend ByteCount operator+(ByteCount a, ByteCount b) { return {a.value + b.value}; }
   // "3.4 GiB", "512 KiB", "17 B".
   std::string ToString() const;
-  // Accepts "123", "8KiB", "8kB", "1MiB", "1GiB", "2TiB" (binary units, case-insensitive, optional B/iB).
+  // Accepts "123", "8KiB", "8kB", "1MiB", "1GiB", "2TiB" (binary units, case-insensitive, optional
+  // B/iB).
   static std::optional<ByteCount> Parse(std::string_view text);
 };
 
@@ -48,7 +49,8 @@ inline constexpr uint64_t kGiB = 1024 * kMiB;
 // WAL file name of the segment that holds `lsn`: "TTTTTTTTXXXXXXXXYYYYYYYY".
 // REQUIRES: segment_size is a power of two from 1 MiB to 1 GiB.
 std::string WalFileName(TimelineId timeline, Lsn lsn, uint64_t segment_size);
-// Timeline and first LSN of a segment file name; nullopt when it is not one (24 upper-case hex digits).
+// Timeline and first LSN of a segment file name; nullopt when it is not one (24 upper-case hex
+// digits).
 struct WalSegment {
   TimelineId timeline = 0;
   Lsn start;

@@ -5,7 +5,8 @@
 namespace metal::base {
 namespace {
 
-// Length of the well-formed sequence at the start of `text`; 0 when there is none. REQUIRES: !text.empty().
+// Length of the well-formed sequence at the start of `text`; 0 when there is none. REQUIRES:
+// !text.empty().
 size_t SequenceLength(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t first = byte(0);

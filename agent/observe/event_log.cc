@@ -18,7 +18,8 @@ constexpr size_t kQueueMost = 1024;
 constexpr size_t kWindowMost = 4096;
 constexpr size_t kTextMost = 4096;
 constexpr size_t kAttributesMost = 32;
-constexpr uint64_t kReserve = 4096;  // ids kept free for a next life, so that none is given twice after a crash
+constexpr uint64_t kReserve =
+    4096;  // ids kept free for a next life, so that none is given twice after a crash
 constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 constexpr absl::Duration kCloseWithin = absl::Seconds(5);
 
@@ -55,7 +56,8 @@ bool Matches(const Event& event, const EventFilter& filter) {
 // Shared by the log and its writer thread, which outlives the log when the disk hangs.
 class Core {
  public:
-  Core(std::string path, base::Clock& clock, size_t keep) : path_(std::move(path)), clock_(clock), keep_(keep) {}
+  Core(std::string path, base::Clock& clock, size_t keep)
+      : path_(std::move(path)), clock_(clock), keep_(keep) {}
 
   absl::Status Open() {
     METAL_RETURN_IF_ERROR(base::MakeDirectories(base::DirectoryOf(path_)));
@@ -78,8 +80,10 @@ class Core {
 
   void Append(Event event) {
     BoundText(event);
-    if (event.time == absl::InfinitePast() || event.time == absl::InfiniteFuture()) event.time = clock_.Now();
-    base::Log(LevelOf(event.severity), "event={} subject=\"{}\" {}", event.type, event.subject, event.message);
+    if (event.time == absl::InfinitePast() || event.time == absl::InfiniteFuture())
+      event.time = clock_.Now();
+    base::Log(LevelOf(event.severity), "event={} subject=\"{}\" {}", event.type, event.subject,
+              event.message);
     base::MutexLock lock(mutex_);
     AppendLocked(std::move(event));
   }
@@ -96,7 +100,8 @@ class Core {
     }
     METAL_ASSIGN_OR_RETURN(auto stored, EventStore::List(path_, filter));
     for (Event& event : stored) found.emplace(event.id, std::move(event));
-    while (found.size() > filter.limit) found.erase(filter.newest ? found.begin() : std::prev(found.end()));
+    while (found.size() > filter.limit)
+      found.erase(filter.newest ? found.begin() : std::prev(found.end()));
     std::vector<Event> events;
     for (auto& [id, event] : found) events.push_back(std::move(event));
     return events;
@@ -107,16 +112,19 @@ class Core {
     if (after_id < forgotten_through_ || after_id > last_id_) {
       return base::WithReason(
           base::Error(absl::StatusCode::kOutOfRange,
-                      "events after {}: only those after {} to {} are at hand. HINT: list events, then watch after "
+                      "events after {}: only those after {} to {} are at hand. HINT: list events, "
+                      "then watch after "
                       "the last id",
                       after_id, forgotten_through_, last_id_),
-          {"RESYNC_REQUIRED", {{"after_id", fmt::to_string(after_id)}, {"last_id", fmt::to_string(last_id_)}}});
+          {"RESYNC_REQUIRED",
+           {{"after_id", fmt::to_string(after_id)}, {"last_id", fmt::to_string(last_id_)}}});
     }
     appended_.WaitFor(mutex_, timeout, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       return !window_.empty() && window_.back().id > after_id;
     });
-    const auto first = std::upper_bound(window_.begin(), window_.end(), after_id,
-                                        [](uint64_t id, const Event& event) { return id < event.id; });
+    const auto first =
+        std::upper_bound(window_.begin(), window_.end(), after_id,
+                         [](uint64_t id, const Event& event) { return id < event.id; });
     return std::vector<Event>(first, window_.end());
   }
 
@@ -133,11 +141,12 @@ class Core {
     });
     if (done) return absl::OkStatus();
     if (!store_status_.ok()) return base::Annotate(store_status_, "flush events");
-    return base::Error(absl::StatusCode::kDeadlineExceeded, "flush events to {}: not done after {}", path_,
-                       absl::FormatDuration(timeout));
+    return base::Error(absl::StatusCode::kDeadlineExceeded, "flush events to {}: not done after {}",
+                       path_, absl::FormatDuration(timeout));
   }
 
-  // The writer thread: stores batches until told to stop and nothing is left (or the last try failed).
+  // The writer thread: stores batches until told to stop and nothing is left (or the last try
+  // failed).
   void WriterLoop() {
     bool stop = false;
     while (!stop) {
@@ -147,7 +156,8 @@ class Core {
       if (status.code() == absl::StatusCode::kDataLoss) Reopen();
       base::MutexLock lock(mutex_);
       if (stopping_) break;
-      work_.WaitFor(mutex_, kRetryAfter, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; });
+      work_.WaitFor(mutex_, kRetryAfter,
+                    [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; });
     }
     store_.reset();
     base::MutexLock lock(mutex_);
@@ -162,7 +172,8 @@ class Core {
   }
   bool WaitFinished() {
     base::MutexLock lock(mutex_);
-    return stored_.WaitFor(mutex_, kCloseWithin, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return finished_; });
+    return stored_.WaitFor(mutex_, kCloseWithin,
+                           [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return finished_; });
   }
 
  private:
@@ -215,7 +226,8 @@ class Core {
   }
 
   bool NothingUnsavedThrough(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return (storing_.empty() || storing_.front().id > id) && (queue_.empty() || queue_.front().id > id);
+    return (storing_.empty() || storing_.front().id > id) &&
+           (queue_.empty() || queue_.front().id > id);
   }
 
   // Waits for events and stores them. Sets `stop` when all is stored and the log is closing.
@@ -232,9 +244,12 @@ class Core {
       // What an earlier try could not store counts too: the oldest go first.
       for (; storing_.size() > kQueueMost; storing_.pop_front()) ++dropped_;
       closing = stopping_;
-      // On a clean close the next life goes on at the next id; else some ids are left for what may still be given out.
-      if (closing) reserve = last_id_;
-      else reserve = reserved_ < last_id_ + kReserve / 2 ? last_id_ + kReserve : reserved_;
+      // On a clean close the next life goes on at the next id; else some ids are left for what may
+      // still be given out.
+      if (closing)
+        reserve = last_id_;
+      else
+        reserve = reserved_ < last_id_ + kReserve / 2 ? last_id_ + kReserve : reserved_;
       batch.assign(storing_.begin(), storing_.end());
     }
     if (batch.empty() && !closing) return absl::OkStatus();
@@ -260,7 +275,8 @@ class Core {
     event.severity = Severity::kWarning;
     event.type = "events.dropped";
     event.subject = path_;
-    event.message = fmt::format("{} events were dropped because the event log could not be written", dropped_);
+    event.message =
+        fmt::format("{} events were dropped because the event log could not be written", dropped_);
     event.attributes["count"] = fmt::to_string(dropped_);
     dropped_ = 0;
     AppendLocked(std::move(event));
@@ -278,7 +294,8 @@ class Core {
   std::deque<Event> storing_ ABSL_GUARDED_BY(mutex_);  // being stored
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t forgotten_through_ ABSL_GUARDED_BY(mutex_) = 0;  // events up to this id are not in the window
+  uint64_t forgotten_through_ ABSL_GUARDED_BY(mutex_) =
+      0;  // events up to this id are not in the window
   uint64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status store_status_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -294,7 +311,9 @@ class SqliteEventLog final : public EventLog {
     if (!core_->WaitFinished()) writer_.Detach();  // it hangs with the disk
   }
   void Append(Event event) override { core_->Append(std::move(event)); }
-  absl::StatusOr<std::vector<Event>> List(const EventFilter& filter) override { return core_->List(filter); }
+  absl::StatusOr<std::vector<Event>> List(const EventFilter& filter) override {
+    return core_->List(filter);
+  }
   absl::StatusOr<std::vector<Event>> WaitAfter(uint64_t after_id, absl::Duration timeout) override {
     return core_->WaitAfter(after_id, timeout);
   }
@@ -308,7 +327,8 @@ class SqliteEventLog final : public EventLog {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<EventLog>> OpenEventLog(const std::string& path, base::Clock& clock, size_t keep) {
+absl::StatusOr<std::unique_ptr<EventLog>> OpenEventLog(const std::string& path, base::Clock& clock,
+                                                       size_t keep) {
   auto core = std::make_shared<Core>(path, clock, keep);
   METAL_RETURN_IF_ERROR(core->Open());
   return std::make_unique<SqliteEventLog>(std::move(core));

@@ -51,7 +51,8 @@ absl::Status SqliteStatus(sqlite3* connection, const std::string& path) {
 }
 
 int BindText(sqlite3_stmt* statement, int column, const std::string& text) {
-  return sqlite3_bind_text64(statement, column, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8);
+  return sqlite3_bind_text64(statement, column, text.data(), text.size(), SQLITE_STATIC,
+                             SQLITE_UTF8);
 }
 
 int BindNumber(sqlite3_stmt* statement, int column, uint64_t value) {
@@ -61,7 +62,8 @@ int BindNumber(sqlite3_stmt* statement, int column, uint64_t value) {
 std::string ColumnText(sqlite3_stmt* statement, int column) {
   const unsigned char* text = sqlite3_column_text(statement, column);
   if (text == nullptr) return "";
-  return {reinterpret_cast<const char*>(text), static_cast<size_t>(sqlite3_column_bytes(statement, column))};
+  return {reinterpret_cast<const char*>(text),
+          static_cast<size_t>(sqlite3_column_bytes(statement, column))};
 }
 
 // Runs a bound statement that answers no rows and makes it ready for the next use.
@@ -83,32 +85,41 @@ Event ReadEvent(sqlite3_stmt* row) {
 
 }  // namespace
 
-void EventStore::CloseConnection::operator()(sqlite3* connection) const { sqlite3_close_v2(connection); }
-void EventStore::FinalizeStatement::operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+void EventStore::CloseConnection::operator()(sqlite3* connection) const {
+  sqlite3_close_v2(connection);
+}
+void EventStore::FinalizeStatement::operator()(sqlite3_stmt* statement) const {
+  sqlite3_finalize(statement);
+}
 
 absl::StatusOr<EventStore::Connection> EventStore::Connect(const std::string& path, int flags) {
   sqlite3* raw = nullptr;
   const int result = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, nullptr);
   Connection connection(raw);
-  if (raw == nullptr) return base::Error(absl::StatusCode::kResourceExhausted, "event log {}: no memory", path);
+  if (raw == nullptr)
+    return base::Error(absl::StatusCode::kResourceExhausted, "event log {}: no memory", path);
   if (result != SQLITE_OK) return SqliteStatus(raw, path);
   sqlite3_busy_timeout(raw, kBusyMilliseconds);
   return connection;
 }
 
 absl::Status EventStore::Run(sqlite3* connection, const std::string& path, const char* sql) {
-  if (sqlite3_exec(connection, sql, nullptr, nullptr, nullptr) != SQLITE_OK) return SqliteStatus(connection, path);
+  if (sqlite3_exec(connection, sql, nullptr, nullptr, nullptr) != SQLITE_OK)
+    return SqliteStatus(connection, path);
   return absl::OkStatus();
 }
 
-absl::StatusOr<EventStore::Statement> EventStore::Prepare(sqlite3* connection, const std::string& path,
+absl::StatusOr<EventStore::Statement> EventStore::Prepare(sqlite3* connection,
+                                                          const std::string& path,
                                                           const char* sql) {
   sqlite3_stmt* raw = nullptr;
-  if (sqlite3_prepare_v2(connection, sql, -1, &raw, nullptr) != SQLITE_OK) return SqliteStatus(connection, path);
+  if (sqlite3_prepare_v2(connection, sql, -1, &raw, nullptr) != SQLITE_OK)
+    return SqliteStatus(connection, path);
   return Statement(raw);
 }
 
-absl::StatusOr<uint64_t> EventStore::Number(sqlite3* connection, const std::string& path, const char* sql) {
+absl::StatusOr<uint64_t> EventStore::Number(sqlite3* connection, const std::string& path,
+                                            const char* sql) {
   METAL_ASSIGN_OR_RETURN(const Statement statement, Prepare(connection, path, sql));
   if (sqlite3_step(statement.get()) != SQLITE_ROW) return SqliteStatus(connection, path);
   return static_cast<uint64_t>(sqlite3_column_int64(statement.get(), 0));
@@ -116,7 +127,8 @@ absl::StatusOr<uint64_t> EventStore::Number(sqlite3* connection, const std::stri
 
 absl::StatusOr<std::unique_ptr<EventStore>> EventStore::Open(const std::string& path, size_t keep) {
   std::unique_ptr<EventStore> store(new EventStore(path, std::max<size_t>(keep, 1)));
-  METAL_ASSIGN_OR_RETURN(store->connection_, Connect(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE));
+  METAL_ASSIGN_OR_RETURN(store->connection_,
+                         Connect(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE));
   METAL_RETURN_IF_ERROR(store->SetUp());
   return store;
 }
@@ -125,34 +137,43 @@ absl::Status EventStore::SetUp() {
   sqlite3* const connection = connection_.get();
   METAL_ASSIGN_OR_RETURN(const uint64_t format, Number(connection, path_, "PRAGMA user_version"));
   if (format > kFormat) {
-    return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "event log {}: format {} is newer than {}. HINT: run the newer agent or move the file away",
-                       path_, format, kFormat);
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "event log {}: format {} is newer than {}. HINT: run the newer agent or move the file away",
+        path_, format, kFormat);
   }
-  METAL_RETURN_IF_ERROR(Run(connection, path_, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"));
-  METAL_ASSIGN_OR_RETURN(const Statement check, Prepare(connection, path_, "PRAGMA quick_check(1)"));
+  METAL_RETURN_IF_ERROR(
+      Run(connection, path_, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"));
+  METAL_ASSIGN_OR_RETURN(const Statement check,
+                         Prepare(connection, path_, "PRAGMA quick_check(1)"));
   if (sqlite3_step(check.get()) != SQLITE_ROW) return SqliteStatus(connection, path_);
   if (const std::string verdict = ColumnText(check.get(), 0); verdict != "ok") {
     return base::Error(absl::StatusCode::kDataLoss, "event log {}: {}", path_, verdict);
   }
   METAL_RETURN_IF_ERROR(Run(connection, path_, kSchema));
-  METAL_ASSIGN_OR_RETURN(const uint64_t newest, Number(connection, path_, "SELECT coalesce(max(id), 0) FROM event"));
+  METAL_ASSIGN_OR_RETURN(const uint64_t newest,
+                         Number(connection, path_, "SELECT coalesce(max(id), 0) FROM event"));
   METAL_ASSIGN_OR_RETURN(
       const uint64_t reserved,
-      Number(connection, path_, "SELECT coalesce((SELECT value FROM meta WHERE name = 'reserved'), 0)"));
+      Number(connection, path_,
+             "SELECT coalesce((SELECT value FROM meta WHERE name = 'reserved'), 0)"));
   METAL_ASSIGN_OR_RETURN(stored_count_, Number(connection, path_, "SELECT count(*) FROM event"));
   last_reserved_id_ = std::max(newest, reserved);
-  METAL_ASSIGN_OR_RETURN(insert_event_,
-                         Prepare(connection, path_, "INSERT OR REPLACE INTO event VALUES(?, ?, ?, ?, ?, ?)"));
-  METAL_ASSIGN_OR_RETURN(insert_attribute_,
-                         Prepare(connection, path_, "INSERT OR REPLACE INTO event_attribute VALUES(?, ?, ?)"));
-  METAL_ASSIGN_OR_RETURN(set_reserved_,
-                         Prepare(connection, path_, "INSERT OR REPLACE INTO meta VALUES('reserved', ?)"));
+  METAL_ASSIGN_OR_RETURN(
+      insert_event_,
+      Prepare(connection, path_, "INSERT OR REPLACE INTO event VALUES(?, ?, ?, ?, ?, ?)"));
+  METAL_ASSIGN_OR_RETURN(
+      insert_attribute_,
+      Prepare(connection, path_, "INSERT OR REPLACE INTO event_attribute VALUES(?, ?, ?)"));
+  METAL_ASSIGN_OR_RETURN(
+      set_reserved_,
+      Prepare(connection, path_, "INSERT OR REPLACE INTO meta VALUES('reserved', ?)"));
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> EventStore::MoveAside(const std::string& path, absl::Time now) {
-  const std::string stem = path + ".corrupt-" + absl::FormatTime("%Y%m%dT%H%M%SZ", now, absl::UTCTimeZone());
+  const std::string stem =
+      path + ".corrupt-" + absl::FormatTime("%Y%m%dT%H%M%SZ", now, absl::UTCTimeZone());
   std::string target = stem;
   for (int i = 2; base::PathExists(target); ++i) target = fmt::format("{}.{}", stem, i);
   for (const char* suffix : {"-wal", "-shm", ""}) {
@@ -196,7 +217,8 @@ absl::Status EventStore::Store(std::span<const Event> events, uint64_t reserve_t
   if (status.ok()) status = Run(connection_.get(), path_, "COMMIT");
   if (!status.ok()) {
     if (sqlite3_get_autocommit(connection_.get()) == 0) {
-      sqlite3_exec(connection_.get(), "ROLLBACK", nullptr, nullptr, nullptr);  // the first error is reported
+      sqlite3_exec(connection_.get(), "ROLLBACK", nullptr, nullptr,
+                   nullptr);  // the first error is reported
     }
     return status;
   }
@@ -209,18 +231,22 @@ absl::Status EventStore::Trim() {
   METAL_ASSIGN_OR_RETURN(
       const uint64_t newest_unwanted,
       Number(connection_.get(), path_,
-             fmt::format("SELECT coalesce((SELECT id FROM event ORDER BY id DESC LIMIT 1 OFFSET {}), 0)", keep_)
+             fmt::format(
+                 "SELECT coalesce((SELECT id FROM event ORDER BY id DESC LIMIT 1 OFFSET {}), 0)",
+                 keep_)
                  .c_str()));
   METAL_RETURN_IF_ERROR(Run(connection_.get(), path_,
                             fmt::format("BEGIN; DELETE FROM event WHERE id <= {0};"
                                         "DELETE FROM event_attribute WHERE event_id <= {0}; COMMIT",
                                         newest_unwanted)
                                 .c_str()));
-  METAL_ASSIGN_OR_RETURN(stored_count_, Number(connection_.get(), path_, "SELECT count(*) FROM event"));
+  METAL_ASSIGN_OR_RETURN(stored_count_,
+                         Number(connection_.get(), path_, "SELECT count(*) FROM event"));
   return absl::OkStatus();
 }
 
-absl::Status EventStore::ReadAttributes(sqlite3* connection, const std::string& path, std::vector<Event>& events) {
+absl::Status EventStore::ReadAttributes(sqlite3* connection, const std::string& path,
+                                        std::vector<Event>& events) {
   METAL_ASSIGN_OR_RETURN(
       const Statement rows,
       Prepare(connection, path, "SELECT name, value FROM event_attribute WHERE event_id = ?"));
@@ -236,11 +262,14 @@ absl::Status EventStore::ReadAttributes(sqlite3* connection, const std::string& 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Event>> EventStore::List(const std::string& path, const EventFilter& filter) {
+absl::StatusOr<std::vector<Event>> EventStore::List(const std::string& path,
+                                                    const EventFilter& filter) {
   METAL_ASSIGN_OR_RETURN(const Connection connection, Connect(path, SQLITE_OPEN_READWRITE));
-  METAL_RETURN_IF_ERROR(Run(connection.get(), path, "BEGIN"));  // events and attributes of one moment
+  METAL_RETURN_IF_ERROR(
+      Run(connection.get(), path, "BEGIN"));  // events and attributes of one moment
   const std::string sql = fmt::format(
-      "SELECT id, time_us, severity, type, subject, message FROM event WHERE id > ?1 AND severity >= ?2 "
+      "SELECT id, time_us, severity, type, subject, message FROM event WHERE id > ?1 AND severity "
+      ">= ?2 "
       "AND substr(type, 1, length(?3)) = ?3 ORDER BY id {} LIMIT ?4",
       filter.newest ? "DESC" : "ASC");
   METAL_ASSIGN_OR_RETURN(const Statement rows, Prepare(connection.get(), path, sql.c_str()));

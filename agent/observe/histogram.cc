@@ -9,7 +9,9 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-absl::Duration Nanoseconds(uint64_t value) { return absl::Nanoseconds(static_cast<int64_t>(value)); }
+absl::Duration Nanoseconds(uint64_t value) {
+  return absl::Nanoseconds(static_cast<int64_t>(value));
+}
 
 void StoreLess(std::atomic<uint64_t>& target, uint64_t value) {
   uint64_t seen = target.load(kRelaxed);
@@ -108,7 +110,8 @@ std::vector<std::pair<absl::Duration, uint64_t>> Histogram::Buckets() const {
   for (size_t i = 0; i < kBuckets; ++i) {
     const uint64_t in_bucket = buckets_[i].load(kRelaxed);
     if (in_bucket == 0) continue;
-    const uint64_t edge = i + 1 == kBuckets ? std::max(UpperEdge(i), max_ns_.load(kRelaxed)) : UpperEdge(i);
+    const uint64_t edge =
+        i + 1 == kBuckets ? std::max(UpperEdge(i), max_ns_.load(kRelaxed)) : UpperEdge(i);
     filled.emplace_back(Nanoseconds(edge), in_bucket);
   }
   return filled;

@@ -1,5 +1,6 @@
-// Log-linear latency histogram: 64 sub-buckets for each power of two of nanoseconds (a bucket is at most 1.6 % wide), up to 2^40 ns (18 min).
-// Threading: one writer calls Record; any thread may read a Snapshot at the same time.
+// Log-linear latency histogram: 64 sub-buckets for each power of two of nanoseconds (a bucket is at
+// most 1.6 % wide), up to 2^40 ns (18 min). Threading: one writer calls Record; any thread may read
+// a Snapshot at the same time.
 #pragma once
 
 #include <array>

@@ -13,7 +13,8 @@ constexpr absl::Duration kRateMemory = absl::Seconds(5);
 
 }  // namespace
 
-Progress::Progress(base::Clock& clock) : clock_(clock), phase_start_(clock.Monotonic()), rate_time_(phase_start_) {}
+Progress::Progress(base::Clock& clock)
+    : clock_(clock), phase_start_(clock.Monotonic()), rate_time_(phase_start_) {}
 
 void Progress::BeginPhase(std::string phase, uint64_t total_bytes) {
   {
@@ -42,8 +43,10 @@ ProgressSnapshot Progress::Snapshot() {
   if (step >= kRateStep) {
     const uint64_t moved = snapshot.done_bytes > rate_done_ ? snapshot.done_bytes - rate_done_ : 0;
     const double newest = static_cast<double>(moved) / absl::ToDoubleSeconds(step);
-    // The first measurement of a phase stands alone; later ones are weighted by how long they cover.
-    const double weight = rate_time_ == phase_start_ ? 1 : std::min(1.0, absl::FDivDuration(step, kRateMemory));
+    // The first measurement of a phase stands alone; later ones are weighted by how long they
+    // cover.
+    const double weight =
+        rate_time_ == phase_start_ ? 1 : std::min(1.0, absl::FDivDuration(step, kRateMemory));
     rate_ += weight * (newest - rate_);
     rate_time_ = now;
     rate_done_ = snapshot.done_bytes;
@@ -52,8 +55,10 @@ ProgressSnapshot Progress::Snapshot() {
   if (snapshot.total_bytes != 0) {
     const uint64_t left =
         snapshot.total_bytes > snapshot.done_bytes ? snapshot.total_bytes - snapshot.done_bytes : 0;
-    if (left == 0) snapshot.eta = absl::ZeroDuration();
-    else if (rate_ > 0) snapshot.eta = absl::Seconds(static_cast<double>(left) / rate_);
+    if (left == 0)
+      snapshot.eta = absl::ZeroDuration();
+    else if (rate_ > 0)
+      snapshot.eta = absl::Seconds(static_cast<double>(left) / rate_);
   }
   return snapshot;
 }

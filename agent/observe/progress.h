@@ -7,18 +7,18 @@
 #include <functional>
 #include <string>
 
-#include "agent/base/clock.h"
-#include "agent/base/mutex.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "agent/base/mutex.h"
 
 namespace metal::observe {
 
 struct ProgressSnapshot {
-  std::string phase;         // lower case, e.g. "copying files"
+  std::string phase;  // lower case, e.g. "copying files"
   uint64_t done_bytes = 0;
-  uint64_t total_bytes = 0;  // 0: unknown
-  double bytes_per_second = 0;              // over the last few seconds of this phase
+  uint64_t total_bytes = 0;     // 0: unknown
+  double bytes_per_second = 0;  // over the last few seconds of this phase
   absl::Duration eta = absl::InfiniteDuration();
   absl::Duration phase_elapsed;
 };
@@ -27,7 +27,8 @@ class Progress {
  public:
   explicit Progress(base::Clock& clock);
 
-  // Starts a named phase; done starts at 0. Calls the phase observer (journal, event) when one is set.
+  // Starts a named phase; done starts at 0. Calls the phase observer (journal, event) when one is
+  // set.
   void BeginPhase(std::string phase, uint64_t total_bytes = 0);
   void AddDone(uint64_t bytes) { done_.fetch_add(bytes, std::memory_order_relaxed); }
   void SetDone(uint64_t bytes) { done_.store(bytes, std::memory_order_relaxed); }
@@ -36,7 +37,8 @@ class Progress {
 
   void RequestCancel() { cancelled_.store(true, std::memory_order_release); }
   bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
-  // CANCELLED "operation was cancelled" once RequestCancel was called, else OK. Call it in every loop.
+  // CANCELLED "operation was cancelled" once RequestCancel was called, else OK. Call it in every
+  // loop.
   absl::Status CheckCancelled() const;
 
   // Set before the operation starts; called on the worker's thread at each BeginPhase.

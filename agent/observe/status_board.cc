@@ -33,9 +33,11 @@ void StatusBoard::Update(const std::function<void(NodeStatus&)>& change) {
   changed_.NotifyAll();
 }
 
-std::shared_ptr<const NodeStatus> StatusBoard::WaitAfter(uint64_t revision, absl::Duration timeout) {
+std::shared_ptr<const NodeStatus> StatusBoard::WaitAfter(uint64_t revision,
+                                                         absl::Duration timeout) {
   base::MutexLock lock(mutex_);
-  changed_.WaitFor(mutex_, timeout, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return current_->revision > revision; });
+  changed_.WaitFor(mutex_, timeout,
+                   [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return current_->revision > revision; });
   return current_;
 }
 

@@ -1,6 +1,7 @@
-// The published status of this node: monitors write their section, readers take an immutable snapshot.
-// The status path reads only this: no disk, no SQL, no locks that a monitor holds while it works.
-// Threading: Update* from any thread (short critical section, copy-on-write); Get and Wait from any thread.
+// The published status of this node: monitors write their section, readers take an immutable
+// snapshot. The status path reads only this: no disk, no SQL, no locks that a monitor holds while
+// it works. Threading: Update* from any thread (short critical section, copy-on-write); Get and
+// Wait from any thread.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/base/units.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/histogram.h"
-#include "absl/time/time.h"
 
 namespace metal::observe {
 
@@ -25,12 +26,12 @@ enum class PostgresState {
   kUnknown,
   kNoDataDirectory,
   kStopped,
-  kStarting,        // postmaster alive, not accepting yet
-  kRunning,         // accepting connections
-  kUnresponsive,    // postmaster alive, queries time out
+  kStarting,      // postmaster alive, not accepting yet
+  kRunning,       // accepting connections
+  kUnresponsive,  // postmaster alive, queries time out
   kStopping,
-  kCrashed,         // found dead without a stop request; will be restarted
-  kQuarantined      // restarted too often; left alone
+  kCrashed,     // found dead without a stop request; will be restarted
+  kQuarantined  // restarted too often; left alone
 };
 
 // Each section carries the time of its last good observation: a reader sees what is stale.
@@ -58,8 +59,8 @@ struct PostgresSection {
   std::string state_reason;
   int pid = 0;
   absl::Time start_time = absl::InfinitePast();
-  int version_num = 0;        // server_version_num; 0 unknown
-  std::string version;        // "15.18"
+  int version_num = 0;  // server_version_num; 0 unknown
+  std::string version;  // "15.18"
   std::string data_directory, socket_dir;
   int port = 0;
   uint64_t system_identifier = 0;
@@ -81,16 +82,18 @@ struct PostgresSection {
 
 struct StandbySection {
   SectionTime time;
-  bool present = false;  // in recovery
+  bool present = false;        // in recovery
   std::string receiver_state;  // pg_stat_wal_receiver.status; empty: no receiver
   std::string sender_host;
   int sender_port = 0;
   std::string slot_name;
   base::Lsn received_lsn, flushed_lsn, replayed_lsn, latest_end_lsn;
   base::TimelineId received_timeline = 0;
-  std::optional<uint64_t> lag_bytes;           // nullopt: unknown (link is dead and the primary's LSN is not known)
-  std::optional<absl::Duration> lag_seconds;   // nullopt: unknown
-  std::string lag_source;                      // how seconds were derived: "caught_up", "replay_timestamp", "link_dead", ...
+  std::optional<uint64_t>
+      lag_bytes;  // nullopt: unknown (link is dead and the primary's LSN is not known)
+  std::optional<absl::Duration> lag_seconds;  // nullopt: unknown
+  std::string
+      lag_source;  // how seconds were derived: "caught_up", "replay_timestamp", "link_dead", ...
   absl::Time last_message = absl::InfinitePast();
   absl::Time last_replayed_commit = absl::InfinitePast();
   bool replay_paused = false;
@@ -114,8 +117,8 @@ struct FollowersSection {
 struct ArchiveSection {
   SectionTime time;
   bool enabled = false;
-  std::string mode;               // archive_mode
-  uint64_t ready_segments = 0;    // *.ready in archive_status
+  std::string mode;             // archive_mode
+  uint64_t ready_segments = 0;  // *.ready in archive_status
   uint64_t backlog_bytes = 0;
   std::optional<absl::Duration> oldest_ready_age;
   std::string last_archived_wal, last_failed_wal;
@@ -148,9 +151,10 @@ struct SmartSection {
 
 struct DiskSection {
   SectionTime time;
-  std::string device;                // "nvme0n1"
-  std::vector<std::string> roles;    // what lives here
-  std::vector<std::string> stack;    // from the filesystem's device down to the disk: "/dev/loop0", "vda"
+  std::string device;              // "nvme0n1"
+  std::vector<std::string> roles;  // what lives here
+  std::vector<std::string>
+      stack;  // from the filesystem's device down to the disk: "/dev/loop0", "vda"
   std::string mount_point, filesystem;
   std::string model, serial, firmware, transport, scheduler, write_cache;
   uint64_t size_bytes = 0, logical_block_size = 0, physical_block_size = 0;
@@ -161,8 +165,8 @@ struct DiskSection {
 };
 
 struct BackupSummary {
-  std::string name;  // "20261122T021500Z-F"
-  std::string state; // "complete", "suspect"
+  std::string name;   // "20261122T021500Z-F"
+  std::string state;  // "complete", "suspect"
   absl::Time start, stop;
   uint64_t bytes = 0, stored_bytes = 0;
   double bytes_per_second = 0;
@@ -216,7 +220,8 @@ class StatusBoard {
   std::shared_ptr<const NodeStatus> Get();
   // Changes a private copy and publishes it with the next revision. `change` must not block.
   void Update(const std::function<void(NodeStatus&)>& change);
-  // The newest snapshot with revision > `revision`, waiting up to `timeout`; the current one on timeout.
+  // The newest snapshot with revision > `revision`, waiting up to `timeout`; the current one on
+  // timeout.
   std::shared_ptr<const NodeStatus> WaitAfter(uint64_t revision, absl::Duration timeout);
 
   void RaiseFault(Fault fault);  // keeps `since` of a fault that is already there

@@ -1,19 +1,20 @@
 #include "tests/harness/file_faults.h"
 
-#include <atomic>
-#include <cerrno>
-#include <cstdarg>
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <set>
-#include <string_view>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
+#include <cstdarg>
+#include <map>
+#include <memory>
+#include <set>
+#include <string_view>
+
 #include "agent/base/check.h"
+#include "agent/base/mutex.h"
 
 namespace metal::testing {
 namespace {
@@ -32,8 +33,8 @@ std::atomic<bool>& Active() {
   static std::atomic<bool> active{false};
   return active;
 }
-std::mutex& Lock() {
-  static std::mutex mutex;
+base::Mutex& Lock() {
+  static base::Mutex mutex;
   return mutex;
 }
 std::unique_ptr<State>& Current() {
@@ -59,9 +60,7 @@ Verdict Count(const std::string& what, const std::string& path) {
   return Verdict::kFail;
 }
 
-bool Caught(const std::string& path) {
-  return Current() && path.starts_with(Current()->directory);
-}
+bool Caught(const std::string& path) { return Current() && path.starts_with(Current()->directory); }
 
 // The caught file behind a descriptor; empty when it is none.
 std::string CaughtFile(int fd) {
@@ -70,7 +69,8 @@ std::string CaughtFile(int fd) {
   return found == Current()->open_files.end() ? "" : found->second;
 }
 
-// The C library's (or a sanitizer's) functions, found before main so that a forked child need not look.
+// The C library's (or a sanitizer's) functions, found before main so that a forked child need not
+// look.
 struct RealFunctions {
   template <typename Function>
   static void Find(Function& function, const char* name) {
@@ -107,7 +107,7 @@ struct FileCall {
 FileCall CountFileCall(const char* what, int fd) {
   FileCall call;
   if (!Active()) return call;
-  const std::lock_guard guard(Lock());
+  const metal::base::MutexLock guard(Lock());
   call.file = CaughtFile(fd);
   if (call.file.empty()) return call;
   call.verdict = Count(what, call.file);
@@ -121,7 +121,7 @@ int Sync(int fd, const char* name, int (*real)(int)) {
   if (call.verdict == Verdict::kFail) return -1;
   const int result = real(fd);
   if (!call.file.empty() && result == 0) {
-    const std::lock_guard guard(Lock());
+    const metal::base::MutexLock guard(Lock());
     Current()->unsynced.erase(call.file);
   }
   return result;
@@ -130,7 +130,7 @@ int Sync(int fd, const char* name, int (*real)(int)) {
 }  // namespace
 
 FileFaults::FileFaults(std::string directory, FileFault fault) {
-  const std::lock_guard guard(Lock());
+  const metal::base::MutexLock guard(Lock());
   METAL_CHECK(!Current());
   Current() = std::make_unique<State>();
   Current()->directory = std::move(directory);
@@ -139,7 +139,7 @@ FileFaults::FileFaults(std::string directory, FileFault fault) {
 }
 
 FileFaults::~FileFaults() {
-  const std::lock_guard guard(Lock());
+  const metal::base::MutexLock guard(Lock());
   const std::unique_ptr<State> state = std::move(Current());
   Active() = false;
   if (!state->dead) return;
@@ -149,12 +149,12 @@ FileFaults::~FileFaults() {
 }
 
 std::vector<std::string> FileFaults::calls() const {
-  const std::lock_guard guard(Lock());
+  const metal::base::MutexLock guard(Lock());
   return Current()->calls;
 }
 
 bool FileFaults::fired() const {
-  const std::lock_guard guard(Lock());
+  const metal::base::MutexLock guard(Lock());
   return Current()->fired;
 }
 
@@ -174,11 +174,11 @@ int open(const char* path, int flags, ...) {
   }
   if (!Active()) return Real().open(path, flags, mode);
   {
-    const std::lock_guard guard(Lock());
+    const metal::base::MutexLock guard(Lock());
     if (Caught(path) && Count("open", path) == Verdict::kFail) return -1;
   }
   const int fd = Real().open(path, flags, mode);
-  const std::lock_guard guard(Lock());
+  const metal::base::MutexLock guard(Lock());
   if (fd >= 0 && Caught(path)) Current()->open_files[fd] = path;
   return fd;
 }
@@ -192,7 +192,9 @@ ssize_t write(int fd, const void* data, size_t size) {
 }
 
 int fsync(int fd) { return metal::testing::Sync(fd, "fsync", metal::testing::Real().fsync); }
-int fdatasync(int fd) { return metal::testing::Sync(fd, "fdatasync", metal::testing::Real().fdatasync); }
+int fdatasync(int fd) {
+  return metal::testing::Sync(fd, "fdatasync", metal::testing::Real().fdatasync);
+}
 
 int fchmod(int fd, mode_t mode) noexcept {
   using namespace metal::testing;
@@ -205,7 +207,7 @@ int close(int fd) {
   const FileCall call = CountFileCall("close", fd);
   const int error = errno;
   if (!call.file.empty()) {
-    const std::lock_guard guard(Lock());
+    const metal::base::MutexLock guard(Lock());
     Current()->open_files.erase(fd);
   }
   const int result = Real().close(fd);  // as the kernel does: closed even when it reports an error
@@ -218,12 +220,13 @@ int rename(const char* from, const char* to) noexcept {
   using namespace metal::testing;
   if (!Active()) return Real().rename(from, to);
   {
-    const std::lock_guard guard(Lock());
+    const metal::base::MutexLock guard(Lock());
     if (Caught(to) && Count("rename", to) == Verdict::kFail) return -1;
   }
   const int result = Real().rename(from, to);
-  const std::lock_guard guard(Lock());
-  if (Caught(to) && result == 0 && Current()->unsynced.erase(from) != 0) Current()->unsynced.insert(to);
+  const metal::base::MutexLock guard(Lock());
+  if (Caught(to) && result == 0 && Current()->unsynced.erase(from) != 0)
+    Current()->unsynced.insert(to);
   return result;
 }
 

@@ -1,7 +1,8 @@
 #include "tests/harness/temp_dir.h"
 
-#include <cstdlib>
 #include <fcntl.h>
+
+#include <cstdlib>
 
 #include "agent/base/check.h"
 #include "agent/base/file.h"

@@ -1,4 +1,5 @@
-// TempDir: a new directory under $TMPDIR (default /tmp), removed with all it holds at the end. Threading: not thread-safe.
+// TempDir: a new directory under $TMPDIR (default /tmp), removed with all it holds at the end.
+// Threading: not thread-safe.
 #pragma once
 
 #include <string>

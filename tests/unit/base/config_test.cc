@@ -18,8 +18,12 @@ using testing::TempDir;
 
 constexpr const char* kMinimal = "[postgres]\ndata_dir = \"/data/pg\"\n";
 
-absl::StatusOr<AgentConfig> Parse(const std::string& text) { return ParseConfig(text, "agent.toml"); }
-absl::StatusOr<AgentConfig> ParseAfterMinimal(const std::string& text) { return Parse(kMinimal + text); }
+absl::StatusOr<AgentConfig> Parse(const std::string& text) {
+  return ParseConfig(text, "agent.toml");
+}
+absl::StatusOr<AgentConfig> ParseAfterMinimal(const std::string& text) {
+  return Parse(kMinimal + text);
+}
 
 auto Rejected(const std::string& text) {
   return StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr(text), HasSubstr("HINT: ")));
@@ -71,11 +75,13 @@ std::string Uncommented(const std::string& text) {
 
 TEST(ConfigTest, DefaultTextNamesEveryOptionAndMeansTheDefaults) {
   const std::string text = DefaultConfigText();
-  for (const Option& option : Options()) EXPECT_THAT(text, HasSubstr("\n#" + std::string(option.key) + " = "));
+  for (const Option& option : Options())
+    EXPECT_THAT(text, HasSubstr("\n#" + std::string(option.key) + " = "));
   ASSERT_OK_AND_ASSIGN(const AgentConfig written, Parse(Uncommented(text)));
   ASSERT_OK_AND_ASSIGN(const AgentConfig plain, Parse(kMinimal));
   for (const Option& option : Options()) {
-    std::visit([&](auto target) { EXPECT_TRUE(written.*target == plain.*target) << option.key; }, option.target);
+    std::visit([&](auto target) { EXPECT_TRUE(written.*target == plain.*target) << option.key; },
+               option.target);
   }
 }
 
@@ -88,11 +94,13 @@ TEST(ConfigTest, EveryOptionIsReadAndOfTheWrongTypeIsRejected) {
     const std::string name = std::string(option.section) + "." + std::string(option.key);
     EXPECT_THAT(Parse(wrong), Rejected(name + ": must be"));
     if (option.rule == TextRule::kRequiredPath || option.rule == TextRule::kPath) {
-      EXPECT_THAT(Parse(data + section + std::string(option.key) + " = \"relative\"\n"), Rejected(name));
+      EXPECT_THAT(Parse(data + section + std::string(option.key) + " = \"relative\"\n"),
+                  Rejected(name));
     }
     if (option.least != 0 || option.most != 0) {
       for (const char* value : {"-1", "99999999999999", "\"-1h\"", "\"99999h\"", "\"9999TiB\""}) {
-        EXPECT_THAT(Parse(data + section + std::string(option.key) + " = " + value + "\n"), Rejected(name));
+        EXPECT_THAT(Parse(data + section + std::string(option.key) + " = " + value + "\n"),
+                    Rejected(name));
       }
     }
   }
@@ -115,22 +123,26 @@ probe_read_interval = "250ms"
   EXPECT_EQ(config.backup_codec, "lz4");
   EXPECT_FALSE(config.probe_enabled);
   EXPECT_EQ(config.probe_read_interval, absl::Milliseconds(250));
-  ASSERT_OK_AND_ASSIGN(const AgentConfig number, ParseAfterMinimal("[backup]\nmemory = 67108864\n"));
+  ASSERT_OK_AND_ASSIGN(const AgentConfig number,
+                       ParseAfterMinimal("[backup]\nmemory = 67108864\n"));
   EXPECT_EQ(number.backup_memory, ByteCount{64 * kMiB});
 }
 
 TEST(ConfigTest, ErrorNamesFileLineOptionAndWhatIsAllowed) {
   EXPECT_THAT(ParseAfterMinimal("[backup]\ncodec = \"gzip\"\n"),
               Rejected("agent.toml:4: backup.codec = \"gzip\": must be one of zstd, lz4, none"));
-  EXPECT_THAT(ParseAfterMinimal("port = 0\n"), Rejected("agent.toml:3: postgres.port = 0: must be a whole number from "
-                                                        "1 to 65535"));
+  EXPECT_THAT(ParseAfterMinimal("port = 0\n"),
+              Rejected("agent.toml:3: postgres.port = 0: must be a whole number from "
+                       "1 to 65535"));
 }
 
 TEST(ConfigTest, UnknownOptionSuggestsTheNearest) {
   EXPECT_THAT(ParseAfterMinimal("prot = 5432\n"),
               Rejected("agent.toml:3: postgres.prot: unknown option. HINT: did you mean port?"));
-  EXPECT_THAT(ParseAfterMinimal("[bakcup]\nlevel = 1\n"), Rejected("bakcup: unknown section. HINT: did you mean backup?"));
-  EXPECT_THAT(ParseAfterMinimal("[backup]\ncompletely_different = 1\n"), Rejected("HINT: known: codec, io_engine"));
+  EXPECT_THAT(ParseAfterMinimal("[bakcup]\nlevel = 1\n"),
+              Rejected("bakcup: unknown section. HINT: did you mean backup?"));
+  EXPECT_THAT(ParseAfterMinimal("[backup]\ncompletely_different = 1\n"),
+              Rejected("HINT: known: codec, io_engine"));
 }
 
 TEST(ConfigTest, SyntaxErrorNamesTheLine) {
@@ -148,17 +160,20 @@ TEST(ConfigTest, ControlCharactersAreRejectedAndNotEchoed) {
 }
 
 TEST(ConfigTest, TlsFilesBelongTogether) {
-  EXPECT_THAT(ParseAfterMinimal("[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n"), Rejected("belong together"));
-  EXPECT_OK(ParseAfterMinimal("[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n").status());
+  EXPECT_THAT(ParseAfterMinimal("[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n"),
+              Rejected("belong together"));
+  EXPECT_OK(ParseAfterMinimal("[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n")
+                .status());
 }
 
 constexpr const char* kTls = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n";
 
 TEST(ConfigTest, RolesAreRead) {
-  ASSERT_OK_AND_ASSIGN(const AgentConfig config,
-                       ParseAfterMinimal(std::string(kTls) +
-                                         "[[tls.role]]\nsan = \"a.example\"\nrole = \"viewer\"\n"
-                                         "[[tls.role]]\nsan = \"spiffe://x/o\"\nrole = \"orchestrator\"\n"));
+  ASSERT_OK_AND_ASSIGN(
+      const AgentConfig config,
+      ParseAfterMinimal(std::string(kTls) +
+                        "[[tls.role]]\nsan = \"a.example\"\nrole = \"viewer\"\n"
+                        "[[tls.role]]\nsan = \"spiffe://x/o\"\nrole = \"orchestrator\"\n"));
   ASSERT_EQ(config.role_bindings.size(), 2u);
   EXPECT_EQ(config.role_bindings[1].san, "spiffe://x/o");
   EXPECT_EQ(config.role_bindings[1].role, "orchestrator");
@@ -166,40 +181,52 @@ TEST(ConfigTest, RolesAreRead) {
 
 TEST(ConfigTest, BadRolesAreRejected) {
   const std::string tls = kTls;
-  EXPECT_THAT(ParseAfterMinimal(tls + "[[tls.role]]\nsan = \"a\"\nrole = \"root\"\n"), Rejected("must be one of viewer"));
-  EXPECT_THAT(ParseAfterMinimal(tls + "[[tls.role]]\nrole = \"viewer\"\n"), Rejected("san is missing"));
-  EXPECT_THAT(ParseAfterMinimal(tls + "[[tls.role]]\nsam = \"a\"\n"), Rejected("did you mean san?"));
-  EXPECT_THAT(ParseAfterMinimal(tls + "role = \"viewer\"\n"), Rejected("must be an array of tables"));
-  EXPECT_THAT(ParseAfterMinimal("[[tls.role]]\nsan = \"a\"\nrole = \"viewer\"\n"), Rejected("roles need"));
+  EXPECT_THAT(ParseAfterMinimal(tls + "[[tls.role]]\nsan = \"a\"\nrole = \"root\"\n"),
+              Rejected("must be one of viewer"));
+  EXPECT_THAT(ParseAfterMinimal(tls + "[[tls.role]]\nrole = \"viewer\"\n"),
+              Rejected("san is missing"));
+  EXPECT_THAT(ParseAfterMinimal(tls + "[[tls.role]]\nsam = \"a\"\n"),
+              Rejected("did you mean san?"));
+  EXPECT_THAT(ParseAfterMinimal(tls + "role = \"viewer\"\n"),
+              Rejected("must be an array of tables"));
+  EXPECT_THAT(ParseAfterMinimal("[[tls.role]]\nsan = \"a\"\nrole = \"viewer\"\n"),
+              Rejected("roles need"));
 }
 
 TEST(ConfigTest, PlainTcpIsForLoopbackOnly) {
   for (const char* address : {"127.0.0.1:0", "localhost:7420", "[::1]:7420"}) {
-    EXPECT_OK(ParseAfterMinimal("[agent]\nlisten = \"" + std::string(address) + "\"\n").status()) << address;
+    EXPECT_OK(ParseAfterMinimal("[agent]\nlisten = \"" + std::string(address) + "\"\n").status())
+        << address;
   }
   EXPECT_THAT(ParseAfterMinimal("[agent]\nlisten = \"0.0.0.0:7420\"\n"), Rejected("without TLS"));
   EXPECT_OK(ParseAfterMinimal("[agent]\nlisten = \"0.0.0.0:7420\"\n" + std::string(kTls)).status());
-  for (const char* address : {"7420", ":7420", "host:", "host:70000", "host:x", "::1:7420", "a b:1"}) {
-    EXPECT_THAT(ParseAfterMinimal("[agent]\nlisten = \"" + std::string(address) + "\"\n"), Rejected("host:port"))
+  for (const char* address :
+       {"7420", ":7420", "host:", "host:70000", "host:x", "::1:7420", "a b:1"}) {
+    EXPECT_THAT(ParseAfterMinimal("[agent]\nlisten = \"" + std::string(address) + "\"\n"),
+                Rejected("host:port"))
         << address;
   }
 }
 
 TEST(ConfigTest, NothingOfTheAgentLivesInTheDataDirectory) {
-  EXPECT_THAT(ParseAfterMinimal("[agent]\nstate_dir = \"/data/pg/state\"\n"), Rejected("agent.state_dir"));
+  EXPECT_THAT(ParseAfterMinimal("[agent]\nstate_dir = \"/data/pg/state\"\n"),
+              Rejected("agent.state_dir"));
   EXPECT_THAT(ParseAfterMinimal("wal_dir = \"/data/pg\"\n"), Rejected("postgres.wal_dir"));
-  EXPECT_THAT(ParseAfterMinimal("[repository]\npath = \"/data/pg/repo\"\n"), Rejected("repository.path"));
+  EXPECT_THAT(ParseAfterMinimal("[repository]\npath = \"/data/pg/repo\"\n"),
+              Rejected("repository.path"));
   EXPECT_OK(ParseAfterMinimal("wal_dir = \"/data/pg-wal\"\n").status());
 }
 
 TEST(ConfigTest, SocketsDiffer) {
-  EXPECT_THAT(ParseAfterMinimal("[agent]\nwal_socket = \"/run/metal/agent.sock\"\n"), Rejected("agent.wal_socket"));
+  EXPECT_THAT(ParseAfterMinimal("[agent]\nwal_socket = \"/run/metal/agent.sock\"\n"),
+              Rejected("agent.wal_socket"));
 }
 
 TEST(LoadConfigTest, MissingFileTellsHowToMakeOne) {
   EXPECT_THAT(LoadConfig("/no/such/agent.toml"),
               StatusIs(absl::StatusCode::kNotFound,
-                       AllOf(StartsWith("read configuration: "), HasSubstr("HINT: metal-agent --print-default-config"))));
+                       AllOf(StartsWith("read configuration: "),
+                             HasSubstr("HINT: metal-agent --print-default-config"))));
 }
 
 TEST(LoadConfigTest, ReadsTheFile) {

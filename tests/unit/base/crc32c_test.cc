@@ -1,6 +1,7 @@
 #include "agent/base/crc32c.h"
 
 #include <gtest/gtest.h>
+
 #include <random>
 #include <string_view>
 #include <vector>

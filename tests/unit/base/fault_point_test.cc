@@ -1,7 +1,8 @@
 #include "agent/base/fault_point.h"
 
-#include <csignal>
 #include <gtest/gtest.h>
+
+#include <csignal>
 
 #include "agent/base/fault_plan.h"
 #include "agent/base/file.h"
@@ -26,7 +27,8 @@ TEST(FaultPlanTest, ErrorFailsItsPointOnly) {
   FaultPlan plan("backup.copy=error", "", "");
   EXPECT_TRUE(plan.active());
   EXPECT_OK(plan.Pass("backup.other"));
-  EXPECT_THAT(plan.Pass("backup.copy"), StatusIs(absl::StatusCode::kInternal, Eq("fault point backup.copy")));
+  EXPECT_THAT(plan.Pass("backup.copy"),
+              StatusIs(absl::StatusCode::kInternal, Eq("fault point backup.copy")));
 }
 
 TEST(FaultPlanTest, ErrorFailsAtTheNthPassAndNoOther) {

@@ -1,10 +1,11 @@
 #include "agent/base/file.h"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "tests/harness/file_faults.h"
 #include "tests/harness/status_matchers.h"
@@ -15,10 +16,10 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using testing::FaultKind;
 using testing::FileFaults;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::IsOk;
 using testing::IsOkAndHolds;
 using testing::StatusIs;
@@ -35,7 +36,8 @@ mode_t ModeOf(const std::string& path) {
 
 TEST(FileTest, MissingFileIsNotFoundAndNamed) {
   const TempDir dir;
-  EXPECT_THAT(ReadFile(dir.File("nothing")), StatusIs(absl::StatusCode::kNotFound, HasSubstr("open " + dir.path())));
+  EXPECT_THAT(ReadFile(dir.File("nothing")),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("open " + dir.path())));
 }
 
 TEST(FileTest, ReadFileReadsWhatWasWritten) {
@@ -55,7 +57,8 @@ TEST(FileTest, ReadFileStopsAtItsLimit) {
   const TempDir dir;
   const std::string file = dir.Write("a", "12345");
   EXPECT_THAT(ReadFile(file, 5), IsOk());
-  EXPECT_THAT(ReadFile(file, 4), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("longer than 4 bytes")));
+  EXPECT_THAT(ReadFile(file, 4),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("longer than 4 bytes")));
   EXPECT_THAT(ReadFile("/dev/zero", 1 << 20), StatusIs(absl::StatusCode::kOutOfRange));
 }
 
@@ -79,7 +82,8 @@ TEST(WriteFileDurablyTest, SyncsTheFileBeforeTheRenameAndTheDirectoryAfterIt) {
   ASSERT_OK(WriteFileDurably(dir.File("a"), kNew));
   std::vector<std::string> kinds;
   for (const std::string& call : faults.calls()) kinds.push_back(call.substr(0, call.find(' ')));
-  EXPECT_THAT(kinds, ElementsAre("open", "fchmod", "write", "fsync", "close", "rename", "open", "fsync", "close"));
+  EXPECT_THAT(kinds, ElementsAre("open", "fchmod", "write", "fsync", "close", "rename", "open",
+                                 "fsync", "close"));
   EXPECT_THAT(faults.calls()[7], EndsWith("fsync " + dir.path()));
 }
 
@@ -171,7 +175,8 @@ TEST(MakeDirectoriesTest, MakesEveryLevelWithTheMode) {
 TEST(MakeDirectoriesTest, FileInTheWayIsAnError) {
   const TempDir dir;
   dir.Write("a", "x");
-  EXPECT_THAT(MakeDirectories(dir.File("a/b")), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("/a")));
+  EXPECT_THAT(MakeDirectories(dir.File("a/b")),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("/a")));
 }
 
 TEST(ListDirectoryTest, NamesAreSorted) {

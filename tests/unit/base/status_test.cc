@@ -1,7 +1,8 @@
 #include "agent/base/status.h"
 
-#include <cerrno>
 #include <gtest/gtest.h>
+
+#include <cerrno>
 
 #include "tests/harness/status_matchers.h"
 
@@ -41,7 +42,8 @@ TEST(StatusTest, ErrnoStatusNamesOperationObjectAndCause) {
 }
 
 TEST(StatusTest, AnnotatePrependsAndKeepsCodeAndPayloads) {
-  absl::Status status = WithReason(Error(absl::StatusCode::kAborted, "inner"), {"BUSY", {{"holder", "backup"}}});
+  absl::Status status =
+      WithReason(Error(absl::StatusCode::kAborted, "inner"), {"BUSY", {{"holder", "backup"}}});
   status.SetPayload("other", absl::Cord("kept"));
   const absl::Status annotated = Annotate(status, "outer");
   EXPECT_THAT(annotated, StatusIs(absl::StatusCode::kAborted, Eq("outer: inner")));
@@ -54,13 +56,15 @@ TEST(StatusTest, AnnotatePrependsAndKeepsCodeAndPayloads) {
 TEST(StatusTest, AnnotateOfOkIsOk) { EXPECT_OK(Annotate(absl::OkStatus(), "outer")); }
 
 TEST(StatusTest, LaterReasonReplacesTheEarlier) {
-  const absl::Status status = WithReason(WithReason(absl::UnknownError("x"), {"FIRST", {{"a", "1"}}}), {"SECOND", {}});
+  const absl::Status status =
+      WithReason(WithReason(absl::UnknownError("x"), {"FIRST", {{"a", "1"}}}), {"SECOND", {}});
   EXPECT_EQ(GetReason(status)->reason, "SECOND");
   EXPECT_TRUE(GetReason(status)->metadata.empty());
 }
 
 TEST(StatusTest, ReasonValuesMayHoldEqualSigns) {
-  const absl::Status status = WithReason(absl::UnknownError("x"), {"R", {{"setting", "a=b=c"}, {"empty", ""}}});
+  const absl::Status status =
+      WithReason(absl::UnknownError("x"), {"R", {{"setting", "a=b=c"}, {"empty", ""}}});
   EXPECT_EQ(GetReason(status)->metadata.at("setting"), "a=b=c");
   EXPECT_EQ(GetReason(status)->metadata.at("empty"), "");
 }

@@ -1,12 +1,13 @@
 #include "agent/base/subprocess.h"
 
-#include <cerrno>
-#include <csignal>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
 
 #include "agent/base/clock.h"
 #include "agent/base/file.h"
@@ -45,7 +46,8 @@ bool Eventually(Predicate predicate) {
   return true;
 }
 
-// The daemon of a test, adopted by this process as a subreaper, so that the test can end and collect it.
+// The daemon of a test, adopted by this process as a subreaper, so that the test can end and
+// collect it.
 void EndAdopted(pid_t pid) {
   kill(pid, SIGKILL);
   waitpid(pid, nullptr, 0);
@@ -74,9 +76,11 @@ TEST(RunSubprocessTest, ProgramIsSearchedInPath) {
 TEST(RunSubprocessTest, MissingProgramIsNotFound) {
   SubprocessOptions options;
   options.argv = {"no-such-program-anywhere"};
-  EXPECT_THAT(RunSubprocess(options), StatusIs(absl::StatusCode::kNotFound, HasSubstr("no-such-program-anywhere")));
+  EXPECT_THAT(RunSubprocess(options),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("no-such-program-anywhere")));
   options.argv = {"/no/such/program"};
-  EXPECT_THAT(RunSubprocess(options), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/program")));
+  EXPECT_THAT(RunSubprocess(options),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/program")));
   options.argv = {};
   EXPECT_THAT(RunSubprocess(options), StatusIs(absl::StatusCode::kInvalidArgument));
 }
@@ -91,7 +95,8 @@ TEST(RunSubprocessTest, FileThatIsNoProgramIsAnError) {
 TEST(RunSubprocessTest, MissingDirectoryIsNamed) {
   SubprocessOptions options = Shell("true");
   options.directory = "/no/such/directory";
-  EXPECT_THAT(RunSubprocess(options), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/directory")));
+  EXPECT_THAT(RunSubprocess(options),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/directory")));
 }
 
 TEST(RunSubprocessTest, RunsInTheDirectory) {
@@ -186,10 +191,12 @@ TEST(RunSubprocessTest, LinesOfStandardErrorAreDelivered) {
 
 TEST(RunSubprocessTest, TimeoutKillsTheWholeGroup) {
   const TempDir dir;
-  SubprocessOptions options = Shell("sleep 1000 & echo $! > " + dir.File("pid") + "; echo waiting >&2; wait");
+  SubprocessOptions options =
+      Shell("sleep 1000 & echo $! > " + dir.File("pid") + "; echo waiting >&2; wait");
   options.timeout = absl::Milliseconds(300);
   const MonotonicTime start = RealClock().Monotonic();
-  EXPECT_THAT(RunSubprocess(options), StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("waiting")));
+  EXPECT_THAT(RunSubprocess(options),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("waiting")));
   EXPECT_LT(RealClock().Monotonic() - start, absl::Seconds(10));
   ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir.File("pid")));
   // Nobody may be there to collect it, so a zombie counts as dead.
@@ -202,10 +209,11 @@ TEST(RunSubprocessTest, TimeoutKillsTheWholeGroup) {
 
 TEST(RunSubprocessTest, CancelTerminatesTheChild) {
   const TempDir dir;
-  SubprocessOptions options =
-      Shell("trap 'echo got term >&2; exit 0' TERM; echo > " + dir.File("up") + "; while :; do sleep 0.02; done");
+  SubprocessOptions options = Shell("trap 'echo got term >&2; exit 0' TERM; echo > " +
+                                    dir.File("up") + "; while :; do sleep 0.02; done");
   options.cancelled = [&] { return PathExists(dir.File("up")); };
-  EXPECT_THAT(RunSubprocess(options), StatusIs(absl::StatusCode::kCancelled, HasSubstr("got term")));
+  EXPECT_THAT(RunSubprocess(options),
+              StatusIs(absl::StatusCode::kCancelled, HasSubstr("got term")));
 }
 
 TEST(RunSubprocessTest, GrandchildThatHoldsTheOutputDoesNotDelay) {
@@ -270,7 +278,8 @@ TEST(StartDaemonTest, DaemonRunsInItsOwnSessionAndLogs) {
   EXPECT_TRUE(Alive(pid));
   EXPECT_NE(getsid(pid), getsid(0));
   EXPECT_NE(getsid(pid), pid) << "a session leader could get a controlling terminal";
-  EXPECT_TRUE(Eventually([&] { return *ReadFile(options.log_path) == "earlier\nhello\ntrouble\n"; }));
+  EXPECT_TRUE(
+      Eventually([&] { return *ReadFile(options.log_path) == "earlier\nhello\ntrouble\n"; }));
   EndAdopted(pid);
   prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
@@ -278,7 +287,8 @@ TEST(StartDaemonTest, DaemonRunsInItsOwnSessionAndLogs) {
 TEST(StartDaemonTest, ExecErrorIsReported) {
   DaemonOptions options;
   options.argv = {"/no/such/postgres"};
-  EXPECT_THAT(StartDaemon(options), StatusIs(absl::StatusCode::kNotFound, StartsWith("run /no/such/postgres")));
+  EXPECT_THAT(StartDaemon(options),
+              StatusIs(absl::StatusCode::kNotFound, StartsWith("run /no/such/postgres")));
 }
 
 TEST(StartDaemonTest, DaemonIsNobodysChildHere) {

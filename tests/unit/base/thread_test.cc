@@ -1,8 +1,9 @@
 #include "agent/base/thread.h"
 
-#include <csignal>
 #include <gtest/gtest.h>
 #include <pthread.h>
+
+#include <csignal>
 
 #include "agent/base/mutex.h"
 
@@ -36,7 +37,9 @@ TEST(ThreadTest, StarterKeepsItsSignalMask) {
 
 TEST(ThreadTest, DestructorJoins) {
   bool done = false;
-  { Thread thread("worker", [&] { done = true; }); }
+  {
+    Thread thread("worker", [&] { done = true; });
+  }
   EXPECT_TRUE(done);
 }
 

@@ -1,6 +1,7 @@
 #include "agent/base/units.h"
 
 #include <gtest/gtest.h>
+
 #include <random>
 
 namespace metal::base {
@@ -22,8 +23,8 @@ TEST(LsnTest, EveryValueSurvivesTheRoundTrip) {
 }
 
 TEST(LsnTest, ParseRefusesWhatIsNotAnLsn) {
-  for (const char* text : {"", "/", "1/", "/1", "1", "1/2/3", " 1/2", "1/2 ", "g/1", "0x1/2", "-1/2", "+1/2",
-                           "123456789/0", "0/123456789"}) {
+  for (const char* text : {"", "/", "1/", "/1", "1", "1/2/3", " 1/2", "1/2 ", "g/1", "0x1/2",
+                           "-1/2", "+1/2", "123456789/0", "0/123456789"}) {
     EXPECT_FALSE(Lsn::Parse(text).has_value()) << text;
   }
   EXPECT_EQ(Lsn::Parse("16/b374d848"), Lsn{0x16B374D848});
@@ -82,10 +83,11 @@ TEST(WalFileNameTest, EverySegmentSizeSurvivesTheRoundTrip) {
 }
 
 TEST(WalFileNameTest, ParseRefusesOtherFiles) {
-  for (const char* name : {"", "00000002.history", "000000010000000000000001.partial", "00000001000000000000000g",
-                           "00000001000000000000000a",   // lower case
-                           "000000000000000000000001",   // timeline 0
-                           "000000010000000000000100"}) {  // beyond 16 MiB segments
+  for (const char* name :
+       {"", "00000002.history", "000000010000000000000001.partial", "00000001000000000000000g",
+        "00000001000000000000000a",     // lower case
+        "000000000000000000000001",     // timeline 0
+        "000000010000000000000100"}) {  // beyond 16 MiB segments
     EXPECT_FALSE(ParseWalFileName(name, 16 * kMiB).has_value()) << name;
   }
 }

@@ -13,11 +13,11 @@ TEST(Utf8Test, GoodTextIsKept) {
 
 TEST(Utf8Test, EachBadByteBecomesAQuestionMark) {
   EXPECT_EQ(ToValidUtf8("a\xff z"), "a? z");
-  EXPECT_EQ(ToValidUtf8("\xc3"), "?");                  // cut short
-  EXPECT_EQ(ToValidUtf8("\xc0\xaf"), "??");             // overlong
-  EXPECT_EQ(ToValidUtf8("\xe0\x9f\xbf"), "???");        // overlong
-  EXPECT_EQ(ToValidUtf8("\xed\xa0\x80"), "???");        // surrogate
-  EXPECT_EQ(ToValidUtf8("\xf4\x90\x80\x80"), "????");   // above U+10FFFF
+  EXPECT_EQ(ToValidUtf8("\xc3"), "?");                 // cut short
+  EXPECT_EQ(ToValidUtf8("\xc0\xaf"), "??");            // overlong
+  EXPECT_EQ(ToValidUtf8("\xe0\x9f\xbf"), "???");       // overlong
+  EXPECT_EQ(ToValidUtf8("\xed\xa0\x80"), "???");       // surrogate
+  EXPECT_EQ(ToValidUtf8("\xf4\x90\x80\x80"), "????");  // above U+10FFFF
   EXPECT_EQ(ToValidUtf8(std::string_view("a\0b", 3)), "a?b");
 }
 
