@@ -1,0 +1,91 @@
+// WAL files and an event log for tests of the WAL archive.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/backup/wal_archive.h"
+#include "agent/base/mutex.h"
+#include "agent/base/units.h"
+#include "agent/observe/event_log.h"
+
+namespace metal::backup {
+
+inline constexpr uint64_t kTestSystem = 7300000000000000001;
+inline constexpr uint64_t kTestSegmentSize = base::kMiB;  // the smallest that PostgreSQL has
+
+inline std::span<const std::byte> BytesOf(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+struct TestSegment {
+  base::TimelineId timeline = 1;
+  base::Lsn start{kTestSegmentSize};
+  uint64_t system_identifier = kTestSystem;
+  uint64_t size = kTestSegmentSize;
+  unsigned seed = 1;
+  uint16_t page_magic = 0xD110;
+  uint16_t info = 2;
+
+  std::string Name() const { return base::WalFileName(timeline, start, size); }
+  // A long page header, then bytes of which about half compress away.
+  std::string Bytes() const {
+    std::string bytes(size, '\0');
+    std::minstd_rand random(seed);
+    for (size_t i = 40; i < bytes.size(); i += 2) bytes[i] = static_cast<char>(random());
+    const auto put = [&](size_t offset, auto value) {
+      std::memcpy(bytes.data() + offset, &value, sizeof value);
+    };
+    put(0, page_magic);
+    put(2, info);
+    put(4, timeline);
+    put(8, start.value);
+    put(24, system_identifier);
+    put(32, static_cast<uint32_t>(size));
+    put(36, uint32_t{8192});
+    return bytes;
+  }
+};
+
+// Remembers events in memory.
+class RecordingEventLog final : public observe::EventLog {
+ public:
+  void Append(observe::Event event) override {
+    base::MutexLock lock(mutex_);
+    event.id = events_.size() + 1;
+    events_.push_back(std::move(event));
+  }
+  absl::StatusOr<std::vector<observe::Event>> List(const observe::EventFilter&) override {
+    return events();
+  }
+  absl::StatusOr<std::vector<observe::Event>> WaitAfter(uint64_t after, absl::Duration) override {
+    std::vector<observe::Event> all = events();
+    all.erase(all.begin(),
+              all.begin() + static_cast<ptrdiff_t>(std::min<size_t>(after, all.size())));
+    return all;
+  }
+  uint64_t last_id() override { return events().size(); }
+  absl::Status Flush(absl::Duration) override { return absl::OkStatus(); }
+
+  std::vector<observe::Event> events() {
+    base::MutexLock lock(mutex_);
+    return events_;
+  }
+  std::vector<std::string> types() {
+    std::vector<std::string> result;
+    for (const observe::Event& event : events()) result.push_back(event.type);
+    return result;
+  }
+
+ private:
+  base::Mutex mutex_;
+  std::vector<observe::Event> events_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace metal::backup
