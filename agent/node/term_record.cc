@@ -55,6 +55,17 @@ absl::Status Held(const TermRecord& record, const TermHolder& who) {
                              record.term, record.orchestrator_id, who.orchestrator_id));
 }
 
+// Both texts travel in error metadata and in log lines.
+absl::Status CheckOneLine(std::string_view what, std::string_view text) {
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      return base::Error(absl::StatusCode::kInvalidArgument,
+                         "{} holds a control character. HINT: one line of text", what);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckNamed(const TermHolder& who) {
   if (who.term == 0) {
     return absl::InvalidArgumentError("term is 0. HINT: terms start at 1");
@@ -65,7 +76,7 @@ absl::Status CheckNamed(const TermHolder& who) {
   if (who.orchestrator_id.size() > 256) {
     return absl::InvalidArgumentError("orchestrator_id is longer than 256 bytes");
   }
-  return absl::OkStatus();
+  return CheckOneLine("orchestrator_id", who.orchestrator_id);
 }
 
 }  // namespace
@@ -76,8 +87,8 @@ std::string EncodeTermRecord(const TermRecord& record) {
       "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\nfence_active={}\n"
       "fence_reason={}\nfence_term={}\nfence_since_us={}\n",
       kFirstLine, record.term, EscapeLine(record.orchestrator_id), RoleText(record.role_wanted),
-      record.role_term, record.fence.active ? 1 : 0, EscapeLine(record.fence.reason), record.fence.term,
-      since_us);
+      record.role_term, record.fence.active ? 1 : 0, EscapeLine(record.fence.reason),
+      record.fence.term, since_us);
   text += fmt::format("crc32c={:08x}\n", Checksum(text));
   return text;
 }
@@ -179,6 +190,7 @@ absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder
   if (reason.size() > 1024) {
     return absl::InvalidArgumentError("fence reason is longer than 1024 bytes");
   }
+  METAL_RETURN_IF_ERROR(CheckOneLine("fence reason", reason));
   if (!next.fence.active) {
     next.fence.active = true;
     next.fence.since = now;
