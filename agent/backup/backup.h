@@ -29,7 +29,7 @@ struct BackupRequest {
   std::map<std::string, std::string> annotations;  // free text kept with the backup
 };
 
-// Opens the SQL session of the backup. Called once, after the repository is locked.
+// Opens the SQL session of the backup. Called once, after the repository is locked. See postgres_source.h.
 using SourceFactory = std::function<absl::StatusOr<std::unique_ptr<BackupSource>>()>;
 
 // Ok also for a suspect backup: look at info.state. Errors: ABORTED/REPOSITORY (another writer), RESOURCE_EXHAUSTED/NO_SPACE,

@@ -225,6 +225,7 @@ const std::vector<Field>& Fields() {
       NumberField("frames", &H::frames),
       NumberField("bytes", &H::bytes),
       NumberField("stored-bytes", &H::stored_bytes),
+      TextField("data-directory", &H::data_directory),
       TablespaceField(),
       AnnotationField(),
       TextField("backup-label", &H::backup_label),

@@ -67,6 +67,7 @@ struct BackupHeader {
   uint64_t files = 0, directories = 0, frames = 0;
   uint64_t bytes = 0;         // raw bytes of all files
   uint64_t stored_bytes = 0;  // bytes of packs that this backup wrote
+  std::string data_directory;  // of the source, links resolved
   std::map<uint32_t, std::string> tablespaces;  // location by OID; in-place ones are not listed
   std::map<std::string, std::string> annotations;
 

@@ -4,8 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,8 +13,14 @@
 
 namespace metal::backup {
 
+struct SourceStartRequest {
+  std::string label;
+  bool fast_checkpoint = true;     // false: spread, may take checkpoint_timeout
+  std::function<bool()> cancelled; // polled; may be empty
+};
+
 struct SourceStart {
-  std::string data_directory;
+  uint64_t system_identifier = 0;
   int postgres_version = 0;      // server_version_num, for example 150018
   bool from_standby = false;     // pg_is_in_recovery() at the start
   base::TimelineId timeline = 0;
@@ -31,11 +37,11 @@ struct SourceStop {
 class BackupSource {
  public:
   virtual ~BackupSource() = default;  // ends the backup mode when Stop was not called
-  // Forces a checkpoint (`fast`) or waits for a spread one, and opens the backup.
-  virtual absl::StatusOr<SourceStart> Start(const std::string& label, bool fast) = 0;
+  // Makes a checkpoint and opens the backup.
+  virtual absl::StatusOr<SourceStart> Start(const SourceStartRequest& request) = 0;
   // Upper bound of every LSN that a page may carry now: the insert position, or what was received on a standby.
   virtual absl::StatusOr<base::Lsn> CurrentLsn() = 0;
-  // Closes the backup; does not wait for the archive. A standby's stop LSN is only provisional: see backup.cc.
+  // Closes the backup; does not wait for the archive.
   virtual absl::StatusOr<SourceStop> Stop() = 0;
 };
 

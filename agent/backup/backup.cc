@@ -1,0 +1,445 @@
+#include "agent/backup/backup.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "agent/backup/copy_pipeline.h"
+#include "agent/backup/directory_walk.h"
+#include "agent/backup/file_list.h"
+#include "agent/backup/manifest.h"
+#include "agent/backup/page_recheck.h"
+#include "agent/backup/text_fields.h"
+#include "agent/backup/wal_archive.h"
+#include "agent/base/fault_point.h"
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/pg/control_file.h"
+#include "agent/store/repository.h"
+#include "agent/stream/page_checksum.h"
+
+namespace metal::backup {
+namespace {
+
+using base::JoinPath;
+
+constexpr int kDefaultLevel = 1;
+constexpr uint32_t kFileMode = 0600;
+constexpr size_t kPageEventsMax = 10;  // events of single corrupt pages; the last event counts them all
+constexpr std::string_view kControlPath = "global/pg_control";
+
+absl::Time Microseconds(absl::Time time) { return absl::FromUnixMicros(absl::ToUnixMicros(time)); }
+
+// The steps of one backup, in order. Whatever an error leaves behind is removed by Abandon.
+class BackupRun {
+ public:
+  BackupRun(const BackupRequest& request, const SourceFactory& open_source,
+            const OperationContext& context)
+      : request_(request), open_source_(open_source), context_(context) {}
+
+  absl::StatusOr<BackupInfo> Run() {
+    METAL_RETURN_IF_ERROR(Prepare());
+    absl::Status status = Copy();
+    if (status.ok()) status = Complete();
+    if (!status.ok()) {
+      source_.reset();  // ends the backup mode
+      Abandon();
+      return base::Annotate(status, fmt::format("backup {}", header_.label));
+    }
+    BackupInfo info;
+    info.label = header_.label;
+    info.state = header_.checksums == ChecksumVerdict::kSuspect ? BackupState::kSuspect
+                                                                : BackupState::kComplete;
+    info.header = header_;
+    return info;
+  }
+
+  const std::string& label() const { return header_.label; }
+
+ private:
+  absl::Status Prepare();
+  absl::Status ChooseCodec();
+  absl::Status ChooseLabel();
+  absl::Status Copy();
+  absl::Status StartSource();
+  absl::Status MakePipeline();
+  absl::StatusOr<uint64_t> CountBytes();
+  absl::Status CopyControlFile();
+  absl::Status StopSource();
+  absl::Status FinishFiles();
+  absl::Status Complete();
+  absl::Status WaitForWal();
+  absl::Status Publish();
+  void ReportPages();
+  void Abandon();
+  absl::Status AddMemoryFile(std::string_view path, const std::string& contents);
+  void Emit(observe::Severity severity, std::string type, std::string message);
+  WalkOptions Walk() const {
+    return {context_.config.pg_data_dir, header_.postgres_version / 10000, header_.catalog_version};
+  }
+
+  const BackupRequest& request_;
+  const SourceFactory& open_source_;
+  const OperationContext& context_;
+  std::optional<store::Repository> repository_;
+  base::UniqueFd lock_;
+  BackupHeader header_;
+  stream::CodecKind codec_ = stream::CodecKind::kZstd;
+  bool checksums_on_ = false;
+  std::string backup_directory_, pack_directory_;
+  absl::Time wal_deadline_;
+  std::unique_ptr<BackupSource> source_;
+  std::unique_ptr<PageRechecker> rechecker_;
+  std::unique_ptr<FileListWriter> list_;
+  std::unique_ptr<CopyPipeline> pipeline_;
+};
+
+void BackupRun::Emit(observe::Severity severity, std::string type, std::string message) {
+  if (context_.events == nullptr) return;
+  observe::Event event;
+  event.time = absl::InfinitePast();
+  event.severity = severity;
+  event.type = std::move(type);
+  event.subject = "backups/" + header_.label;
+  event.message = std::move(message);
+  context_.events->Append(std::move(event));
+}
+
+absl::Status BackupRun::ChooseCodec() {
+  METAL_ASSIGN_OR_RETURN(const stream::CodecKind configured,
+                         stream::ParseCodec(context_.config.backup_codec));
+  codec_ = request_.codec.value_or(configured);
+  header_.codec = std::string(stream::CodecName(codec_));
+  header_.level = codec_ == configured ? context_.config.backup_level : kDefaultLevel;
+  if (request_.level) header_.level = *request_.level;
+  if (codec_ == stream::CodecKind::kNone) header_.level = 0;
+  return stream::MakeEncoder(codec_, header_.level).status();  // refuses a bad level before anything starts
+}
+
+absl::Status BackupRun::ChooseLabel() {
+  header_.start_time = Microseconds(context_.clock.Now());
+  const std::string stamp = absl::FormatTime("%Y%m%dT%H%M%SZ", header_.start_time, absl::UTCTimeZone());
+  header_.label = request_.label.empty() ? stamp + "-F" : request_.label;
+  if (!store::IsValidLabel(header_.label) || header_.label == "latest") {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "backup label \"{}\" is not valid. HINT: use at most 64 letters, digits, dots, "
+                       "dashes or underscores",
+                       EscapeField(header_.label));
+  }
+  for (int i = 2;; ++i) {
+    backup_directory_ = repository_->BackupDirectory(header_.system_identifier, header_.label);
+    pack_directory_ = repository_->PackDirectory(header_.system_identifier, header_.label);
+    if (!base::PathExists(backup_directory_) && !base::PathExists(pack_directory_)) break;
+    if (!request_.label.empty()) {
+      return base::Error(absl::StatusCode::kAlreadyExists, "backup {} exists. HINT: choose another label",
+                         header_.label);
+    }
+    header_.label = fmt::format("{}-F{}", stamp, i);
+  }
+  return absl::OkStatus();
+}
+
+// Everything before files of this backup exist.
+absl::Status BackupRun::Prepare() {
+  context_.progress.BeginPhase("preparing");
+  METAL_RETURN_IF_ERROR(ChooseCodec());
+  METAL_ASSIGN_OR_RETURN(store::Repository repository,
+                         store::Repository::OpenOrCreate(context_.config.repository_path));
+  repository_ = std::move(repository);
+  METAL_ASSIGN_OR_RETURN(const pg::ControlFile control,
+                         pg::ReadControlFile(context_.config.pg_data_dir));
+  header_.system_identifier = control.system_identifier;
+  METAL_ASSIGN_OR_RETURN(lock_, repository_->LockForBackup(control.system_identifier));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.locked"));
+  METAL_ASSIGN_OR_RETURN(const uint64_t freed,
+                         Catalog(*repository_).RemoveGarbage(control.system_identifier));
+  if (freed > 0) {
+    base::LogInfo("backup.garbage_removed system={} bytes={}", control.system_identifier, freed);
+  }
+  return ChooseLabel();
+}
+
+absl::Status BackupRun::StartSource() {
+  context_.progress.BeginPhase("starting backup");
+  METAL_ASSIGN_OR_RETURN(source_, open_source_());
+  SourceStartRequest start_request;
+  start_request.label = "metal " + header_.label;
+  start_request.fast_checkpoint = !request_.spread_checkpoint;
+  start_request.cancelled = [this] { return context_.progress.cancelled(); };
+  METAL_ASSIGN_OR_RETURN(const SourceStart start, source_->Start(start_request));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.started"));
+  METAL_ASSIGN_OR_RETURN(const pg::ControlFile control,
+                         pg::ReadControlFile(context_.config.pg_data_dir));
+  if (start.system_identifier != control.system_identifier) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "the server has system identifier {}, {} has {}. HINT: check "
+                       "postgres.data_dir and postgres.port",
+                       start.system_identifier, context_.config.pg_data_dir,
+                       control.system_identifier);
+  }
+  header_.postgres_version = start.postgres_version;
+  header_.from_standby = start.from_standby;
+  header_.timeline = start.timeline;
+  header_.start_lsn = start.start_lsn;
+  header_.control_version = control.control_version;
+  header_.catalog_version = control.catalog_version;
+  header_.page_size = control.block_size;
+  header_.segment_blocks = control.segment_blocks;
+  header_.wal_segment_size = control.wal_segment_size;
+  checksums_on_ = control.checksum_version != 0 && control.block_size == stream::kPageSize;
+  char* resolved = realpath(context_.config.pg_data_dir.c_str(), nullptr);
+  header_.data_directory = resolved != nullptr ? resolved : context_.config.pg_data_dir;
+  free(resolved);
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::MakePipeline() {
+  CopyOptions options;
+  options.data_directory = context_.config.pg_data_dir;
+  options.page_size = header_.page_size;
+  options.segment_blocks = header_.segment_blocks;
+  options.check_pages = checksums_on_;
+  options.codec = codec_;
+  options.level = header_.level;
+  options.threads = CodecThreads(context_.config.backup_threads);
+  options.queue_depth = static_cast<uint32_t>(std::max(context_.config.backup_queue_depth, 1));
+  options.memory = context_.config.backup_memory;
+  options.packs.directory = pack_directory_;
+  options.packs.system_identifier = header_.system_identifier;
+  options.packs.label = header_.label;
+  METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
+                         uring::ParseEngineKind(context_.config.io_engine));
+  METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,
+                         context_.make_engine(kind, CopyEngineDepth(options)));
+  header_.io_engine = std::string(choice.engine->name());
+  PageRechecker::Options recheck;
+  recheck.start_lsn = header_.start_lsn;
+  recheck.current_lsn = [this] { return source_->CurrentLsn(); };
+  recheck.read = MakePageReader(context_.config.pg_data_dir);
+  rechecker_ = std::make_unique<PageRechecker>(std::move(recheck), context_.clock);
+  METAL_ASSIGN_OR_RETURN(
+      pipeline_, CopyPipeline::Create(std::move(options), std::move(choice.engine),
+                                      rechecker_.get(), *list_, context_.progress));
+  return absl::OkStatus();
+}
+
+// Only for the progress report: a walk of its own, so that no list of files is kept.
+absl::StatusOr<uint64_t> BackupRun::CountBytes() {
+  DirectoryWalk walk(Walk());
+  WalkEntry entry;
+  uint64_t bytes = 0;
+  do {
+    METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
+    METAL_RETURN_IF_ERROR(walk.Next(entry));
+    if (entry.kind == WalkKind::kFile) bytes += entry.size;
+    if (entry.kind == WalkKind::kTablespace) header_.tablespaces[entry.oid] = entry.location;
+  } while (entry.kind != WalkKind::kEnd);
+  for (const std::string& path : walk.special_files()) {
+    Emit(observe::Severity::kWarning, "backup.special_file",
+         fmt::format("{} is neither a file nor a directory and is left out", path));
+  }
+  return bytes;
+}
+
+absl::Status BackupRun::Copy() {
+  METAL_RETURN_IF_ERROR(base::MakeDirectories(backup_directory_, 0750));
+  METAL_RETURN_IF_ERROR(base::MakeDirectories(pack_directory_, 0750));
+  METAL_ASSIGN_OR_RETURN(list_, FileListWriter::Create(JoinPath(backup_directory_, kFileListName)));
+  METAL_RETURN_IF_ERROR(StartSource());
+  METAL_RETURN_IF_ERROR(MakePipeline());
+  context_.progress.BeginPhase("scanning files");
+  METAL_ASSIGN_OR_RETURN(const uint64_t total, CountBytes());
+  context_.progress.BeginPhase("copying files", total);
+  const base::MonotonicTime begin = context_.clock.Monotonic();
+  DirectoryWalk walk(Walk());
+  METAL_RETURN_IF_ERROR(pipeline_->CopyTree(walk));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.copied"));
+  METAL_RETURN_IF_ERROR(CopyControlFile());
+  METAL_RETURN_IF_ERROR(StopSource());
+  METAL_RETURN_IF_ERROR(FinishFiles());
+  header_.copy_time = absl::Floor(context_.clock.Monotonic() - begin, absl::Microseconds(1));
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::AddMemoryFile(std::string_view path, const std::string& contents) {
+  FileEntry entry;
+  entry.path = path;
+  entry.mode = kFileMode;
+  entry.mtime = absl::ToUnixSeconds(context_.clock.Now());
+  return pipeline_->AddFile(entry, contents);
+}
+
+// After all other files: on a standby its minimum recovery point is where the copy becomes consistent.
+absl::Status BackupRun::CopyControlFile() {
+  const std::string path = JoinPath(context_.config.pg_data_dir, kControlPath);
+  std::string previous;
+  while (true) {
+    METAL_ASSIGN_OR_RETURN(const std::string bytes, base::ReadFile(path, 64 << 10));
+    const auto control = pg::DecodeControlFile(std::as_bytes(std::span(bytes)));
+    if (control.ok()) {
+      if (header_.from_standby) header_.stop_lsn = control->min_recovery;
+      return AddMemoryFile(kControlPath, bytes);
+    }
+    // A torn read beside the server's write; the same bad bytes twice are no torn read.
+    if (!absl::IsDataLoss(control.status()) || bytes == previous) {
+      return base::Annotate(control.status(), path);
+    }
+    previous = bytes;
+    context_.clock.Sleep(absl::Milliseconds(50));
+  }
+}
+
+absl::Status BackupRun::StopSource() {
+  context_.progress.BeginPhase("stopping backup");
+  METAL_ASSIGN_OR_RETURN(SourceStop stop, source_->Stop());
+  source_.reset();
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.stopped"));
+  wal_deadline_ = context_.clock.Now() + request_.wal_timeout;
+  if (stop.timeline != header_.timeline) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "the timeline changed from {} to {} during the backup. HINT: take it again",
+                       header_.timeline, stop.timeline);
+  }
+  header_.stop_lsn = std::max(header_.stop_lsn, stop.stop_lsn);
+  header_.backup_label = std::move(stop.backup_label);
+  header_.tablespace_map = std::move(stop.tablespace_map);
+  METAL_RETURN_IF_ERROR(AddMemoryFile("backup_label", header_.backup_label));
+  if (!header_.tablespace_map.empty()) {
+    METAL_RETURN_IF_ERROR(AddMemoryFile("tablespace_map", header_.tablespace_map));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::FinishFiles() {
+  context_.progress.BeginPhase("syncing files");
+  METAL_RETURN_IF_ERROR(pipeline_->Finish());
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.packs_written"));
+  METAL_ASSIGN_OR_RETURN(const FileListTotals totals, list_->Finish());
+  METAL_RETURN_IF_ERROR(base::SyncDirectory(pack_directory_));
+  METAL_RETURN_IF_ERROR(base::SyncDirectory(backup_directory_));
+  const CopyTotals& copied = pipeline_->totals();
+  header_.files = totals.files;
+  header_.directories = totals.directories;
+  header_.bytes = totals.bytes;
+  header_.frames = copied.frames;
+  header_.stored_bytes = pipeline_->packs().stored_bytes();
+  header_.file_list_bytes = totals.raw_bytes;
+  header_.file_list_sha256 = totals.sha256;
+  for (const auto& pack : pipeline_->packs().packs()) {
+    header_.packs.push_back({pack->name, pack->size});
+  }
+  header_.corrupt_page_count = copied.corrupt_page_count;
+  header_.corrupt_pages = copied.corrupt_pages;
+  header_.checksums = !checksums_on_                    ? ChecksumVerdict::kUnchecked
+                      : copied.corrupt_page_count == 0 ? ChecksumVerdict::kClean
+                                                        : ChecksumVerdict::kSuspect;
+  base::LogInfo("backup.copied label={} files={} frames={} vanished={} shrunk={} pages_in_window={}",
+                header_.label, totals.files, copied.frames, copied.vanished_files,
+                copied.shrunk_files, copied.pages_in_window);
+  pipeline_.reset();  // the buffers are not needed while waiting for WAL
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::WaitForWal() {
+  if (context_.wal_archive == nullptr) return absl::OkStatus();
+  context_.progress.BeginPhase("waiting for WAL");
+  WalRange range;
+  range.system_identifier = header_.system_identifier;
+  range.timeline = header_.timeline;
+  range.from = header_.start_lsn;
+  range.to = header_.stop_lsn;
+  range.segment_size = header_.wal_segment_size;
+  const absl::Status status = context_.wal_archive->WaitForSegments(
+      range, std::max(wal_deadline_ - context_.clock.Now(), absl::ZeroDuration()), context_.progress);
+  if (absl::IsDeadlineExceeded(status) && header_.from_standby) {
+    // No segment switch happens on a standby: the end may lie in an unfinished segment.
+    absl::Status hinted(status.code(),
+                        fmt::format("{} The backup is from a standby: run pg_switch_wal() on the primary",
+                                    std::string(status.message())));
+    if (const auto reason = base::GetReason(status)) hinted = base::WithReason(hinted, *reason);
+    return hinted;
+  }
+  return status;
+}
+
+// From the rename on the backup exists.
+absl::Status BackupRun::Publish() {
+  context_.progress.BeginPhase("publishing");
+  METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.before_publish"));
+  header_.stop_time = Microseconds(context_.clock.Now());
+  const std::string temporary = JoinPath(backup_directory_, kManifestTemporaryName);
+  const std::string manifest = JoinPath(backup_directory_, kManifestName);
+  METAL_ASSIGN_OR_RETURN(base::UniqueFd fd,
+                         base::OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0640));
+  METAL_RETURN_IF_ERROR(base::WriteAll(fd.get(), FormatManifest(header_), temporary));
+  if (fsync(fd.get()) != 0) return base::ErrnoStatus(errno, "fsync", temporary);
+  METAL_RETURN_IF_ERROR(fd.Close());
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.manifest_written"));
+  if (rename(temporary.c_str(), manifest.c_str()) != 0) {
+    return base::ErrnoStatus(errno, "rename", temporary);
+  }
+  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.manifest_renamed"));
+  return base::SyncDirectory(backup_directory_);
+}
+
+void BackupRun::ReportPages() {
+  for (size_t i = 0; i < std::min(header_.corrupt_pages.size(), kPageEventsMax); ++i) {
+    const CorruptPage& page = header_.corrupt_pages[i];
+    Emit(observe::Severity::kCritical, "backup.corrupt_page",
+         fmt::format("{} block {}: {}", page.path, page.block, page.reason));
+  }
+}
+
+absl::Status BackupRun::Complete() {
+  ReportPages();
+  METAL_RETURN_IF_ERROR(WaitForWal());
+  METAL_RETURN_IF_ERROR(Publish());
+  const double seconds = absl::ToDoubleSeconds(header_.copy_time);
+  const double rate = seconds > 0 ? static_cast<double>(header_.bytes) / seconds / 1e6 : 0;
+  const bool suspect = header_.checksums == ChecksumVerdict::kSuspect;
+  Emit(suspect ? observe::Severity::kCritical : observe::Severity::kInfo,
+       suspect ? "backup.suspect" : "backup.completed",
+       fmt::format("{} in {} files, stored in {}, {:.0f} MB/s with {}{}",
+                   base::ByteCount{header_.bytes}.ToString(), header_.files,
+                   base::ByteCount{header_.stored_bytes}.ToString(), rate, header_.io_engine,
+                   suspect ? fmt::format("; {} pages do not verify", header_.corrupt_page_count) : ""));
+  return base::FaultPoint("backup.completed");
+}
+
+// The manifest goes first: without it the rest is garbage that the next run removes.
+void BackupRun::Abandon() {
+  pipeline_.reset();
+  list_.reset();
+  absl::Status status = base::RemoveTree(JoinPath(backup_directory_, kManifestName));
+  if (status.ok()) status = base::RemoveTree(pack_directory_);
+  if (status.ok()) status = base::RemoveTree(backup_directory_);
+  if (!status.ok()) {
+    base::LogWarning("backup.cleanup_failed label={} reason=\"{}\"", header_.label,
+                     std::string(status.message()));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<BackupInfo> CreateBackup(const BackupRequest& request,
+                                        const SourceFactory& open_source,
+                                        const OperationContext& context) {
+  BackupRun run(request, open_source, context);
+  auto info = run.Run();
+  if (!info.ok() && context.events != nullptr) {
+    observe::Event event;
+    event.time = absl::InfinitePast();
+    event.severity = absl::IsCancelled(info.status()) ? observe::Severity::kInfo : observe::Severity::kError;
+    event.type = absl::IsCancelled(info.status()) ? "backup.cancelled" : "backup.failed";
+    event.subject = "backups/" + run.label();
+    event.message = std::string(info.status().message());
+    context.events->Append(std::move(event));
+  }
+  return info;
+}
+
+}  // namespace metal::backup

@@ -1,0 +1,140 @@
+// CopyPipeline: reads a data directory and appends it to packs, as fast as the disk or the codecs allow.
+// The calling thread is the ring thread: it walks, opens, submits reads, hands full frames to the codec threads, appends
+// encoded frames to packs and writes the file list. A read is issued only when a frame buffer is free, so memory is bounded
+// by the number of frame buffers whatever the files are. Threading: one thread; codec threads are its own.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "agent/backup/directory_walk.h"
+#include "agent/backup/file_list.h"
+#include "agent/backup/frame_job.h"
+#include "agent/backup/page_recheck.h"
+#include "agent/backup/worker_pool.h"
+#include "agent/base/units.h"
+#include "agent/observe/progress.h"
+#include "agent/store/pack_writer.h"
+#include "agent/stream/codec.h"
+#include "agent/uring/io_engine.h"
+
+namespace metal::backup {
+
+// Files below this size share frames.
+inline constexpr uint32_t kBundleBelow = 256 << 10;
+inline constexpr uint32_t kReadSize = 512 << 10;
+
+struct CopyOptions {
+  std::string data_directory;
+  uint32_t page_size = 8192;
+  uint32_t segment_blocks = 131072;
+  bool check_pages = false;  // REQUIRES: page_size is 8 KiB and data checksums are on
+  stream::CodecKind codec = stream::CodecKind::kZstd;
+  int level = 1;
+  size_t threads = 1;
+  uint32_t queue_depth = 16;  // reads of kReadSize in flight
+  base::ByteCount memory{192 << 20};
+  store::PackWriter::Options packs;
+};
+
+// Requests in flight that an engine for these options must allow.
+uint32_t CopyEngineDepth(const CopyOptions& options);
+
+struct CopyTotals {
+  uint64_t frames = 0;
+  uint64_t vanished_files = 0;  // dropped between listing and open
+  uint64_t shrunk_files = 0;    // truncated while they were read
+  uint64_t pages_in_window = 0;
+  uint64_t corrupt_page_count = 0;
+  std::vector<CorruptPage> corrupt_pages;  // the first kCorruptPagesKept
+};
+
+class CopyPipeline {
+ public:
+  // `rechecker` may be null when pages are not checked. References outlive the pipeline.
+  static absl::StatusOr<std::unique_ptr<CopyPipeline>> Create(
+      CopyOptions options, std::unique_ptr<uring::IoEngine> engine, PageRechecker* rechecker,
+      FileListWriter& list, observe::Progress& progress);
+  ~CopyPipeline();
+
+  // Copies everything that the walk gives. DATA_LOSS for unreadable bytes, RESOURCE_EXHAUSTED when the repository is full,
+  // CANCELLED. After an error the pipeline can only be destroyed.
+  absl::Status CopyTree(DirectoryWalk& walk);
+  // Adds a file whose contents are in memory, at most 1 MiB.
+  absl::Status AddFile(const FileEntry& entry, std::string_view contents);
+  // Writes and fsyncs all packs.
+  absl::Status Finish();
+
+  const CopyTotals& totals() const { return totals_; }
+  const store::PackWriter& packs() const { return packs_; }
+  std::string_view engine_name() const { return engine_->name(); }
+
+ private:
+  struct FinishPackJob;
+
+  CopyPipeline(CopyOptions options, std::unique_ptr<uring::IoEngine> engine,
+               PageRechecker* rechecker, FileListWriter& list, observe::Progress& progress);
+  // One turn of the ring thread's loop; false when there is nothing left to wait for.
+  absl::StatusOr<bool> Turn();
+  absl::Status Drain();
+  absl::Status TakeFinished();
+  absl::Status FinishFrame(FrameJob& job);
+  absl::Status AppendEncoded();
+  void StartRequests();
+  absl::Status Wait(absl::Duration timeout);
+  absl::Status CompleteRead(FrameRead& read);
+
+  // Filling frames.
+  absl::StatusOr<bool> FillOne();
+  absl::StatusOr<bool> NextFile();
+  absl::Status OpenFile(const WalkEntry& entry);
+  bool FillLarge();
+  bool FillBundle();
+  void AddPiece(FrameJob& job, SourceFile& file, uint64_t offset, uint32_t length);
+  void AddReads(FrameJob& job, uint32_t piece);
+  void SealBundle();
+  void DispatchWhenReady(FrameJob& job);
+  absl::Status CloseFrameOf(SourceFile& file);
+  absl::Status EmitFile(SourceFile& file);
+  FrameJob* TakeJob();
+  SourceFile* NewFile();
+
+  const CopyOptions options_;
+  FileListWriter& list_;
+  observe::Progress& progress_;
+  CopyTotals totals_;
+
+  uring::AlignedBuffer memory_;  // frame buffers
+  std::vector<CodecState> codec_states_;
+  std::vector<std::unique_ptr<FrameJob>> jobs_;
+  std::vector<FrameJob*> free_jobs_;
+  std::deque<FrameJob*> encoded_;      // finished by a codec, waiting for staging space
+  std::deque<FrameRead*> waiting_reads_;
+  uint64_t read_bytes_in_flight_ = 0;
+
+  std::deque<SourceFile> files_;       // storage
+  std::vector<SourceFile*> free_files_;
+  SourceFile* large_ = nullptr;        // being split into frames
+  SourceFile* small_ = nullptr;        // waiting for room in a bundle
+  FrameJob* bundle_ = nullptr;
+  DirectoryWalk* walk_ = nullptr;
+  bool walk_ended_ = true;
+  WalkEntry walk_entry_;
+
+  store::PackWriter packs_;
+  std::vector<std::unique_ptr<FinishPackJob>> finish_jobs_;
+  std::vector<WorkItem*> finished_;
+  std::vector<uring::IoRequest*> done_;
+
+  // The engine waits for requests in flight when it goes, the workers for running items: both before the buffers.
+  std::unique_ptr<uring::IoEngine> engine_;
+  std::unique_ptr<WorkerPool> workers_;
+};
+
+}  // namespace metal::backup
