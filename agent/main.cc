@@ -16,6 +16,7 @@
 #include "agent/base/status.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
+#include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
@@ -175,15 +176,15 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
 
   rpc::Services services(config, node, board, *events, clock);
   METAL_RETURN_IF_ERROR(services.Start());
-  events->Append({.severity = observe::Severity::kInfo, .type = "agent.started", .subject = config.node_id,
-                  .message = fmt::format("agent {} serves {}", kAgentVersion, services.address())});
+  node::Emit(*events, observe::Severity::kInfo, "agent.started", config.node_id,
+             fmt::format("agent {} serves {}", kAgentVersion, services.address()));
   const int signal = WaitForSignal(signals);
   base::LogInfo("event=stopping signal={}", strsignal(signal));
   services.Shutdown(kRpcGrace);
   monitor.Stop();
   if (wal_server != nullptr) wal_server->Stop(kWalGrace);
-  events->Append({.severity = observe::Severity::kInfo, .type = "agent.stopped", .subject = config.node_id,
-                  .message = "agent ends; PostgreSQL runs on"});
+  node::Emit(*events, observe::Severity::kInfo, "agent.stopped", config.node_id,
+             "agent ends; PostgreSQL runs on");
   return absl::OkStatus();
 }
 

@@ -287,7 +287,6 @@ int RunCommandLine(int argc, char** argv) {
   CLI::App app("Controls one metal-agent: PostgreSQL, backups, disks and roles of a host.", "metalctl");
   Invocation invocation;
   app.set_version_flag("--version", std::string("metalctl ") + kAgentVersion);
-  app.footer(kFooter);
   app.require_subcommand(1);
   app.fallthrough();
   AddConnectionOptions(app, invocation);
@@ -304,6 +303,7 @@ int RunCommandLine(int argc, char** argv) {
     fmt::print("{}", CompletionScript(app, *shell));
     return static_cast<int>(kExitOk);
   });
+  app.footer(kFooter);  // after the commands, which would inherit it
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,0 +1,70 @@
+#include "agent/rpc/convert_status.h"
+
+#include "gtest/gtest.h"
+
+namespace metal::rpc {
+namespace {
+
+base::MonotonicTime At(absl::Duration since) { return {since}; }
+
+TEST(ConvertStatusTest, ASectionCarriesItsAgeAtTheTimeOfTheAnswer) {
+  observe::NodeStatus status;
+  status.postgres.time = {absl::FromUnixSeconds(1000), At(absl::Seconds(5))};
+  v1::NodeStatus out;
+  ToProto(status, At(absl::Seconds(12)), &out);
+  EXPECT_EQ(out.postgres().observe_age().seconds(), 7);
+}
+
+TEST(ConvertStatusTest, ASectionThatWasNeverObservedHasNoAge) {
+  v1::NodeStatus out;
+  ToProto(observe::NodeStatus{}, At(absl::Seconds(12)), &out);
+  EXPECT_FALSE(out.postgres().has_observe_age());
+  EXPECT_FALSE(out.has_standby());
+  EXPECT_FALSE(out.has_operation());
+}
+
+TEST(ConvertStatusTest, UnknownLagIsUnsetAndZeroLagIsZero) {
+  observe::NodeStatus status;
+  status.standby.present = true;
+  v1::NodeStatus unknown;
+  ToProto(status, At(absl::ZeroDuration()), &unknown);
+  EXPECT_FALSE(unknown.standby().has_lag());
+  EXPECT_FALSE(unknown.standby().has_lag_bytes());
+  status.standby.lag_bytes = 0;
+  status.standby.lag_seconds = absl::ZeroDuration();
+  v1::NodeStatus zero;
+  ToProto(status, At(absl::ZeroDuration()), &zero);
+  EXPECT_TRUE(zero.standby().has_lag());
+  EXPECT_TRUE(zero.standby().has_lag_bytes());
+}
+
+TEST(ConvertStatusTest, EveryPostgresStateHasItsOwnEnumValue) {
+  using State = observe::PostgresState;
+  const std::pair<State, v1::PostgresState> pairs[] = {
+      {State::kUnknown, v1::POSTGRES_STATE_UNSPECIFIED},
+      {State::kNoDataDirectory, v1::POSTGRES_STATE_NO_DATA_DIRECTORY},
+      {State::kStopped, v1::POSTGRES_STATE_STOPPED},
+      {State::kStarting, v1::POSTGRES_STATE_STARTING},
+      {State::kRunning, v1::POSTGRES_STATE_RUNNING},
+      {State::kUnresponsive, v1::POSTGRES_STATE_UNRESPONSIVE},
+      {State::kStopping, v1::POSTGRES_STATE_STOPPING},
+      {State::kCrashed, v1::POSTGRES_STATE_CRASHED},
+      {State::kQuarantined, v1::POSTGRES_STATE_QUARANTINED}};
+  for (const auto& [state, expected] : pairs) {
+    observe::NodeStatus status;
+    status.postgres.state = state;
+    v1::NodeStatus out;
+    ToProto(status, At(absl::ZeroDuration()), &out);
+    EXPECT_EQ(out.postgres().state(), expected);
+  }
+}
+
+TEST(ConvertStatusTest, DurationsBelowASecondKeepTheirSign) {
+  const auto out = ToProto(absl::Milliseconds(-1500));
+  EXPECT_EQ(out.seconds(), -1);
+  EXPECT_EQ(out.nanos(), -500000000);
+  EXPECT_EQ(FromProto(out), absl::Milliseconds(-1500));
+}
+
+}  // namespace
+}  // namespace metal::rpc

@@ -1,0 +1,47 @@
+#include "agent/rpc/handler.h"
+
+#include "gtest/gtest.h"
+#include "metal/agent/v1/postgres_service.pb.h"
+#include "metal/agent/v1/replication_service.pb.h"
+
+namespace metal::rpc {
+namespace {
+
+namespace v1 = ::metal::agent::v1;
+
+TEST(RequestContextTest, TheRequestIdIsNotPartOfTheBody) {
+  v1::ApplyConfigRequest a;
+  a.set_request_id("one");
+  (*a.mutable_settings())["work_mem"] = "4MB";
+  v1::ApplyConfigRequest b = a;
+  b.set_request_id("two");
+  EXPECT_EQ(MakeRequestContext(a, "one", "unix").body_hash, MakeRequestContext(b, "two", "unix").body_hash);
+}
+
+TEST(RequestContextTest, TheRequestIdInsideATermHeaderIsNotPartOfTheBody) {
+  v1::PromoteRequest a;
+  a.mutable_header()->set_term(3);
+  a.mutable_header()->set_request_id("one");
+  v1::PromoteRequest b = a;
+  b.mutable_header()->set_request_id("two");
+  EXPECT_EQ(MakeRequestContext(a, "one", "u").body_hash, MakeRequestContext(b, "two", "u").body_hash);
+  b.mutable_header()->set_term(4);
+  EXPECT_NE(MakeRequestContext(a, "one", "u").body_hash, MakeRequestContext(b, "two", "u").body_hash);
+}
+
+TEST(RequestContextTest, TheOrderOfMapEntriesDoesNotMatter) {
+  v1::ApplyConfigRequest a;
+  v1::ApplyConfigRequest b;
+  for (int i = 0; i < 50; ++i) (*a.mutable_settings())["name" + std::to_string(i)] = "x";
+  for (int i = 49; i >= 0; --i) (*b.mutable_settings())["name" + std::to_string(i)] = "x";
+  EXPECT_EQ(MakeRequestContext(a, "", "u").body_hash, MakeRequestContext(b, "", "u").body_hash);
+}
+
+TEST(RequestContextTest, EqualBytesOfDifferentRequestsDiffer) {
+  v1::StartPostgresRequest start;
+  v1::ReloadConfigRequest reload;
+  EXPECT_NE(MakeRequestContext(start, "", "u").body_hash, MakeRequestContext(reload, "", "u").body_hash);
+}
+
+}  // namespace
+}  // namespace metal::rpc
