@@ -169,7 +169,12 @@ void WalServer::Shared::WorkerLoop() {
 void WalServer::Shared::Serve(WalConnection connection) {
   auto received = connection.Receive(options.io_timeout);
   const WalResponse response = received.ok() ? Handle(*received) : ResponseOf(received.status());
-  if (!received.ok()) base::LogWarning("wal socket: {}", response.message);
+  if (!received.ok()) {
+    const bool harmless =
+        response.outcome == WalOutcome::kTryAgain;  // it went away, or the agent stops
+    base::Log(harmless ? base::LogLevel::kDebug : base::LogLevel::kWarning, "wal socket: {}",
+              response.message);
+  }
   const absl::Status sent = connection.Send(response, options.io_timeout);
   if (!sent.ok() && received.ok()) {
     base::LogWarning("wal socket: answer for {} was not taken: {}", received->request.name,
