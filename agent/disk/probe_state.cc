@@ -67,9 +67,9 @@ std::string_view ProbeFaultName(ProbeFault fault) {
 }
 
 std::string_view ProbeSignalName(ProbeSignal signal) {
-  static constexpr std::string_view kNames[] = {"unsupported", "error",   "stall",
-                                                "unavailable", "late",    "working",
-                                                "after_error",     "silent",  "nothing"};
+  static constexpr std::string_view kNames[] = {"unsupported", "error", "stall",
+                                                "unavailable", "silent", "late",
+                                                "working", "after_error", "nothing"};
   return kNames[static_cast<size_t>(signal)];
 }
 
@@ -120,6 +120,9 @@ ProbeSignal ProbeStateMachine::Judge(const ProbeObservation& seen, base::Monoton
   if (new_error) return Signal::kError;
   if (age >= limits_.stall_after) return Signal::kStall;
   if (seen.phase != ProbePhase::kRunning) return Signal::kUnavailable;
+  if (!seen.oldest_outstanding && now - *last_completion_ >= limits_.silent_after) {
+    return Signal::kSilent;
+  }
   // A probe outstanding for long counts once; before the run of late ones is complete nothing is said.
   const uint64_t late_run = seen.late_in_a_row + (age >= limits_.late_after ? 1 : 0);
   if (late_run >= static_cast<uint64_t>(limits_.late_in_a_row)) return Signal::kLate;
@@ -128,11 +131,7 @@ ProbeSignal ProbeStateMachine::Judge(const ProbeObservation& seen, base::Monoton
       state_ == State::kSlow ? limits_.on_time_to_leave_slow : limits_.on_time_in_a_row;
   if (age < limits_.late_after && seen.on_time_in_a_row >= static_cast<uint64_t>(needed)) {
     const bool held = last_error_ && now - *last_error_ < limits_.fault_hold;
-    if (held) return Signal::kAfterError;
-    if (now - *last_completion_ < limits_.silent_after) return Signal::kWorking;
-  }
-  if (!seen.oldest_outstanding && now - *last_completion_ >= limits_.silent_after) {
-    return Signal::kSilent;
+    return held ? Signal::kAfterError : Signal::kWorking;
   }
   return Signal::kNothing;
 }

@@ -65,10 +65,10 @@ enum class ProbeSignal : uint8_t {
   kError,        // a new error
   kStall,        // oldest outstanding ≥ stall_after
   kUnavailable,  // no probe file, or still opening
-  kLate,         // enough late ones in a row, or one outstanding for late_after
+  kSilent,       // nothing for silent_after
+  kLate,         // enough late ones in a row (one that is outstanding for late_after counts)
   kWorking,      // enough completions in time, no error for fault_hold
   kAfterError,   // enough completions in time, but the last error is recent
-  kSilent,       // nothing for silent_after
   kNothing,      // no news
 };
 std::string_view ProbeSignalName(ProbeSignal signal);

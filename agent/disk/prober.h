@@ -49,8 +49,8 @@ struct ProbeBurst {
   uint32_t reads = 0, writes = 0;  // asked for
   uint32_t reads_done = 0, writes_done = 0;
   uint64_t read_errors = 0, write_errors = 0;
-  std::string last_error;
-  observe::LatencySummary read, write;
+  std::string last_error{};
+  observe::LatencySummary read{}, write{};
 };
 
 class ProberCore;

@@ -1,0 +1,146 @@
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sys/stat.h>
+
+#include "agent/base/clock.h"
+#include "agent/disk/probe_device.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/harness/temp_dir.h"
+
+namespace metal::disk {
+namespace {
+
+using ::testing::HasSubstr;
+using metal::testing::StatusIs;
+
+// Opens the device, or skips when this place has no O_DIRECT or this kernel no io_uring.
+#define OPEN_OR_SKIP(device)                                                          \
+  do {                                                                                \
+    const absl::Status status = (device).Open([] {});                                 \
+    if (absl::IsUnimplemented(status)) GTEST_SKIP() << status.message();              \
+    ASSERT_OK(status);                                                                \
+  } while (false)
+
+std::vector<ProbeCompletion> WaitFor(ProbeDevice& device, size_t count) {
+  std::vector<ProbeCompletion> completions;
+  for (int i = 0; i < 100 && completions.size() < count; ++i) {
+    device.Wait(absl::Milliseconds(100), completions);
+  }
+  return completions;
+}
+
+TEST(FileProbeDeviceTest, WhatIsWrittenIsReadBack) {
+  metal::testing::TempDir dir;
+  const auto device = MakeFileProbeDevice(dir.File("probe"));
+  int steps = 0;
+  const absl::Status status = device->Open([&] { ++steps; });
+  if (absl::IsUnimplemented(status)) GTEST_SKIP() << status.message();
+  ASSERT_OK(status);
+  EXPECT_GT(steps, 16);
+  std::memset(device->Buffer(0).data(), 0x5a, kProbeBlockSize);
+  device->StartWrite(0, 4095);
+  auto done = WaitFor(*device, 1);
+  ASSERT_EQ(done.size(), 1u);
+  EXPECT_EQ(done[0].result, 4096);
+  device->StartRead(1, 4095);
+  device->StartRead(7, 0);
+  done = WaitFor(*device, 2);
+  ASSERT_EQ(done.size(), 2u);
+  EXPECT_EQ(done[0].result, 4096);
+  EXPECT_EQ(std::memcmp(device->Buffer(0).data(), device->Buffer(1).data(), kProbeBlockSize), 0);
+  EXPECT_EQ(device->Buffer(7)[100], std::byte{0});
+}
+
+TEST(FileProbeDeviceTest, TheFileIsWholePrivateAndReused) {
+  metal::testing::TempDir dir;
+  const std::string path = dir.File("probe");
+  const auto device = MakeFileProbeDevice(path);
+  OPEN_OR_SKIP(*device);
+  struct stat info {};
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_size, 16 << 20);
+  EXPECT_GE(info.st_blocks * 512, 16 << 20);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  EXPECT_FALSE(std::filesystem::exists(path + ".new"));
+  device->Close();
+  int steps = 0;
+  ASSERT_OK(device->Open([&] { ++steps; }));
+  EXPECT_LT(steps, 10) << "written again";
+}
+
+TEST(FileProbeDeviceTest, AHalfWrittenOrSparseFileIsMadeAgain) {
+  metal::testing::TempDir dir;
+  const std::string path = dir.File("probe");
+  std::ofstream(path) << "short";
+  std::ofstream(path + ".new") << "left by a crash";
+  {
+    const auto device = MakeFileProbeDevice(path);
+    OPEN_OR_SKIP(*device);
+    EXPECT_EQ(std::filesystem::file_size(path), 16u << 20);
+  }
+  std::filesystem::remove(path);
+  std::ofstream(path) << "";
+  std::filesystem::resize_file(path, 16 << 20);
+  const auto device = MakeFileProbeDevice(path);
+  ASSERT_OK(device->Open([] {}));
+  struct stat info {};
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_GE(info.st_blocks * 512, 16 << 20);
+}
+
+TEST(FileProbeDeviceTest, ASecondProberIsRefused) {
+  metal::testing::TempDir dir;
+  const auto first = MakeFileProbeDevice(dir.File("probe"));
+  OPEN_OR_SKIP(*first);
+  const auto second = MakeFileProbeDevice(dir.File("probe"));
+  EXPECT_THAT(second->Open([] {}),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("another process")));
+  first->Close();
+  EXPECT_OK(second->Open([] {}));
+}
+
+TEST(FileProbeDeviceTest, AWakeEndsAWait) {
+  metal::testing::TempDir dir;
+  const auto device = MakeFileProbeDevice(dir.File("probe"));
+  OPEN_OR_SKIP(*device);
+  std::vector<ProbeCompletion> completions;
+  for (int i = 0; i < 3; ++i) {
+    device->Wake();
+    const base::MonotonicTime start = base::RealClock().Monotonic();
+    device->Wait(absl::Seconds(20), completions);
+    EXPECT_LT(base::RealClock().Monotonic() - start, absl::Seconds(10));
+    EXPECT_TRUE(completions.empty());
+  }
+  const base::MonotonicTime start = base::RealClock().Monotonic();
+  device->Wait(absl::Milliseconds(50), completions);
+  EXPECT_GE(base::RealClock().Monotonic() - start, absl::Milliseconds(45));
+}
+
+TEST(FileProbeDeviceTest, MemoryHasNoDevice) {
+  if (!std::filesystem::is_directory("/dev/shm")) GTEST_SKIP() << "no /dev/shm here";
+  const auto device = MakeFileProbeDevice("/dev/shm/metal-probe-test");
+  EXPECT_THAT(device->Open([] {}), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("memory")));
+  EXPECT_FALSE(std::filesystem::exists("/dev/shm/metal-probe-test"));
+}
+
+TEST(FileProbeDeviceTest, AMissingDirectoryIsNotFound) {
+  metal::testing::TempDir dir;
+  EXPECT_THAT(MakeFileProbeDevice(dir.File("nowhere/probe"))->Open([] {}),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST(FileProbeDeviceTest, ALinkIsNotFollowed) {
+  metal::testing::TempDir dir;
+  dir.Write("victim", "precious");
+  std::filesystem::create_symlink(dir.File("victim"), dir.File("probe"));
+  const auto device = MakeFileProbeDevice(dir.File("probe"));
+  EXPECT_FALSE(device->Open([] {}).ok());
+  EXPECT_EQ(std::filesystem::file_size(dir.File("victim")), 8u);
+}
+
+}  // namespace
+}  // namespace metal::disk

@@ -1,0 +1,235 @@
+#include "agent/disk/prober.h"
+
+#include <cerrno>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/unit/disk/scripted_probe_device.h"
+
+namespace metal::disk {
+namespace {
+
+using ::testing::HasSubstr;
+using metal::testing::DeviceScript;
+using metal::testing::StatusIs;
+
+bool Eventually(const std::function<bool()>& condition) {
+  base::Clock& clock = base::RealClock();
+  const base::MonotonicTime deadline = clock.Monotonic() + absl::Seconds(10);
+  while (clock.Monotonic() < deadline) {
+    if (condition()) return true;
+    clock.Sleep(absl::Milliseconds(2));
+  }
+  return false;
+}
+
+class ProberTest : public ::testing::Test {
+ protected:
+  ~ProberTest() override {
+    script_->HangOpen(false);
+    script_->HangSubmit(false);
+    script_->Hang(false);
+  }
+  Prober& Start() {
+    prober_ = std::make_unique<Prober>(
+        ProberOptions{.node_id = "db1",
+                      .role = "data",
+                      .schedule = {.read_interval = absl::Milliseconds(2),
+                                   .write_interval = absl::Milliseconds(4),
+                                   .reopen_interval = absl::Milliseconds(20)}},
+        std::make_unique<metal::testing::ScriptedProbeDevice>(script_), base::RealClock());
+    return *prober_;
+  }
+  std::shared_ptr<DeviceScript> script_ = std::make_shared<DeviceScript>();
+  std::unique_ptr<Prober> prober_;
+};
+
+TEST_F(ProberTest, ReadsAndWritesAreMeasured) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] {
+    const ProbeCounts counts = prober.Counts();
+    return counts.read.count > 10 && counts.write.count > 5;
+  }));
+  EXPECT_EQ(prober.Observe().phase, ProbePhase::kRunning);
+  EXPECT_EQ(prober.Observe().errors, 0u);
+  EXPECT_GT(prober.Counts().read.p99, absl::ZeroDuration());
+  EXPECT_TRUE(prober.Stop(absl::Seconds(5)));
+  EXPECT_EQ(prober.Observe().phase, ProbePhase::kStopped);
+}
+
+TEST_F(ProberTest, AHungDeviceGetsEightProbesAndNoMoreAndTheirAgeGrows) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  script_->Hang(true);
+  ASSERT_TRUE(Eventually([&] {
+    return prober.Observe().oldest_outstanding > absl::Milliseconds(100);
+  }));
+  EXPECT_EQ(script_->outstanding(), 8u);
+  EXPECT_EQ(script_->most_outstanding(), 8u);
+  script_->Hang(false);
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding < absl::Milliseconds(50); }));
+}
+
+TEST_F(ProberTest, LateCompletionsAreCounted) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  script_->Hang(true);
+  ASSERT_TRUE(Eventually([&] { return script_->outstanding() == 8; }));
+  base::RealClock().Sleep(absl::Milliseconds(260));
+  script_->Hang(false);
+  ASSERT_TRUE(Eventually([&] { return prober.Counts().late >= 8; }));
+}
+
+TEST_F(ProberTest, AProberThatHangsIsLeftBehindAndEndsWhenItsDeviceAnswers) {
+  Start();
+  ASSERT_TRUE(Eventually([&] { return prober_->Observe().on_time > 5; }));
+  script_->Hang(true);
+  ASSERT_TRUE(Eventually([&] { return script_->outstanding() == 8; }));
+  const base::MonotonicTime start = base::RealClock().Monotonic();
+  EXPECT_FALSE(prober_->Stop(absl::Milliseconds(50)));
+  prober_.reset();
+  EXPECT_LT(base::RealClock().Monotonic() - start, absl::Milliseconds(500));
+  EXPECT_GT(script_.use_count(), 1);  // the thread still owns its device
+  script_->Hang(false);
+  EXPECT_TRUE(Eventually([&] { return script_.use_count() == 1; }));
+}
+
+TEST_F(ProberTest, ABlockedOpenIsSeenFromOutsideAndHoldsNobody) {
+  script_->HangOpen(true);
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(50); }));
+  EXPECT_EQ(prober.Observe().phase, ProbePhase::kOpening);
+  ProbeBurst burst{.reads = 1};
+  EXPECT_THAT(prober.RunBurst(burst, absl::Seconds(1), [](uint32_t) { return true; }),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("being opened")));
+  EXPECT_FALSE(prober.Stop(absl::Milliseconds(20)));
+}
+
+TEST_F(ProberTest, ABlockedSubmissionIsSeenFromOutside) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  script_->HangSubmit(true);
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(50); }));
+  script_->HangSubmit(false);
+}
+
+TEST_F(ProberTest, ErrorsAreClassifiedAndNamed) {
+  Prober& prober = Start();
+  script_->FailReads(-ENODATA);
+  ASSERT_TRUE(Eventually([&] { return prober.Counts().read_errors > 0; }));
+  EXPECT_EQ(prober.Observe().last_fault, ProbeFault::kMediaError);
+  EXPECT_THAT(prober.Counts().last_error, HasSubstr("No data available"));
+  script_->FailReads(DeviceScript::kZero);
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kGone; }));
+  script_->FailReads(DeviceScript::kGood);
+  script_->FailWrites(-EIO);
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kWriteError; }));
+  EXPECT_GT(prober.Counts().write_errors, 0u);
+}
+
+TEST_F(ProberTest, AfterErrorsInARowTheFileIsOpenedAgain) {
+  script_->FailReads(-EIO);
+  script_->FailWrites(-EIO);
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return script_->opens() >= 3; }));
+  script_->FailReads(DeviceScript::kGood);
+  script_->FailWrites(DeviceScript::kGood);
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time_in_a_row > 20; }));
+}
+
+TEST_F(ProberTest, ATransferThatIsNotSupportedIsNoError) {
+  script_->FailReads(-EINVAL);
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().phase == ProbePhase::kUnsupported; }));
+  EXPECT_THAT(prober.reason(), HasSubstr("Invalid argument"));
+  EXPECT_EQ(prober.Observe().errors, 0u);
+}
+
+TEST_F(ProberTest, AFailedOpenSaysWhyAndIsTriedAgain) {
+  script_->FailOpen(absl::NotFoundError("open /pg/.metal-probe: No such file or directory"));
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().phase == ProbePhase::kUnavailable; }));
+  EXPECT_THAT(prober.reason(), HasSubstr("No such file"));
+  EXPECT_EQ(prober.Observe().errors, 0u);
+  script_->FailOpen(absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  EXPECT_EQ(prober.reason(), "");
+}
+
+TEST_F(ProberTest, ADeviceThatFailsTheOpenIsAnError) {
+  script_->FailOpen(absl::DataLossError("open /pg/.metal-probe: Input/output error"));
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().errors > 0; }));
+  EXPECT_EQ(prober.Observe().last_fault, ProbeFault::kMediaError);
+}
+
+TEST_F(ProberTest, AConfirmedWriteThatWasLostIsCorruption) {
+  script_->DropWrites(true);
+  Prober& prober = Start();
+  // Enough writes that a random read meets one of them.
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().phase == ProbePhase::kRunning; }));
+  ProbeBurst writes{.writes = 4096};
+  ASSERT_OK(prober.RunBurst(writes, absl::Seconds(30), [](uint32_t) { return true; }));
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kCorruption; }));
+  EXPECT_THAT(prober.Counts().last_error, HasSubstr("lost write"));
+}
+
+TEST_F(ProberTest, WritesThatGoToTheWrongPlaceAreCorruption) {
+  script_->OnlyBlocks(64);
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kCorruption; }));
+}
+
+TEST_F(ProberTest, WhatWasStoredIsReadBackWithoutComplaint) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().phase == ProbePhase::kRunning; }));
+  ProbeBurst burst{.reads = 2000, .writes = 4096};
+  ASSERT_OK(prober.RunBurst(burst, absl::Seconds(30), [](uint32_t) { return true; }));
+  ProbeBurst again{.reads = 5000};
+  ASSERT_OK(prober.RunBurst(again, absl::Seconds(30), [](uint32_t) { return true; }));
+  EXPECT_EQ(prober.Observe().errors, 0u) << prober.Counts().last_error;
+}
+
+TEST_F(ProberTest, ABurstCountsWhatItAskedFor) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().phase == ProbePhase::kRunning; }));
+  ProbeBurst burst{.reads = 300, .writes = 100};
+  uint32_t last = 0;
+  ASSERT_OK(prober.RunBurst(burst, absl::Seconds(30), [&](uint32_t completed) {
+    EXPECT_GE(completed, last);
+    last = completed;
+    return true;
+  }));
+  EXPECT_EQ(last, 400u);
+  EXPECT_EQ(burst.read.count, 300u);
+  EXPECT_EQ(burst.write.count, 100u);
+}
+
+TEST_F(ProberTest, ABurstOnAHungDeviceEndsAtItsDeadlineAndWhenCancelled) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  script_->Hang(true);
+  ProbeBurst burst{.reads = 10};
+  EXPECT_THAT(prober.RunBurst(burst, absl::Milliseconds(150), [](uint32_t) { return true; }),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("0 of 10")));
+  EXPECT_THAT(prober.RunBurst(burst, absl::Seconds(10), [](uint32_t) { return false; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  script_->Hang(false);
+  ASSERT_OK(prober.RunBurst(burst, absl::Seconds(10), [](uint32_t) { return true; }));
+  EXPECT_EQ(burst.read.count, 10u);
+}
+
+TEST_F(ProberTest, ABurstCountsErrors) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  script_->FailWrites(-EIO);
+  ProbeBurst burst{.reads = 2, .writes = 5};
+  ASSERT_OK(prober.RunBurst(burst, absl::Seconds(10), [](uint32_t) { return true; }));
+  EXPECT_EQ(burst.write_errors, 5u);
+  EXPECT_EQ(burst.write.count, 0u);
+  EXPECT_THAT(burst.last_error, HasSubstr("Input/output error"));
+}
+
+}  // namespace
+}  // namespace metal::disk
