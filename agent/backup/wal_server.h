@@ -22,14 +22,14 @@
 namespace metal::backup {
 
 struct WalServerOptions {
-  std::string socket_path;
+  std::string socket_path = {};
   int workers = 8;  // connections served at once
   absl::Duration io_timeout =
-      absl::Seconds(10);             // for a client to send its request and to take its response
-  std::vector<uid_t> allowed_users;  // besides root and this process's effective user
+      absl::Seconds(10);  // for a client to send its request and to take its response
+  std::vector<uid_t> allowed_users = {};  // besides root and this process's effective user
   // The cluster of this node's data directory; 0 or unset: not known. A push of another cluster is
   // refused.
-  std::function<uint64_t()> current_system_identifier;
+  std::function<uint64_t()> current_system_identifier = {};
 };
 
 struct WalServerStatistics {
