@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,26 +13,12 @@
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
+#include "agent/pg/config_check.h"
 #include "agent/pg/install.h"
 #include "agent/pg/session.h"
 #include "agent/pg/settings.h"
 
 namespace metal::pg {
-
-// A row of pg_settings, or of `postgres --describe-config` while the server is down.
-struct SettingInfo {
-  std::string name;
-  std::string value;  // in force (live), or from the files (down)
-  std::string unit;
-  std::string context;  // "internal", "postmaster", "sighup", "superuser-backend", "backend", "superuser", "user"
-  std::string type;     // "bool", "integer", "real", "string", "enum"
-  std::string boot_value, min_value, max_value;
-  std::vector<std::string> enum_values;
-  std::string source, source_file;  // live only
-  int source_line = 0;
-  bool pending_restart = false;
-  std::string description;
-};
 
 struct SettingChange {
   std::string name;
@@ -82,13 +69,20 @@ class ConfigEditor {
   absl::StatusOr<std::vector<SettingInfo>> List(const std::vector<std::string>& names);
 
  private:
-  struct Candidate;
-  absl::StatusOr<std::map<std::string, SettingInfo>> Describe(SqlSession* session);
-  absl::StatusOr<Candidate> Prepare(const ApplyConfigRequest& request, SqlSession* session);
-  absl::Status CheckOffline(const SettingMap& user, const std::vector<SettingChange>& changes);
-  absl::Status CheckRecoveryMinimums(const std::vector<SettingChange>& changes);
-  absl::Status CheckFiles(SqlSession& session, const std::map<std::string, SettingInfo>& infos);
-  absl::StatusOr<ReloadResult> ReloadLocked(SqlSession& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using InfoMap = std::map<std::string, SettingInfo>;
+  struct Plan {
+    ManagedSettings before, after;
+    std::vector<SettingChange> changes;
+  };
+  // Null while the server is down.
+  absl::StatusOr<std::unique_ptr<SqlSession>> Connect();
+  absl::StatusOr<InfoMap> Describe(SqlSession* session);
+  absl::StatusOr<Plan> MakePlan(const ApplyConfigRequest& request, const InfoMap& infos);
+  absl::Status CheckPlan(const Plan& plan, bool in_recovery);
+  absl::Status CheckNotOverridden(const Plan& plan);
+  absl::Status CheckFiles(SqlSession& session);
+  absl::StatusOr<ReloadResult> ReloadWith(SqlSession& session);
+  std::vector<SettingInfo> ListOffline(const InfoMap& infos, const std::vector<std::string>& names);
 
   const Options options_;
   Install& install_;
@@ -96,10 +90,5 @@ class ConfigEditor {
   base::Clock& clock_;
   base::Mutex mutex_;
 };
-
-// Rows of `postgres --describe-config` (tab separated). Pure.
-std::vector<SettingInfo> ParseDescribeConfig(std::string_view output);
-// "invalid value for parameter …: …" from postgres's standard error: the FATAL or ERROR line with its DETAIL and HINT.
-std::string PostgresReason(std::string_view standard_error);
 
 }  // namespace metal::pg

@@ -52,7 +52,7 @@ struct BackupStartOptions {
 
 class BackupSession {
  public:
-  // Takes the session; it must have been opened with statement_timeout 0.
+  // Takes the session; Start lifts its statement_timeout.
   explicit BackupSession(std::unique_ptr<SqlSession> session);
 
   // FAILED_PRECONDITION when wal_level is minimal, or (standby) full_page_writes was off since the last restartpoint.

@@ -22,19 +22,21 @@ struct StandbyObservation {
   std::optional<base::Lsn> primary_lsn;  // from outside (heartbeat), if known
   absl::Time last_message = absl::InfinitePast();          // from the primary, the standby's clock
   absl::Time last_replayed_commit = absl::InfinitePast();  // commit time on the primary
+  absl::Time last_caught_up = absl::InfinitePast();  // when an earlier observation had no lag
   bool replay_paused = false;
 };
 
 struct LagLimits {
-  // Without a message for so long the link counts as dead. The primary sends a keepalive at half of wal_sender_timeout
-  // (60 s) when idle, and the standby's own status every 10 s is answered only on request, so 40 s is the least safe value.
+  // Without a message for so long the link counts as dead. An idle primary sends nothing by itself; it answers the standby's
+  // ping, which comes at half of wal_receiver_timeout (60 s). So 40 s is the least safe value.
   absl::Duration message_fresh = absl::Seconds(40);
 };
 
 struct StandbyLag {
   std::optional<uint64_t> bytes;
   std::optional<absl::Duration> seconds;
-  // "caught_up": equal LSNs and a fresh message: 0 s. "replay_timestamp": behind; age of the last replayed commit.
+  // "caught_up": equal LSNs and a fresh message: 0 s. "replay_timestamp": behind; age of the last replayed commit,
+  // but no more than the time since it was last caught up (else the first byte after an idle hour would read as one hour).
   // "paused": the same while replay is paused. "link_dead": no message for longer than the limit, or no receiver: seconds
   // since the last message (it grows); nullopt when there never was one. "unknown".
   std::string source;

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
@@ -17,6 +19,12 @@
 #include "agent/pg/session.h"
 
 namespace metal::pg {
+
+// What outlives the WAL receiver's row in pg_stat_wal_receiver.
+struct LagMemory {
+  absl::Time last_message = absl::InfinitePast();
+  absl::Time last_caught_up = absl::InfinitePast();
+};
 
 struct MonitorOptions {
   absl::Duration interval = absl::Seconds(1);
@@ -41,7 +49,7 @@ class PgMonitor {
  private:
   void Loop();
   absl::Status Observe();
-  void PublishFailure(const absl::Status& status);
+  void PublishFailure(const std::string& reason);
 
   const MonitorOptions options_;
   const SessionFactory connect_;
@@ -51,7 +59,8 @@ class PgMonitor {
   std::unique_ptr<SqlSession> session_;  // of the monitor thread
   int failures_ = 0;
   int64_t round_ = 0;
-  ArchiverState archiver_;               // refreshed every few rounds
+  ServerState state_;  // of the last good round
+  LagMemory memory_;
 
   base::Mutex mutex_;
   base::CondVar wake_;
@@ -59,11 +68,11 @@ class PgMonitor {
   base::Thread thread_;
 };
 
-// Pure: what the queries said → the published sections.
+// Pure: what the queries said → the published sections. `section` keeps what the supervisor publishes.
 void FillPostgresSection(const ServerState& state, observe::PostgresSection& section);
 observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,
-                                           const LagLimits& limits);
+                                           const LagLimits& limits, LagMemory& memory);
 observe::FollowersSection MakeFollowersSection(const ServerState& state,
                                                const std::vector<FollowerState>& followers);
 observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver);

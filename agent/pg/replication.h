@@ -16,6 +16,9 @@
 
 namespace metal::pg {
 
+// Fields marked * cost the server more and are filled with StateDetail::kAll only.
+enum class StateDetail { kPositions, kAll };
+
 struct ServerState {
   int version_num = 0;
   std::string version;  // "15.18"
@@ -28,15 +31,16 @@ struct ServerState {
   absl::Time last_replayed_commit = absl::InfinitePast();
   bool replay_paused = false;
   std::string pause_state;  // "not paused", "pause requested", "paused"; empty on a primary
-  bool data_checksums = false;
-  int64_t checksum_failures = 0;
+  absl::Time server_time;
   int connections = 0, max_connections = 0;
-  bool pending_restart = false;
   uint64_t system_identifier = 0;
   uint64_t wal_segment_size = 0;
-  absl::Time server_time;
+  bool data_checksums = false;
+  int64_t checksum_failures = 0;  // *
+  bool pending_restart = false;   // *
 };
-absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration timeout);
+absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration timeout,
+                                             StateDetail detail = StateDetail::kAll);
 
 struct ReceiverState {
   std::string status;  // "starting", "streaming", "waiting", …

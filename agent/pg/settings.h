@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,14 +25,16 @@ struct AgentSettings {
   int port = 5432;
   std::string socket_dir;
   std::string cluster_name;
-  bool archiving = false;   // archive_mode = on; false: archive_mode and the commands are left alone
-  std::string wal_helper;   // path of metal-wal
-  std::string wal_socket;   // its unix socket
+  bool archiving = false;  // archive_mode = on; false: archive_mode and archive_command are left to the user
+  std::string wal_helper;  // path of metal-wal
+  std::string wal_socket;  // its unix socket
+  // For a restored copy that still has to read WAL from the repository. nullopt: keep what metal.conf says; "": none.
+  std::optional<std::string> restore_command;
 };
 
 // The settings that ApplyConfig may not touch, with their values. The shell words of archive_command are quoted.
 SettingMap AgentOwnedSettings(const AgentSettings& agent);
-// Owned names whatever the configuration (e.g. archive_command while archiving is off is not owned).
+// The names of AgentOwnedSettings and those that would work against them (archive_library while archiving).
 bool IsAgentOwned(const AgentSettings& agent, std::string_view name);
 // Settings a new cluster starts with that a user may change (wal_log_hints, log_line_prefix, …).
 SettingMap InitialUserSettings();

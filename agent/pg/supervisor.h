@@ -7,7 +7,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -24,6 +26,7 @@
 #include "agent/pg/install.h"
 #include "agent/pg/process.h"
 #include "agent/pg/restart_policy.h"
+#include "agent/pg/start_progress.h"
 
 namespace metal::pg {
 
@@ -46,6 +49,7 @@ struct SupervisorOptions {
 struct StartOptions {
   bool as_standby = true;  // writes standby.signal before the start; false: removes it (the term says primary)
   observe::Progress* progress = nullptr;  // phases and cancellation; may be null
+  absl::Duration no_progress_limit = absl::ZeroDuration();  // 0: that of SupervisorOptions
 };
 
 struct StartResult {
@@ -90,22 +94,38 @@ class PostgresSupervisor {
  private:
   class Action;  // holds the action slot
 
-  absl::StatusOr<StartResult> StartLocked(const StartOptions& options, bool is_restart);
-  absl::StatusOr<StopResult> StopLocked(const StopOptions& options, observe::Progress* progress);
-  absl::Status PrepareStart(const StartOptions& options);
-  absl::Status AwaitReady(const Postmaster& process, uint64_t log_offset, observe::Progress* progress);
-  void Adopt(const FoundPostmaster& found);
+  // The following run while the action slot is held.
+  absl::StatusOr<StartResult> StartServer(const StartOptions& options, const DesiredState& desired);
+  absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchServer(const StartOptions& options,
+                                                                 const DesiredState& desired);
+  absl::Status PrepareStart(const StartOptions& options, LaunchOptions& launch);
+  absl::Status AwaitReady(const Postmaster& process, const StartOptions& options);
+  std::string LaunchFailure();
+  absl::StatusOr<StopResult> StopServer(const StopOptions& options, observe::Progress* progress);
+
+  // The watch thread; each look holds the action slot under the name kWatchAction, for which callers wait.
   void Watch();
   void WatchOnce();
-  void HandleExit(std::shared_ptr<const Postmaster> process);
+  void WatchLive(const Postmaster& process);
+  void WatchStarting(const Postmaster& process);
+  void WatchDead();
+  void Adopt(const FoundPostmaster& found);
+  void HandleExit(const Postmaster& process);
+  void ScheduleRestart(const std::string& why);
   void TryRestart();
   void Quarantine(const std::string& why);
+  absl::Duration NextWait();
+
+  absl::StatusOr<std::shared_ptr<const Postmaster>> LivePostmaster();
   absl::Status StoreDesired(const DesiredState& state);
+  void SetProcess(std::shared_ptr<const Postmaster> process);
+  bool ending();
   void PublishState(observe::PostgresState state, const std::string& reason);
+  void PublishStopped();
   void PublishControl();
   void Emit(observe::Severity severity, const std::string& type, const std::string& message,
             std::map<std::string, std::string> attributes = {});
-  PostmasterPlace Place() const;
+  PostmasterPlace Place() const { return {options_.data_dir, install_.bin_dir()}; }
   void Wake();
 
   SupervisorOptions options_;
@@ -115,13 +135,20 @@ class PostgresSupervisor {
   base::Clock& clock_;
 
   base::Mutex mutex_;
-  base::CondVar changed_;
   std::string action_ ABSL_GUARDED_BY(mutex_);  // running action; empty: none
   std::shared_ptr<const Postmaster> process_ ABSL_GUARDED_BY(mutex_);
   DesiredState desired_ ABSL_GUARDED_BY(mutex_);
   RestartPolicy policy_ ABSL_GUARDED_BY(mutex_);
   std::optional<base::MonotonicTime> restart_at_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // this object is being destroyed
+  uint64_t log_offset_ ABSL_GUARDED_BY(mutex_) = 0;  // length of the server's log before the last launch
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;      // this object is being destroyed
+  base::CondVar action_ended_;
+
+  // Of the watch thread.
+  bool restarting_ = false;  // the server that is starting was restarted after a crash
+  std::optional<StartProgressTracker> tracker_;  // while a server starts that no caller waits for
+  base::MonotonicTime next_sample_;
+  StartSampler sampler_;
 
   base::UniqueFd wake_;  // eventfd
   base::Thread thread_;

@@ -1,0 +1,183 @@
+#include "agent/pg/config_check.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <utility>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "agent/base/subprocess.h"
+
+namespace metal::pg {
+namespace {
+
+constexpr int kRuntimeComputedSince = 15;  // -C of a computed setting checks everything that a start checks
+
+std::vector<std::string_view> SplitTabs(std::string_view line) {
+  std::vector<std::string_view> fields;
+  while (true) {
+    const size_t tab = line.find('\t');
+    fields.push_back(line.substr(0, tab));
+    if (tab == std::string_view::npos) return fields;
+    line.remove_prefix(tab + 1);
+  }
+}
+
+std::string LowerCase(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower;
+}
+
+// Text after "FATAL:  " and its like; nullopt when the line has no severity.
+std::optional<std::string> Severe(std::string_view line, std::initializer_list<std::string_view> levels) {
+  for (const std::string_view level : levels) {
+    const std::string mark = fmt::format("{}:  ", level);
+    const size_t found = line.find(mark);
+    if (found != std::string_view::npos) return std::string(line.substr(found + mark.size()));
+  }
+  return std::nullopt;
+}
+
+// A directory that postgres takes for a data directory, removed at the end.
+class ScratchDirectory {
+ public:
+  static absl::StatusOr<ScratchDirectory> Make(const std::string& parent, const std::string& data_dir) {
+    std::string path = base::JoinPath(parent, "config-check.XXXXXX");
+    if (mkdtemp(path.data()) == nullptr) return base::ErrnoStatus(errno, "make directory", path);
+    ScratchDirectory scratch(path);
+    METAL_RETURN_IF_ERROR(base::MakeDirectories(base::JoinPath(path, "global"), 0700));
+    for (const char* name : {"PG_VERSION", "global/pg_control"}) {
+      METAL_ASSIGN_OR_RETURN(const std::string bytes, base::ReadFile(base::JoinPath(data_dir, name)));
+      METAL_RETURN_IF_ERROR(base::WriteFileDurably(base::JoinPath(path, name), bytes, 0600));
+    }
+    return scratch;
+  }
+  ScratchDirectory(ScratchDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  ~ScratchDirectory() {
+    // What cannot be removed is a few kilobytes that the next look at the state directory shows.
+    if (!path_.empty()) base::RemoveTree(path_).IgnoreError();
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+// `postgres -C name` over the real configuration files; -C comes first, then root may run it too.
+base::SubprocessOptions ReadOptions(const std::string& program, const std::string& name, const std::string& data_dir,
+                                    const std::string& working_dir) {
+  base::SubprocessOptions options;
+  options.argv = {program, "-C", name, "-D", working_dir};
+  for (const std::string& setting :
+       {"config_file=" + base::JoinPath(data_dir, "postgresql.conf"), "data_directory=" + working_dir,
+        std::string("external_pid_file=")}) {
+    options.argv.push_back("-c");
+    options.argv.push_back(setting);
+  }
+  options.timeout = absl::Seconds(30);
+  return options;
+}
+
+}  // namespace
+
+std::vector<SettingInfo> ParseDescribeConfig(std::string_view output) {
+  std::vector<SettingInfo> infos;
+  while (!output.empty()) {
+    const size_t end = output.find('\n');
+    const std::vector<std::string_view> fields = SplitTabs(output.substr(0, end));
+    output.remove_prefix(end == std::string_view::npos ? output.size() : end + 1);
+    // name, context, group, type, default, minimum, maximum, description, more
+    if (fields.size() < 8) continue;
+    SettingInfo info;
+    info.name = LowerCase(fields[0]);
+    info.context = std::string(fields[1]);
+    info.type = LowerCase(fields[3]);
+    if (info.type == "boolean") info.type = "bool";
+    info.boot_value = std::string(fields[4]);
+    if (info.type == "bool") info.boot_value = info.boot_value == "TRUE" ? "on" : "off";
+    info.min_value = std::string(fields[5]);
+    info.max_value = std::string(fields[6]);
+    info.description = std::string(fields[7]);
+    infos.push_back(std::move(info));
+  }
+  return infos;
+}
+
+absl::StatusOr<std::vector<SettingInfo>> DescribeConfig(Install& install) {
+  METAL_ASSIGN_OR_RETURN(const std::string program, install.Program("postgres"));
+  base::SubprocessOptions options;
+  options.argv = {program, "--describe-config"};
+  METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
+  if (!result.ok()) {
+    return base::Error(absl::StatusCode::kInternal, "{} --describe-config: {}", program, result.LastLine());
+  }
+  return ParseDescribeConfig(result.standard_output);
+}
+
+std::string PostgresReason(std::string_view standard_error) {
+  std::string reason, last;
+  while (!standard_error.empty()) {
+    const size_t end = standard_error.find('\n');
+    const std::string_view line = standard_error.substr(0, end);
+    standard_error.remove_prefix(end == std::string_view::npos ? standard_error.size() : end + 1);
+    if (line.empty()) continue;
+    last = std::string(line);
+    if (auto text = Severe(line, {"FATAL", "ERROR", "PANIC"})) {
+      // "configuration file … contains errors" only follows the line that says which.
+      if (reason.empty()) reason = *text;
+    } else if (reason.empty()) {
+      if (auto message = Severe(line, {"LOG", "WARNING"}); message && message->find("parameter") != std::string::npos) {
+        reason = *message;
+      }
+    } else if (auto detail = Severe(line, {"DETAIL"})) {
+      reason += ": " + *detail;
+    } else if (auto hint = Severe(line, {"HINT"})) {
+      reason += ". HINT: " + *hint;
+    }
+  }
+  return reason.empty() ? last : reason;
+}
+
+absl::Status CheckSettings(Install& install, const std::string& data_dir, const std::string& scratch_parent,
+                           const SettingMap& settings) {
+  METAL_ASSIGN_OR_RETURN(const std::string program, install.Program("postgres"));
+  METAL_ASSIGN_OR_RETURN(const PostgresVersion version, install.Version());
+  METAL_ASSIGN_OR_RETURN(const ScratchDirectory scratch, ScratchDirectory::Make(scratch_parent, data_dir));
+  const std::string probe = version.major() >= kRuntimeComputedSince ? "shared_memory_size" : "port";
+  base::SubprocessOptions options = ReadOptions(program, probe, data_dir, scratch.path());
+  for (const auto& [name, value] : settings) {
+    options.argv.push_back("-c");
+    options.argv.push_back(fmt::format("{}={}", name, value));
+  }
+  METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
+  if (result.ok()) return absl::OkStatus();
+  const std::string reason = PostgresReason(result.standard_error);
+  std::string name;
+  for (const auto& [candidate, value] : settings) {
+    if (reason.find('"' + candidate + '"') != std::string::npos) name = candidate;
+  }
+  return base::WithReason(
+      base::Error(absl::StatusCode::kInvalidArgument, "postgres rejects {}: {}",
+                  name.empty() ? std::string("the settings") : "setting " + name, reason),
+      {"SETTING_REJECTED", {{"setting", name}, {"postgres_message", reason}}});
+}
+
+absl::StatusOr<std::string> ReadConfiguredValue(Install& install, const std::string& data_dir,
+                                                const std::string& name) {
+  METAL_ASSIGN_OR_RETURN(const std::string program, install.Program("postgres"));
+  METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result,
+                         base::RunSubprocess(ReadOptions(program, name, data_dir, data_dir)));
+  if (!result.ok()) {
+    return base::Error(absl::StatusCode::kNotFound, "setting {}: {}", name, PostgresReason(result.standard_error));
+  }
+  std::string value = result.standard_output;
+  if (!value.empty() && value.back() == '\n') value.pop_back();
+  return value;
+}
+
+}  // namespace metal::pg

@@ -1,0 +1,64 @@
+#include "agent/pg/lag.h"
+
+#include <algorithm>
+
+namespace metal::pg {
+namespace {
+
+// How old the replayed state is while WAL is known to be missing.
+std::optional<absl::Duration> ReplayAge(const StandbyObservation& observation) {
+  if (observation.last_replayed_commit == absl::InfinitePast() &&
+      observation.last_caught_up == absl::InfinitePast()) {
+    return std::nullopt;
+  }
+  const absl::Time since = std::max(observation.last_replayed_commit, observation.last_caught_up);
+  return std::max(observation.now - since, absl::ZeroDuration());
+}
+
+}  // namespace
+
+StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLimits& limits) {
+  StandbyLag lag;
+  const bool link_alive =
+      observation.receiver_streaming && observation.now - observation.last_message <= limits.message_fresh;
+  const base::Lsn target = std::max(observation.latest_end, observation.primary_lsn.value_or(base::Lsn{}));
+  if (observation.primary_lsn || link_alive) {
+    lag.bytes = base::LsnDistance(observation.replayed, std::max(target, observation.received));
+  }
+  if (!link_alive) {
+    lag.source = "link_dead";
+    if (observation.last_message != absl::InfinitePast()) {
+      lag.seconds = std::max(observation.now - observation.last_message, absl::ZeroDuration());
+    }
+    return lag;
+  }
+  // The receiver says "streaming" before the first message has named the primary's position.
+  if (!target.valid()) {
+    lag.source = "unknown";
+    lag.bytes.reset();
+    return lag;
+  }
+  if (observation.replayed >= target) {
+    lag.seconds = absl::ZeroDuration();
+    lag.source = "caught_up";
+    // received may end inside a record that is not complete yet; nothing of it can be replayed.
+    lag.bytes = 0;
+    return lag;
+  }
+  lag.seconds = ReplayAge(observation);
+  lag.source = !lag.seconds ? "unknown" : observation.replay_paused ? "paused" : "replay_timestamp";
+  return lag;
+}
+
+FollowerLag ComputeFollowerLag(base::Lsn current, base::Lsn replay, std::optional<absl::Duration> replay_lag) {
+  FollowerLag lag;
+  lag.bytes = base::LsnDistance(replay, current);
+  if (replay.valid() && lag.bytes == 0) {
+    lag.seconds = absl::ZeroDuration();
+  } else {
+    lag.seconds = replay_lag;
+  }
+  return lag;
+}
+
+}  // namespace metal::pg

@@ -1,0 +1,186 @@
+#include "agent/pg/process.h"
+
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "agent/pg/proc.h"
+
+namespace metal::pg {
+namespace {
+
+constexpr absl::Duration kPoll = absl::Milliseconds(100);
+constexpr absl::Duration kStartTimeTolerance = absl::Seconds(3);
+
+std::string RealPath(const std::string& path) {
+  char buffer[PATH_MAX];
+  return realpath(path.c_str(), buffer) != nullptr ? buffer : path;
+}
+
+std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+bool SameFile(const std::string& a, const std::string& b) {
+  struct stat left, right;
+  return stat(a.c_str(), &left) == 0 && stat(b.c_str(), &right) == 0 && left.st_dev == right.st_dev &&
+         left.st_ino == right.st_ino;
+}
+
+bool IsServerProgram(pid_t pid, const std::string& exe, const std::string& bin_dir) {
+  const std::string name = BaseName(exe);
+  if (name == "postgres" || name == "postmaster") return true;
+  if (SameFile(exe, base::JoinPath(bin_dir, "postgres"))) return true;
+  // Started through a dynamic loader by name: the program is among the arguments.
+  return name.starts_with("ld-") && ProcessCommandLine(pid).find("postgres") != std::string::npos;
+}
+
+// Whether `pid` works as a server on `real_data_dir`; nullopt when we may not look.
+std::optional<bool> WorksOn(pid_t pid, const std::string& real_data_dir, const std::string& bin_dir) {
+  const std::optional<std::string> cwd = ProcessCwd(pid);
+  const std::optional<std::string> exe = ProcessExe(pid);
+  if (!cwd || !exe) return std::nullopt;
+  return *cwd == real_data_dir && IsServerProgram(pid, *exe, bin_dir);
+}
+
+absl::Status KillServerProcesses(const PostmasterPlace& place) {
+  for (const pid_t pid : ListServerProcesses(place)) {
+    // The pidfd is opened before the second look, so what is signalled is what was looked at.
+    absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
+    if (!process.ok()) continue;
+    if (WorksOn(pid, RealPath(place.data_dir), place.bin_dir) != true) continue;
+    const absl::Status killed = (*process)->Signal(SIGKILL);
+    if (!killed.ok() && !absl::IsNotFound(killed)) return killed;
+  }
+  return absl::OkStatus();
+}
+
+int SignalOf(StopMode mode) {
+  switch (mode) {
+    case StopMode::kSmart:
+      return SIGTERM;
+    case StopMode::kFast:
+      return SIGINT;
+    case StopMode::kImmediate:
+      return SIGQUIT;
+    case StopMode::kKill:
+      return SIGKILL;
+  }
+  return SIGINT;
+}
+
+enum class Waited { kExited, kTimedOut, kCancelled };
+
+Waited AwaitExit(const Postmaster& postmaster, base::MonotonicTime deadline, const std::function<bool()>& cancelled,
+                 base::Clock& clock) {
+  while (true) {
+    if (cancelled && cancelled()) return Waited::kCancelled;
+    const absl::Duration left = deadline - clock.Monotonic();
+    if (postmaster.WaitExit(std::clamp(left, absl::ZeroDuration(), kPoll))) return Waited::kExited;
+    if (left <= absl::ZeroDuration()) return Waited::kTimedOut;
+  }
+}
+
+}  // namespace
+
+std::string_view StopModeName(StopMode mode) {
+  constexpr std::string_view kNames[] = {"smart", "fast", "immediate", "kill"};
+  return kNames[static_cast<size_t>(mode)];
+}
+
+absl::StatusOr<std::shared_ptr<const Postmaster>> Postmaster::Open(pid_t pid) {
+  base::UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!fd.valid()) {
+    if (errno == ESRCH || errno == EINVAL) {
+      return base::Error(absl::StatusCode::kNotFound, "process {} does not exist", pid);
+    }
+    return base::ErrnoStatus(errno, "open process", fmt::format("{}", pid));
+  }
+  METAL_ASSIGN_OR_RETURN(const ProcStat stat, ReadProcStat(pid));
+  std::shared_ptr<Postmaster> process(new Postmaster);
+  process->pid_ = pid;
+  process->pidfd_ = std::move(fd);
+  process->start_time_ = ProcessStartTime(stat).value_or(absl::InfinitePast());
+  return std::shared_ptr<const Postmaster>(std::move(process));
+}
+
+bool Postmaster::WaitExit(absl::Duration timeout) const {
+  pollfd entry{pidfd_.get(), POLLIN, 0};
+  const int64_t ms = std::clamp<int64_t>(absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1))), 0,
+                                         INT_MAX);
+  return poll(&entry, 1, static_cast<int>(ms)) > 0;
+}
+
+absl::Status Postmaster::Signal(int signal_number) const {
+  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal_number, nullptr, 0) == 0) return absl::OkStatus();
+  if (errno == ESRCH) return base::Error(absl::StatusCode::kNotFound, "process {} has ended", pid_);
+  return base::ErrnoStatus(errno, "signal process", fmt::format("{}", pid_));
+}
+
+absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPlace& place) {
+  METAL_ASSIGN_OR_RETURN(std::optional<PostmasterPid> file, ReadPostmasterPid(place.data_dir));
+  if (!file) return std::optional<FoundPostmaster>();
+  absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(file->pid);
+  if (absl::IsNotFound(process.status())) return std::optional<FoundPostmaster>();
+  if (!process.ok()) return process.status();
+  const std::optional<bool> works = WorksOn(file->pid, RealPath(place.data_dir), place.bin_dir);
+  const absl::Duration apart = absl::AbsDuration((*process)->start_time() - file->start_time);
+  const bool ours = works.value_or(apart < kStartTimeTolerance);
+  if (!ours || !(*process)->alive()) return std::optional<FoundPostmaster>();
+  if (file->single_user) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "postgres --single (process {}) works on {}. HINT: let it finish", file->pid, place.data_dir);
+  }
+  return std::optional<FoundPostmaster>(FoundPostmaster{*std::move(process), *std::move(file)});
+}
+
+std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place) {
+  const std::string real = RealPath(place.data_dir);
+  std::vector<pid_t> pids = ListProcesses();
+  std::erase_if(pids, [&](pid_t pid) { return WorksOn(pid, real, place.bin_dir) != true; });
+  return pids;
+}
+
+absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster, const PostmasterPlace& place,
+                                          const StopOptions& options, base::Clock& clock) {
+  const base::MonotonicTime start = clock.Monotonic();
+  StopMode mode = options.mode;
+  absl::Duration patience = options.timeout;
+  while (true) {
+    const absl::Status signalled = postmaster.Signal(SignalOf(mode));
+    if (!signalled.ok() && !absl::IsNotFound(signalled)) {
+      return base::Annotate(signalled, fmt::format("stop postgres ({})", StopModeName(mode)));
+    }
+    if (mode == StopMode::kKill) METAL_RETURN_IF_ERROR(KillServerProcesses(place));
+    switch (AwaitExit(postmaster, clock.Monotonic() + patience, options.cancelled, clock)) {
+      case Waited::kExited:
+        return StopResult{mode, clock.Monotonic() - start};
+      case Waited::kCancelled:
+        return base::Error(absl::StatusCode::kCancelled,
+                           "stop postgres: waiting was cancelled; a {} stop of process {} stays requested",
+                           StopModeName(mode), postmaster.pid());
+      case Waited::kTimedOut:
+        break;
+    }
+    if (mode >= options.escalate_to) {
+      return base::WithReason(
+          base::Error(absl::StatusCode::kDeadlineExceeded,
+                      "stop postgres: process {} still runs {} after the {} stop was requested; it stays requested. "
+                      "HINT: repeat with a longer timeout or a stronger mode",
+                      postmaster.pid(), absl::FormatDuration(patience), StopModeName(mode)),
+          {"STOP_TIMEOUT", {{"mode", std::string(StopModeName(mode))}}});
+    }
+    mode = static_cast<StopMode>(static_cast<int>(mode) + 1);
+    patience = options.escalation_timeout;
+    if (options.on_escalation) options.on_escalation(mode);
+  }
+}
+
+}  // namespace metal::pg

@@ -1,0 +1,309 @@
+#include "agent/pg/settings.h"
+
+#include <sys/stat.h>
+
+#include <cctype>
+#include <cerrno>
+#include <vector>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+
+namespace metal::pg {
+namespace {
+
+constexpr std::string_view kBegin = "# >>> managed by metal-agent; lines up to <<< are overwritten\n";
+constexpr std::string_view kEnd = "# <<< managed by metal-agent\n";
+constexpr std::string_view kHeader =
+    "# Written by metal-agent. Change settings with `metalctl pg config set`; edits here are lost.\n";
+constexpr std::string_view kUserMark = "# settings of the user\n";
+constexpr std::string_view kAgentMark = "# settings of the agent: the last line wins\n";
+
+// One shell word; '%' is doubled because Postgres expands %p, %f and %r.
+std::string ShellWord(std::string_view text) {
+  std::string word = "'";
+  for (char c : text) {
+    if (c == '\'') {
+      word += "'\\''";
+    } else if (c == '%') {
+      word += "%%";
+    } else {
+      word += c;
+    }
+  }
+  return word + "'";
+}
+
+bool IsNameChar(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || c == '$' ||
+         (static_cast<unsigned char>(c) & 0x80) != 0;
+}
+
+std::string LowerCase(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower;
+}
+
+char UnescapeChar(char c) {
+  switch (c) {
+    case 'b':
+      return '\b';
+    case 'f':
+      return '\f';
+    case 'n':
+      return '\n';
+    case 'r':
+      return '\r';
+    case 't':
+      return '\t';
+    default:
+      return c;
+  }
+}
+
+// Reads one line of a configuration file.
+class LineReader {
+ public:
+  explicit LineReader(std::string_view line) : line_(line) {}
+
+  // False: the line has no setting. An empty optional of `error` means success.
+  bool Read(std::string& name, std::string& value, std::string& error) {
+    SkipBlanks();
+    if (AtEnd()) return false;
+    const size_t start = position_;
+    while (position_ < line_.size() && IsNameChar(line_[position_])) ++position_;
+    name = LowerCase(line_.substr(start, position_ - start));
+    if (name.empty()) return Fail("a setting's name", error);
+    SkipBlanks();
+    if (position_ < line_.size() && line_[position_] == '=') ++position_;
+    SkipBlanks();
+    if (AtEnd()) return Fail("a value", error);
+    if (line_[position_] == '\'' ? !ReadQuoted(value) : !ReadBare(value)) return Fail("a value", error);
+    SkipBlanks();
+    return AtEnd() ? true : Fail("the end of the line", error);
+  }
+
+ private:
+  bool AtEnd() const { return position_ >= line_.size() || line_[position_] == '#'; }
+  void SkipBlanks() {
+    while (position_ < line_.size() && std::isspace(static_cast<unsigned char>(line_[position_])) != 0) ++position_;
+  }
+  static bool Fail(std::string_view expected, std::string& error) {
+    error = fmt::format("expected {}", expected);
+    return false;
+  }
+  bool ReadBare(std::string& value) {
+    const size_t start = position_;
+    while (!AtEnd() && std::isspace(static_cast<unsigned char>(line_[position_])) == 0) ++position_;
+    value = std::string(line_.substr(start, position_ - start));
+    return !value.empty() && value.find('\'') == std::string::npos;
+  }
+  bool ReadQuoted(std::string& value) {
+    value.clear();
+    for (++position_; position_ < line_.size(); ++position_) {
+      const char c = line_[position_];
+      if (c == '\'') {
+        ++position_;
+        if (position_ >= line_.size() || line_[position_] != '\'') return true;
+        value += '\'';
+      } else if (c == '\\' && position_ + 1 < line_.size()) {
+        ++position_;
+        if (line_[position_] >= '0' && line_[position_] <= '7') {
+          ReadOctal(value);
+        } else {
+          value += UnescapeChar(line_[position_]);
+        }
+      } else {
+        value += c;
+      }
+    }
+    return false;
+  }
+  // Up to three octal digits, of which the first is at position_.
+  void ReadOctal(std::string& value) {
+    int number = 0;
+    size_t digits = 0;
+    while (digits < 3 && position_ + digits < line_.size() && line_[position_ + digits] >= '0' &&
+           line_[position_ + digits] <= '7') {
+      number = number * 8 + (line_[position_ + digits] - '0');
+      ++digits;
+    }
+    position_ += digits - 1;
+    value += static_cast<char>(number);
+  }
+
+  std::string_view line_;
+  size_t position_ = 0;
+};
+
+bool IsInclude(std::string_view name) {
+  return name == "include" || name == "include_if_exists" || name == "include_dir";
+}
+
+absl::Status AppendSettings(const SettingMap& settings, std::string& text) {
+  for (const auto& [name, value] : settings) {
+    absl::StatusOr<std::string> quoted = QuoteSetting(value);
+    if (!quoted.ok()) return base::Annotate(quoted.status(), fmt::format("setting {}", name));
+    text += fmt::format("{} = {}\n", name, *quoted);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<mode_t> ModeOf(const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) return base::ErrnoStatus(errno, "stat", path);
+  return static_cast<mode_t>(info.st_mode & 0777);
+}
+
+}  // namespace
+
+std::string ArchiveCommand(const std::string& wal_helper, const std::string& wal_socket) {
+  return fmt::format("{} push --socket={} %p %f", ShellWord(wal_helper), ShellWord(wal_socket));
+}
+
+std::string RestoreCommand(const std::string& wal_helper, const std::string& wal_socket) {
+  return fmt::format("{} fetch --socket={} %f %p", ShellWord(wal_helper), ShellWord(wal_socket));
+}
+
+SettingMap AgentOwnedSettings(const AgentSettings& agent) {
+  SettingMap settings = {{"listen_addresses", agent.listen_addresses},
+                         {"port", fmt::format("{}", agent.port)},
+                         {"unix_socket_directories", agent.socket_dir},
+                         {"cluster_name", agent.cluster_name},
+                         {"hot_standby", "on"}};
+  if (agent.archiving) {
+    settings["archive_mode"] = "on";
+    settings["archive_command"] = ArchiveCommand(agent.wal_helper, agent.wal_socket);
+  }
+  if (agent.restore_command && !agent.restore_command->empty()) {
+    settings["restore_command"] = *agent.restore_command;
+  }
+  return settings;
+}
+
+bool IsAgentOwned(const AgentSettings& agent, std::string_view name) {
+  if (name == "archive_library") return agent.archiving;
+  if (name == "restore_command") return true;
+  return AgentOwnedSettings(agent).contains(std::string(name));
+}
+
+SettingMap InitialUserSettings() {
+  return {
+      {"wal_level", "replica"},
+      {"wal_log_hints", "on"},  // pg_rewind works even where checksums are turned off later
+      {"max_wal_senders", "10"},
+      {"password_encryption", "scram-sha-256"},
+      {"data_sync_retry", "off"},  // a failed fsync must not be retried: the kernel forgets the pages
+      {"update_process_title", "on"},
+      {"logging_collector", "off"},  // standard error goes to the agent's server log
+      {"log_line_prefix", "%m [%p] %q%u@%d %a "},
+      {"log_checkpoints", "on"},
+  };
+}
+
+absl::StatusOr<std::string> QuoteSetting(std::string_view value) {
+  std::string quoted = "'";
+  for (char c : value) {
+    if (c == '\n' || c == '\r' || c == '\0') {
+      return base::Error(absl::StatusCode::kInvalidArgument,
+                         "value holds a line break or a NUL byte, which a configuration file cannot carry");
+    }
+    if (c == '\'' || c == '\\') quoted += c;
+    quoted += c;
+  }
+  return quoted + "'";
+}
+
+absl::StatusOr<SettingMap> ParseSettings(std::string_view text) {
+  SettingMap settings;
+  for (int number = 1; !text.empty(); ++number) {
+    const size_t end = text.find('\n');
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    std::string name, value, error;
+    if (LineReader(line).Read(name, value, error)) {
+      if (!IsInclude(name)) settings[name] = value;
+    } else if (!error.empty()) {
+      return base::Error(absl::StatusCode::kInvalidArgument, "line {}: {} near \"{}\"", number, error,
+                         line.substr(0, 60));
+    }
+  }
+  return settings;
+}
+
+absl::StatusOr<std::string> RenderManagedSettings(const ManagedSettings& settings) {
+  std::string text(kHeader);
+  text += kUserMark;
+  METAL_RETURN_IF_ERROR(AppendSettings(settings.user, text));
+  text += kAgentMark;
+  METAL_RETURN_IF_ERROR(AppendSettings(settings.agent, text));
+  return text;
+}
+
+absl::StatusOr<ManagedSettings> ParseManagedSettings(std::string_view text) {
+  const size_t mark = text.find(kAgentMark);
+  if (mark == std::string_view::npos) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "line \"{}\" is missing. HINT: restore the file, or move it away to start with none",
+                       kAgentMark.substr(0, kAgentMark.size() - 1));
+  }
+  ManagedSettings settings;
+  METAL_ASSIGN_OR_RETURN(settings.user, ParseSettings(text.substr(0, mark)));
+  METAL_ASSIGN_OR_RETURN(settings.agent, ParseSettings(text.substr(mark)));
+  return settings;
+}
+
+std::string WithManagedInclude(std::string_view postgresql_conf) {
+  const std::string block = fmt::format("{}include '{}'\n{}", kBegin, kManagedSettingsFile, kEnd);
+  const size_t found = postgresql_conf.rfind(block);
+  if (found != std::string_view::npos && postgresql_conf.find(kBegin) == found &&
+      postgresql_conf.substr(found + block.size()).find_first_not_of(" \t\r\n") == std::string_view::npos) {
+    return std::string(postgresql_conf);
+  }
+  std::string rest(postgresql_conf);
+  for (size_t begin = rest.find(kBegin); begin != std::string::npos; begin = rest.find(kBegin)) {
+    const size_t end = rest.find(kEnd, begin);
+    rest.erase(begin, end == std::string::npos ? kBegin.size() : end + kEnd.size() - begin);
+  }
+  if (!rest.empty() && rest.back() != '\n') rest += '\n';
+  return rest + block;
+}
+
+absl::StatusOr<ManagedSettings> LoadManagedSettings(const std::string& data_dir) {
+  const std::string path = base::JoinPath(data_dir, kManagedSettingsFile);
+  const absl::StatusOr<std::string> text = base::ReadFile(path);
+  if (absl::IsNotFound(text.status())) return ManagedSettings{};
+  if (!text.ok()) return text.status();
+  absl::StatusOr<ManagedSettings> settings = ParseManagedSettings(*text);
+  if (!settings.ok()) return base::Annotate(settings.status(), path);
+  return settings;
+}
+
+absl::Status StoreManagedSettings(const std::string& data_dir, const ManagedSettings& settings) {
+  METAL_ASSIGN_OR_RETURN(const std::string text, RenderManagedSettings(settings));
+  return base::WriteFileDurably(base::JoinPath(data_dir, kManagedSettingsFile), text, 0600);
+}
+
+absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
+                                    const SettingMap& initial) {
+  const bool present = base::PathExists(base::JoinPath(data_dir, kManagedSettingsFile));
+  METAL_ASSIGN_OR_RETURN(ManagedSettings settings, LoadManagedSettings(data_dir));
+  if (!present) settings.user = initial;
+  SettingMap owned = AgentOwnedSettings(agent);
+  if (!agent.restore_command && settings.agent.contains("restore_command")) {
+    owned["restore_command"] = settings.agent["restore_command"];
+  }
+  if (!present || settings.agent != owned) {
+    settings.agent = std::move(owned);
+    METAL_RETURN_IF_ERROR(StoreManagedSettings(data_dir, settings));
+  }
+  const std::string path = base::JoinPath(data_dir, "postgresql.conf");
+  METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
+  const std::string after = WithManagedInclude(before);
+  if (after == before) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(const mode_t mode, ModeOf(path));
+  return base::WriteFileDurably(path, after, mode);
+}
+
+}  // namespace metal::pg

@@ -1,0 +1,370 @@
+// The watch thread of PostgresSupervisor, and what it and the actions publish.
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/pg/control_file.h"
+#include "agent/pg/data_directory.h"
+#include "agent/pg/supervisor.h"
+#include "agent/pg/supervisor_action.h"
+
+namespace metal::pg {
+namespace {
+
+constexpr absl::Duration kLook = absl::Seconds(1);
+constexpr absl::Duration kStartingLook = absl::Milliseconds(100);
+
+}  // namespace
+
+absl::Status PostgresSupervisor::Begin() {
+  METAL_ASSIGN_OR_RETURN(const DesiredState state, LoadDesiredState(options_.state_dir));
+  {
+    base::MutexLock lock(mutex_);
+    desired_ = state;
+  }
+  if (state.quarantined && state.running) Quarantine("it was quarantined before the agent started");
+  thread_ = base::Thread("pg-watch", [this] { Watch(); });
+  return absl::OkStatus();
+}
+
+void PostgresSupervisor::Watch() {
+  while (!ending()) {
+    WatchOnce();
+    const std::shared_ptr<const Postmaster> process = postmaster();
+    bool acting = false;
+    {
+      base::MutexLock lock(mutex_);
+      acting = !action_.empty();
+    }
+    // While an action runs, the end of the process is its business; the end of the action wakes this thread.
+    const int process_fd = process && !acting ? process->pidfd() : -1;
+    pollfd entries[] = {{wake_.get(), POLLIN, 0}, {process_fd, POLLIN, 0}};
+    const int64_t ms = absl::ToInt64Milliseconds(NextWait());
+    poll(entries, 2, static_cast<int>(std::clamp<int64_t>(ms, 0, 60'000)));
+    uint64_t wakes = 0;
+    if (read(wake_.get(), &wakes, sizeof wakes) < 0) wakes = 0;  // EAGAIN: it was the timeout or the process
+  }
+}
+
+absl::Duration PostgresSupervisor::NextWait() {
+  base::MutexLock lock(mutex_);
+  if (process_ && !tracker_) return kLook;
+  if (process_) return kStartingLook;
+  if (!restart_at_) return kLook;
+  return std::clamp(*restart_at_ - clock_.Monotonic(), absl::ZeroDuration(), kLook);
+}
+
+void PostgresSupervisor::WatchOnce() {
+  {
+    base::MutexLock lock(mutex_);
+    if (!action_.empty() || ending_) return;
+  }
+  // Lost races against a caller are looked at again when its action ends.
+  const absl::StatusOr<Action> action = Action::Begin(*this, kWatchAction);
+  if (!action.ok()) return;
+  bool restart = false;
+  {
+    base::MutexLock lock(mutex_);
+    restart = !process_ && restart_at_ && clock_.Monotonic() >= *restart_at_;
+  }
+  const std::shared_ptr<const Postmaster> process = postmaster();
+  if (process) {
+    WatchLive(*process);
+  } else if (restart) {
+    TryRestart();
+  } else {
+    WatchDead();
+  }
+}
+
+void PostgresSupervisor::WatchLive(const Postmaster& process) {
+  if (!process.alive()) {
+    HandleExit(process);
+  } else if (board_.Get()->postgres.state == observe::PostgresState::kStarting) {
+    WatchStarting(process);
+  }
+}
+
+// A crash restart, or a start whose caller no longer waits.
+void PostgresSupervisor::WatchStarting(const Postmaster& process) {
+  const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(options_.data_dir);
+  if (!file.ok() || !*file) return;
+  if ((*file)->status != PostmasterStatus::kReady && (*file)->status != PostmasterStatus::kStandby) {
+    if (!tracker_) tracker_.emplace(options_.no_progress_limit);
+    const base::MonotonicTime now = clock_.Monotonic();
+    if (now < next_sample_) return;
+    next_sample_ = now + kLook;
+    tracker_->Observe(sampler_.Sample(process.pid()));
+    const std::string reason = tracker_->exhausted() ? "no progress; it may wait for WAL" : "";
+    board_.Update([&](observe::NodeStatus& status) {
+      status.postgres.start_progress = tracker_->Describe();
+      status.postgres.state_reason = reason;
+    });
+    return;
+  }
+  tracker_.reset();
+  PublishControl();
+  PublishState(observe::PostgresState::kRunning, restarting_ ? "restarted after a crash" : "");
+  if (std::exchange(restarting_, false)) {
+    Emit(observe::Severity::kWarning, "postgres.restarted",
+         fmt::format("postgres was restarted after a crash: process {}", process.pid()),
+         {{"pid", fmt::format("{}", process.pid())}});
+  }
+}
+
+void PostgresSupervisor::WatchDead() {
+  const absl::StatusOr<std::optional<FoundPostmaster>> found = FindPostmaster(Place());
+  if (!found.ok()) {
+    PublishState(observe::PostgresState::kUnknown, std::string(found.status().message()));
+    return;
+  }
+  if (*found) {
+    Adopt(**found);
+    return;
+  }
+  DesiredState state;
+  bool waiting = false;
+  {
+    base::MutexLock lock(mutex_);
+    state = desired_;
+    waiting = restart_at_.has_value();
+  }
+  if (state.quarantined || waiting) return;
+  if (!state.running) {
+    PublishStopped();
+    return;
+  }
+  Emit(observe::Severity::kError, "postgres.crashed", "postgres should run and is dead");
+  ScheduleRestart("postgres should run and is dead");
+}
+
+void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
+  SetProcess(found.process);
+  DesiredState state = desired();
+  // Somebody started a server that should not run: it is watched, and what should be follows what is.
+  if (!state.running || state.quarantined) {
+    state.running = true;
+    state.quarantined = false;
+    const absl::Status stored = StoreDesired(state);
+    if (!stored.ok()) base::LogWarning("adopt postgres: {}", std::string(stored.message()));
+    board_.ClearFault("postgres_quarantined", "postgres");
+  }
+  {
+    base::MutexLock lock(mutex_);
+    restart_at_.reset();
+  }
+  PublishControl();
+  const bool ready =
+      found.file.status == PostmasterStatus::kReady || found.file.status == PostmasterStatus::kStandby;
+  const bool stopping = found.file.status == PostmasterStatus::kStopping;
+  PublishState(ready      ? observe::PostgresState::kRunning
+               : stopping ? observe::PostgresState::kStopping
+                          : observe::PostgresState::kStarting,
+               "adopted");
+  Emit(observe::Severity::kInfo, "postgres.adopted",
+       fmt::format("running postgres was adopted: process {}", found.process->pid()),
+       {{"pid", fmt::format("{}", found.process->pid())}});
+}
+
+void PostgresSupervisor::HandleExit(const Postmaster& process) {
+  const pid_t pid = process.pid();
+  const bool was_starting = board_.Get()->postgres.state == observe::PostgresState::kStarting;
+  SetProcess(nullptr);
+  tracker_.reset();
+  restarting_ = false;
+  if (!desired().running) {
+    PublishStopped();
+    Emit(observe::Severity::kInfo, "postgres.stopped", fmt::format("postgres (process {}) has stopped", pid));
+    return;
+  }
+  PublishControl();
+  const absl::StatusOr<ControlFile> control = ReadControlFile(options_.data_dir);
+  const bool clean = control.ok() && control->clean();
+  std::string why = clean ? fmt::format("process {} was shut down by somebody else", pid)
+                          : fmt::format("process {} ended without a shutdown; control file: {}", pid,
+                                        control.ok() ? ControlStateName(control->state) : "unreadable");
+  const std::string last_words = LaunchFailure();
+  if (was_starting || last_words.find("PANIC") != std::string::npos) why += "; " + last_words;
+  Emit(observe::Severity::kError, "postgres.crashed", why,
+       {{"pid", fmt::format("{}", pid)}, {"clean", clean ? "true" : "false"}});
+  ScheduleRestart(why);
+}
+
+void PostgresSupervisor::ScheduleRestart(const std::string& why) {
+  std::optional<absl::Duration> delay;
+  {
+    base::MutexLock lock(mutex_);
+    const base::MonotonicTime now = clock_.Monotonic();
+    delay = policy_.NextDelay(now);
+    if (delay) restart_at_ = now + *delay;
+  }
+  if (!delay) {
+    Quarantine(fmt::format("{} restarts within {} did not help; last: {}", options_.restart_max,
+                           absl::FormatDuration(options_.restart_window), why));
+    return;
+  }
+  PublishState(observe::PostgresState::kCrashed,
+               fmt::format("{}; restart in {}", why, absl::FormatDuration(*delay)));
+}
+
+void PostgresSupervisor::TryRestart() {
+  DesiredState state;
+  {
+    base::MutexLock lock(mutex_);
+    restart_at_.reset();
+    state = desired_;
+  }
+  if (!state.running || state.quarantined) return;
+  if (options_.role_for_restart) state.role = options_.role_for_restart();
+  StartOptions start;
+  start.as_standby = state.role == StartRole::kStandby;
+  // Readiness is watched for by WatchStarting, so that callers can stop a long recovery.
+  const absl::StatusOr<std::shared_ptr<const Postmaster>> process = LaunchServer(start, state);
+  restarting_ = process.ok();
+  if (process.ok()) tracker_.emplace(options_.no_progress_limit);
+  if (process.ok() || postmaster()) return;
+  Emit(observe::Severity::kError, "postgres.start_failed", std::string(process.status().message()));
+  ScheduleRestart(std::string(process.status().message()));
+}
+
+void PostgresSupervisor::Quarantine(const std::string& why) {
+  DesiredState state = desired();
+  state.running = state.quarantined = true;
+  const absl::Status stored = StoreDesired(state);
+  if (!stored.ok()) base::LogWarning("quarantine postgres: {}", std::string(stored.message()));
+  const std::string message = fmt::format("{}. HINT: see {}, then metalctl pg start", why, options_.log_path);
+  PublishState(observe::PostgresState::kQuarantined, message);
+  board_.RaiseFault(
+      {"postgres_quarantined", "postgres", observe::Severity::kCritical, message, clock_.Now()});
+  Emit(observe::Severity::kCritical, "postgres.quarantined", message);
+}
+
+std::shared_ptr<const Postmaster> PostgresSupervisor::postmaster() {
+  base::MutexLock lock(mutex_);
+  return process_;
+}
+
+DesiredState PostgresSupervisor::desired() {
+  base::MutexLock lock(mutex_);
+  return desired_;
+}
+
+bool PostgresSupervisor::ending() {
+  base::MutexLock lock(mutex_);
+  return ending_;
+}
+
+absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostmaster() {
+  std::shared_ptr<const Postmaster> process = postmaster();
+  if (process && process->alive()) return process;
+  METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(Place()));
+  process = found ? found->process : nullptr;
+  SetProcess(process);
+  return process;
+}
+
+absl::Status PostgresSupervisor::StoreDesired(const DesiredState& state) {
+  if (desired() == state) return absl::OkStatus();
+  METAL_RETURN_IF_ERROR(StoreDesiredState(options_.state_dir, state));
+  base::MutexLock lock(mutex_);
+  desired_ = state;
+  return absl::OkStatus();
+}
+
+void PostgresSupervisor::SetProcess(std::shared_ptr<const Postmaster> process) {
+  {
+    base::MutexLock lock(mutex_);
+    process_ = std::move(process);
+  }
+  Wake();
+}
+
+void PostgresSupervisor::Wake() {
+  const uint64_t one = 1;
+  // The counter is full only when the thread has not yet read an earlier wake-up.
+  if (write(wake_.get(), &one, sizeof one) < 0) return;
+}
+
+void PostgresSupervisor::PublishState(observe::PostgresState state, const std::string& reason) {
+  const std::shared_ptr<const Postmaster> process = postmaster();
+  int restarts = 0;
+  {
+    base::MutexLock lock(mutex_);
+    restarts = policy_.count(clock_.Monotonic());
+  }
+  const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
+  board_.Update([&](observe::NodeStatus& status) {
+    observe::PostgresSection& section = status.postgres;
+    section.time = now;
+    section.state = state;
+    section.state_reason = reason;
+    section.pid = process ? process->pid() : 0;
+    section.start_time = process ? process->start_time() : absl::InfinitePast();
+    section.restarts = restarts;
+    section.data_directory = options_.data_dir;
+    section.socket_dir = options_.socket_dir;
+    section.port = options_.port;
+    if (state != observe::PostgresState::kStarting) section.start_progress.clear();
+    if (process) return;
+    section.role_observed = observe::Role::kUnknown;
+    section.in_recovery = false;
+    section.connections = 0;
+  });
+}
+
+void PostgresSupervisor::PublishStopped() {
+  const absl::StatusOr<DataDirectory> directory = InspectDataDirectory(options_.data_dir);
+  if (!directory.ok()) {
+    PublishState(observe::PostgresState::kUnknown, std::string(directory.status().message()));
+    return;
+  }
+  switch (directory->kind) {
+    case DataDirectoryKind::kMissing:
+    case DataDirectoryKind::kEmpty:
+      PublishState(observe::PostgresState::kNoDataDirectory, "");
+      return;
+    case DataDirectoryKind::kForeign:
+      PublishState(observe::PostgresState::kNoDataDirectory, "the data directory holds something else");
+      return;
+    case DataDirectoryKind::kIncomplete:
+      PublishState(observe::PostgresState::kNoDataDirectory,
+                   fmt::format("{} did not finish", directory->incomplete_task));
+      return;
+    case DataDirectoryKind::kCluster:
+      PublishControl();
+      PublishState(observe::PostgresState::kStopped, "");
+      return;
+  }
+}
+
+void PostgresSupervisor::PublishControl() {
+  const absl::StatusOr<ControlFile> control = ReadControlFile(options_.data_dir);
+  if (!control.ok()) return;
+  board_.Update([&](observe::NodeStatus& status) {
+    observe::PostgresSection& section = status.postgres;
+    section.system_identifier = control->system_identifier;
+    section.control_state = std::string(ControlStateName(control->state));
+    section.redo_lsn = control->redo;
+    section.min_recovery_lsn = control->min_recovery;
+    section.timeline = std::max(section.timeline, control->timeline);
+    section.data_checksums = control->checksum_version != 0;
+  });
+}
+
+void PostgresSupervisor::Emit(observe::Severity severity, const std::string& type, const std::string& message,
+                              std::map<std::string, std::string> attributes) {
+  observe::Event event;
+  event.time = absl::InfinitePast();
+  event.severity = severity;
+  event.type = type;
+  event.subject = "postgres";
+  event.message = message;
+  event.attributes = std::move(attributes);
+  events_.Append(std::move(event));
+}
+
+}  // namespace metal::pg
