@@ -1,0 +1,277 @@
+#include "agent/disk/disk_monitor.h"
+
+#include <cerrno>
+
+#include "agent/disk/probe_run.h"
+#include "agent/disk/smart_log.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/harness/temp_dir.h"
+#include "tests/unit/disk/recorded_events.h"
+#include "tests/unit/disk/scripted_probe_device.h"
+
+namespace metal::disk {
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using metal::testing::DeviceScript;
+using metal::testing::StatusIs;
+
+bool Eventually(const std::function<bool()>& condition) {
+  base::Clock& clock = base::RealClock();
+  const base::MonotonicTime deadline = clock.Monotonic() + absl::Seconds(10);
+  while (clock.Monotonic() < deadline) {
+    if (condition()) return true;
+    clock.Sleep(absl::Milliseconds(2));
+  }
+  return false;
+}
+
+// A drive whose SMART page the test writes.
+class FakeHelper final : public PrivilegedHelper {
+ public:
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller, uint8_t log_id,
+                                                     uint32_t length, absl::Duration) override {
+    base::MutexLock lock(mutex_);
+    EXPECT_EQ(controller, "nvme0");
+    EXPECT_EQ(log_id, kSmartLogId);
+    if (!status_.ok()) return status_;
+    std::vector<std::byte> page(length);
+    page[0] = static_cast<std::byte>(warning_);
+    page[1] = std::byte{300 & 0xff};
+    page[2] = std::byte{300 >> 8};
+    page[160] = std::byte{2};
+    return page;
+  }
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
+    return absl::UnimplementedError("no");
+  }
+  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return absl::OkStatus(); }
+  void Set(uint8_t warning, absl::Status status) {
+    base::MutexLock lock(mutex_);
+    warning_ = warning;
+    status_ = std::move(status);
+  }
+
+ private:
+  base::Mutex mutex_;
+  uint8_t warning_ = 0;
+  absl::Status status_;
+};
+
+class DiskMonitorTest : public ::testing::Test {
+ protected:
+  DiskMonitorTest() {
+    // One NVMe drive with one filesystem, mounted where the test's directory is.
+    const std::string controller = dir_.File("sys/devices/nvme0");
+    dir_.Write("proc/self/mountinfo", "36 1 259:0 / / rw - xfs /dev/nvme0n1 rw\n");
+    dir_.Write("sys/devices/nvme0/nvme0n1/size", "2048\n");
+    dir_.Write("sys/devices/nvme0/model", "Test Drive\n");
+    dir_.Write("sys/dev/block/x", "");
+    dir_.Write("sys/class/block/x", "");
+    EXPECT_EQ(symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/dev/block/259:0").c_str()), 0);
+    EXPECT_EQ(symlink(controller.c_str(), (controller + "/nvme0n1/device").c_str()), 0);
+  }
+  ~DiskMonitorTest() override { Hang(false); }
+
+  DiskMonitor& Start() {
+    DiskMonitorOptions options;
+    options.roots = {.proc = dir_.File("proc"), .sys = dir_.File("sys"), .dev = dir_.File("dev")};
+    options.node_id = "db1";
+    options.schedule.read_interval = absl::Milliseconds(2);
+    options.schedule.write_interval = absl::Milliseconds(4);
+    options.schedule.reopen_interval = absl::Milliseconds(20);
+    options.limits.late_after = absl::Milliseconds(60);
+    options.limits.stall_after = absl::Milliseconds(100);
+    options.limits.fault_hold = absl::Milliseconds(100);
+    options.tick = absl::Milliseconds(5);
+    options.publish_interval = absl::Milliseconds(20);
+    options.smart_interval = absl::Milliseconds(50);
+    options.probe_enabled = probe_enabled_;
+    options.make_device = [this](const std::string&) {
+      scripts_.push_back(std::make_shared<DeviceScript>());
+      return std::make_unique<metal::testing::ScriptedProbeDevice>(scripts_.back());
+    };
+    monitor_ = std::make_unique<DiskMonitor>(options, board_, events_, helper_.get(), base::RealClock());
+    return *monitor_;
+  }
+
+  std::string StateOf(const std::string& role) {
+    for (const auto& disk : board_.Get()->disks) {
+      for (const auto& probe : disk.probes) {
+        if (probe.role == role) return probe.state;
+      }
+    }
+    return "absent";
+  }
+  void Hang(bool on) {
+    for (const auto& script : scripts_) script->Hang(on);
+  }
+  bool HasFault(const std::string& key) { return board_.Get()->faults.contains(key); }
+
+  bool probe_enabled_ = true;
+  metal::testing::TempDir dir_;
+  observe::StatusBoard board_{base::RealClock()};
+  metal::testing::RecordedEvents events_;
+  std::unique_ptr<FakeHelper> helper_ = std::make_unique<FakeHelper>();
+  std::vector<std::shared_ptr<DeviceScript>> scripts_;  // one for each AddTarget
+  std::unique_ptr<DiskMonitor> monitor_;
+};
+
+TEST_F(DiskMonitorTest, ATargetIsPublishedWithItsDiskAndItsProbe) {
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  monitor.AddTarget("repository", dir_.path());
+  ASSERT_TRUE(Eventually([&] {
+    return StateOf("data") == "healthy" && StateOf("repository") == "healthy" &&
+           board_.Get()->disks.size() == 1 && board_.Get()->disks[0].smart.supported;
+  }));
+  const auto status = board_.Get();
+  const observe::DiskSection& disk = status->disks[0];
+  EXPECT_EQ(disk.device, "nvme0n1");
+  EXPECT_THAT(disk.roles, ElementsAre("data", "repository"));
+  EXPECT_THAT(disk.stack, ElementsAre("nvme0n1"));
+  EXPECT_EQ(disk.mount_point, "/");
+  EXPECT_EQ(disk.filesystem, "xfs");
+  EXPECT_EQ(disk.model, "Test Drive");
+  EXPECT_EQ(disk.size_bytes, 2048u * 512);
+  EXPECT_GT(disk.filesystem_size_bytes, disk.filesystem_free_bytes);
+  EXPECT_EQ(disk.smart.temperature_celsius, 27);
+  EXPECT_EQ(disk.smart.media_errors, 2u);
+  ASSERT_EQ(disk.probes.size(), 2u);
+  EXPECT_EQ(disk.probes[0].path, dir_.path());
+  EXPECT_GT(disk.probes[0].read.count, 0u);
+  EXPECT_NE(disk.time.captured_at, absl::InfinitePast());
+  EXPECT_THAT(status->faults, IsEmpty());
+  EXPECT_THAT(events_.types(), IsEmpty());
+  EXPECT_EQ(monitor.DiskOf("data"), "nvme0n1");
+  EXPECT_EQ(monitor.DirectoryOf("data"), dir_.path());
+}
+
+TEST_F(DiskMonitorTest, AStallIsAFaultWithAnEventAndEndsWithTheCompletions) {
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
+  Hang(true);
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
+  EXPECT_TRUE(HasFault("stalled/nvme0n1:data"));
+  const auto status = board_.Get();
+  EXPECT_THAT(status->faults.begin()->second.message, HasSubstr("does not answer"));
+  EXPECT_GE(*status->disks[0].probes[0].oldest_outstanding, absl::Milliseconds(100));
+  EXPECT_THAT(events_.types(), Contains("disk.stalled"));
+  Hang(false);
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy"; }));
+  EXPECT_THAT(board_.Get()->faults, IsEmpty());
+  EXPECT_EQ(events_.types().back(), "disk.recovered");
+}
+
+TEST_F(DiskMonitorTest, AnErrorIsAFaultOfItsClass) {
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("wal", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy" && monitor.DiskOf("wal") != ""; }));
+  scripts_[0]->FailWrites(-EIO);
+  ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1:wal"); }));
+  scripts_[0]->FailWrites(-ENODEV);
+  ASSERT_TRUE(Eventually([&] { return HasFault("gone/nvme0n1:wal"); }));
+  EXPECT_FALSE(HasFault("write_error/nvme0n1:wal"));
+  scripts_[0]->FailWrites(DeviceScript::kGood);
+  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy" && board_.Get()->faults.empty(); }));
+  EXPECT_THAT(events_.types(), Contains("disk.faulted"));
+}
+
+TEST_F(DiskMonitorTest, RemovingATargetClearsItsFaultsAndItsSection) {
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy"; }));
+  Hang(true);
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
+  monitor.RemoveTarget("data");
+  EXPECT_THAT(board_.Get()->faults, IsEmpty());
+  EXPECT_THAT(monitor.roles(), IsEmpty());
+  ASSERT_TRUE(Eventually([&] { return board_.Get()->disks.empty(); }));
+  EXPECT_THAT(monitor.FindProber("data"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("none")));
+}
+
+TEST_F(DiskMonitorTest, TheMonitorEndsWithinASecondWhileEveryProbeHangs) {
+  DiskMonitor& monitor = Start();
+  for (const char* role : {"data", "wal", "tablespace:16385", "repository"}) {
+    monitor.AddTarget(role, dir_.path());
+  }
+  const std::vector<std::string> roles = monitor.roles();
+  EXPECT_EQ(roles.size(), 4u);
+  const auto all_are = [&](const std::string& state) {
+    return std::all_of(roles.begin(), roles.end(), [&](const auto& role) { return StateOf(role) == state; });
+  };
+  ASSERT_TRUE(Eventually([&] { return all_are("healthy"); }));
+  Hang(true);
+  ASSERT_TRUE(Eventually([&] { return all_are("stalled"); }));
+  const base::MonotonicTime start = base::RealClock().Monotonic();
+  monitor_.reset();
+  EXPECT_LT(base::RealClock().Monotonic() - start, absl::Seconds(1));
+}
+
+TEST_F(DiskMonitorTest, CriticalWarningsAreFaultsUntilTheyEnd) {
+  helper_->Set(kMediaReadOnly | kReliabilityDegraded, absl::OkStatus());
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return HasFault("read_only/nvme0n1") && HasFault("wearing_out/nvme0n1"); }));
+  helper_->Set(kReliabilityDegraded, absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return !HasFault("read_only/nvme0n1"); }));
+  EXPECT_TRUE(HasFault("wearing_out/nvme0n1"));
+  EXPECT_THAT(events_.types(), Contains("disk.smart_warning"));
+  EXPECT_THAT(events_.types(), Contains("disk.smart_cleared"));
+}
+
+TEST_F(DiskMonitorTest, SmartThatCannotBeReadSaysWhy) {
+  helper_->Set(0, absl::UnimplementedError("unsupported: open /dev/nvme0: No such file or directory"));
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] {
+    const auto status = board_.Get();
+    return !status->disks.empty() && !status->disks[0].smart.supported &&
+           status->disks[0].smart.unsupported_reason.find("No such file") != std::string::npos;
+  }));
+}
+
+TEST_F(DiskMonitorTest, WithoutProbingTheDiskIsStillShown) {
+  probe_enabled_ = false;
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] {
+    const auto status = board_.Get();
+    return !status->disks.empty() && status->disks[0].device == "nvme0n1";
+  }));
+  EXPECT_THAT(board_.Get()->disks[0].probes, IsEmpty());
+  EXPECT_THAT(monitor.FindProber("data"), StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(DiskMonitorTest, AStorageProbeMeasuresAndCanBeCancelled) {
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
+  observe::Progress progress(base::RealClock());
+  ASSERT_OK_AND_ASSIGN(const auto result,
+                       RunStorageProbe(monitor, {.role = "data", .reads = 50, .writes = 20}, progress));
+  EXPECT_EQ(result.read.count, 50u);
+  EXPECT_EQ(result.write.count, 20u);
+  EXPECT_EQ(result.device, "nvme0n1");
+  EXPECT_EQ(progress.Snapshot().done_bytes, 70u * 4096);
+  EXPECT_THAT(RunStorageProbe(monitor, {.role = "wal"}, progress),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("roles now: data")));
+  EXPECT_THAT(RunStorageProbe(monitor, {.role = "data", .reads = 1'000'000}, progress),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  Hang(true);
+  observe::Progress cancelled(base::RealClock());
+  cancelled.RequestCancel();
+  EXPECT_THAT(RunStorageProbe(monitor, {.role = "data"}, cancelled),
+              StatusIs(absl::StatusCode::kCancelled));
+}
+
+}  // namespace
+}  // namespace metal::disk

@@ -1,0 +1,167 @@
+#include "agent/disk/privileged.h"
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <functional>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/file.h"
+#include "agent/disk/privileged_wire.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/harness/temp_dir.h"
+
+namespace metal::disk {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using metal::testing::StatusIs;
+
+HelperRequest NvmeRequest(const std::string& controller) {
+  HelperRequest request;
+  request.kind = HelperRequestKind::kReadNvmeLog;
+  request.log_id = 0x02;
+  request.length = 512;
+  std::memcpy(request.controller, controller.data(), controller.size());
+  return request;
+}
+
+TEST(PrivilegedWireTest, OnlyControllersHaveAName) {
+  for (const char* good : {"nvme0", "nvme12", "nvme9999"}) EXPECT_TRUE(IsNvmeControllerName(good));
+  for (const char* bad : {"", "nvme", "nvme0n1", "nvme00000", "sda", "../nvme0", "nvme0/", "nvme 0", "nvme-1"}) {
+    EXPECT_FALSE(IsNvmeControllerName(bad)) << bad;
+  }
+}
+
+TEST(PrivilegedWireTest, TheScopeIsAskedForWithoutAShell) {
+  const std::vector<std::string> command = ScopeCommand({100, 101}, 5433);
+  EXPECT_EQ(command[0], "/usr/bin/busctl");
+  EXPECT_EQ(command[7], "metal-postgres-5433.scope");
+  const std::vector<std::string> tail(command.end() - 6, command.end());
+  EXPECT_THAT(tail, ElementsAre("PIDs", "au", "2", "100", "101", "0"));
+}
+
+TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
+  metal::testing::TempDir dir;
+  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).result, HelperResult::kRejected);
+  HelperRequest request = NvmeRequest("nvme0");
+  request.log_id = 0x0d;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request = NvmeRequest("nvme0");
+  request.length = 8192;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request.length = 13;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request.kind = static_cast<HelperRequestKind>(77);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  std::memset(request.controller, 'x', sizeof(request.controller));  // no terminator
+  request.kind = HelperRequestKind::kNvmeIdentify;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+}
+
+TEST(PrivilegedServerTest, WhatIsNoDriveIsUnsupported) {
+  metal::testing::TempDir dir;
+  HelperReply reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path());
+  EXPECT_EQ(reply.result, HelperResult::kUnsupported);
+  EXPECT_THAT(reply.message, HasSubstr("No such file"));
+  dir.Write("nvme0", "a file");
+  reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path());
+  EXPECT_EQ(reply.result, HelperResult::kUnsupported);
+  EXPECT_THAT(reply.message, HasSubstr("not a character device"));
+  ASSERT_EQ(symlink("/dev/null", dir.File("nvme1").c_str()), 0);
+  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("nvme1"), dir.path()).result, HelperResult::kUnsupported);
+}
+
+TEST(PrivilegedServerTest, OnlyAPostmasterIsMoved) {
+  HelperRequest request;
+  request.kind = HelperRequestKind::kMoveToSystemdScope;
+  request.port = 5432;
+  for (const pid_t pid : {-1, 0, 1, getpid()}) {
+    request.pid = pid;
+    const HelperReply reply = AnswerPrivilegedRequest(request, "/dev");
+    EXPECT_EQ(reply.result, HelperResult::kRejected);
+    EXPECT_THAT(reply.message, HasSubstr("not a postmaster"));
+  }
+}
+
+// Runs `body` in a process of its own with one thread, as main() is when it forks the helper.
+int InOwnProcess(const std::function<int()>& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+TEST(PrivilegedHelperTest, TheHelperAnswersAndEndsWithItsClient) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: the helper is forked by root alone";
+  EXPECT_EQ(InOwnProcess([] {
+    auto helper = StartPrivilegedHelper();
+    if (!helper.ok()) return 1;
+    const auto log = (*helper)->ReadNvmeLog("nvme9999", 0x02, 512, absl::Seconds(5));
+    if (log.status().code() != absl::StatusCode::kUnimplemented) return 2;
+    if (log.status().message().find("unsupported: open /dev/nvme9999") == std::string::npos) return 3;
+    if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
+        absl::StatusCode::kInvalidArgument) {
+      return 4;
+    }
+    const absl::Status moved = (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
+    if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
+    helper->reset();
+    return waitpid(-1, nullptr, WNOHANG) < 0 ? 0 : 6;  // no child is left
+  }), 0);
+}
+
+TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: the helper is forked by root alone";
+  int pipe_ends[2];
+  ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
+  const int code = InOwnProcess([&] {
+    auto helper = StartPrivilegedHelper();
+    if (!helper.ok()) return 1;
+    const auto children =
+        base::ReadFile("/proc/self/task/" + std::to_string(getpid()) + "/children");
+    if (!children.ok() || write(pipe_ends[1], children->data(), children->size()) <= 0) return 2;
+    if (setresuid(65534, 65534, 65534) != 0) return 3;  // as after privileges are dropped
+    raise(SIGKILL);
+    return 4;
+  });
+  EXPECT_EQ(code, 128 + SIGKILL);
+  char text[32] = {};
+  ASSERT_GT(read(pipe_ends[0], text, sizeof(text) - 1), 0);
+  const pid_t helper = std::stoi(text);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+  const base::MonotonicTime deadline = base::RealClock().Monotonic() + absl::Seconds(5);
+  const auto alive = [&] {  // a zombie that nobody reaps counts as ended
+    const auto stat = base::ReadFile("/proc/" + std::to_string(helper) + "/stat");
+    return stat.ok() && stat->find(") Z ") == std::string::npos;
+  };
+  while (alive() && base::RealClock().Monotonic() < deadline) {
+    base::RealClock().Sleep(absl::Milliseconds(5));
+  }
+  EXPECT_FALSE(alive());
+}
+
+TEST(PrivilegedHelperTest, WithoutRootEveryCallSaysWhy) {
+  EXPECT_EQ(InOwnProcess([] {
+    if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) return 1;
+    auto helper = StartPrivilegedHelper();
+    if (!helper.ok()) return 2;
+    const absl::Status status = (*helper)->MoveToSystemdScope(1, 5432, absl::Seconds(1));
+    return status.code() == absl::StatusCode::kUnimplemented &&
+                   status.message().find("root") != std::string::npos
+               ? 0
+               : 3;
+  }), 0);
+}
+
+}  // namespace
+}  // namespace metal::disk
