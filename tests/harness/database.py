@@ -1,0 +1,130 @@
+"""Contents for tests: a small database with everything that a backup can get wrong, traffic on it, and proofs about a copy."""
+import hashlib
+import os
+import shutil
+import threading
+
+from harness.process import run
+
+FILL = """
+CREATE EXTENSION amcheck;
+CREATE TABLE plain AS SELECT g AS id, md5(g::text) AS text, now() AS at FROM generate_series(1, 20000) g;
+ALTER TABLE plain ADD PRIMARY KEY (id);
+CREATE INDEX ON plain (text);
+CREATE TABLE documents AS SELECT g AS id, jsonb_build_object('k', g, 'v', repeat(md5(g::text), 90)) AS body
+  FROM generate_series(1, 500) g;
+CREATE INDEX ON documents USING gin (body);
+CREATE UNLOGGED TABLE unlogged AS SELECT g AS a FROM generate_series(1, 20000) g;
+CREATE INDEX ON unlogged (a);
+CREATE TABLE spaced TABLESPACE space AS SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 20000) g;
+CREATE INDEX ON spaced (a) TABLESPACE space;
+CREATE SEQUENCE counter;
+SELECT nextval('counter') FROM generate_series(1, 10);
+SELECT lo_from_bytea(70000 + g, decode(repeat(md5(g::text), 2000), 'hex')) FROM generate_series(1, 20) g;
+CREATE TABLE empty (a int);
+CREATE MATERIALIZED VIEW view AS SELECT count(*) FROM plain;
+VACUUM ANALYZE;
+"""
+
+STORM = [
+    "CREATE TABLE storm_{n} AS SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 3000) g; CREATE INDEX ON storm_{n} (a);",
+    "ALTER TABLE storm_{n} SET TABLESPACE space;",
+    "UPDATE storm_{n} SET b = b || 'x' WHERE a % 3 = 0;",
+    "VACUUM FULL storm_{n};",
+    "ALTER TABLE storm_{n} SET TABLESPACE pg_default;",
+    "CREATE TABLE brief_{n} AS SELECT * FROM storm_{n}; DROP TABLE brief_{n};",
+    "CREATE TABLE cut_{n} AS SELECT * FROM storm_{n}; TRUNCATE cut_{n}; INSERT INTO cut_{n} VALUES (1, 'a');",
+    "DELETE FROM storm_{n} WHERE a > 500; VACUUM storm_{n};",  # gives its tail back to the file system
+    "REINDEX TABLE plain;",
+    "VACUUM FULL spaced;",
+    "CREATE UNLOGGED TABLE light_{n} AS SELECT * FROM storm_{n}; ALTER TABLE light_{n} SET LOGGED;",
+    "REFRESH MATERIALIZED VIEW view;",
+    "DROP TABLE IF EXISTS storm_{before};",
+]
+
+
+def fill(node, workspace):
+    """Returns the tablespace's location."""
+    location = workspace.directory(f"{node.name}/space")
+    node.sql(f"CREATE TABLESPACE space LOCATION '{location}';")
+    node.sql(FILL)
+    node.pgbench_load(scale=2)
+    return location
+
+
+class Storm:
+    """DDL in a thread of its own until it is stopped; every statement must succeed."""
+
+    def __init__(self, node):
+        self._node, self._stop, self.rounds, self.error = node, threading.Event(), 0, None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(60)
+
+    def _run(self):
+        try:
+            while not self._stop.is_set():
+                for statement in STORM:
+                    self._node.sql(statement.format(n=self.rounds, before=self.rounds - 2))
+                    if self._stop.is_set():
+                        break
+                self.rounds += 1
+        except AssertionError as error:
+            self.error = error
+
+
+def tables(server, database="postgres"):
+    """Row count and checksum over all rows of every table that a copy must have, by name."""
+    names = server.sql("SELECT quote_ident(nspname) || '.' || quote_ident(relname) FROM pg_class c "
+                       "JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') "
+                       "AND relpersistence = 'p' AND nspname = 'public' ORDER BY 1", database).splitlines()
+    query = " UNION ALL ".join(f"SELECT '{name}', count(*), sum(hashtextextended(t::text, 0)) FROM {name} t" for name in names)
+    return server.sql(query, database).splitlines()
+
+
+def dump_digest(server, database="postgres"):
+    """SHA-256 of pg_dump's output, large objects included; without the random token that newer versions print."""
+    dump = server.run("pg_dump", "-d", database, "--no-unlogged-table-data", "--blobs").stdout
+    lines = [line for line in dump.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_relations(server):
+    """pg_amcheck --heapallindexed over every database; on 13, which has none, bt_index_check over every B-tree."""
+    if server.version.has("pg_amcheck"):
+        server.run("pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--no-strict-names", timeout=300)
+    else:
+        server.sql("CREATE EXTENSION IF NOT EXISTS amcheck; SELECT count(bt_index_check(i.indexrelid, true)) FROM pg_index i "
+                   "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+                   "WHERE a.amname = 'btree' AND c.relpersistence <> 't' AND i.indisready AND i.indisvalid;")
+
+
+def verify_restored(node, target):
+    """pg_verifybackup on a restored directory that was never started, with the WAL that it needs from the archive."""
+    wal = os.path.join(node.workspace.path, os.path.basename(target) + ".wal")
+    os.makedirs(wal)
+    node.workspace.give(wal)
+    with open(os.path.join(target, "backup_manifest"), encoding="utf-8") as file:
+        manifest = __import__("json").load(file)
+    from harness.node import BIN, lsn_number
+    size = 16 << 20
+    for each in manifest["WAL-Ranges"]:
+        for number in range(lsn_number(each["Start-LSN"]) // size, (lsn_number(each["End-LSN"]) - 1) // size + 1):
+            per_file = (1 << 32) // size
+            name = f"{each['Timeline']:08X}{number // per_file:08X}{number % per_file:08X}"
+            run([f"{BIN}/metal-wal", "fetch", "--socket", node.config["agent"]["wal_socket"], "--cluster",
+                 node.system_identifier(), name, os.path.join(wal, name)])
+    node.run("pg_verifybackup", "-w", wal, target)
+    shutil.rmtree(wal)
+
+
+def check_checksums(version, data_dir):
+    """pg_checksums --check on a directory that was shut down cleanly."""
+    said = run([version.program("pg_checksums"), "--check", "-D", data_dir]).stdout
+    assert "Bad checksums:  0" in said, said

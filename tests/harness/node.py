@@ -1,0 +1,264 @@
+"""Node: one agent with its configuration, its PostgreSQL and its repository, and metalctl to talk to it."""
+import json
+import os
+import re
+import shutil
+import signal
+import time
+
+from harness import process
+from harness.postgres import Database, postmaster_pid
+from harness.process import run, wait_for
+from harness.workspace import ROOT, free_port
+
+BIN = os.path.join(os.environ.get("METAL_BUILD_DIR", os.path.join(ROOT, "build/dev")), "bin")
+
+
+class Answer:
+    """What one metalctl call gave: exit code, parsed JSON (None when there is none), both outputs."""
+
+    def __init__(self, result):
+        self.code, self.stdout, self.stderr = result.code, result.stdout, result.stderr
+        try:
+            self.json = json.loads(result.stdout)
+        except ValueError:
+            self.json = None
+        self._shown = repr(result)
+
+    def __repr__(self):
+        return self._shown
+
+    @property
+    def error(self):
+        """The error's text: of the call, or of the operation that it followed."""
+        error = (self.json or {}).get("error") or {}
+        return self.stderr + error.get("message", "")
+
+    @property
+    def reason(self):
+        """Reason of a failed operation."""
+        return ((self.json or {}).get("error") or {}).get("reason", "")
+
+
+class Node(Database):
+    """Directories below the workspace: NAME/data, NAME/state, NAME/run, and `repository` shared by all nodes of it."""
+
+    def __init__(self, workspace, version, name="node", **config):
+        self.workspace, self.name = workspace, name
+        self.root = workspace.directory(name, 0o755)
+        self.state = workspace.directory(f"{name}/state")
+        self.run_dir = workspace.directory(f"{name}/run", 0o755)
+        self.repository = workspace.directory("repository")
+        super().__init__(version, self.run_dir, free_port(), os.path.join(self.root, "data"))
+        self.endpoint = f"unix:{self.run_dir}/agent.sock"
+        self.log = os.path.join(self.root, "agent.log")
+        self.port_file = os.path.join(self.run_dir, "address")
+        self.config = {
+            "agent": {"node_id": name, "cluster_id": "test", "state_dir": self.state, "os_user": process.USER,
+                      "socket": f"{self.run_dir}/agent.sock", "wal_socket": f"{self.run_dir}/wal.sock",
+                      "listen": "127.0.0.1:0", "port_file": self.port_file, "log_level": "debug"},
+            "postgres": {"bin_dir": version.bin_dir, "data_dir": self.data_dir, "socket_dir": self.run_dir, "port": self.port},
+            "repository": {"path": self.repository},
+            "backup": {"memory": "64MiB"},
+            "disk": {"probe_enabled": False},
+        }
+        for section, options in config.items():
+            self.config.setdefault(section, {}).update(options)
+        self.roles = []  # [[tls.role]] tables
+        self.process = None
+        self.extra_ctl = []
+        workspace.at_end(self.close)
+
+    # ---- the agent ----
+
+    def write_config(self):
+        lines = []
+        for section, options in self.config.items():
+            lines.append(f"[{section}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+        for role in self.roles:
+            lines += ["[[tls.role]]", *[f"{key} = {json.dumps(value)}" for key, value in role.items()]]
+        return self.workspace.file(f"{self.name}/agent.toml", "\n".join(lines) + "\n")
+
+    def launch(self, faults="", trace="", pause="", env=None):
+        """Starts the agent without waiting for it."""
+        faulty = {"METAL_FAULT_POINTS": faults, "METAL_FAULT_TRACE": trace, "METAL_FAULT_PAUSE_FILE": pause}
+        self.process = process.spawn([f"{BIN}/metal-agent", "--config", self.write_config()], self.log, as_root=True,
+                                     env={**{key: value for key, value in faulty.items() if value}, **(env or {})})
+
+    def start_agent(self, **options):
+        self.launch(**options)
+
+        def ready():
+            if self.process.poll() is not None:
+                raise process.CommandFailed(f"the agent ended with {self.process.returncode}:\n{self.log_text()[-3000:]}")
+            return self.ctl("status", timeout=2).code == 0
+        wait_for("the agent answers", ready, 20)
+        return self
+
+    def agent_start_fails(self, **options):
+        """Expects the agent to refuse to run; returns what it said."""
+        before = len(self.log_text()) if os.path.exists(self.log) else 0
+        self.launch(**options)
+        code = self.process.wait(20)
+        said = self.log_text()[before:]
+        assert code != 0, said
+        return said
+
+    def stop_agent(self):
+        code = process.end(self.process, signal.SIGTERM, 30)
+        assert code == 0, f"the agent ended with {code} after SIGTERM:\n{self.log_text()[-3000:]}"
+
+    def kill_agent(self):
+        process.end(self.process, signal.SIGKILL)
+
+    def restart_agent(self, **options):
+        if self.process.poll() is None:
+            self.stop_agent()
+        return self.start_agent(**options)
+
+    def log_text(self):
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def close(self):
+        """Ends the agent and PostgreSQL, both by pid."""
+        if self.process:
+            process.end(self.process, signal.SIGTERM, 10)
+        pid = postmaster_pid(self.data_dir)
+        if pid:
+            os.kill(pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGQUIT)
+            try:
+                wait_for("PostgreSQL ended", lambda: not process.is_alive(pid), 15)
+            except AssertionError:
+                os.kill(pid, signal.SIGKILL)
+
+    # ---- metalctl ----
+
+    def ctl_arguments(self, *arguments):
+        return [f"{BIN}/metalctl", "--endpoint", self.endpoint, *self.extra_ctl, *arguments]
+
+    def ctl(self, *arguments, code=None, timeout=180):
+        """metalctl -o json as the tests' own user. `code`: the exit code that must come."""
+        result = run(self.ctl_arguments("-o", "json", *arguments), code=None, as_root=True, timeout=timeout + 10)
+        answer = Answer(result)
+        if code is not None and answer.code != code:
+            raise process.CommandFailed(f"expected exit {code}: {answer!r}")
+        return answer
+
+    def ok(self, *arguments, **options):
+        """metalctl that must succeed; its JSON."""
+        return self.ctl(*arguments, code=0, **options).json
+
+    def status(self):
+        return self.ok("status")
+
+    def postgres_state(self):
+        return self.status()["postgres"]["state"].removeprefix("POSTGRES_STATE_").lower()
+
+    def wait_status(self, what, condition, timeout=20.0):
+        """Waits until `condition(status)` holds; returns that status."""
+        found = {}
+
+        def check():
+            found["status"] = self.status()
+            return condition(found["status"])
+        wait_for(what, check, timeout, 0.1)
+        return found["status"]
+
+    def wait_running(self, timeout=30.0):
+        return self.wait_status("PostgreSQL runs", lambda status: status["postgres"]["state"] == "POSTGRES_STATE_RUNNING", timeout)
+
+    def events(self, type_prefix="", after=0):
+        """Events as a list of dictionaries, oldest first."""
+        answer = self.ctl("events", "-n", "10000", "--after", str(after), *(["--type", type_prefix] if type_prefix else []), code=0)
+        return [json.loads(line) for line in answer.stdout.splitlines() if line.strip()]
+
+    def last_event_id(self):
+        return max((int(each["id"]) for each in self.events()), default=0)
+
+    def wait_event(self, event_type, after=0, timeout=20.0):
+        def find():
+            return [each for each in self.events(after=after) if each["type"] == event_type]
+        return wait_for(f"event {event_type}", find, timeout, 0.1)[-1]
+
+    def operations(self, kind=""):
+        """Newest first."""
+        return [each for each in self.ok("op", "list", "-n", "200").get("operations", []) if not kind or each["kind"] == kind]
+
+    def detach(self, *arguments):
+        """Starts a long operation and returns its name."""
+        return self.ok(*arguments, "--detach")["name"]
+
+    def operation(self, name):
+        return self.ok("op", "show", name)
+
+    def wait_operation(self, name, timeout=120.0):
+        def final():
+            found = self.operation(name)
+            return found if found["state"] not in ("OPERATION_STATE_PENDING", "OPERATION_STATE_RUNNING") else None
+        return wait_for(f"{name} ends", final, timeout, 0.1)
+
+    # ---- the life of a node ----
+
+    def init(self, *arguments, **options):
+        return self.ok("pg", "init", *arguments, **options)
+
+    def make_primary(self, term=1):
+        """A new cluster that accepts writes."""
+        self.init("--set", "shared_buffers=32MB", "max_wal_size=256MB", "fsync=off")
+        self.ok("pg", "start")
+        self.promote(term)
+        return self
+
+    def promote(self, term):
+        self.ok("term", "begin", str(term))
+        self.ok("promote", "--term", str(term))
+
+    def backup(self, *arguments, **options):
+        return self.ok("backup", "create", *arguments, **options)
+
+    def restore(self, target, *arguments, name="latest"):
+        self.workspace.at_end(lambda: shutil.rmtree(target, ignore_errors=True))
+        return self.ok("backup", "restore", name, "--target", target, *arguments)
+
+    def system_identifier(self):
+        return self.ok("pg", "control")["system_identifier"]
+
+    def repository_files(self):
+        """Relative paths of all files in the repository."""
+        found = set()
+        for directory, _, files in os.walk(self.repository):
+            found.update(os.path.relpath(os.path.join(directory, each), self.repository) for each in files)
+        return found
+
+    def backups(self):
+        return [each["summary"]["name"] for each in self.ok("backup", "list").get("backups", [])]
+
+    def switch_wal(self):
+        """Ends the present WAL segment with at least one record in it; returns that segment's name."""
+        return self.sql("SELECT pg_logical_emit_message(false, 'test', 'x') IS NULL; "
+                        "SELECT pg_walfile_name(pg_current_wal_lsn()); SELECT pg_switch_wal() IS NULL").splitlines()[1]
+
+
+def seconds(duration):
+    """"1.500s" of protobuf JSON → 1.5; None when unset."""
+    return None if duration is None else float(duration.rstrip("s"))
+
+
+def lsn_number(text):
+    """"0/16B3748" → number."""
+    high, low = text.split("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def elapsed(action):
+    """Seconds that `action` took, and its value."""
+    begin = time.monotonic()
+    value = action()
+    return time.monotonic() - begin, value
+
+
+def has_hint(text):
+    return re.search(r"HINT: \S", text) is not None

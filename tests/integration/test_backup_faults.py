@@ -1,0 +1,359 @@
+"""What goes wrong in the middle: cancel, kill -9 at every named step, corrupt pages, a full repository."""
+import os
+import re
+import shutil
+import struct
+
+import pytest
+
+from harness import compare, database, process
+from harness.node import Node, has_hint
+from harness.process import wait_for
+
+FINAL = ("OPERATION_STATE_SUCCEEDED", "OPERATION_STATE_FAILED", "OPERATION_STATE_CANCELLED")
+
+
+def traced(node, action):
+    """Runs `action` and returns the names of the fault points that the agent passed meanwhile, in order."""
+    trace = node.workspace.file("points.trace", "")
+    node.restart_agent(trace=trace)
+    with open(trace, encoding="utf-8") as file:
+        before = file.read().splitlines()
+    action()
+    with open(trace, encoding="utf-8") as file:
+        points = [each for each in file.read().splitlines() if each not in before]
+    node.restart_agent()
+    return points
+
+
+def crash_at(node, point, *command):
+    """Runs metalctl against an agent that dies at `point`, brings the agent back and returns the operation, or None when
+    the point was never passed or the operation was not journaled yet."""
+    known = {each["name"] for each in node.operations()}
+    node.stop_agent()
+    node.start_agent(faults=f"{point}=crash")
+    began = node.ctl(*command, "--detach")
+    names = [began.json["name"]] if began.code == 0 else []
+    process.wait_for(f"the agent dies at {point}, or the operation ends", lambda: node.process.poll() is not None or (
+        names and node.ctl("op", "show", names[0], timeout=5).json or {}).get("state") in FINAL, 60)
+    died = node.process.poll() is not None
+    if died:
+        node.start_agent()
+    else:
+        node.restart_agent()
+    new = [each for each in node.operations() if each["name"] not in known]
+    assert len(new) <= 1, new
+    return died, new[0] if new else None
+
+
+def assert_settled(node, died, operation, kind):
+    """After the crash the operation is over, or goes on and ends well; it never hangs and never claims what is not so."""
+    if operation is None:
+        return None
+    assert operation["kind"] == kind
+    final = node.wait_operation(operation["name"], 60)
+    if final["state"] == "OPERATION_STATE_FAILED":
+        assert died and final["error"]["reason"] == "AGENT_RESTARTED", final
+        assert has_hint(final["error"]["message"]), final
+    else:
+        assert final["state"] == "OPERATION_STATE_SUCCEEDED", final
+    return final
+
+
+def listed_backups_are_whole(node):
+    for name in node.backups():
+        node.ok("backup", "verify", name)
+
+
+def names_in_repository(node):
+    """The repository without WAL, which grows by itself."""
+    return {each for each in node.repository_files() if "/wal/" not in each}
+
+
+# ---- kill -9 at every step ----
+
+@pytest.mark.slow
+def test_backup_killed_at_every_step(primary):
+    primary.sql("CREATE TABLE plain AS SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 5000) g")
+    points = traced(primary, primary.backup)
+    assert [each for each in points if each.startswith("backup.")], points
+    print("steps of a backup:", *points)
+    for point in points:
+        before = primary.backups()
+        died, operation = crash_at(primary, point, "backup", "create")
+        final = assert_settled(primary, died, operation, "CreateBackup")
+        added = [each for each in primary.backups() if each not in before]
+        # A published backup may outlive a crash that comes after the publication; it is then whole.
+        assert len(added) <= 1, f"{point}: {added}"
+        if final and final["state"] == "OPERATION_STATE_SUCCEEDED":
+            assert added == [final["result_name"]], point
+        for each in added:
+            primary.ok("backup", "verify", each)
+        assert primary.sql("SELECT count(*) FROM plain") == "5000"
+        # The next run succeeds and removes what the dead one left.
+        done = primary.backup()
+        kept = primary.backups()
+        labels = {each.removeprefix("backups/") for each in kept}
+        for path in names_in_repository(primary):
+            found = re.search(r"\d{8}T\d{6}Z-F\d*", path)
+            assert not found or found.group(0) in labels, f"{point}: garbage {path}"
+        assert done["result_name"] in kept, point
+        assert not [each for each in names_in_repository(primary) if ".tmp" in each], point
+    listed_backups_are_whole(primary)
+    in_backup = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE '%backup%' AND pid <> pg_backend_pid()"
+    assert primary.sql(in_backup) == "0", "no session is left in backup mode"
+
+
+@pytest.mark.slow
+def test_restore_killed_at_every_step(primary, workspace):
+    primary.sql("CREATE TABLE plain AS SELECT g AS a FROM generate_series(1, 5000) g")
+    primary.backup()
+    primary.switch_wal()
+    first = os.path.join(workspace.path, "first")
+    points = traced(primary, lambda: primary.restore(first))
+    assert [each for each in points if each.startswith("restore.")], points
+    print("steps of a restore:", *points)
+    target = os.path.join(workspace.path, "copy")
+    for point in points:
+        died, operation = crash_at(primary, point, "backup", "restore", "--target", target)
+        final = assert_settled(primary, died, operation, "RestoreBackup")
+        complete = bool(final) and final["state"] == "OPERATION_STATE_SUCCEEDED"
+        if not complete and os.path.exists(target) and os.listdir(target):
+            finished = os.path.exists(os.path.join(target, "global/pg_control")) and \
+                not os.path.exists(os.path.join(target, "metal.incomplete"))
+            if not finished:
+                started = process.run([primary.version.program("postgres"), "-D", target, "-p", "1"], code=None, timeout=20)
+                assert started.code != 0, f"{point}: PostgreSQL started on half a restore"
+                assert os.path.exists(os.path.join(target, "metal.incomplete")), point
+                primary.restore(target)  # the same order again goes through
+        if os.path.exists(target) and os.listdir(target):
+            primary.run("pg_verifybackup", "-n", target)
+        shutil.rmtree(target, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind,command", [
+    ("InitDataDirectory", ("pg", "init")), ("StartPostgres", ("pg", "start")), ("StopPostgres", ("pg", "stop")),
+    ("RestartPostgres", ("pg", "restart"))])
+def test_control_of_postgres_killed_at_every_step(node, kind, command):
+    def prepare():
+        """The situation in which the order makes sense."""
+        if kind == "InitDataDirectory":
+            if node.pid():
+                node.ctl("pg", "stop")
+            shutil.rmtree(node.data_dir, ignore_errors=True)
+        elif kind == "StartPostgres":
+            node.ok("pg", "stop")
+        else:
+            node.ok("pg", "start")
+
+    if kind != "InitDataDirectory":
+        node.init("--set", "fsync=off")
+        node.ok("pg", "start")
+    prepare()
+    points = traced(node, lambda: node.ok(*command))
+    assert points
+    print(f"steps of {kind}:", *points)
+    for point in points:
+        prepare()
+        pid = node.pid()
+        died, operation = crash_at(node, point, *command)
+        assert_settled(node, died, operation, kind)
+        if pid and kind == "StopPostgres" and point == "operations.before_journal":
+            assert node.pid() == pid, "nothing happens before it is journaled"
+        # Ordered again it goes through, wherever the dead one stopped.
+        if kind == "InitDataDirectory" and os.path.exists(os.path.join(node.data_dir, "PG_VERSION")) and \
+                not os.path.exists(os.path.join(node.data_dir, "metal.incomplete")):
+            assert node.ctl("pg", "init").code == 5, point
+        else:
+            node.ok(*command)
+        if kind in ("StartPostgres", "RestartPostgres"):
+            assert node.sql("SELECT pg_is_in_recovery()") == "t", point
+        elif kind == "StopPostgres":
+            assert node.pid() == 0, point
+        else:
+            node.ok("pg", "start")
+            assert node.sql("SHOW data_checksums") == "on", point
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("term", "begin", "{}"), ("fence", "--term", "{}", "--reason", "test")])
+def test_roles_killed_at_every_step(primary, command):
+    """A term that was acknowledged is never forgotten; one that was not is stored or not, but whole."""
+    term = 10
+    points = traced(primary, lambda: primary.ok(*(each.format(term) for each in command)))
+    assert [each for each in points if each.startswith("term.")], points
+    for point in points:
+        before, term = term, term + 1
+        primary.stop_agent()
+        primary.start_agent(faults=f"{point}=crash")
+        answer = primary.ctl(*(each.format(term) for each in command), timeout=60)
+        if primary.process.poll() is None:
+            primary.restart_agent()
+        else:
+            primary.start_agent()
+        stored = int(primary.status()["node"]["term"])
+        assert stored in (before, term), point
+        if answer.code == 0:
+            assert stored == term, point
+        primary.ok(*(each.format(term) for each in command))
+        assert primary.status()["node"]["term"] == str(term)
+        assert primary.sql("SELECT pg_is_in_recovery()") == "t", point
+
+
+def test_promotion_killed_at_every_step(primary):
+    points = ["term.before_write", "term.written"]
+    for term, point in enumerate(points, 2):
+        primary.ok("term", "begin", str(term))
+        primary.stop_agent()
+        primary.start_agent(faults=f"{point}=crash")
+        assert primary.ctl("promote", "--term", str(term)).code != 0
+        wait_for("the agent died", lambda: primary.process.poll() is not None)
+        assert primary.sql("SELECT pg_is_in_recovery()") == "t", "nothing is promoted before the order is stored"
+        primary.start_agent()
+        primary.ok("promote", "--term", str(term))
+        assert primary.sql("SELECT pg_is_in_recovery()") == "f"
+
+
+# ---- cancel, errors ----
+
+def test_cancelled_backup_leaves_nothing(primary):
+    pause = primary.workspace.file("pause", "")
+    primary.restart_agent(faults="backup.frame=pause", pause=pause)
+    before = names_in_repository(primary)
+    name = primary.detach("backup", "create")
+    wait_for("it copies", lambda: "copy" in primary.operation(name)["progress"]["phase"])
+    primary.ok("op", "cancel", name)
+    os.unlink(pause)
+    final = primary.wait_operation(name, 30)
+    assert final["state"] == "OPERATION_STATE_CANCELLED", final
+    assert primary.backups() == []
+    assert not [each for each in names_in_repository(primary) - before if re.search(r"\d{8}T\d{6}Z", each)]
+    primary.backup()
+    assert len(primary.backups()) == 1
+
+
+def test_backup_cancelled_while_it_waits_for_wal(workspace, pg):
+    """The archive does not take WAL: the backup waits, is told to stop, and stops."""
+    node = Node(workspace, pg).start_agent().make_primary()
+    pause = workspace.file("pause", "")
+    node.restart_agent(faults="wal.begin=pause", pause=pause)
+    name = node.detach("backup", "create")
+    wait_for("it waits for WAL", lambda: "WAL" in node.operation(name)["progress"]["phase"], 30)
+    node.ok("op", "cancel", name)
+    assert node.wait_operation(name, 20)["state"] == "OPERATION_STATE_CANCELLED"
+    os.unlink(pause)
+    assert node.backups() == []
+    node.backup()
+
+
+def test_failed_step_fails_the_backup_and_the_next_one_works(primary):
+    primary.restart_agent(faults="backup.before_publish=error")
+    answer = primary.ctl("backup", "create")
+    assert answer.code == 1 and answer.json["state"] == "OPERATION_STATE_FAILED", answer
+    assert primary.backups() == []
+    assert not [each for each in names_in_repository(primary) if re.search(r"\d{8}T\d{6}Z", each)]
+    primary.backup()
+    listed_backups_are_whole(primary)
+
+
+def test_backup_needs_a_running_postgres(primary):
+    primary.ok("pg", "stop")
+    answer = primary.ctl("backup", "create")
+    assert answer.code in (3, 5) and has_hint(answer.error), answer
+
+
+def test_backup_goes_on_beside_a_change_of_role(primary):
+    """A backup never stands in the way of a fence; it fails, because its source was restarted."""
+    pause = primary.workspace.file("pause", "")
+    primary.restart_agent(faults="backup.frame=pause", pause=pause)
+    name = primary.detach("backup", "create")
+    wait_for("it copies", lambda: "copy" in primary.operation(name)["progress"]["phase"])
+    assert primary.ok("fence", "--term", "2", "--reason", "test")["was_primary"] is True
+    os.unlink(pause)
+    assert primary.wait_operation(name)["state"] == "OPERATION_STATE_FAILED"
+    assert primary.backups() == []
+
+
+@pytest.mark.skipif(not process.IS_ROOT, reason="only root can mount a small file system")
+def test_full_repository(workspace, pg):
+    node = Node(workspace, pg)
+    process.run(["mount", "-t", "tmpfs", "-o", f"size=24m,mode=700,uid={process.UID},gid={process.GID}", "tmpfs",
+                 node.repository], as_root=True)
+    workspace.at_end(lambda: process.run(["umount", "-l", node.repository], as_root=True))
+    node.start_agent().make_primary()
+    node.sql("CREATE TABLE noise AS SELECT g AS a, gen_random_uuid() AS b, gen_random_uuid() AS c, gen_random_uuid() AS d "
+             "FROM generate_series(1, 400000) g; CHECKPOINT")
+    answer = node.ctl("backup", "create", "--codec", "none")
+    assert answer.code == 1 and answer.reason == "NO_SPACE" and has_hint(answer.error), answer
+    assert node.backups() == []
+    assert node.sql("SELECT count(*) FROM noise") == "400000", "the server is not harmed"
+
+
+# ---- corrupt pages ----
+
+def flip_byte(node, table, block):
+    """Damages one byte of a tuple in a page of a table, on a server that is stopped meanwhile."""
+    path = node.sql(f"SELECT pg_relation_filepath('{table}')")
+    node.ok("pg", "stop")
+    with open(os.path.join(node.data_dir, path), "r+b") as file:
+        file.seek(block * compare.PAGE)
+        page = file.read(compare.PAGE)
+        assert struct.unpack_from("<H", page, 8)[0] != 0, "the page carries a checksum"
+        file.seek(block * compare.PAGE + compare.PAGE - 40)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0xFF]))
+    node.ok("pg", "start")
+    return path
+
+
+@pytest.mark.matrix
+def test_corrupt_page_makes_the_backup_suspect(primary, workspace):
+    primary.sql("CREATE TABLE cold AS SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 5000) g; CHECKPOINT")
+    clean = primary.backup()["result_name"]
+    path, after = flip_byte(primary, "cold", 7), primary.last_event_id()
+    answer = primary.ctl("backup", "create")
+    assert answer.code == 6, answer
+    assert answer.json["state"] == "OPERATION_STATE_SUCCEEDED"
+    assert answer.json["result"]["state"] == "suspect" and answer.json["result"]["corrupt_pages"] == "1"
+    shown = primary.ok("backup", "show", answer.json["result_name"])
+    assert shown["summary"]["state"] == "BACKUP_STATE_SUSPECT"
+    assert shown["corrupt_pages"] == [f"{path} block 7"]
+    events = [each for each in primary.events("backup.corrupt_page", after)]
+    assert events and any(path in each["message"] for each in events)
+    assert primary.ok("backup", "show", clean)["summary"]["state"] == "BACKUP_STATE_COMPLETE"
+    assert primary.ok("backup", "list")["backups"][0]["summary"]["state"] == "BACKUP_STATE_SUSPECT"
+
+    # The damage is kept as it was found, not hidden and not spread.
+    copy = os.path.join(workspace.path, "copy")
+    primary.restore(copy, "--recover", "immediate")
+    primary.run("pg_verifybackup", "-n", copy)
+    with open(os.path.join(copy, path), "rb") as ours, open(os.path.join(primary.data_dir, path), "rb") as theirs:
+        assert ours.read() == theirs.read()
+
+
+def test_damaged_repository_is_found_and_never_restored(primary, workspace):
+    name = primary.backup()["result_name"]
+    primary.ok("backup", "verify")
+    packs = [each for each in primary.repository_files() if "pack" in each and name.removeprefix("backups/") in each]
+    largest = max((os.path.join(primary.repository, each) for each in packs), key=os.path.getsize)
+    with open(largest, "r+b") as file:
+        file.seek(os.path.getsize(largest) // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x10]))
+    verified = primary.ctl("backup", "verify")
+    assert verified.code == 6 and has_hint(verified.error), verified
+    target = os.path.join(workspace.path, "copy")
+    restored = primary.ctl("backup", "restore", "--target", target)
+    assert restored.code == 6, restored
+    assert not os.path.exists(os.path.join(target, "global/pg_control"))
+    assert os.path.exists(os.path.join(target, "metal.incomplete"))
+
+
+def test_database_is_sound_after_all(primary):
+    """A run through everything once more, with amcheck: faults of the engine would show as damage of the source too."""
+    primary.pgbench_load(1)
+    primary.backup()
+    database.check_relations(primary)

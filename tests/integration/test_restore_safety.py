@@ -1,0 +1,134 @@
+"""Restore never overwrites anything, never leaves half a copy that starts, and brings a lost node back."""
+import os
+import shutil
+
+import pytest
+
+from harness import database, process
+from harness.node import has_hint
+from harness.postgres import PlainServer
+from harness.process import wait_for
+
+
+@pytest.fixture
+def backed_up(primary):
+    primary.pgbench_load(1)
+    primary.backup()
+    primary.switch_wal()
+    return primary
+
+
+def names(directory):
+    return sorted(os.path.join(parent, each) for parent, folders, files in os.walk(directory) for each in folders + files)
+
+
+def refused(node, target, *arguments):
+    before = names(target)
+    answer = node.ctl("backup", "restore", "--target", target, *arguments)
+    assert answer.code == 5 and has_hint(answer.error) and target in answer.error, answer
+    assert names(target) == before
+    return answer
+
+
+def test_directory_that_is_not_empty_is_refused(backed_up, workspace):
+    target = workspace.directory("full")
+    workspace.file("full/letter.txt", "not yours")
+    refused(backed_up, target)
+    refused(backed_up, target, "--dry-run")
+
+
+def test_directory_in_use_is_refused(backed_up, workspace):
+    target = os.path.join(workspace.path, "copy")
+    backed_up.restore(target)
+    server = PlainServer(backed_up.version, target, workspace).start()
+    refused(backed_up, target)
+    assert server.sql("SELECT count(*) FROM pgbench_branches") == "1"
+
+
+def test_own_directory_needs_a_term_and_a_stopped_server(backed_up):
+    answer = backed_up.ctl("backup", "restore")
+    assert answer.code in (2, 5) and has_hint(answer.error), answer
+    answer = backed_up.ctl("backup", "restore", "--term", "2")
+    assert answer.code == 5 and has_hint(answer.error), answer
+    assert backed_up.sql("SELECT count(*) FROM pgbench_branches") == "1"
+
+
+def test_dry_run_changes_nothing(backed_up, workspace):
+    target = os.path.join(workspace.path, "copy")
+    assert backed_up.ctl("backup", "restore", "--target", target, "--dry-run").code == 0
+    assert not os.path.exists(target)
+    assert backed_up.ctl("backup", "restore", "no-such-backup", "--target", target).code == 4
+    assert not os.path.exists(target)
+
+
+def test_half_a_restore_cannot_be_started(backed_up, workspace):
+    """Whatever step it stopped at. The agent's own start refuses it too."""
+    target = os.path.join(workspace.path, "copy")
+    trace = workspace.file("points.trace", "")
+    backed_up.restart_agent(trace=trace)
+    backed_up.restore(target)
+    shutil.rmtree(target)
+    with open(trace, encoding="utf-8") as file:
+        points = [each for each in file.read().splitlines() if each.startswith("restore.")]
+    assert points
+    middle = points[len(points) // 2]
+    backed_up.restart_agent(faults=f"{middle}=error")
+    answer = backed_up.ctl("backup", "restore", "--target", target)
+    assert answer.code != 0, answer
+    assert os.path.exists(os.path.join(target, "metal.incomplete"))
+    started = process.run([backed_up.version.program("postgres"), "-D", target], code=None, timeout=20)
+    assert started.code != 0
+    backed_up.restore(target)
+    backed_up.run("pg_verifybackup", "-n", target)
+
+
+def test_space_is_checked_before_anything_is_written(backed_up, workspace):
+    if not process.IS_ROOT:
+        pytest.skip("only root can mount a small file system")
+    target = workspace.directory("small")
+    process.run(["mount", "-t", "tmpfs", "-o", f"size=10m,mode=700,uid={process.UID},gid={process.GID}", "tmpfs", target],
+                as_root=True)
+    try:
+        answer = backed_up.ctl("backup", "restore", "--target", target)
+        assert answer.code == 1 and answer.reason == "NO_SPACE" and has_hint(answer.error), answer
+        assert os.listdir(target) == []
+    finally:
+        process.run(["umount", target], as_root=True)
+
+
+def test_tablespace_in_place_of_the_source_is_refused(primary, workspace):
+    """Without a mapping the tablespace would go where the source's still is."""
+    location = workspace.directory("space")
+    primary.sql(f"CREATE TABLESPACE space LOCATION '{location}'; CREATE TABLE t TABLESPACE space AS SELECT 1 AS a")
+    primary.backup()
+    before = names(location)
+    target = os.path.join(workspace.path, "copy")
+    answer = primary.ctl("backup", "restore", "--target", target)
+    assert answer.code == 5 and location in answer.error and has_hint(answer.error), answer
+    assert names(location) == before
+    assert primary.sql("SELECT a FROM t") == "1"
+
+
+@pytest.mark.matrix
+def test_lost_node_comes_back(backed_up):
+    """The data directory is gone: restore into it under a term, start, promote, and every row is there."""
+    node = backed_up
+    node.sql("CREATE TABLE later AS SELECT 5 AS a")
+    segment = node.switch_wal()
+    wait_for("the last WAL is archived", lambda: node.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= segment, 30)
+    rows = database.tables(node)
+    node.ok("pg", "stop", "--mode", "immediate")
+    shutil.rmtree(node.data_dir)
+    node.wait_status("the loss is seen", lambda each: each["postgres"]["state"] in (
+        "POSTGRES_STATE_NO_DATA_DIRECTORY", "POSTGRES_STATE_STOPPED"))
+    assert node.ctl("pg", "start").code == 5
+
+    assert node.ctl("backup", "restore", "--term", "0").code != 0
+    node.ok("backup", "restore", "--term", "2")
+    assert node.ok("pg", "start")["result"]["role"] == "standby"
+    wait_for("all WAL is replayed", lambda: node.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == "1", 60)
+    node.promote(2)
+    assert database.tables(node) == rows
+    node.sql("CREATE TABLE writable (a int)")
+    node.backup()
+    assert len(node.backups()) == 2
