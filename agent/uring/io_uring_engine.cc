@@ -84,14 +84,16 @@ std::string ExplainSetupError(int error, std::string_view sysctl_disabled) {
 
 absl::StatusOr<std::unique_ptr<IoEngine>> IoUringEngine::Create(uint32_t depth) {
   int error = EINVAL;
-  unsigned flags = 0;
-  for (const unsigned candidate : kFlagSets) {
-    flags = candidate;
-    error = TryRing(candidate);
+  for (const unsigned flags : kFlagSets) {
+    error = TryRing(flags);
+    if (error == 0) return CreateWithFlags(depth, flags);
     if (error != EINVAL) break;
   }
-  if (error != 0) return SetupError(error);
+  return SetupError(error);
+}
 
+absl::StatusOr<std::unique_ptr<IoEngine>> IoUringEngine::CreateWithFlags(uint32_t depth,
+                                                                         unsigned flags) {
   METAL_ASSIGN_OR_RETURN(base::UniqueFd wake, WakeSignal::MakeFd());
   auto engine = std::unique_ptr<IoUringEngine>(new IoUringEngine(depth, std::move(wake)));
   io_uring_params params{};
@@ -99,7 +101,7 @@ absl::StatusOr<std::unique_ptr<IoEngine>> IoUringEngine::Create(uint32_t depth) 
   // first use.
   params.flags = flags | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
   const uint32_t entries = std::bit_ceil(depth + 1);  // one more for the wake-up
-  error = -io_uring_queue_init_params(entries, &engine->ring_, &params);
+  const int error = -io_uring_queue_init_params(entries, &engine->ring_, &params);
   if (error != 0) return SetupError(error);
   engine->ring_made_ = true;
   return engine;

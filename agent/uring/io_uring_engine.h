@@ -18,6 +18,8 @@ class IoUringEngine final : public IoEngine {
   // Proves with a throw-away ring that the kernel runs requests. Errors read "io_uring: <errno>
   // (<likely cause>)".
   static absl::StatusOr<std::unique_ptr<IoEngine>> Create(uint32_t depth);
+  // With these IORING_SETUP_ flags and no others, as on a kernel that knows no better ones.
+  static absl::StatusOr<std::unique_ptr<IoEngine>> CreateWithFlags(uint32_t depth, unsigned flags);
   ~IoUringEngine() override;
 
   std::string_view name() const override { return "io_uring"; }
