@@ -136,9 +136,7 @@ std::optional<WalFile> ParseWalFile(std::string_view name) {
   }
   if (!IsUpperHex(hex)) return std::nullopt;
   file.timeline = HexValue(hex.substr(0, 8));
-  // Timeline 1 is the first: it has no history.
-  if (file.timeline == 0 || (file.kind == WalFileKind::kHistory && file.timeline == 1))
-    return std::nullopt;
+  if (file.timeline == 0) return std::nullopt;
   file.name = std::string(name);
   return file;
 }

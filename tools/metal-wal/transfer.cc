@@ -55,7 +55,8 @@ time_t Now() {
 }
 
 ExitCode Report(const Options& options, const Answer& answer) {
-  if (answer.code != kDone) {
+  // A standby asks for the next file every few seconds: that it is not there yet is no news.
+  if (answer.code != kDone && answer.code != kNotFound) {
     fprintf(stderr, "metal-wal: %s %s: %s\n",
             options.command == Options::Command::kPush ? "push" : "fetch",
             options.file_name.c_str(), answer.message.c_str());

@@ -6,7 +6,7 @@
 
 namespace metal::wal {
 
-// Both answer an exit code and have printed what went wrong to standard error.
+// Both answer an exit code and have printed what went wrong to standard error; kNotFound is silent.
 ExitCode Push(const Options& options);
 // PATH is complete and new when this answers kDone; otherwise it was not touched. Not fsynced:
 // PostgreSQL does that itself for what it keeps.

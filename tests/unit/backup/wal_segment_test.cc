@@ -31,7 +31,7 @@ TEST(WalSegmentTest, OnlyNamesThatPostgresArchivesAreAccepted) {
       {"0000000A00000000000000A3.partial", WalFileKind::kPartial, 10},
       {"00000002.history", WalFileKind::kHistory, 2},
       {"0000000100000000000000A3.00000028.backup", WalFileKind::kBackup, 1},
-      {"00000001.history", std::nullopt},
+      {"00000001.history", WalFileKind::kHistory, 1},  // asked for by every recovery, never written
       {"00000000.history", std::nullopt},
       {"000000000000000000000001", std::nullopt},
       {"0000000100000000000000a3", std::nullopt},
@@ -148,6 +148,8 @@ TEST(WalSegmentTest, HistoryIsChecked) {
                                       "1\t0/1\tx\n1\t0/2\ty\n", "-1\t0/1\tx"}) {
     EXPECT_THAT(Check("00000002.history", text), StatusIs(StatusCode::kInvalidArgument)) << text;
   }
+  EXPECT_THAT(Check("00000001.history", "1\t0/3000000\tx\n"),
+              StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(Check("00000002.history", std::string(kMaxWalTextBytes + 1, '\n')),
               StatusIs(StatusCode::kInvalidArgument));
 }
