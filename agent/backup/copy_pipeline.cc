@@ -283,23 +283,22 @@ absl::Status CopyPipeline::CompleteRead(FrameRead& read) {
   SourceFile& file = *piece.file;
   uring::IoRequest& request = read.request;
   read_bytes_in_flight_ -= request.length;
-  if (request.result == -EINVAL && file.direct) {
+  if (request.result == -EINVAL && !read.fell_back) {
     // This filesystem takes O_DIRECT at open and refuses it here: read this file through the page cache.
     const int flags = fcntl(file.fd.get(), F_GETFL);
     if (flags < 0 || fcntl(file.fd.get(), F_SETFL, flags & ~O_DIRECT) != 0) {
       return base::ErrnoStatus(errno, "switch off O_DIRECT for", file.entry.path);
     }
     file.direct = false;
+    read.fell_back = true;
     waiting_reads_.push_back(&read);
     return absl::OkStatus();
   }
   if (request.result < 0) {
-    if (!file.direct && request.result == -EINVAL) return base::ErrnoStatus(EINVAL, "read", file.entry.path);
-    return base::Annotate(
-        base::ErrnoStatus(-request.result, "read",
-                          fmt::format("{} block {}", base::JoinPath(options_.data_directory, file.entry.path),
-                                      request.offset / options_.page_size)),
-        "copy files");
+    return base::ErrnoStatus(
+        -request.result, "read",
+        fmt::format("{} block {}", base::JoinPath(options_.data_directory, file.entry.path),
+                    request.offset / options_.page_size));
   }
   const uint64_t start = request.offset - piece.file_offset;  // in the piece
   const auto got = static_cast<uint32_t>(request.result);

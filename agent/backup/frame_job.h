@@ -57,6 +57,7 @@ struct FrameRead {
   uring::IoRequest request;
   FrameJob* job = nullptr;
   uint32_t piece = 0;
+  bool fell_back = false;  // EINVAL once: O_DIRECT was switched off
 };
 
 // What each codec thread keeps to itself.

@@ -130,6 +130,7 @@ void PackWriter::QueueCurrent() {
   request.length = static_cast<uint32_t>(length);
   request.offset = current_->file_offset;
   request.context = this;
+  current_->fell_back = false;
   queued_.push_back(current_);
   current_ = nullptr;
 }
@@ -171,11 +172,12 @@ absl::Status PackWriter::Complete(uring::IoRequest* request) {
   METAL_CHECK(found != buffers_.end());
   Buffer& buffer = *found;
   PackFile& pack = *buffer.pack;
-  if (request->result == -EINVAL && pack.direct) {
+  if (request->result == -EINVAL && !buffer.fell_back) {
     // The filesystem took the flag and refuses the write: go through the page cache.
     const int flags = fcntl(pack.fd.get(), F_GETFL);
     if (flags >= 0 && fcntl(pack.fd.get(), F_SETFL, flags & ~O_DIRECT) == 0) {
       pack.direct = false;
+      buffer.fell_back = true;
       queued_.push_back(&buffer);
       return absl::OkStatus();
     }

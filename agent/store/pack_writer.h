@@ -79,6 +79,7 @@ class PackWriter {
     size_t fill = 0;
     uint64_t file_offset = 0;
     PackFile* pack = nullptr;
+    bool fell_back = false;  // EINVAL once: O_DIRECT was switched off
     uring::IoRequest request;
   };
 

@@ -1,0 +1,249 @@
+#include "agent/backup/rehearsal.h"
+
+#include <unistd.h>
+
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "agent/backup/restore.h"
+#include "agent/base/fault_point.h"
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/base/subprocess.h"
+#include "agent/pg/control_file.h"
+#include "agent/pg/install.h"
+#include "agent/pg/process.h"
+#include "agent/pg/session.h"
+
+namespace metal::backup {
+namespace {
+
+using base::JoinPath;
+
+constexpr int kPort = 5432;  // only names the socket: nothing listens on TCP
+constexpr absl::Duration kBootPoll = absl::Milliseconds(200);
+constexpr absl::Duration kNoProgressLimit = absl::Minutes(10);
+constexpr int kFirstWithAmcheck = 14;
+
+class Rehearsal {
+ public:
+  Rehearsal(const BackupHeader& header, const std::string& scratch, const OperationContext& context)
+      : header_(header),
+        context_(context),
+        install_(context.config.pg_bin_dir),
+        root_(JoinPath(scratch, fmt::format("rehearsal-{}-{}", header.label, getpid()))),
+        data_(JoinPath(root_, "data")) {}
+
+  absl::StatusOr<std::string> Run() {
+    METAL_RETURN_IF_ERROR(CheckPrograms());
+    METAL_RETURN_IF_ERROR(MakeSocketDirectory());
+    absl::StatusOr<std::string> result = RestoreAndBoot();
+    const absl::Status removed = CleanUp();
+    if (result.ok() && !removed.ok()) return removed;
+    return result;
+  }
+
+ private:
+  absl::Status CheckPrograms();
+  absl::Status MakeSocketDirectory();
+  absl::StatusOr<std::string> RestoreAndBoot();
+  absl::Status Restore();
+  absl::Status Boot();
+  absl::Status AwaitOpen();
+  absl::StatusOr<std::string> Amcheck();
+  absl::Status CleanUp();
+  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ServerSettings();
+  absl::StatusOr<std::unique_ptr<pg::SqlSession>> Connect(const std::string& database) const;
+  absl::Status Failed(std::string_view what) const;
+  pg::PostmasterPlace Place() const { return {data_, context_.config.pg_bin_dir}; }
+
+  const BackupHeader& header_;
+  const OperationContext& context_;
+  pg::Install install_;
+  const std::string root_, data_;
+  std::string socket_dir_;
+  std::shared_ptr<const pg::Postmaster> postmaster_;
+};
+
+absl::Status Rehearsal::CheckPrograms() {
+  METAL_ASSIGN_OR_RETURN(const pg::PostgresVersion version, install_.Version());
+  if (version.major() != header_.postgres_version / 10000) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "rehearsal: the backup is of PostgreSQL {}, {} has {}. HINT: set "
+                       "postgres.bin_dir to the programs of that version",
+                       header_.postgres_version / 10000, install_.bin_dir(), version.text);
+  }
+  return absl::OkStatus();
+}
+
+// A socket's path has at most 107 bytes: it is not put below the scratch directory.
+absl::Status Rehearsal::MakeSocketDirectory() {
+  char path[] = "/tmp/metal-rehearsal-XXXXXX";
+  if (mkdtemp(path) == nullptr) return base::ErrnoStatus(errno, "create directory", path);
+  socket_dir_ = path;
+  return base::MakeDirectories(root_, 0700);
+}
+
+absl::Status Rehearsal::Failed(std::string_view what) const {
+  const std::string words = pg::LogFailure(JoinPath(root_, "postgres.log"), 0);
+  return base::Error(absl::StatusCode::kInternal, "rehearsal of backup {}: {}{}{}", header_.label, what,
+                     words.empty() ? "" : ": ", words);
+}
+
+absl::Status Rehearsal::Restore() {
+  RestoreRequest request;
+  request.backup = header_.label;
+  request.system_identifier = header_.system_identifier;
+  request.target_directory = data_;
+  request.recovery_target = RecoveryTarget::kImmediate;
+  for (const auto& [oid, location] : header_.tablespaces) {
+    request.tablespace_mapping[oid] = JoinPath(root_, fmt::format("tablespace-{}", oid));
+  }
+  return RestoreBackup(request, context_).status();
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Rehearsal::ServerSettings() {
+  const std::string hba = JoinPath(root_, "hba.conf");
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(hba, "local all all trust\n"));
+  std::vector<std::pair<std::string, std::string>> settings = {
+      {"listen_addresses", ""},  {"unix_socket_directories", socket_dir_},
+      {"unix_socket_permissions", "0700"}, {"hba_file", hba},
+      {"ssl", "off"},            {"archive_mode", "off"},
+      {"synchronous_standby_names", ""},   {"logging_collector", "off"},
+      {"log_destination", "stderr"},       {"shared_buffers", "128MB"},
+      {"huge_pages", "off"},     {"autovacuum", "off"},
+      {"fsync", "off"},          {"cluster_name", "metal-rehearsal"},
+      {"external_pid_file", ""}};
+  const std::string conf = JoinPath(data_, "postgresql.conf");
+  if (base::PathExists(conf)) return settings;
+  // The source keeps its configuration elsewhere: what recovery insists on comes from pg_control.
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(conf, "# rehearsal\n"));
+  METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(data_));
+  settings.emplace_back("max_connections", fmt::format("{}", control.max_connections));
+  settings.emplace_back("max_worker_processes", fmt::format("{}", control.max_worker_processes));
+  settings.emplace_back("max_wal_senders", fmt::format("{}", control.max_wal_senders));
+  settings.emplace_back("max_prepared_transactions",
+                        fmt::format("{}", control.max_prepared_transactions));
+  settings.emplace_back("max_locks_per_transaction",
+                        fmt::format("{}", control.max_locks_per_transaction));
+  return settings;
+}
+
+absl::StatusOr<std::unique_ptr<pg::SqlSession>> Rehearsal::Connect(const std::string& database) const {
+  pg::ConnectOptions options;
+  options.socket_dir = socket_dir_;
+  options.port = kPort;
+  options.user = context_.config.pg_superuser;
+  options.database = database;
+  options.application_name = "metal-agent rehearsal";
+  options.statement_timeout = absl::ZeroDuration();
+  return pg::ConnectLibpq(options);
+}
+
+absl::Status Rehearsal::Boot() {
+  context_.progress.BeginPhase("rehearsal: starting PostgreSQL");
+  pg::LaunchOptions launch;
+  launch.place = Place();
+  METAL_ASSIGN_OR_RETURN(launch.program, install_.Program("postgres"));
+  launch.log_path = JoinPath(root_, "postgres.log");
+  launch.port = kPort;
+  launch.socket_dir = socket_dir_;
+  METAL_ASSIGN_OR_RETURN(launch.settings, ServerSettings());
+  launch.cancelled = [this] { return context_.progress.cancelled(); };
+  METAL_ASSIGN_OR_RETURN(postmaster_, pg::LaunchPostmaster(launch, context_.clock));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("verify.rehearsal_started"));
+  return AwaitOpen();
+}
+
+// Open for writes means: WAL was replayed to consistency, and recovery ended. Waits as long as the replay makes progress.
+absl::Status Rehearsal::AwaitOpen() {
+  context_.progress.BeginPhase("rehearsal: replaying WAL");
+  std::string seen;
+  base::MonotonicTime moved = context_.clock.Monotonic();
+  while (true) {
+    METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
+    if (!postmaster_->alive()) return Failed("PostgreSQL ended before it was consistent");
+    std::string now;
+    if (auto session = Connect("postgres"); session.ok()) {
+      auto row = (*session)->Query(
+          "SELECT pg_is_in_recovery() AS recovering, pg_last_wal_replay_lsn()::text AS lsn",
+          absl::Seconds(5));
+      if (row.ok() && !row->Bool(0, "recovering")) return absl::OkStatus();
+      if (row.ok()) now = row->Text(0, "lsn");
+    }
+    if (const auto control = pg::ReadControlFile(data_); now.empty() && control.ok()) {
+      now = fmt::format("{} {}", control->min_recovery.ToString(), control->redo.ToString());
+    }
+    if (now != seen) {
+      seen = now;
+      moved = context_.clock.Monotonic();
+    }
+    if (context_.clock.Monotonic() - moved > kNoProgressLimit) {
+      return Failed("PostgreSQL makes no progress with the replay");
+    }
+    context_.clock.Sleep(kBootPoll);
+  }
+}
+
+absl::StatusOr<std::string> Rehearsal::Amcheck() {
+  if (header_.postgres_version / 10000 < kFirstWithAmcheck) {
+    return std::string("pg_amcheck is not part of this version");
+  }
+  context_.progress.BeginPhase("rehearsal: pg_amcheck");
+  METAL_ASSIGN_OR_RETURN(auto session, Connect("postgres"));
+  METAL_ASSIGN_OR_RETURN(
+      const pg::SqlResult databases,
+      session->Query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1", absl::Seconds(30)));
+  session.reset();
+  for (size_t i = 0; i < databases.rows.size(); ++i) {
+    METAL_ASSIGN_OR_RETURN(auto connection, Connect(databases.Text(i, "datname")));
+    METAL_RETURN_IF_ERROR(
+        connection->Query("CREATE EXTENSION IF NOT EXISTS amcheck", absl::Seconds(60)).status());
+  }
+  base::SubprocessOptions check;
+  METAL_ASSIGN_OR_RETURN(const std::string program, install_.Program("pg_amcheck"));
+  check.argv = {program, "--all", "--heapallindexed", "--no-password", "-h", socket_dir_, "-p",
+                fmt::format("{}", kPort), "-U", context_.config.pg_superuser};
+  check.timeout = absl::Hours(24);
+  check.cancelled = [this] { return context_.progress.cancelled(); };
+  METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(check));
+  if (!result.ok()) {
+    const std::string words = result.standard_output + result.standard_error;
+    return base::Error(absl::StatusCode::kDataLoss, "rehearsal of backup {}: pg_amcheck: {}",
+                       header_.label, words.substr(0, 2000));
+  }
+  return fmt::format("pg_amcheck found nothing in {} databases", databases.rows.size());
+}
+
+absl::StatusOr<std::string> Rehearsal::RestoreAndBoot() {
+  METAL_RETURN_IF_ERROR(Restore());
+  METAL_RETURN_IF_ERROR(Boot());
+  METAL_ASSIGN_OR_RETURN(const std::string amcheck, Amcheck());
+  return fmt::format("restored, consistent at {}, open for writes; {}", header_.stop_lsn.ToString(),
+                     amcheck);
+}
+
+absl::Status Rehearsal::CleanUp() {
+  if (postmaster_ != nullptr && postmaster_->alive()) {
+    pg::StopOptions stop;
+    stop.mode = pg::StopMode::kImmediate;
+    stop.timeout = absl::Seconds(30);
+    const auto stopped = pg::StopPostmaster(*postmaster_, Place(), stop, context_.clock);
+    if (!stopped.ok()) return base::Annotate(stopped.status(), "rehearsal: stop PostgreSQL");
+  }
+  METAL_RETURN_IF_ERROR(base::RemoveTree(socket_dir_));
+  return base::RemoveTree(root_);
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> Rehearse(const BackupHeader& header, const std::string& scratch,
+                                     const OperationContext& context) {
+  Rehearsal rehearsal(header, scratch, context);
+  return rehearsal.Run();
+}
+
+}  // namespace metal::backup

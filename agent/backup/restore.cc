@@ -1,0 +1,292 @@
+#include "agent/backup/restore.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <optional>
+
+#include "agent/backup/catalog.h"
+#include "agent/backup/copy_rules.h"
+#include "agent/backup/file_list.h"
+#include "agent/backup/manifest_json.h"
+#include "agent/backup/restore_target.h"
+#include "agent/backup/stored_backup.h"
+#include "agent/backup/unpack_pipeline.h"
+#include "agent/backup/wal_archive.h"
+#include "agent/base/crc32c.h"
+#include "agent/base/fault_point.h"
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "agent/pg/settings.h"
+
+namespace metal::backup {
+namespace {
+
+using base::JoinPath;
+
+constexpr std::string_view kControlPath = "global/pg_control";
+constexpr std::string_view kMapPath = "tablespace_map";
+constexpr std::string_view kAutoConf = "postgresql.auto.conf";
+
+// Every recovery target but the wanted one is set to empty: PostgreSQL refuses to start with two of them.
+constexpr std::string_view kTargetSettings[] = {"recovery_target", "recovery_target_lsn",
+                                                "recovery_target_name", "recovery_target_time",
+                                                "recovery_target_xid"};
+
+uint32_t Crc(std::string_view bytes) { return base::Crc32c(std::as_bytes(std::span(bytes))); }
+
+// The steps of one restore, in order.
+class RestoreRun {
+ public:
+  RestoreRun(const RestoreRequest& request, const OperationContext& context)
+      : request_(request), context_(context) {}
+
+  absl::StatusOr<RestoreReport> Run() {
+    METAL_RETURN_IF_ERROR(Prepare());
+    if (request_.validate_only) return report_;
+    const base::MonotonicTime begin = context_.clock.Monotonic();
+    METAL_RETURN_IF_ERROR(target_->Begin());
+    METAL_RETURN_IF_ERROR(base::FaultPoint("restore.begun"));
+    METAL_RETURN_IF_ERROR(WriteFiles());
+    METAL_RETURN_IF_ERROR(WriteConfiguration());
+    METAL_RETURN_IF_ERROR(Complete());
+    report_.elapsed = context_.clock.Monotonic() - begin;
+    return report_;
+  }
+
+ private:
+  absl::Status Prepare();
+  absl::Status PlaceTablespaces(RestoreTarget::Options& options);
+  absl::Status CheckWal();
+  absl::Status WriteFiles();
+  absl::Status AddToManifest(const FileEntry& entry);
+  absl::Status WriteConfiguration();
+  absl::Status Complete();
+  absl::StatusOr<pg::SettingMap> RecoverySettings() const;
+
+  const RestoreRequest& request_;
+  const OperationContext& context_;
+  std::optional<StoredBackup> backup_;
+  std::map<uint32_t, std::string> locations_;  // of tablespaces in the restored cluster
+  bool remapped_ = false;                      // some location differs from the backup's
+  std::optional<RestoreTarget> target_;
+  std::unique_ptr<BackupManifestWriter> json_;
+  std::string control_;
+  FileEntry control_entry_;
+  RestoreReport report_;
+};
+
+// A tablespace inside the old data directory moves with it; others stay where they were unless mapped.
+absl::Status RestoreRun::PlaceTablespaces(RestoreTarget::Options& options) {
+  const BackupHeader& header = backup_->info.header;
+  for (const auto& [oid, location] : header.tablespaces) {
+    std::string place = location;
+    const std::string inside = header.data_directory + "/";
+    if (location.compare(0, inside.size(), inside) == 0) {
+      place = JoinPath(request_.target_directory, location.substr(inside.size()));
+    }
+    if (const auto mapped = request_.tablespace_mapping.find(oid);
+        mapped != request_.tablespace_mapping.end()) {
+      place = mapped->second;
+    }
+    remapped_ |= place != location;
+    locations_[oid] = place;
+  }
+  for (const auto& [oid, place] : request_.tablespace_mapping) {
+    if (header.tablespaces.count(oid) != 0) continue;
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "restore: backup {} has no tablespace {}, which is mapped to {}. HINT: "
+                       "metalctl backup show {}",
+                       header.label, oid, place, header.label);
+  }
+  options.tablespaces = locations_;
+  return absl::OkStatus();
+}
+
+// Without the WAL of the backup itself the copy can never become consistent: better to know before the work.
+absl::Status RestoreRun::CheckWal() {
+  if (!request_.restore_command.empty()) return absl::OkStatus();
+  return CheckBackupWal(backup_->info.header, context_).status();
+}
+
+absl::Status RestoreRun::Prepare() {
+  context_.progress.BeginPhase("checking backup");
+  METAL_ASSIGN_OR_RETURN(StoredBackup backup, OpenStoredBackup(context_.config.repository_path,
+                                                               request_.system_identifier,
+                                                               request_.backup));
+  backup_ = std::move(backup);
+  const BackupHeader& header = backup_->info.header;
+  report_.backup = header.label;
+  report_.target_directory = request_.target_directory;
+  report_.system_identifier = header.system_identifier;
+  report_.suspect = backup_->info.state == BackupState::kSuspect;
+  RestoreTarget::Options options;
+  options.directory = request_.target_directory;
+  options.wal_directory = request_.wal_directory;
+  options.version_directory =
+      TablespaceVersionDirectory(header.postgres_version / 10000, header.catalog_version);
+  options.backup = header.label;
+  METAL_RETURN_IF_ERROR(PlaceTablespaces(options));
+  target_.emplace(std::move(options));
+  METAL_RETURN_IF_ERROR(target_->Check());
+  METAL_RETURN_IF_ERROR(RecoverySettings().status());
+  METAL_RETURN_IF_ERROR(CheckPacks(*backup_));
+  METAL_ASSIGN_OR_RETURN(const auto bytes, ScanFileList(*backup_, context_.progress));
+  METAL_RETURN_IF_ERROR(target_->CheckSpace(bytes));
+  return CheckWal();
+}
+
+absl::Status RestoreRun::AddToManifest(const FileEntry& entry) {
+  if (entry.path != kMapPath || !remapped_) return json_->AddFile(entry);
+  const std::string map = RewriteTablespaceMap(backup_->info.header.tablespace_map, locations_);
+  FileEntry rewritten = entry;
+  rewritten.size = map.size();
+  rewritten.crc32c = Crc(map);
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(JoinPath(target_->directory(), kMapPath), map));
+  return json_->AddFile(rewritten);
+}
+
+absl::Status RestoreRun::WriteFiles() {
+  const BackupHeader& header = backup_->info.header;
+  BackupManifestWriter::Options json;
+  json.path = JoinPath(target_->directory(), "backup_manifest");
+  json.major_version = header.postgres_version / 10000;
+  json.system_identifier = header.system_identifier;
+  json.timeline = header.timeline;
+  json.start_lsn = header.start_lsn;
+  json.stop_lsn = header.stop_lsn;
+  METAL_ASSIGN_OR_RETURN(json_, BackupManifestWriter::Create(std::move(json)));
+
+  UnpackOptions options = UnpackOptionsFor(*backup_, context_);
+  options.target_directory = target_->directory();
+  options.on_directory = [this](const FileListRecord& record) { return target_->Make(record); };
+  options.captured = [](std::string_view path) { return path == kControlPath; };
+  options.on_captured = [this](const FileEntry& entry, std::string_view contents) {
+    control_ = contents;
+    control_entry_ = entry;
+    return absl::OkStatus();
+  };
+  options.on_file = [this](const FileEntry& entry) { return AddToManifest(entry); };
+  METAL_ASSIGN_OR_RETURN(auto pipeline, MakeUnpackPipeline(std::move(options), context_));
+  METAL_ASSIGN_OR_RETURN(auto list, OpenFileList(*backup_));
+  context_.progress.BeginPhase("restoring files", header.bytes);
+  METAL_RETURN_IF_ERROR(pipeline->Run(*list));
+  report_.files = pipeline->totals().files;
+  report_.bytes = pipeline->totals().bytes;
+  report_.stored_bytes = pipeline->totals().stored_bytes;
+  report_.io_engine = std::string(pipeline->engine_name());
+  if (control_.empty()) {
+    return base::Error(absl::StatusCode::kDataLoss, "backup {} holds no {}. HINT: restore another backup",
+                       header.label, kControlPath);
+  }
+  return base::FaultPoint("restore.files_written");
+}
+
+absl::StatusOr<pg::SettingMap> RestoreRun::RecoverySettings() const {
+  pg::SettingMap settings;
+  for (const std::string_view name : kTargetSettings) settings[std::string(name)] = "";
+  std::string command = request_.restore_command;
+  if (command.empty()) {
+    if (context_.config.wal_helper.empty()) {
+      return base::Error(absl::StatusCode::kFailedPrecondition,
+                         "restore: no restore_command and no repository.wal_helper. HINT: set "
+                         "repository.wal_helper to the path of metal-wal");
+    }
+    command = pg::RestoreCommand(context_.config.wal_helper, context_.config.wal_socket);
+  }
+  settings["restore_command"] = command;
+  settings["recovery_target_timeline"] = "latest";
+  settings["recovery_target_action"] = "promote";
+  if (request_.recovery_target == RecoveryTarget::kImmediate) {
+    settings["recovery_target"] = "immediate";
+    settings["recovery_target_timeline"] = "current";
+  }
+  for (const auto& [name, value] : request_.settings) settings[name] = value;
+  for (const auto& [name, value] : settings) {
+    METAL_RETURN_IF_ERROR(pg::QuoteSetting(value).status());
+  }
+  return settings;
+}
+
+// postgresql.auto.conf is read last, and pg_verifybackup does not look at it or at the signal files.
+absl::Status RestoreRun::WriteConfiguration() {
+  context_.progress.BeginPhase("writing configuration");
+  const std::string& directory = target_->directory();
+  const std::string path = JoinPath(directory, kAutoConf);
+  pg::SettingMap settings;
+  if (auto text = base::ReadFile(path); text.ok()) {
+    METAL_ASSIGN_OR_RETURN(settings, pg::ParseSettings(*text));
+  } else if (!absl::IsNotFound(text.status())) {
+    return text.status();
+  }
+  METAL_ASSIGN_OR_RETURN(const pg::SettingMap recovery, RecoverySettings());
+  for (const auto& [name, value] : recovery) settings[name] = value;
+  std::string text =
+      fmt::format("# Do not edit this file manually!\n"
+                  "# It will be overwritten by the ALTER SYSTEM command.\n"
+                  "# Recovery settings were written by the restore of backup {}.\n",
+                  report_.backup);
+  for (const auto& [name, value] : settings) {
+    METAL_ASSIGN_OR_RETURN(const std::string quoted, pg::QuoteSetting(value));
+    text += fmt::format("{} = {}\n", name, quoted);
+  }
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(path, text));
+  const bool standby = request_.recovery_target == RecoveryTarget::kStandby;
+  return base::WriteFileDurably(JoinPath(directory, standby ? "standby.signal" : "recovery.signal"), "");
+}
+
+absl::Status RestoreRun::Complete() {
+  METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
+  METAL_RETURN_IF_ERROR(json_->Finish());
+  METAL_RETURN_IF_ERROR(base::FaultPoint("restore.before_sync"));
+  context_.progress.BeginPhase("syncing files");
+  METAL_RETURN_IF_ERROR(target_->Sync());
+  METAL_RETURN_IF_ERROR(base::FaultPoint("restore.synced"));
+  const std::string control = JoinPath(target_->directory(), kControlPath);
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(control, control_, control_entry_.mode));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("restore.control_written"));
+  return target_->Finish();
+}
+
+void EmitEvent(const OperationContext& context, observe::Severity severity, std::string type,
+               const std::string& subject, std::string message) {
+  if (context.events == nullptr) return;
+  observe::Event event;
+  event.time = absl::InfinitePast();
+  event.severity = severity;
+  event.type = std::move(type);
+  event.subject = subject;
+  event.message = std::move(message);
+  context.events->Append(std::move(event));
+}
+
+}  // namespace
+
+double RestoreReport::bytes_per_second() const {
+  const double seconds = absl::ToDoubleSeconds(elapsed);
+  return seconds > 0 ? static_cast<double>(bytes) / seconds : 0;
+}
+
+absl::StatusOr<RestoreReport> RestoreBackup(const RestoreRequest& request,
+                                            const OperationContext& context) {
+  RestoreRun run(request, context);
+  auto report = run.Run();
+  if (!report.ok()) {
+    const std::string text(report.status().message());
+    if (!request.validate_only) {
+      EmitEvent(context, observe::Severity::kError, "restore.failed", request.target_directory, text);
+    }
+    return base::Annotate(report.status(),
+                          fmt::format("restore backup {} to {}", request.backup, request.target_directory));
+  }
+  if (!request.validate_only) {
+    EmitEvent(context, observe::Severity::kInfo, "restore.completed", request.target_directory,
+              fmt::format("backup {}: {} in {} files, {:.0f} MB/s", report->backup,
+                          base::ByteCount{report->bytes}.ToString(), report->files,
+                          report->bytes_per_second() / 1e6));
+  }
+  return report;
+}
+
+}  // namespace metal::backup
