@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <csignal>
 #include <cstddef>
@@ -26,6 +25,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/file.h"
+#include "fmt/format.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 extern "C" __attribute__((weak)) int LLVMFuzzerInitialize(int* argc, char*** argv);
@@ -48,7 +48,7 @@ struct Options {
 };
 
 // What reached which code: one byte for each hashed place.
-std::array<uint8_t, 1 << 16> g_reached;
+uint8_t g_reached[1 << 16];  // no std::array: its members would be instrumented too
 bool g_recording = false;
 bool g_new_place = false;
 
@@ -248,7 +248,7 @@ bool ReadCorpus(const std::vector<std::string>& places, std::vector<Bytes>& corp
   for (const std::string& file : files) {
     const auto contents = metal::base::ReadFile(file);
     if (!contents.ok()) {
-      std::fprintf(stderr, "%s\n", contents.status().ToString().c_str());
+      fmt::print(stderr, "{}\n", contents.status().ToString());
       return false;
     }
     corpus.emplace_back(contents->begin(), contents->end());
@@ -257,10 +257,10 @@ bool ReadCorpus(const std::vector<std::string>& places, std::vector<Bytes>& corp
 }
 
 void NameArtifact(const char* program, uint64_t seed, uint64_t run) {
-  const char* const slash = std::strrchr(program, '/');
-  std::snprintf(g_artifact, sizeof g_artifact, "crash-%.200s-%llu-%llu",
-                slash == nullptr ? program : slash + 1, static_cast<unsigned long long>(seed),
-                static_cast<unsigned long long>(run));
+  std::string_view name = program;
+  name = name.substr(name.rfind('/') + 1).substr(0, 200);
+  *fmt::format_to_n(g_artifact, sizeof g_artifact - 1, "crash-{}-{}-{}", name, seed, run).out =
+      '\0';
 }
 
 }  // namespace
@@ -279,16 +279,15 @@ extern "C" __attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc()
 int main(int argc, char** argv) {
   Options options;
   if (!ParseOptions(argc, argv, options)) {
-    std::fprintf(stderr,
-                 "usage: %s [--seconds N] [--seed S] [--runs N] [--max-length N] [CORPUS...]\n",
-                 argv[0]);
+    fmt::print(stderr,
+               "usage: {} [--seconds N] [--seed S] [--runs N] [--max-length N] [CORPUS...]\n",
+               argv[0]);
     return 2;
   }
   if (LLVMFuzzerInitialize != nullptr) LLVMFuzzerInitialize(&argc, &argv);
   std::vector<Bytes> corpus;
   if (!ReadCorpus(options.corpus, corpus)) return 2;
-  std::printf("seed %llu, %zu inputs in the corpus\n",
-              static_cast<unsigned long long>(options.seed), corpus.size());
+  fmt::print("seed {}, {} inputs in the corpus\n", options.seed, corpus.size());
   CatchDeath();
 
   uint64_t runs = 0;
@@ -307,9 +306,8 @@ int main(int argc, char** argv) {
     RunOne(input);
     if (g_new_place && corpus.size() < kKeptMost) corpus.push_back(std::move(input));
   }
-  const auto places = std::count(g_reached.begin(), g_reached.end(), 1);
-  std::printf("%llu corpus inputs, %llu mutated inputs, %zu kept, %td places reached: no failure\n",
-              static_cast<unsigned long long>(runs), static_cast<unsigned long long>(mutated),
-              corpus.size() - given, places);
+  const auto places = std::count(std::begin(g_reached), std::end(g_reached), 1);
+  fmt::print("{} corpus inputs, {} mutated inputs, {} kept, {} places reached: no failure\n", runs,
+             mutated, corpus.size() - given, places);
   return 0;
 }
