@@ -167,7 +167,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   node::Node node({.config = config, .clock = clock, .board = board, .events = *events, .terms = *terms,
                    .operations = *operations, .install = install, .supervisor = supervisor,
                    .config_editor = config_editor, .connect = sessions,
-                   .connect_for_backup = SessionsOf(config, absl::ZeroDuration()), .disks = disks,
+                   .disks = disks,
                    .wal_archive = archive.get(), .data_lock = &lock});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();

@@ -9,8 +9,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,9 +18,12 @@
 #include "absl/status/statusor.h"
 #include "agent/backup/catalog.h"
 #include "agent/backup/context.h"
+#include "agent/backup/restore.h"
 #include "agent/backup/wal_archive.h"
 #include "agent/base/clock.h"
 #include "agent/base/config.h"
+#include "agent/base/mutex.h"
+#include "agent/base/thread.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
@@ -50,8 +53,6 @@ struct NodeParts {
   pg::PostgresSupervisor& supervisor;
   pg::ConfigEditor& config_editor;
   pg::SessionFactory connect;  // short statements
-  pg::SessionFactory
-      connect_for_backup;  // statement_timeout 0: a backup's session lives as long as the backup
   disk::DiskMonitor& disks;
   backup::WalArchive* wal_archive = nullptr;  // null: no repository is configured
   pg::DataDirectoryLock* data_lock =
@@ -73,6 +74,7 @@ pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_di
 class Node {
  public:
   explicit Node(NodeParts parts);
+  // Ends the operations (OperationManager::Drain) and its own threads; Postgres runs on.
   ~Node();
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
@@ -117,9 +119,9 @@ class Node {
   // promotion stays ordered; repeat it.
   absl::StatusOr<PromoteAnswer> Promote(const RequestContext& context,
                                         const PromoteRequest& request);
-  // Stored durably first. A primary, or a server that does not answer, is stopped (fast, then
-  // immediate after 10 s) and started as a standby; one that is down stays down. The role watch
-  // repeats this while a fenced node is found read-write.
+  // Stored durably first. A primary, or a server that does not answer, is stopped (fast,
+  // immediate, kill: 10 s each) and started as a standby; one that is down stays down. The role
+  // watch repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
   absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
@@ -153,9 +155,66 @@ class Node {
   OperationManager& operations() { return parts_.operations; }
 
  private:
-  class Impl;
+  // ---- node.cc ----
+  // CurrentRoleState, or, while that is unsettled or nothing runs, what the server and the data
+  // directory say now.
+  RoleState SettledRoleState();
+  absl::Status Admit(RoleRequest request);
+  void RegisterResumers();
+  // Runs a role change as an operation and waits for it as long as its caller has patience.
+  absl::StatusOr<OperationResult> RunRoleChange(OperationSpec spec, OperationBody body);
+  OperationSpec Spec(const RequestContext& context, std::string kind, std::string subject,
+                     OperationLane lane = OperationLane::kAction) const;
+
+  // ---- The bodies of operations: postgres_actions.cc, role_actions.cc, backup_actions.cc ----
+  absl::StatusOr<OperationResult> RunInit(OperationContext& context,
+                                          const InitDataDirectoryRequest& request);
+  absl::StatusOr<OperationResult> RunStart(OperationContext& context,
+                                           const StartPostgresRequest& request);
+  absl::StatusOr<OperationResult> RunStop(OperationContext& context,
+                                          const StopPostgresRequest& request);
+  absl::StatusOr<OperationResult> RunRestart(OperationContext& context,
+                                             const RestartPostgresRequest& request);
+  absl::StatusOr<OperationResult> RunBeginTerm(OperationContext& context,
+                                               const BeginTermRequest& request);
+  absl::StatusOr<OperationResult> RunPromote(OperationContext& context,
+                                             const PromoteRequest& request);
+  absl::StatusOr<OperationResult> RunFence(OperationContext& context);
+  absl::StatusOr<OperationResult> RunBackup(OperationContext& context,
+                                            const CreateBackupRequest& request);
+  absl::StatusOr<OperationResult> RunVerify(OperationContext& context,
+                                            const VerifyBackupRequest& request);
+  absl::StatusOr<OperationResult> RunRestore(OperationContext& context,
+                                             const RestoreBackupRequest& request);
+  bool IsReadOnly(std::unique_ptr<pg::SqlSession>& session);
+  void CheckpointInBackground();
+
+  // ---- background.cc ----
+  void WatchRole();
+  void CheckRole();
+  void EnforceFence(const TermRecord& record);
+  void Refresh();
+  void RefreshProbeTargets();
+  void RefreshBackups();
+  void RequestRefresh();
+  std::optional<uint64_t> SystemIdentifier();
+  absl::StatusOr<backup::Catalog> OpenCatalog();
+  backup::OperationContext BackupContext(observe::Progress& progress);
+  bool IsOwnDirectory(const std::string& path) const;
+  absl::StatusOr<backup::RestoreReport> Restore(observe::Progress& progress,
+                                                const RestoreBackupRequest& request);
+
   NodeParts parts_;
-  std::unique_ptr<Impl> impl_;
+  base::Mutex mutex_;
+  base::CondVar wake_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool refresh_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of the role watch thread.
+  std::optional<base::MonotonicTime> rogue_since_;
+  uint64_t enforced_term_ = 0;
+  int enforce_tries_ = 0;
+  base::MonotonicTime enforce_next_;
+  base::Thread role_watch_, refresher_;
 };
 
 }  // namespace metal::node

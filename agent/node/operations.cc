@@ -75,15 +75,20 @@ OperationManager::OperationManager(Options options, std::unique_ptr<OperationJou
 }
 
 OperationManager::~OperationManager() {
+  Drain();
+  publisher_.Join();
+}
+
+void OperationManager::Drain() {
   Shutdown();
   std::vector<base::Thread> threads;
   {
     base::MutexLock lock(mutex_);
     while (running_ > 0) changed_.Wait(mutex_);
     threads = std::move(finished_);
+    finished_.clear();
   }
   for (base::Thread& thread : threads) thread.Join();
-  publisher_.Join();
 }
 
 void OperationManager::Shutdown() {

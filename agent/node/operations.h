@@ -56,7 +56,7 @@ class OperationManager {
   static absl::StatusOr<std::unique_ptr<OperationManager>> Open(Options options, base::Clock& clock,
                                                                 observe::StatusBoard& board,
                                                                 observe::EventLog& events);
-  // Shutdown(), then waits for every body.
+  // Drain().
   ~OperationManager();
   OperationManager(const OperationManager&) = delete;
   OperationManager& operator=(const OperationManager&) = delete;
@@ -65,6 +65,9 @@ class OperationManager {
   // that stops only because of this stays unfinished in the journal: the next start treats it as
   // after a crash. Does not wait for bodies. Idempotent.
   void Shutdown();
+
+  // Shutdown(), and waits until no body runs any more. What bodies refer to may go then.
+  void Drain();
 
   // Before Recover(): how an interrupted operation of `kind` goes on. The body must be safe to run
   // from its beginning.

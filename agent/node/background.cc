@@ -1,0 +1,172 @@
+// Node's own threads. The role watch looks at memory only; the refresher touches the data disk and
+// the repository, and may hang with them without harm to anything else.
+#include <algorithm>
+
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/node/emit.h"
+#include "agent/node/node.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr absl::Duration kRoleInterval = absl::Seconds(1);
+constexpr absl::Duration kRefreshInterval = absl::Minutes(1);
+// A change of role makes a node look rogue for a moment; it holds the action lock then.
+constexpr absl::Duration kRoguePatience = absl::Seconds(3);
+constexpr int kEnforceMax = 5;
+constexpr const char* kRogueFault = "unordered_primary";
+constexpr size_t kLatestBackups = 5;
+
+observe::BackupSummary SummaryOf(const backup::BackupInfo& info) {
+  observe::BackupSummary summary;
+  summary.name = info.label;
+  summary.state = std::string(backup::BackupStateName(info.state));
+  summary.start = info.header.start_time;
+  summary.stop = info.header.stop_time;
+  summary.bytes = info.header.bytes;
+  summary.stored_bytes = info.header.stored_bytes;
+  summary.bytes_per_second = info.bytes_per_second();
+  summary.codec = info.header.codec;
+  summary.io_engine = info.header.io_engine;
+  summary.start_lsn = info.header.start_lsn;
+  summary.stop_lsn = info.header.stop_lsn;
+  summary.timeline = info.header.timeline;
+  return summary;
+}
+
+}  // namespace
+
+void Node::WatchRole() {
+  while (true) {
+    {
+      base::MutexLock lock(mutex_);
+      wake_.WaitFor(mutex_, kRoleInterval, [this] { return stopping_; });
+      if (stopping_) return;
+    }
+    CheckRole();
+  }
+}
+
+void Node::CheckRole() {
+  const TermRecord record = parts_.terms.Get();
+  const base::MonotonicTime now = parts_.clock.Monotonic();
+  if (ClassifyRole(record, parts_.board.Get()->postgres) != RoleState::kRogue) {
+    if (rogue_since_) parts_.board.ClearFault(kRogueFault, "postgres");
+    rogue_since_.reset();
+    enforce_tries_ = 0;
+    return;
+  }
+  if (!rogue_since_) rogue_since_ = now;
+  if (now - *rogue_since_ < kRoguePatience) return;
+  if (parts_.operations.action_lock().Current()) return;
+  // A server that was primary before any orchestrator spoke is reported and left alone; a fence is
+  // enforced.
+  observe::Fault fault;
+  fault.fault_class = kRogueFault;
+  fault.subject = "postgres";
+  fault.severity = observe::Severity::kCritical;
+  fault.message = record.fence.active
+                      ? fmt::format("read-write although fenced in term {}", record.fence.term)
+                      : fmt::format("read-write without an order of term {}", record.term);
+  fault.since = parts_.clock.Now();
+  const auto status = parts_.board.Get();
+  if (!status->faults.contains(fault.fault_class + "/" + fault.subject)) {
+    Emit(parts_.events, observe::Severity::kCritical, "role.unordered_primary", "postgres",
+         fault.message);
+  }
+  parts_.board.RaiseFault(std::move(fault));
+  if (record.fence.active) EnforceFence(record);
+}
+
+void Node::EnforceFence(const TermRecord& record) {
+  const base::MonotonicTime now = parts_.clock.Monotonic();
+  if (enforced_term_ != record.fence.term) {
+    enforced_term_ = record.fence.term;
+    enforce_tries_ = 0;
+  }
+  if (enforce_tries_ >= kEnforceMax || (enforce_tries_ > 0 && now < enforce_next_)) return;
+  ++enforce_tries_;
+  enforce_next_ = now + absl::Seconds(10) * enforce_tries_;
+  OperationSpec spec;
+  spec.kind = "EnforceFence";
+  spec.subject = fmt::format("term {}", record.fence.term);
+  spec.term = record.fence.term;
+  spec.request.caller = "role watch";
+  const auto started = parts_.operations.Start(
+      std::move(spec), [this](OperationContext& context) { return RunFence(context); });
+  if (!started.ok()) {
+    base::LogWarning("enforce the fence: {}", std::string(started.status().message()));
+  }
+}
+
+void Node::RequestRefresh() {
+  base::MutexLock lock(mutex_);
+  refresh_ = true;
+  wake_.NotifyAll();
+}
+
+void Node::Refresh() {
+  while (true) {
+    RefreshProbeTargets();
+    RefreshBackups();
+    base::MutexLock lock(mutex_);
+    wake_.WaitFor(mutex_, kRefreshInterval, [this] { return stopping_ || refresh_; });
+    if (stopping_) return;
+    refresh_ = false;
+  }
+}
+
+void Node::RefreshProbeTargets() {
+  const base::AgentConfig& config = parts_.config;
+  std::vector<std::pair<std::string, std::string>> targets;
+  const auto directory = pg::InspectDataDirectory(config.pg_data_dir);
+  if (!directory.ok()) return;  // unknown: what is watched stays watched
+  // Only a whole data directory gets a probe file: initdb and restore want an empty one.
+  if (directory->kind == pg::DataDirectoryKind::kCluster) {
+    targets.emplace_back("data", directory->real_path);
+    if (!directory->wal_path.empty() &&
+        !directory->wal_path.starts_with(directory->real_path + "/")) {
+      targets.emplace_back("wal", directory->wal_path);
+    }
+    for (const pg::TablespaceLink& tablespace : directory->tablespaces) {
+      if (tablespace.in_place) continue;
+      targets.emplace_back(fmt::format("tablespace:{}", tablespace.oid), tablespace.location);
+    }
+  }
+  if (!config.repository_path.empty()) targets.emplace_back("repository", config.repository_path);
+  for (const std::string& role : parts_.disks.roles()) {
+    const bool wanted = std::any_of(targets.begin(), targets.end(),
+                                    [&](const auto& target) { return target.first == role; });
+    if (!wanted) parts_.disks.RemoveTarget(role);
+  }
+  for (const auto& [role, path] : targets) parts_.disks.AddTarget(role, path);
+}
+
+void Node::RefreshBackups() {
+  if (parts_.config.repository_path.empty()) return;
+  observe::BackupsSection section;
+  section.repository = parts_.config.repository_path;
+  const auto backups = ListBackups();
+  if (backups.ok()) {
+    section.count = backups->size();
+    for (size_t i = 0; i < backups->size() && i < kLatestBackups; ++i) {
+      section.latest.push_back(SummaryOf((*backups)[i]));
+    }
+  } else {
+    section.error = std::string(backups.status().message());
+  }
+  section.time = {parts_.clock.Now(), parts_.clock.Monotonic()};
+  parts_.board.Update([&](observe::NodeStatus& status) {
+    if (!section.error.empty()) {
+      // What was seen last stays, with its age; only the error is news.
+      status.backups.repository = section.repository;
+      status.backups.error = section.error;
+      return;
+    }
+    status.backups = section;
+  });
+}
+
+}  // namespace metal::node

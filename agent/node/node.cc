@@ -1,0 +1,195 @@
+#include "agent/node/node.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/base/status.h"
+#include "agent/node/emit.h"
+#include "agent/pg/replication.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr absl::Duration kLookTimeout = absl::Seconds(2);
+
+std::string Parameter(const Operation& operation, const std::string& name) {
+  const auto parameter = operation.spec.parameters.find(name);
+  return parameter == operation.spec.parameters.end() ? "" : parameter->second;
+}
+
+absl::StatusOr<absl::Duration> DurationParameter(const Operation& operation,
+                                                 const std::string& name) {
+  absl::Duration duration;
+  if (absl::ParseDuration(Parameter(operation, name), &duration)) return duration;
+  return base::Error(absl::StatusCode::kInternal, "the journal has no {} that can be read", name);
+}
+
+}  // namespace
+
+std::string_view StopModeName(StopMode mode) {
+  switch (mode) {
+    case StopMode::kSmart:
+      return "smart";
+    case StopMode::kFast:
+      return "fast";
+    case StopMode::kImmediate:
+      return "immediate";
+  }
+  return "unknown";
+}
+
+pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config) {
+  pg::AgentSettings settings;
+  settings.listen_addresses = config.pg_listen_addresses;
+  settings.port = config.pg_port;
+  settings.socket_dir = config.pg_socket_dir;
+  settings.cluster_name = config.cluster_id;
+  settings.archiving = !config.repository_path.empty();
+  settings.wal_helper = config.wal_helper;
+  settings.wal_socket = config.wal_socket;
+  return settings;
+}
+
+pg::StartRole DecideStartRole(const TermRecord& record,
+                              const absl::StatusOr<pg::ControlFile>& control) {
+  if (!record.MayRunAsPrimary() || !control.ok()) return pg::StartRole::kStandby;
+  switch (control->state) {
+    case pg::ControlState::kShutDown:
+    case pg::ControlState::kShuttingDown:
+    case pg::ControlState::kInCrashRecovery:
+    case pg::ControlState::kInProduction:
+      return pg::StartRole::kPrimary;
+    case pg::ControlState::kStartingUp:
+    case pg::ControlState::kShutDownInRecovery:
+    case pg::ControlState::kInArchiveRecovery:
+      return pg::StartRole::kStandby;
+  }
+  return pg::StartRole::kStandby;
+}
+
+pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir) {
+  return DecideStartRole(terms.Get(), pg::ReadControlFile(data_dir));
+}
+
+Node::Node(NodeParts parts) : parts_(std::move(parts)) {}
+
+Node::~Node() {
+  // Bodies use this object.
+  parts_.operations.Drain();
+  {
+    base::MutexLock lock(mutex_);
+    stopping_ = true;
+    wake_.NotifyAll();
+  }
+  role_watch_.Join();
+  refresher_.Join();
+}
+
+// These are safe to run from the beginning: each first looks at what is already done, or only
+// reads.
+void Node::RegisterResumers() {
+  parts_.operations.RegisterResumer(
+      "StopPostgres", [this](const Operation& operation) -> absl::StatusOr<OperationBody> {
+        StopPostgresRequest request;
+        const std::string mode = Parameter(operation, "mode");
+        if (mode == "smart") request.mode = StopMode::kSmart;
+        if (mode == "immediate") request.mode = StopMode::kImmediate;
+        METAL_ASSIGN_OR_RETURN(request.timeout, DurationParameter(operation, "timeout"));
+        request.escalate = Parameter(operation, "escalate") == "true";
+        return OperationBody(
+            [this, request](OperationContext& context) { return RunStop(context, request); });
+      });
+  parts_.operations.RegisterResumer(
+      "StartPostgres", [this](const Operation& operation) -> absl::StatusOr<OperationBody> {
+        StartPostgresRequest request;
+        METAL_ASSIGN_OR_RETURN(request.no_progress_timeout,
+                               DurationParameter(operation, "no_progress_timeout"));
+        return OperationBody(
+            [this, request](OperationContext& context) { return RunStart(context, request); });
+      });
+  parts_.operations.RegisterResumer(
+      "VerifyBackup", [this](const Operation& operation) -> absl::StatusOr<OperationBody> {
+        VerifyBackupRequest request;
+        request.name = operation.spec.subject;
+        request.rehearse = Parameter(operation, "rehearse") == "true";
+        request.scratch_directory = Parameter(operation, "scratch_directory");
+        return OperationBody(
+            [this, request](OperationContext& context) { return RunVerify(context, request); });
+      });
+}
+
+void Node::Begin() {
+  parts_.terms.WarnIfOnSameDevice(parts_.config.pg_data_dir);
+  RegisterResumers();
+  parts_.operations.Recover();
+  role_watch_ = base::Thread("role-watch", [this] { WatchRole(); });
+  refresher_ = base::Thread("node-refresh", [this] { Refresh(); });
+}
+
+RoleState Node::CurrentRoleState() {
+  return ClassifyRole(parts_.terms.Get(), parts_.board.Get()->postgres);
+}
+
+RoleState Node::SettledRoleState() {
+  const auto status = parts_.board.Get();
+  observe::PostgresSection postgres = status->postgres;
+  if (parts_.supervisor.postmaster() != nullptr) {
+    const RoleState published = ClassifyRole(parts_.terms.Get(), postgres);
+    if (published != RoleState::kUnsettled) return published;
+    // Running, but the monitor has not looked at it yet: ask it.
+    auto session = parts_.connect();
+    if (!session.ok()) return published;
+    const auto state = pg::QueryServerState(**session, kLookTimeout);
+    if (!state.ok()) return published;
+    postgres.state = observe::PostgresState::kRunning;
+    postgres.role_observed = state->in_recovery ? observe::Role::kStandby : observe::Role::kPrimary;
+    return ClassifyRole(parts_.terms.Get(), postgres);
+  }
+  // Nothing runs. A half-made directory is none: it may be made again.
+  const auto directory = pg::InspectDataDirectory(parts_.config.pg_data_dir);
+  if (!directory.ok()) return RoleState::kUnsettled;
+  const bool crashed = postgres.state == observe::PostgresState::kCrashed;
+  postgres.state =
+      directory->kind == pg::DataDirectoryKind::kCluster
+          ? (crashed ? observe::PostgresState::kCrashed : observe::PostgresState::kStopped)
+          : observe::PostgresState::kNoDataDirectory;
+  postgres.role_observed = observe::Role::kUnknown;
+  return ClassifyRole(parts_.terms.Get(), postgres);
+}
+
+absl::Status Node::Admit(RoleRequest request) { return CheckRequest(SettledRoleState(), request); }
+
+OperationSpec Node::Spec(const RequestContext& context, std::string kind, std::string subject,
+                         OperationLane lane) const {
+  OperationSpec spec;
+  spec.kind = std::move(kind);
+  spec.subject = std::move(subject);
+  spec.lane = lane;
+  spec.request = context;
+  return spec;
+}
+
+absl::StatusOr<OperationResult> Node::RunRoleChange(OperationSpec spec, OperationBody body) {
+  const std::string kind = spec.kind;
+  const absl::Duration patience = spec.request.patience;
+  METAL_ASSIGN_OR_RETURN(Operation operation,
+                         parts_.operations.Start(std::move(spec), std::move(body)));
+  METAL_ASSIGN_OR_RETURN(operation, parts_.operations.Wait(operation.name, patience));
+  if (!operation.done()) {
+    return base::WithReason(
+        base::Error(
+            absl::StatusCode::kDeadlineExceeded,
+            "{} goes on as {} ({}). HINT: repeat the call with the same request_id, or metalctl "
+            "op wait {}",
+            kind, operation.name,
+            operation.progress.phase.empty() ? "starting" : operation.progress.phase,
+            operation.name),
+        {.reason = "ACTION_IN_PROGRESS",
+         .metadata = {{"holder", operation.name}, {"holder_kind", kind}}});
+  }
+  if (operation.state != OperationState::kSucceeded) return operation.error;
+  return operation.result;
+}
+
+}  // namespace metal::node

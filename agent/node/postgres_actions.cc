@@ -1,0 +1,221 @@
+// Node's verbs for the server's life: initdb, start, stop, restart.
+#include <unistd.h>
+
+#include "agent/base/fault_point.h"
+#include "agent/base/status.h"
+#include "agent/node/node.h"
+#include "agent/pg/hba.h"
+#include "agent/pg/initdb.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr absl::Duration kShortestTimeout = absl::Milliseconds(100);
+constexpr absl::Duration kLongestTimeout = absl::Hours(24);
+constexpr absl::Duration kStartPoll = absl::Milliseconds(200);
+
+absl::Status CheckTimeout(std::string_view name, absl::Duration timeout) {
+  if (timeout >= kShortestTimeout && timeout <= kLongestTimeout) return absl::OkStatus();
+  return base::Error(absl::StatusCode::kInvalidArgument,
+                     "{} is {}. HINT: from 100 ms to 24 h; leave it unset for the default", name,
+                     absl::FormatDuration(timeout));
+}
+
+pg::StopMode PgMode(StopMode mode) {
+  switch (mode) {
+    case StopMode::kSmart:
+      return pg::StopMode::kSmart;
+    case StopMode::kFast:
+      return pg::StopMode::kFast;
+    case StopMode::kImmediate:
+      return pg::StopMode::kImmediate;
+  }
+  return pg::StopMode::kFast;
+}
+
+std::string RoleText(pg::StartRole role) {
+  return role == pg::StartRole::kPrimary ? "primary" : "standby";
+}
+
+pg::HbaOptions HbaOf(const base::AgentConfig& config) {
+  pg::HbaOptions options;
+  options.superuser = config.pg_superuser;
+  options.os_user = config.os_user;
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<Operation> Node::InitDataDirectory(const RequestContext& context,
+                                                  const InitDataDirectoryRequest& request) {
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kInitDataDirectory));
+  const uint64_t segment = request.wal_segment_bytes;
+  if (segment != 0 &&
+      (segment < base::kMiB || segment > base::kGiB || (segment & (segment - 1)) != 0)) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "wal_segment_bytes is {}. HINT: a power of two from 1 MiB to 1 GiB",
+                       segment);
+  }
+  OperationSpec spec = Spec(context, "InitDataDirectory", parts_.config.pg_data_dir);
+  spec.parameters = {{"locale", request.locale.empty() ? "C.UTF-8" : request.locale},
+                     {"encoding", request.encoding.empty() ? "UTF8" : request.encoding}};
+  if (segment != 0) spec.parameters["wal_segment_bytes"] = fmt::format("{}", segment);
+  for (const auto& [name, value] : request.settings) spec.parameters["setting." + name] = value;
+  return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
+    return RunInit(operation, request);
+  });
+}
+
+absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
+                                              const InitDataDirectoryRequest& request) {
+  const base::AgentConfig& config = parts_.config;
+  pg::InitdbOptions options;
+  options.data_dir = config.pg_data_dir;
+  options.wal_dir = config.pg_wal_dir;
+  options.superuser = config.pg_superuser;
+  options.superuser_password = request.superuser_password;
+  if (!request.encoding.empty()) options.encoding = request.encoding;
+  if (!request.locale.empty()) options.locale = request.locale;
+  if (request.wal_segment_bytes != 0) options.wal_segment_size = {request.wal_segment_bytes};
+  options.settings = AgentSettingsOf(config);
+  options.hba = HbaOf(config);
+  options.cancelled = [&] { return context.progress.cancelled(); };
+  context.progress.BeginPhase("creating the data directory");
+  const auto make = [&]() -> absl::Status {
+    METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_initdb"));
+    METAL_RETURN_IF_ERROR(pg::CreateDataDirectory(parts_.install, options));
+    if (request.settings.empty()) return absl::OkStatus();
+    context.progress.BeginPhase("applying settings");
+    pg::ApplyConfigRequest apply;
+    for (const auto& [name, value] : request.settings) apply.settings[name] = value;
+    const absl::Status applied = parts_.config_editor.Apply(apply).status();
+    if (applied.ok()) return absl::OkStatus();
+    // All or nothing: what was made a moment ago, and never started, goes again.
+    METAL_RETURN_IF_ERROR(pg::WriteIncompleteSentinel(config.pg_data_dir, "initdb"));
+    METAL_RETURN_IF_ERROR(pg::RemoveInitdbLeftovers(config.pg_data_dir));
+    return base::Annotate(applied, "initialize the data directory");
+  };
+  const absl::Status made =
+      parts_.supervisor.WithServerStopped("initialize the data directory", make);
+  METAL_RETURN_IF_ERROR(made);
+  METAL_RETURN_IF_ERROR(base::FaultPoint("node.after_initdb"));
+  if (parts_.data_lock != nullptr) METAL_RETURN_IF_ERROR(parts_.data_lock->Refresh());
+  METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(config.pg_data_dir));
+  METAL_ASSIGN_OR_RETURN(const pg::PostgresVersion version, parts_.install.Version());
+  RequestRefresh();
+  return OperationResult{"",
+                         {{"data_directory", config.pg_data_dir},
+                          {"version", version.text},
+                          {"system_identifier", fmt::format("{}", control.system_identifier)}}};
+}
+
+absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
+                                              const StartPostgresRequest& request) {
+  METAL_RETURN_IF_ERROR(CheckTimeout("no_progress_timeout", request.no_progress_timeout));
+  const RoleState state = SettledRoleState();
+  if (state != RoleState::kPrimary) {  // a running primary is started already
+    METAL_RETURN_IF_ERROR(CheckRequest(state, RoleRequest::kStartStandby));
+  }
+  OperationSpec spec = Spec(context, "StartPostgres", "postgres");
+  spec.parameters = {{"no_progress_timeout", absl::FormatDuration(request.no_progress_timeout)}};
+  return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
+    return RunStart(operation, request);
+  });
+}
+
+absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
+                                               const StartPostgresRequest& request) {
+  const base::AgentConfig& config = parts_.config;
+  const pg::StartRole role = DecideStartRole(parts_.terms, config.pg_data_dir);
+  const auto running = parts_.supervisor.postmaster();
+  if (running == nullptr || !running->alive()) {
+    // The agent's configuration may have changed since the last start (port, repository). A
+    // directory that cannot be started is left for Start to refuse, unchanged.
+    METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(config.pg_data_dir));
+    METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
+    METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));
+    METAL_RETURN_IF_ERROR(pg::InstallManagedSettings(config.pg_data_dir, AgentSettingsOf(config)));
+    METAL_RETURN_IF_ERROR(pg::InstallManagedHba(config.pg_data_dir, HbaOf(config)));
+  }
+  pg::StartOptions options;
+  options.as_standby = role == pg::StartRole::kStandby;
+  options.progress = &context.progress;
+  options.no_progress_limit = request.no_progress_timeout;
+  METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Start(options));
+  // Adopted while it still starts: the supervisor's watch says when it is ready.
+  while (result.was_running &&
+         parts_.board.Get()->postgres.state == observe::PostgresState::kStarting) {
+    METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
+    parts_.clock.Sleep(kStartPoll);
+  }
+  RequestRefresh();
+  const bool read_write =
+      result.was_running ? SettledRoleState() == RoleState::kPrimary : !options.as_standby;
+  return OperationResult{
+      "",
+      {{"pid", fmt::format("{}", result.pid)},
+       {"role", RoleText(read_write ? pg::StartRole::kPrimary : pg::StartRole::kStandby)},
+       {"was_running", result.was_running ? "true" : "false"}}};
+}
+
+absl::StatusOr<Operation> Node::StopPostgres(const RequestContext& context,
+                                             const StopPostgresRequest& request) {
+  METAL_RETURN_IF_ERROR(CheckTimeout("timeout", request.timeout));
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kStop));
+  OperationSpec spec = Spec(context, "StopPostgres", "postgres");
+  spec.parameters = {{"mode", std::string(StopModeName(request.mode))},
+                     {"timeout", absl::FormatDuration(request.timeout)},
+                     {"escalate", request.escalate ? "true" : "false"}};
+  return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
+    return RunStop(operation, request);
+  });
+}
+
+absl::StatusOr<OperationResult> Node::RunStop(OperationContext& context,
+                                              const StopPostgresRequest& request) {
+  pg::StopOptions options;
+  options.mode = PgMode(request.mode);
+  options.timeout = request.timeout;
+  options.escalate_to = request.escalate ? pg::StopMode::kImmediate : options.mode;
+  options.escalation_timeout = request.timeout;
+  METAL_ASSIGN_OR_RETURN(const pg::StopResult result,
+                         parts_.supervisor.Stop(options, &context.progress));
+  OperationResult answer;
+  answer.values["mode"] = std::string(pg::StopModeName(result.mode));
+  const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
+  answer.values["control_state"] =
+      control.ok() ? std::string(pg::ControlStateName(control->state)) : "";
+  return answer;
+}
+
+absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
+                                                const RestartPostgresRequest& request) {
+  METAL_RETURN_IF_ERROR(CheckTimeout("timeout", request.timeout));
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRestart));
+  OperationSpec spec = Spec(context, "RestartPostgres", "postgres");
+  spec.parameters = {{"mode", std::string(StopModeName(request.mode))},
+                     {"timeout", absl::FormatDuration(request.timeout)}};
+  return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
+    return RunRestart(operation, request);
+  });
+}
+
+absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
+                                                 const RestartPostgresRequest& request) {
+  // pg_control says "in production" or "in archive recovery" now, and the matching "shut down"
+  // after the stop: the answer is the same before and after.
+  const pg::StartRole role = DecideStartRole(parts_.terms, parts_.config.pg_data_dir);
+  pg::StopOptions stop;
+  stop.mode = PgMode(request.mode);
+  stop.timeout = request.timeout;
+  stop.escalate_to = stop.mode;
+  pg::StartOptions start;
+  start.as_standby = role == pg::StartRole::kStandby;
+  start.progress = &context.progress;
+  METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Restart(stop, start));
+  RequestRefresh();
+  return OperationResult{"", {{"pid", fmt::format("{}", result.pid)}, {"role", RoleText(role)}}};
+}
+
+}  // namespace metal::node

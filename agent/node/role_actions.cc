@@ -1,0 +1,303 @@
+// Node's verbs for roles: begin a term, promote, fence, unfence, wait for an LSN. See role_steps.h
+// for the steps.
+//
+// What if the agent dies here?
+//   BeginTerm: the term is stored first. Whatever follows is repeated by the next BeginTerm of the
+//   same term; until then the
+//     role table lets no promotion pass but this orchestrator's own.
+//   Promote, before the order is stored: nothing happened. After it, before pg_promote: the node is
+//   a standby in state
+//     "promoting"; a restart keeps it a standby (DecideStartRole looks at pg_control), the repeated
+//     Promote completes it. After pg_promote: the node is, or will be, the primary that the order
+//     says; a repeated Promote answers at once.
+//   Fence: stored first. From then on no start is a primary's; a primary that still runs is found
+//   by the role watch.
+#include "agent/base/fault_point.h"
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/node/node.h"
+#include "agent/node/role_steps.h"
+#include "agent/node/timeline_history.h"
+#include "agent/pg/promotion.h"
+#include "agent/pg/replication.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr absl::Duration kQuery = absl::Seconds(5);
+constexpr absl::Duration kConnectPatience = absl::Seconds(5);
+constexpr absl::Duration kLongestWait = absl::Minutes(10);
+constexpr absl::Duration kCheckpoint = absl::Minutes(10);
+
+absl::Status CheckWait(absl::Duration timeout) {
+  if (timeout > absl::ZeroDuration() && timeout <= kLongestWait) return absl::OkStatus();
+  return base::Error(absl::StatusCode::kInvalidArgument,
+                     "timeout is {}. HINT: above 0, at most 10 min; leave it unset for the default",
+                     absl::FormatDuration(timeout));
+}
+
+std::string TermSubject(const TermHolder& holder) { return fmt::format("term {}", holder.term); }
+
+base::Lsn LsnIn(const OperationResult& result, const std::string& key) {
+  const auto value = result.values.find(key);
+  if (value == result.values.end()) return {};
+  return base::Lsn::Parse(value->second).value_or(base::Lsn());
+}
+
+base::TimelineId TimelineIn(const OperationResult& result) {
+  const auto value = result.values.find("timeline");
+  return value == result.values.end()
+             ? 0
+             : static_cast<base::TimelineId>(std::strtoul(value->second.c_str(), nullptr, 10));
+}
+
+bool FlagIn(const OperationResult& result, const std::string& key) {
+  const auto value = result.values.find(key);
+  return value != result.values.end() && value->second == "true";
+}
+
+std::string Flag(bool value) { return value ? "true" : "false"; }
+
+void PutPosition(OperationResult& result, const WalPosition& position) {
+  result.values["timeline"] = fmt::format("{}", position.timeline);
+  result.values["received_lsn"] = position.received.ToString();
+  result.values["replayed_lsn"] = position.replayed.ToString();
+  result.values["history"] = EncodeHistory(position.history);
+}
+
+WalPosition PositionIn(const OperationResult& result) {
+  WalPosition position;
+  position.timeline = TimelineIn(result);
+  position.received = LsnIn(result, "received_lsn");
+  position.replayed = LsnIn(result, "replayed_lsn");
+  const auto history = result.values.find("history");
+  if (history != result.values.end()) position.history = DecodeHistory(history->second);
+  return position;
+}
+
+}  // namespace
+
+absl::StatusOr<BeginTermAnswer> Node::BeginTerm(const RequestContext& context,
+                                                const BeginTermRequest& request) {
+  METAL_RETURN_IF_ERROR(CheckWait(request.timeout));
+  METAL_RETURN_IF_ERROR(parts_.terms.BeginTerm(request.holder));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.term_stored"));
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kBeginTerm));
+  OperationSpec spec = Spec(context, "BeginTerm", TermSubject(request.holder));
+  spec.term = request.holder.term;
+  spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
+                     {"timeout", absl::FormatDuration(request.timeout)}};
+  auto result = RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
+    return RunBeginTerm(operation, request);
+  });
+  if (!result.ok()) {
+    return base::Annotate(result.status(),
+                          fmt::format("term {} is stored; begin term", request.holder.term));
+  }
+  BeginTermAnswer answer;
+  answer.position = PositionIn(*result);
+  answer.was_primary = FlagIn(*result, "was_primary");
+  answer.postgres_down = FlagIn(*result, "postgres_down");
+  return answer;
+}
+
+absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
+                                                   const BeginTermRequest& request) {
+  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
+                        context.progress};
+  OperationResult result;
+  const auto running = parts_.supervisor.postmaster();
+  if (running == nullptr || !running->alive()) {
+    // A crashed server is restarted as a standby while this runs or later: then it must not find
+    // its old source.
+    METAL_RETURN_IF_ERROR(ClearSourcesOffline(parts_.config.pg_data_dir));
+    METAL_ASSIGN_OR_RETURN(const WalPosition position,
+                           ReadPositionOffline(parts_.config.pg_data_dir));
+    PutPosition(result, position);
+    result.values["postgres_down"] = "true";
+    return result;
+  }
+  context.progress.BeginPhase("looking at the server");
+  METAL_ASSIGN_OR_RETURN(std::unique_ptr<pg::SqlSession> session,
+                         ConnectPatiently(steps, kConnectPatience));
+  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
+  bool restart = !state.in_recovery;
+  if (restart) {
+    METAL_RETURN_IF_ERROR(parts_.terms.SetRoleWanted(request.holder, observe::Role::kStandby));
+    METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
+    result.values["was_primary"] = "true";
+  } else {
+    METAL_ASSIGN_OR_RETURN(restart, StopReceiving(steps, *session));
+  }
+  if (restart) {
+    METAL_RETURN_IF_ERROR(
+        RestartAsStandby(steps, std::move(session), {.drain = !state.in_recovery}));
+    METAL_ASSIGN_OR_RETURN(session, ConnectPatiently(steps, kConnectPatience));
+  }
+  METAL_RETURN_IF_ERROR(WaitUntilReplayed(steps, *session, request.timeout));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.frozen"));
+  // A later term may have begun meanwhile: this one's answer would be worth nothing.
+  METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
+  METAL_ASSIGN_OR_RETURN(const WalPosition position, ReadPosition(steps, *session));
+  PutPosition(result, position);
+  return result;
+}
+
+absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
+                                            const PromoteRequest& request) {
+  METAL_RETURN_IF_ERROR(CheckWait(request.timeout));
+  METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kPromote));
+  OperationSpec spec = Spec(context, "Promote", TermSubject(request.holder));
+  spec.term = request.holder.term;
+  spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
+                     {"timeout", absl::FormatDuration(request.timeout)}};
+  METAL_ASSIGN_OR_RETURN(
+      const OperationResult result,
+      RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
+        return RunPromote(operation, request);
+      }));
+  return PromoteAnswer{TimelineIn(result), LsnIn(result, "lsn")};
+}
+
+absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
+                                                 const PromoteRequest& request) {
+  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
+                        context.progress};
+  context.progress.BeginPhase("looking at the server");
+  METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kConnectPatience));
+  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
+  if (!state.in_recovery && !parts_.terms.Get().MayRunAsPrimary()) {
+    return CheckRequest(RoleState::kRogue, RoleRequest::kPromote);
+  }
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_order"));
+  // Checks term, holder and fence once more, in one step with the write.
+  METAL_RETURN_IF_ERROR(parts_.terms.SetRoleWanted(request.holder, observe::Role::kPrimary));
+  METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kPrimary));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.ordered"));
+  context.progress.BeginPhase("promoting");
+  pg::PromoteOptions options;
+  options.timeout = request.timeout;
+  options.checkpoint = false;
+  options.cancelled = [&] { return context.progress.cancelled(); };
+  METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
+                         pg::PromoteServer(*session, parts_.clock, options));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.promoted"));
+  if (!promoted.was_primary) CheckpointInBackground();
+  return OperationResult{"",
+                         {{"timeline", fmt::format("{}", promoted.timeline)},
+                          {"lsn", promoted.lsn.ToString()},
+                          {"was_primary", Flag(promoted.was_primary)}}};
+}
+
+// Only after the end-of-recovery checkpoint does pg_control show the new timeline; until then
+// nobody may rewind to this node. It may take minutes, and the new primary need not wait for it.
+void Node::CheckpointInBackground() {
+  OperationSpec spec;
+  spec.kind = "CheckpointAfterPromotion";
+  spec.subject = "postgres";
+  spec.lane = OperationLane::kReader;
+  const auto started = parts_.operations.Start(
+      std::move(spec), [this](OperationContext& context) -> absl::StatusOr<OperationResult> {
+        context.progress.BeginPhase("writing a checkpoint");
+        METAL_ASSIGN_OR_RETURN(const auto session, parts_.connect());
+        METAL_RETURN_IF_ERROR(
+            pg::Checkpoint(*session, kCheckpoint, [&] { return context.progress.cancelled(); }));
+        return OperationResult{};
+      });
+  if (!started.ok()) {
+    base::LogWarning("checkpoint after the promotion: {}", std::string(started.status().message()));
+  }
+}
+
+absl::StatusOr<FenceAnswer> Node::Fence(const RequestContext& context,
+                                        const FenceRequest& request) {
+  METAL_RETURN_IF_ERROR(parts_.terms.Fence(request.holder, request.reason));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.fence_stored"));
+  OperationSpec spec = Spec(context, "Fence", TermSubject(request.holder));
+  spec.term = request.holder.term;
+  spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
+                     {"reason", request.reason}};
+  auto result = RunRoleChange(std::move(spec),
+                              [this](OperationContext& operation) { return RunFence(operation); });
+  if (!result.ok()) {
+    return base::Annotate(result.status(),
+                          "the fence is stored, and is enforced again once a second; fence");
+  }
+  return FenceAnswer{FlagIn(*result, "was_primary")};
+}
+
+// True: the server is in recovery, by its own word or, when it does not answer, by pg_control's.
+// Nobody else's silence is evidence of a standby. Leaves the session of a server that answered in
+// `session`.
+bool Node::IsReadOnly(std::unique_ptr<pg::SqlSession>& session) {
+  auto connected = parts_.connect();
+  if (connected.ok()) {
+    const auto state = pg::QueryServerState(**connected, kQuery);
+    if (state.ok()) {
+      session = *std::move(connected);
+      return state->in_recovery;
+    }
+  }
+  const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
+  return control.ok() && control->state == pg::ControlState::kInArchiveRecovery;
+}
+
+absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
+  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
+                        context.progress};
+  METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
+  const auto running = parts_.supervisor.postmaster();
+  if (running == nullptr || !running->alive()) {
+    return OperationResult{"", {{"was_primary", "false"}, {"postgres_down", "true"}}};
+  }
+  context.progress.BeginPhase("looking at the server");
+  StandbyRestart options;
+  options.drain = false;
+  options.stop_timeout = absl::Seconds(10);
+  options.escalate_to = pg::StopMode::kKill;
+  std::unique_ptr<pg::SqlSession> session;
+  const bool read_only = IsReadOnly(session);
+  if (read_only) return OperationResult{"", {{"was_primary", "false"}}};
+  METAL_RETURN_IF_ERROR(RestartAsStandby(steps, std::move(session), options));
+  return OperationResult{"", {{"was_primary", "true"}}};
+}
+
+absl::Status Node::Unfence(const RequestContext& context, const TermHolder& holder) {
+  METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(holder));
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kUnfence));
+  OperationSpec spec = Spec(context, "Unfence", TermSubject(holder));
+  spec.term = holder.term;
+  spec.parameters = {{"orchestrator_id", holder.orchestrator_id}};
+  return RunRoleChange(std::move(spec),
+                       [this, holder](OperationContext&) -> absl::StatusOr<OperationResult> {
+                         METAL_RETURN_IF_ERROR(parts_.terms.Unfence(holder));
+                         METAL_RETURN_IF_ERROR(base::FaultPoint("roles.unfenced"));
+                         return OperationResult{};
+                       })
+      .status();
+}
+
+absl::StatusOr<WaitForLsnAnswer> Node::WaitForLsn(const WaitForLsnRequest& request) {
+  METAL_RETURN_IF_ERROR(CheckWait(request.timeout));
+  if (!request.lsn.valid()) return absl::InvalidArgumentError("lsn is 0. HINT: give a position");
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kWaitForLsn));
+  METAL_ASSIGN_OR_RETURN(const auto session, parts_.connect());
+  pg::WaitForLsnRequest wait;
+  wait.lsn = request.lsn;
+  wait.timeline = request.timeline;
+  wait.what = request.mode == LsnMode::kReceived  ? pg::WaitFor::kReceived
+              : request.mode == LsnMode::kFlushed ? pg::WaitFor::kFlushed
+                                                  : pg::WaitFor::kReplayed;
+  wait.timeout = request.timeout;
+  wait.cancelled = [this] {
+    base::MutexLock lock(mutex_);
+    return stopping_;
+  };
+  METAL_ASSIGN_OR_RETURN(const base::Lsn reached, pg::WaitForLsn(*session, parts_.clock, wait));
+  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
+  return WaitForLsnAnswer{reached, state.timeline};
+}
+
+}  // namespace metal::node

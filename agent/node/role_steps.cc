@@ -1,0 +1,224 @@
+#include "agent/node/role_steps.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/base/fault_point.h"
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/node/timeline_history.h"
+#include "agent/pg/control_file.h"
+#include "agent/pg/promotion.h"
+#include "agent/pg/replication.h"
+#include "agent/pg/settings.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr absl::Duration kPoll = absl::Milliseconds(100);
+constexpr absl::Duration kQuery = absl::Seconds(5);
+constexpr absl::Duration kReceiverTimeout = absl::Seconds(10);
+constexpr absl::Duration kReloadTimeout = absl::Seconds(10);
+constexpr absl::Duration kDrain = absl::Seconds(2);
+constexpr absl::Duration kCheckpoint = absl::Seconds(30);
+constexpr int kReloadableRestoreCommand = 140000;
+constexpr int kIdlePollsNeeded = 2;
+
+constexpr const char* kStartupWait =
+    "SELECT coalesce(wait_event, '') AS wait_event FROM pg_stat_activity "
+    "WHERE backend_type = 'startup'";
+constexpr const char* kBusySessions =
+    "SELECT count(*) AS busy FROM pg_stat_activity WHERE backend_type = 'client backend' "
+    "AND pid <> pg_backend_pid() AND state <> 'idle'";
+
+// Waits until `done` says true. DEADLINE_EXCEEDED with `what` after `timeout`.
+absl::Status PollUntil(RoleStepContext& context, absl::Duration timeout, std::string_view what,
+                       const std::function<absl::StatusOr<bool>()>& done) {
+  const base::MonotonicTime deadline = context.clock.Monotonic() + timeout;
+  while (true) {
+    METAL_ASSIGN_OR_RETURN(const bool reached, done());
+    if (reached) return absl::OkStatus();
+    METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
+    if (context.clock.Monotonic() >= deadline) {
+      return base::Error(absl::StatusCode::kDeadlineExceeded, "{} within {}", what,
+                         absl::FormatDuration(timeout));
+    }
+    context.clock.Sleep(kPoll);
+  }
+}
+
+absl::StatusOr<std::string> ShowSetting(pg::SqlSession& session, const std::string& name) {
+  METAL_ASSIGN_OR_RETURN(const pg::SqlResult result,
+                         session.Query("SELECT coalesce(current_setting($1, true), '') AS value",
+                                       {name}, {kQuery, nullptr}));
+  return result.Text(0, "value");
+}
+
+// Sets what must not feed this node any more to the empty string, where nothing overrides it.
+absl::Status ClearSources(pg::SqlSession& session) {
+  for (const char* name : {"primary_conninfo", "restore_command"}) {
+    METAL_ASSIGN_OR_RETURN(const std::string value, ShowSetting(session, name));
+    if (value.empty()) continue;
+    METAL_RETURN_IF_ERROR(base::Annotate(
+        session.Query(fmt::format("ALTER SYSTEM SET {} TO ''", name), kQuery).status(),
+        fmt::format("clear {}", name)));
+  }
+  return absl::OkStatus();
+}
+
+bool WaitsForWal(const std::string& wait_event) {
+  return wait_event == "RecoveryRetrieveRetryInterval" || wait_event == "RecoveryWalStream";
+}
+
+void Drain(RoleStepContext& context, pg::SqlSession& session) {
+  context.progress.BeginPhase("draining sessions");
+  const absl::Status drained =
+      PollUntil(context, kDrain, "sessions did not become idle", [&]() -> absl::StatusOr<bool> {
+        METAL_ASSIGN_OR_RETURN(const pg::SqlResult busy, session.Query(kBusySessions, kQuery));
+        return busy.Int(0, "busy").value_or(0) == 0;
+      });
+  if (!drained.ok()) base::LogInfo("event=drain message=\"{}\"", std::string(drained.message()));
+  // Makes the shutdown checkpoint short. Its failure is no reason to stay a primary.
+  context.progress.BeginPhase("writing a checkpoint");
+  const absl::Status checkpoint = pg::Checkpoint(session, kCheckpoint);
+  if (!checkpoint.ok()) {
+    base::LogInfo("event=demote_checkpoint message=\"{}\"", std::string(checkpoint.message()));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectPatiently(RoleStepContext& context,
+                                                                 absl::Duration patience) {
+  const base::MonotonicTime deadline = context.clock.Monotonic() + patience;
+  while (true) {
+    auto session = context.connect();
+    if (session.ok() || !absl::IsUnavailable(session.status())) return session;
+    METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
+    if (context.clock.Monotonic() >= deadline) return session;
+    context.clock.Sleep(kPoll);
+  }
+}
+
+absl::StatusOr<bool> StopReceiving(RoleStepContext& context, pg::SqlSession& session) {
+  context.progress.BeginPhase("stopping the WAL receiver");
+  METAL_RETURN_IF_ERROR(ClearSources(session));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.sources_cleared"));
+  METAL_RETURN_IF_ERROR(session.Query("SELECT pg_reload_conf()", kQuery).status());
+  const bool reloadable = session.server_version() >= kReloadableRestoreCommand;
+  METAL_RETURN_IF_ERROR(PollUntil(
+      context, kReloadTimeout, "the server did not load the cleared settings",
+      [&]() -> absl::StatusOr<bool> {
+        METAL_ASSIGN_OR_RETURN(const std::string source, ShowSetting(session, "primary_conninfo"));
+        METAL_ASSIGN_OR_RETURN(const std::string restore, ShowSetting(session, "restore_command"));
+        return source.empty() && (!reloadable || restore.empty());
+      }));
+  METAL_RETURN_IF_ERROR(PollUntil(
+      context, kReceiverTimeout, "the WAL receiver did not end", [&]() -> absl::StatusOr<bool> {
+        METAL_ASSIGN_OR_RETURN(const auto receiver, pg::QueryReceiver(session, kQuery));
+        return !receiver.has_value();
+      }));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.receiver_stopped"));
+  METAL_ASSIGN_OR_RETURN(const std::string restore, ShowSetting(session, "restore_command"));
+  return !restore.empty();
+}
+
+absl::Status ClearSourcesOffline(const std::string& data_dir) {
+  const std::string path = base::JoinPath(data_dir, "postgresql.auto.conf");
+  auto text = base::ReadFile(path);
+  if (absl::IsNotFound(text.status())) return absl::OkStatus();
+  if (!text.ok()) return text.status();
+  METAL_ASSIGN_OR_RETURN(pg::SettingMap settings, pg::ParseSettings(*text));
+  std::string added;
+  for (const char* name : {"primary_conninfo", "restore_command"}) {
+    const auto setting = settings.find(name);
+    if (setting == settings.end() || !setting->second.empty()) {
+      added += fmt::format("{} = ''\n", name);
+    }
+  }
+  if (added.empty()) return absl::OkStatus();
+  if (!text->empty() && text->back() != '\n') *text += '\n';
+  return base::WriteFileDurably(path, *text + added, 0600);
+}
+
+absl::Status WaitUntilReplayed(RoleStepContext& context, pg::SqlSession& session,
+                               absl::Duration timeout) {
+  context.progress.BeginPhase("replaying received WAL");
+  int idle_polls = 0;
+  base::Lsn received, replayed;
+  const absl::Status reached =
+      PollUntil(context, timeout, "received WAL was not replayed", [&]() -> absl::StatusOr<bool> {
+        METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(session, kQuery));
+        if (!state.in_recovery) {
+          return absl::Status(absl::FailedPreconditionError(
+              "the server left recovery while it was frozen. HINT: begin a higher term"));
+        }
+        received = state.received;
+        replayed = state.replayed;
+        if (received.valid() && replayed >= received) return true;
+        if (state.replay_paused) {
+          return base::Error(absl::StatusCode::kFailedPrecondition,
+                             "replay is paused at {}. HINT: SELECT pg_wal_replay_resume()",
+                             replayed.ToString());
+        }
+        METAL_ASSIGN_OR_RETURN(const pg::SqlResult wait, session.Query(kStartupWait, kQuery));
+        idle_polls = WaitsForWal(wait.Text(0, "wait_event")) ? idle_polls + 1 : 0;
+        return idle_polls >= kIdlePollsNeeded;
+      });
+  if (absl::IsDeadlineExceeded(reached)) {
+    return base::Error(absl::StatusCode::kDeadlineExceeded,
+                       "{}: at {} of {}. HINT: repeat with a longer timeout",
+                       std::string(reached.message()), replayed.ToString(), received.ToString());
+  }
+  return reached;
+}
+
+absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlSession> session,
+                              const StandbyRestart& options) {
+  if (session != nullptr) {
+    if (options.drain) Drain(context, *session);
+    METAL_RETURN_IF_ERROR(ClearSources(*session));
+    session.reset();
+  }
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_demotion"));
+  pg::StopOptions stop;
+  stop.mode = pg::StopMode::kFast;
+  stop.timeout = options.stop_timeout;
+  stop.escalate_to = options.escalate_to;
+  stop.escalation_timeout = options.escalation_timeout;
+  pg::StartOptions start;
+  start.as_standby = true;
+  start.progress = &context.progress;
+  METAL_RETURN_IF_ERROR(context.supervisor.Restart(stop, start).status());
+  return base::FaultPoint("roles.demoted");
+}
+
+absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSession& session) {
+  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(session, kQuery));
+  WalPosition position;
+  position.timeline = state.timeline;
+  position.replayed = state.in_recovery ? state.replayed : state.flush;
+  position.received = std::max(state.received, position.replayed);
+  auto history = ReadTimelineHistory(context.data_dir, position.timeline);
+  if (!history.ok() && !absl::IsNotFound(history.status())) return history.status();
+  if (history.ok()) position.history = *std::move(history);
+  return position;
+}
+
+absl::StatusOr<WalPosition> ReadPositionOffline(const std::string& data_dir) {
+  const auto control = pg::ReadControlFile(data_dir);
+  if (absl::IsNotFound(control.status())) return WalPosition();
+  if (!control.ok()) return control.status();
+  WalPosition position;
+  position.timeline = std::max(control->timeline, control->min_recovery_timeline);
+  position.replayed = std::max(control->checkpoint, control->min_recovery);
+  position.received = position.replayed;
+  auto history = ReadTimelineHistory(data_dir, position.timeline);
+  if (!history.ok() && !absl::IsNotFound(history.status())) return history.status();
+  if (history.ok()) position.history = *std::move(history);
+  return position;
+}
+
+}  // namespace metal::node
