@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
+#include <charconv>
 
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
@@ -18,25 +18,31 @@ namespace {
 constexpr absl::Duration kQueryTimeout = absl::Seconds(10);
 constexpr absl::Duration kReloadPoll = absl::Milliseconds(20);
 constexpr size_t kMostOfflineReads = 50;
+constexpr std::string_view kNotApplied = "setting could not be applied";
 
 // Where the files are is decided by the agent's own configuration.
-constexpr std::string_view kPlaces[] = {"data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"};
+constexpr std::string_view kPlaces[] = {"data_directory", "config_file", "hba_file", "ident_file",
+                                        "external_pid_file"};
 
 constexpr const char* kSettingsSql =
-    "SELECT name, setting, coalesce(unit, '') AS unit, context, vartype, boot_val, min_val, max_val, "
-    "array_to_string(enumvals, E'\\x01') AS enum_values, source, sourcefile, sourceline, pending_restart, short_desc "
+    "SELECT name, setting, coalesce(unit, '') AS unit, context, vartype, boot_val, min_val, "
+    "max_val, "
+    "array_to_string(enumvals, E'\\x01') AS enum_values, source, sourcefile, sourceline, "
+    "pending_restart, short_desc "
     "FROM pg_settings";
 
 absl::Status Rejected(const std::string& name, const std::string& postgres_message) {
   return base::WithReason(
-      base::Error(absl::StatusCode::kInvalidArgument, "postgres rejects setting {}: {}", name, postgres_message),
+      base::Error(absl::StatusCode::kInvalidArgument, "postgres rejects setting {}: {}", name,
+                  postgres_message),
       {"SETTING_REJECTED", {{"setting", name}, {"postgres_message", postgres_message}}});
 }
 
 absl::Status Owned(const std::string& name) {
   return base::WithReason(
       base::Error(absl::StatusCode::kFailedPrecondition,
-                  "setting {} is decided by the agent. HINT: change the agent's configuration file", name),
+                  "setting {} is decided by the agent. HINT: change the agent's configuration file",
+                  name),
       {"SETTING_OWNED", {{"setting", name}}});
 }
 
@@ -46,9 +52,10 @@ std::string LowerCase(std::string text) {
 }
 
 bool ValidName(const std::string& name) {
-  return !name.empty() && name.size() < 128 && std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '$';
-  });
+  return !name.empty() && name.size() < 128 &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '$';
+         });
 }
 
 std::vector<std::string> Split(const std::string& text, char separator) {
@@ -87,22 +94,29 @@ std::optional<std::string> Find(const SettingMap& settings, const std::string& n
   return found->second;
 }
 
-// Below the primary's values a standby stops its recovery. The texts are those of PostgreSQL's RecoveryRequiresIntParameter.
-absl::Status CheckRecoveryMinimums(const std::string& data_dir, const std::vector<SettingChange>& changes) {
+// Below the primary's values a standby stops its recovery. The texts are those of PostgreSQL's
+// RecoveryRequiresIntParameter.
+absl::Status CheckRecoveryMinimums(const std::string& data_dir,
+                                   const std::vector<SettingChange>& changes) {
   METAL_ASSIGN_OR_RETURN(const ControlFile control, ReadControlFile(data_dir));
-  const std::pair<const char*, int> minimums[] = {{"max_connections", control.max_connections},
-                                                  {"max_worker_processes", control.max_worker_processes},
-                                                  {"max_wal_senders", control.max_wal_senders},
-                                                  {"max_prepared_transactions", control.max_prepared_transactions},
-                                                  {"max_locks_per_transaction", control.max_locks_per_transaction}};
+  const std::pair<const char*, int> minimums[] = {
+      {"max_connections", control.max_connections},
+      {"max_worker_processes", control.max_worker_processes},
+      {"max_wal_senders", control.max_wal_senders},
+      {"max_prepared_transactions", control.max_prepared_transactions},
+      {"max_locks_per_transaction", control.max_locks_per_transaction}};
   for (const SettingChange& change : changes) {
     for (const auto& [name, minimum] : minimums) {
       if (change.name != name || !change.new_value) continue;
-      const int value = std::atoi(change.new_value->c_str());
+      int value = 0;
+      const std::string& text = *change.new_value;
+      std::from_chars(text.data(), text.data() + text.size(), value);
       if (value >= minimum) continue;
-      return Rejected(name, fmt::format("hot standby is not possible because of insufficient parameter settings: {} = "
-                                        "{} is a lower setting than on the primary server, where its value was {}",
-                                        name, value, minimum));
+      return Rejected(
+          name, fmt::format(
+                    "hot standby is not possible because of insufficient parameter settings: {} = "
+                    "{} is a lower setting than on the primary server, where its value was {}",
+                    name, value, minimum));
     }
   }
   return absl::OkStatus();
@@ -110,8 +124,12 @@ absl::Status CheckRecoveryMinimums(const std::string& data_dir, const std::vecto
 
 }  // namespace
 
-ConfigEditor::ConfigEditor(Options options, Install& install, SessionFactory connect, base::Clock& clock)
-    : options_(std::move(options)), install_(install), connect_(std::move(connect)), clock_(clock) {}
+ConfigEditor::ConfigEditor(Options options, Install& install, SessionFactory connect,
+                           base::Clock& clock)
+    : options_(std::move(options)),
+      install_(install),
+      connect_(std::move(connect)),
+      clock_(clock) {}
 
 absl::StatusOr<std::unique_ptr<SqlSession>> ConfigEditor::Connect() {
   absl::StatusOr<std::unique_ptr<SqlSession>> session = connect_();
@@ -134,15 +152,18 @@ absl::StatusOr<ConfigEditor::InfoMap> ConfigEditor::Describe(SqlSession* session
   return infos;
 }
 
-absl::StatusOr<ConfigEditor::Plan> ConfigEditor::MakePlan(const ApplyConfigRequest& request, const InfoMap& infos) {
+absl::StatusOr<ConfigEditor::Plan> ConfigEditor::MakePlan(const ApplyConfigRequest& request,
+                                                          const InfoMap& infos) {
   Plan plan;
   METAL_ASSIGN_OR_RETURN(plan.before, LoadManagedSettings(options_.data_dir));
   plan.after = plan.before;
   for (const auto& [given, value] : request.settings) {
     const std::string name = LowerCase(given);
-    if (!ValidName(name)) return Rejected(given, fmt::format("invalid configuration parameter name \"{}\"", given));
+    if (!ValidName(name))
+      return Rejected(given, fmt::format("invalid configuration parameter name \"{}\"", given));
     if (IsAgentOwned(options_.agent, name)) return Owned(name);
-    if (std::find(std::begin(kPlaces), std::end(kPlaces), name) != std::end(kPlaces)) return Owned(name);
+    if (std::find(std::begin(kPlaces), std::end(kPlaces), name) != std::end(kPlaces))
+      return Owned(name);
     const auto info = infos.find(name);
     if (info != infos.end() && info->second.context == "internal") {
       return Rejected(name, fmt::format("parameter \"{}\" cannot be changed", name));
@@ -151,7 +172,8 @@ absl::StatusOr<ConfigEditor::Plan> ConfigEditor::MakePlan(const ApplyConfigReque
       const absl::StatusOr<std::string> quoted = QuoteSetting(*value);
       if (!quoted.ok()) return base::Annotate(quoted.status(), fmt::format("setting {}", name));
       if (name == "wal_level" && LowerCase(*value) == "minimal") {
-        return Rejected(name, "WAL archival and streaming cannot be enabled when wal_level is \"minimal\"");
+        return Rejected(
+            name, "WAL archival and streaming cannot be enabled when wal_level is \"minimal\"");
       }
     }
     SettingChange change;
@@ -193,11 +215,11 @@ absl::Status ConfigEditor::CheckNotOverridden(const Plan& plan) {
   for (const SettingChange& change : plan.changes) {
     const std::optional<std::string> value = Find(*automatic, change.name);
     if (!value || !change.new_value || *value == *change.new_value) continue;
-    return base::WithReason(
-        base::Error(absl::StatusCode::kFailedPrecondition,
-                    "setting {} is overridden by postgresql.auto.conf (value {}). HINT: ALTER SYSTEM RESET {}",
-                    change.name, *value, change.name),
-        {"SETTING_OVERRIDDEN", {{"setting", change.name}, {"file", path}}});
+    return base::WithReason(base::Error(absl::StatusCode::kFailedPrecondition,
+                                        "setting {} is overridden by postgresql.auto.conf (value "
+                                        "{}). HINT: ALTER SYSTEM RESET {}",
+                                        change.name, *value, change.name),
+                            {"SETTING_OVERRIDDEN", {{"setting", change.name}, {"file", path}}});
   }
   return absl::OkStatus();
 }
@@ -231,8 +253,8 @@ absl::StatusOr<ApplyConfigResult> ConfigEditor::Apply(const ApplyConfigRequest& 
     now.user = plan.before.user;
     const absl::Status restored = StoreManagedSettings(options_.data_dir, now);
     if (!restored.ok()) {
-      return base::Error(restored.code(), "{}; and restoring metal.conf failed: {}", std::string(accepted.message()),
-                         std::string(restored.message()));
+      return base::Error(restored.code(), "{}; and restoring metal.conf failed: {}",
+                         std::string(accepted.message()), std::string(restored.message()));
     }
     return accepted;
   }
@@ -249,26 +271,41 @@ absl::StatusOr<ReloadResult> ConfigEditor::Reload() {
 }
 
 absl::Status ConfigEditor::CheckFiles(SqlSession& session) {
-  // A changed setting that needs a restart has an "error" here too; it is reported as pending instead.
+  // A changed setting that needs a restart has an "error" here too; it is reported as pending
+  // instead.
   METAL_ASSIGN_OR_RETURN(
       const SqlResult files,
-      session.Query("SELECT f.sourcefile AS file, f.sourceline AS line, coalesce(f.name, '') AS name, f.error "
-                    "FROM pg_file_settings AS f LEFT JOIN pg_settings AS s ON lower(s.name) = lower(f.name) "
-                    "WHERE f.error IS NOT NULL AND NOT (s.context IS NOT DISTINCT FROM 'postmaster' AND "
-                    "f.error = 'setting could not be applied')",
-                    kQueryTimeout));
+      session.Query(
+          "SELECT f.sourcefile AS file, f.sourceline AS line, coalesce(f.name, '') AS name, "
+          "f.error "
+          "FROM pg_file_settings AS f LEFT JOIN pg_settings AS s ON lower(s.name) = lower(f.name) "
+          "WHERE f.error IS NOT NULL AND NOT (s.context IS NOT DISTINCT FROM 'postmaster' AND "
+          "f.error = 'setting could not be applied')",
+          kQueryTimeout));
   METAL_ASSIGN_OR_RETURN(
       const SqlResult hba,
-      session.Query("SELECT current_setting('hba_file') AS file, line_number AS line, '' AS name, error "
-                    "FROM pg_hba_file_rules WHERE error IS NOT NULL",
-                    kQueryTimeout));
+      session.Query(
+          "SELECT current_setting('hba_file') AS file, line_number AS line, '' AS name, error "
+          "FROM pg_hba_file_rules WHERE error IS NOT NULL",
+          kQueryTimeout));
   for (const SqlResult* result : {&files, &hba}) {
     if (result->rows.empty()) continue;
     const std::string name = result->Text(0, "name");
-    const std::string reason = result->Text(0, "error");
+    std::string reason = result->Text(0, "error");
+    if (reason == kNotApplied) {
+      // The server keeps the reason to its log; postgres tells it when it reads the same files.
+      const absl::Status read =
+          CheckSettings(install_, options_.data_dir, options_.scratch_dir, {});
+      const std::optional<base::ErrorReason> details = base::GetReason(read);
+      if (details && details->metadata.contains("postgres_message")) {
+        reason = details->metadata.at("postgres_message");
+      }
+    }
     return base::WithReason(
-        base::Error(absl::StatusCode::kInvalidArgument, "{} line {}: {}{}. HINT: correct the file; nothing was reloaded",
-                    result->Text(0, "file"), result->Text(0, "line"), name.empty() ? name : name + ": ", reason),
+        base::Error(absl::StatusCode::kInvalidArgument,
+                    "{} line {}: {}{}. HINT: correct the file; nothing was reloaded",
+                    result->Text(0, "file"), result->Text(0, "line"),
+                    name.empty() ? name : name + ": ", reason),
         {"SETTING_REJECTED", {{"setting", name}, {"postgres_message", reason}}});
   }
   return absl::OkStatus();
@@ -277,9 +314,11 @@ absl::Status ConfigEditor::CheckFiles(SqlSession& session) {
 absl::StatusOr<ReloadResult> ConfigEditor::ReloadWith(SqlSession& session) {
   constexpr const char* kLoadedSql = "SELECT extract(epoch FROM pg_conf_load_time()) AS loaded";
   METAL_ASSIGN_OR_RETURN(const SqlResult before, session.Query(kLoadedSql, kQueryTimeout));
-  METAL_ASSIGN_OR_RETURN(const SqlResult asked, session.Query("SELECT pg_reload_conf() AS asked", kQueryTimeout));
+  METAL_ASSIGN_OR_RETURN(const SqlResult asked,
+                         session.Query("SELECT pg_reload_conf() AS asked", kQueryTimeout));
   if (!asked.Bool(0, "asked")) {
-    return base::Error(absl::StatusCode::kInternal, "reload: postgres could not signal its postmaster");
+    return base::Error(absl::StatusCode::kInternal,
+                       "reload: postgres could not signal its postmaster");
   }
   const base::MonotonicTime deadline = clock_.Monotonic() + options_.timeout;
   ReloadResult result;
@@ -289,15 +328,18 @@ absl::StatusOr<ReloadResult> ConfigEditor::ReloadWith(SqlSession& session) {
     if (result.loaded > before.Time(0, "loaded")) break;
     if (clock_.Monotonic() >= deadline) {
       return base::Error(absl::StatusCode::kDeadlineExceeded,
-                         "reload: postgres did not load its configuration within {}. HINT: look at the server's log",
+                         "reload: postgres did not load its configuration within {}. HINT: look at "
+                         "the server's log",
                          absl::FormatDuration(options_.timeout));
     }
     clock_.Sleep(kReloadPoll);
   }
   METAL_ASSIGN_OR_RETURN(
       const SqlResult pending,
-      session.Query("SELECT name FROM pg_settings WHERE pending_restart ORDER BY name", kQueryTimeout));
-  for (size_t row = 0; row < pending.rows.size(); ++row) result.pending_restart.push_back(pending.Text(row, "name"));
+      session.Query("SELECT name FROM pg_settings WHERE pending_restart ORDER BY name",
+                    kQueryTimeout));
+  for (size_t row = 0; row < pending.rows.size(); ++row)
+    result.pending_restart.push_back(pending.Text(row, "name"));
   return result;
 }
 
@@ -307,13 +349,16 @@ absl::StatusOr<std::vector<SettingInfo>> ConfigEditor::List(const std::vector<st
   if (!session) return ListOffline(infos, names);
   std::vector<SettingInfo> list;
   for (auto& [name, info] : infos) {
-    if (names.empty() || std::find(names.begin(), names.end(), name) != names.end()) list.push_back(std::move(info));
+    if (names.empty() || std::find(names.begin(), names.end(), name) != names.end())
+      list.push_back(std::move(info));
   }
   return list;
 }
 
-std::vector<SettingInfo> ConfigEditor::ListOffline(const InfoMap& infos, const std::vector<std::string>& names) {
-  const ManagedSettings managed = LoadManagedSettings(options_.data_dir).value_or(ManagedSettings{});
+std::vector<SettingInfo> ConfigEditor::ListOffline(const InfoMap& infos,
+                                                   const std::vector<std::string>& names) {
+  const ManagedSettings managed =
+      LoadManagedSettings(options_.data_dir).value_or(ManagedSettings{});
   std::vector<SettingInfo> list;
   for (const auto& [name, described] : infos) {
     if (!names.empty() && std::find(names.begin(), names.end(), name) == names.end()) continue;
@@ -328,8 +373,9 @@ std::vector<SettingInfo> ConfigEditor::ListOffline(const InfoMap& infos, const s
       }
     }
     // Each costs a run of postgres, so only for what was asked for by name.
-    if (!names.empty() && names.size() <= kMostOfflineReads) {
-      const absl::StatusOr<std::string> value = ReadConfiguredValue(install_, options_.data_dir, name);
+    if (info.source == "default" && !names.empty() && names.size() <= kMostOfflineReads) {
+      const absl::StatusOr<std::string> value =
+          ReadConfiguredValue(install_, options_.data_dir, name);
       if (value.ok() && *value != info.value) {
         info.value = *value;
         info.source = "configuration file";

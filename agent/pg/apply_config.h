@@ -1,6 +1,7 @@
 // ConfigEditor: validates and applies settings, reloads the configuration, reads what is in force.
-// A setting that Postgres would reject is refused with Postgres's own reason and nothing is changed.
-// Threading: thread-safe; one change at a time (a second waits). Blocks on the data disk, subprocesses and SQL.
+// A setting that Postgres would reject is refused with Postgres's own reason and nothing is
+// changed. Threading: thread-safe; one change at a time (a second waits). Blocks on the data disk,
+// subprocesses and SQL.
 #pragma once
 
 #include <map>
@@ -30,7 +31,8 @@ struct SettingChange {
 };
 
 struct ApplyConfigRequest {
-  std::map<std::string, std::optional<std::string>> settings;  // nullopt: remove, back to the user's files or the default
+  std::map<std::string, std::optional<std::string>>
+      settings;  // nullopt: remove, back to the user's files or the default
   bool validate_only = false;
 };
 
@@ -49,20 +51,24 @@ class ConfigEditor {
  public:
   struct Options {
     std::string data_dir;
-    std::string scratch_dir;  // a private directory is made here for each check; usually the state directory
+    std::string scratch_dir;  // a private directory is made here for each check; usually the state
+                              // directory
     AgentSettings agent;
     absl::Duration timeout = absl::Seconds(30);
   };
-  // `install`, `clock` outlive this. `connect` gives a session, or an error while the server is down.
+  // `install`, `clock` outlive this. `connect` gives a session, or an error while the server is
+  // down.
   ConfigEditor(Options options, Install& install, SessionFactory connect, base::Clock& clock);
 
-  // INVALID_ARGUMENT (reason SETTING_REJECTED, metadata setting, postgres_message): unknown name, bad value, cannot be
-  // changed. FAILED_PRECONDITION (SETTING_OWNED): the agent's own. FAILED_PRECONDITION (SETTING_OVERRIDDEN): another file
-  // sets it after metal.conf. On an error metal.conf is as before.
+  // INVALID_ARGUMENT (reason SETTING_REJECTED, metadata setting, postgres_message): unknown name,
+  // bad value, cannot be changed. FAILED_PRECONDITION (SETTING_OWNED): the agent's own.
+  // FAILED_PRECONDITION (SETTING_OVERRIDDEN): another file sets it after metal.conf. On an error
+  // metal.conf is as before.
   absl::StatusOr<ApplyConfigResult> Apply(const ApplyConfigRequest& request);
 
-  // Checks the files (pg_file_settings) before the signal and waits until pg_conf_load_time moved. INVALID_ARGUMENT with
-  // file and line when a file has an error: nothing is signalled. UNAVAILABLE when the server is down.
+  // Checks the files (pg_file_settings) before the signal and waits until pg_conf_load_time moved.
+  // INVALID_ARGUMENT with file and line when a file has an error: nothing is signalled. UNAVAILABLE
+  // when the server is down.
   absl::StatusOr<ReloadResult> Reload();
 
   // All settings whose name matches one of `names` (all when empty), sorted by name.

@@ -18,7 +18,8 @@ constexpr const char* kFactsSql =
     "pg_size_bytes(current_setting('wal_segment_size')) AS wal_segment_size";
 
 constexpr const char* kInsertSql =
-    "SELECT CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) "
+    "SELECT CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), "
+    "pg_last_wal_replay_lsn()) "
     "ELSE pg_current_wal_insert_lsn() END AS lsn";
 
 // Text after `key` up to the end of its line; nullopt when no line starts with it.
@@ -40,7 +41,8 @@ std::string LastWalFile(base::TimelineId timeline, base::Lsn stop, uint64_t segm
 
 absl::StatusOr<BackupLabel> ParseBackupLabel(std::string_view text) {
   const auto missing = [](std::string_view what) {
-    return base::Error(absl::StatusCode::kInvalidArgument, "backup_label: no valid line \"{}\"", what);
+    return base::Error(absl::StatusCode::kInvalidArgument, "backup_label: no valid line \"{}\"",
+                       what);
   };
   BackupLabel label;
   // "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)"
@@ -48,7 +50,8 @@ absl::StatusOr<BackupLabel> ParseBackupLabel(std::string_view text) {
   if (!start) return missing("START WAL LOCATION");
   const auto start_lsn = base::Lsn::Parse(start->substr(0, start->find(' ')));
   const size_t file = start->find("(file ");
-  if (!start_lsn || file == std::string_view::npos || !start->ends_with(')')) return missing("START WAL LOCATION");
+  if (!start_lsn || file == std::string_view::npos || !start->ends_with(')'))
+    return missing("START WAL LOCATION");
   label.start_lsn = *start_lsn;
   label.start_wal_file = std::string(start->substr(file + 6, start->size() - file - 7));
   const auto checkpoint = LineAfter(text, "CHECKPOINT LOCATION: ");
@@ -59,7 +62,8 @@ absl::StatusOr<BackupLabel> ParseBackupLabel(std::string_view text) {
   if (!timeline) return missing("START TIMELINE");
   const auto [end, error] =
       std::from_chars(timeline->data(), timeline->data() + timeline->size(), label.timeline);
-  if (error != std::errc() || end != timeline->data() + timeline->size()) return missing("START TIMELINE");
+  if (error != std::errc() || end != timeline->data() + timeline->size())
+    return missing("START TIMELINE");
   label.from_standby = LineAfter(text, "BACKUP FROM: ").value_or("") == "standby";
   label.start_time = std::string(LineAfter(text, "START TIME: ").value_or(""));
   label.label = std::string(LineAfter(text, "LABEL: ").value_or(""));
@@ -74,15 +78,16 @@ void BackupSession::Abort() {
 }
 
 absl::StatusOr<std::vector<Tablespace>> BackupSession::QueryTablespaces() {
-  METAL_ASSIGN_OR_RETURN(const SqlResult result,
-                         session_->Query("SELECT oid, spcname, pg_tablespace_location(oid) AS location "
-                                         "FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') "
-                                         "ORDER BY oid",
-                                         kShort));
+  METAL_ASSIGN_OR_RETURN(
+      const SqlResult result,
+      session_->Query("SELECT oid, spcname, pg_tablespace_location(oid) AS location "
+                      "FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') "
+                      "ORDER BY oid",
+                      kShort));
   std::vector<Tablespace> tablespaces;
   for (size_t row = 0; row < result.rows.size(); ++row) {
-    tablespaces.push_back({static_cast<uint32_t>(result.Int(row, "oid").value_or(0)), result.Text(row, "spcname"),
-                           result.Text(row, "location")});
+    tablespaces.push_back({static_cast<uint32_t>(result.Int(row, "oid").value_or(0)),
+                           result.Text(row, "spcname"), result.Text(row, "location")});
   }
   return tablespaces;
 }
@@ -95,8 +100,9 @@ absl::StatusOr<BackupStart> BackupSession::Start(const BackupStartOptions& optio
   absl::StatusOr<SqlResult> facts = session_->Query(kFactsSql, kShort);
   if (!facts.ok()) return base::Annotate(facts.status(), "start backup");
   if (facts->Text(0, "wal_level") == "minimal") {
-    return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "start backup: wal_level is minimal. HINT: set wal_level to replica and restart postgres");
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "start backup: wal_level is minimal. HINT: set wal_level to replica and restart postgres");
   }
   BackupStart start;
   start.server_version = session_->server_version();
@@ -107,12 +113,13 @@ absl::StatusOr<BackupStart> BackupSession::Start(const BackupStartOptions& optio
                         ? "SELECT pg_backup_start($1, $2::boolean) AS lsn"
                         : "SELECT pg_start_backup($1, $2::boolean, false) AS lsn";
   const std::vector<SqlValue> parameters = {options.label, options.fast_checkpoint ? "t" : "f"};
-  absl::StatusOr<SqlResult> begun = session_->Query(sql, parameters, {options.timeout, options.cancelled});
+  absl::StatusOr<SqlResult> begun =
+      session_->Query(sql, parameters, {options.timeout, options.cancelled});
   if (!begun.ok()) return base::Annotate(begun.status(), "start backup");
   running_ = true;
   start.lsn = begun->LsnAt(0, "lsn");
-  // The start checkpoint is in pg_control now. On a standby two restartpoints of different timelines may follow each other,
-  // so the timeline is the one of the restartpoint that was used.
+  // The start checkpoint is in pg_control now. On a standby two restartpoints of different
+  // timelines may follow each other, so the timeline is the one of the restartpoint that was used.
   METAL_ASSIGN_OR_RETURN(const SqlResult after, session_->Query(kFactsSql, kShort));
   start.timeline = static_cast<base::TimelineId>(after.Int(0, "timeline").value_or(0));
   if (!start.lsn.valid() || start.timeline == 0 || start.wal_segment_size == 0) {
@@ -135,11 +142,11 @@ absl::StatusOr<BackupStop> BackupSession::Stop(absl::Duration timeout) {
   if (!session_ || !running_) return absl::FailedPreconditionError("stop backup: none runs");
   METAL_ASSIGN_OR_RETURN(const SqlResult facts, session_->Query(kFactsSql, kShort));
   if (start_.from_standby && !facts.Bool(0, "standby")) {
-    return base::WithReason(
-        base::Error(absl::StatusCode::kFailedPrecondition,
-                    "stop backup: the standby was promoted during the backup, which is therefore not valid. HINT: "
-                    "take a new one"),
-        {"STANDBY_PROMOTED", {}});
+    return base::WithReason(base::Error(absl::StatusCode::kFailedPrecondition,
+                                        "stop backup: the standby was promoted during the backup, "
+                                        "which is therefore not valid. HINT: "
+                                        "take a new one"),
+                            {"STANDBY_PROMOTED", {}});
   }
   const char* sql = start_.server_version >= kNewNamesSince
                         ? "SELECT lsn, labelfile, spcmapfile FROM pg_backup_stop(false)"
@@ -151,20 +158,25 @@ absl::StatusOr<BackupStop> BackupSession::Stop(absl::Duration timeout) {
   stop.lsn = result->LsnAt(0, "lsn");
   stop.backup_label = result->Text(0, "labelfile");
   stop.tablespace_map = result->Text(0, "spcmapfile");
-  if (!stop.lsn.valid()) return base::Error(absl::StatusCode::kInternal, "stop backup: postgres answered no position");
+  if (!stop.lsn.valid())
+    return base::Error(absl::StatusCode::kInternal, "stop backup: postgres answered no position");
   METAL_ASSIGN_OR_RETURN(const BackupLabel label, ParseBackupLabel(stop.backup_label));
   if (label.start_lsn != start_.lsn) {
-    return base::Error(absl::StatusCode::kInternal, "stop backup: backup_label starts at {}, the backup at {}",
+    return base::Error(absl::StatusCode::kInternal,
+                       "stop backup: backup_label starts at {}, the backup at {}",
                        label.start_lsn.ToString(), start_.lsn.ToString());
   }
-  // A primary cannot change its timeline while it runs; a standby may have followed its source to another one.
+  // A primary cannot change its timeline while it runs; a standby may have followed its source to
+  // another one.
   stop.timeline = label.timeline;
   if (start_.from_standby) {
     METAL_ASSIGN_OR_RETURN(
         const SqlResult recovery,
-        session_->Query("SELECT min_recovery_end_timeline AS timeline FROM pg_control_recovery()", kShort));
-    stop.timeline = std::max(stop.timeline,
-                             static_cast<base::TimelineId>(recovery.Int(0, "timeline").value_or(stop.timeline)));
+        session_->Query("SELECT min_recovery_end_timeline AS timeline FROM pg_control_recovery()",
+                        kShort));
+    stop.timeline = std::max(
+        stop.timeline,
+        static_cast<base::TimelineId>(recovery.Int(0, "timeline").value_or(stop.timeline)));
   }
   stop.last_wal_file = LastWalFile(stop.timeline, stop.lsn, start_.wal_segment_size);
   return stop;

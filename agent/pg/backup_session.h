@@ -1,7 +1,7 @@
-// BackupSession: the server's side of a base backup (non-exclusive), on a primary or a standby, 13 to 18.
-// Source: PostgreSQL "Making a Non-Exclusive Low-Level Backup". The server ends the backup by itself when the connection
-// closes, so destroying this object aborts it.
-// Threading: one thread at a time.
+// BackupSession: the server's side of a base backup (non-exclusive), on a primary or a standby, 13
+// to 18. Source: PostgreSQL "Making a Non-Exclusive Low-Level Backup". The server ends the backup
+// by itself when the connection closes, so destroying this object aborts it. Threading: one thread
+// at a time.
 #pragma once
 
 #include <functional>
@@ -20,23 +20,24 @@ namespace metal::pg {
 struct Tablespace {
   uint32_t oid = 0;
   std::string name;
-  std::string location;   // absolute path; "pg_tblspc/<oid>" for an in-place tablespace
+  std::string location;  // absolute path; "pg_tblspc/<oid>" for an in-place tablespace
 };
 
 struct BackupStart {
-  base::Lsn lsn;                  // redo of the start checkpoint
+  base::Lsn lsn;  // redo of the start checkpoint
   base::TimelineId timeline = 0;
-  std::string wal_file;           // segment that holds `lsn`
+  std::string wal_file;  // segment that holds `lsn`
   bool from_standby = false;
   int server_version = 0;
   uint64_t system_identifier = 0;
   uint64_t wal_segment_size = 0;
-  base::Lsn insert_lsn;           // right after the start
+  base::Lsn insert_lsn;                 // right after the start
   std::vector<Tablespace> tablespaces;  // without pg_default and pg_global
 };
 
 struct BackupStop {
-  base::Lsn lsn;  // WAL is needed up to here (exclusive end); on a standby: min recovery point at the stop
+  base::Lsn lsn;  // WAL is needed up to here (exclusive end); on a standby: min recovery point at
+                  // the stop
   base::TimelineId timeline = 0;
   std::string backup_label;    // byte for byte as the server made it
   std::string tablespace_map;  // may be empty
@@ -45,9 +46,9 @@ struct BackupStop {
 
 struct BackupStartOptions {
   std::string label;
-  bool fast_checkpoint = true;                // false: spread, may take checkpoint_timeout
-  absl::Duration timeout = absl::Minutes(30); // of the start checkpoint
-  std::function<bool()> cancelled;            // may be empty
+  bool fast_checkpoint = true;                 // false: spread, may take checkpoint_timeout
+  absl::Duration timeout = absl::Minutes(30);  // of the start checkpoint
+  std::function<bool()> cancelled;             // may be empty
 };
 
 class BackupSession {
@@ -55,14 +56,16 @@ class BackupSession {
   // Takes the session; Start lifts its statement_timeout.
   explicit BackupSession(std::unique_ptr<SqlSession> session);
 
-  // FAILED_PRECONDITION when wal_level is minimal, or (standby) full_page_writes was off since the last restartpoint.
+  // FAILED_PRECONDITION when wal_level is minimal, or (standby) full_page_writes was off since the
+  // last restartpoint.
   absl::StatusOr<BackupStart> Start(const BackupStartOptions& options);
-  // Does not wait for the archive: the caller tracks it (a server-side wait has no end). On a primary the server switches
-  // to a new segment, so `last_wal_file` becomes archivable at once. FAILED_PRECONDITION (STANDBY_PROMOTED) when the
-  // standby was promoted meanwhile.
+  // Does not wait for the archive: the caller tracks it (a server-side wait has no end). On a
+  // primary the server switches to a new segment, so `last_wal_file` becomes archivable at once.
+  // FAILED_PRECONDITION (STANDBY_PROMOTED) when the standby was promoted meanwhile.
   absl::StatusOr<BackupStop> Stop(absl::Duration timeout);
-  // Position that no valid page's LSN exceeds at this moment: insert LSN, or on a standby the newest received or replayed.
-  // UNAVAILABLE when the connection is lost: then the backup is lost too.
+  // Position that no valid page's LSN exceeds at this moment: insert LSN, or on a standby the
+  // newest received or replayed. UNAVAILABLE when the connection is lost: then the backup is lost
+  // too.
   absl::StatusOr<base::Lsn> CurrentInsertLsn(absl::Duration timeout = absl::Seconds(5));
   // Closes the connection: the server ends the backup. Idempotent.
   void Abort();

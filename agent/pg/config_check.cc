@@ -14,7 +14,8 @@
 namespace metal::pg {
 namespace {
 
-constexpr int kRuntimeComputedSince = 15;  // -C of a computed setting checks everything that a start checks
+constexpr int kRuntimeComputedSince =
+    15;  // -C of a computed setting checks everything that a start checks
 
 std::vector<std::string_view> SplitTabs(std::string_view line) {
   std::vector<std::string_view> fields;
@@ -33,7 +34,8 @@ std::string LowerCase(std::string_view text) {
 }
 
 // Text after "FATAL:  " and its like; nullopt when the line has no severity.
-std::optional<std::string> Severe(std::string_view line, std::initializer_list<std::string_view> levels) {
+std::optional<std::string> Severe(std::string_view line,
+                                  std::initializer_list<std::string_view> levels) {
   for (const std::string_view level : levels) {
     const std::string mark = fmt::format("{}:  ", level);
     const size_t found = line.find(mark);
@@ -45,13 +47,15 @@ std::optional<std::string> Severe(std::string_view line, std::initializer_list<s
 // A directory that postgres takes for a data directory, removed at the end.
 class ScratchDirectory {
  public:
-  static absl::StatusOr<ScratchDirectory> Make(const std::string& parent, const std::string& data_dir) {
+  static absl::StatusOr<ScratchDirectory> Make(const std::string& parent,
+                                               const std::string& data_dir) {
     std::string path = base::JoinPath(parent, "config-check.XXXXXX");
     if (mkdtemp(path.data()) == nullptr) return base::ErrnoStatus(errno, "make directory", path);
     ScratchDirectory scratch(path);
     METAL_RETURN_IF_ERROR(base::MakeDirectories(base::JoinPath(path, "global"), 0700));
     for (const char* name : {"PG_VERSION", "global/pg_control"}) {
-      METAL_ASSIGN_OR_RETURN(const std::string bytes, base::ReadFile(base::JoinPath(data_dir, name)));
+      METAL_ASSIGN_OR_RETURN(const std::string bytes,
+                             base::ReadFile(base::JoinPath(data_dir, name)));
       METAL_RETURN_IF_ERROR(base::WriteFileDurably(base::JoinPath(path, name), bytes, 0600));
     }
     return scratch;
@@ -69,13 +73,13 @@ class ScratchDirectory {
 };
 
 // `postgres -C name` over the real configuration files; -C comes first, then root may run it too.
-base::SubprocessOptions ReadOptions(const std::string& program, const std::string& name, const std::string& data_dir,
-                                    const std::string& working_dir) {
+base::SubprocessOptions ReadOptions(const std::string& program, const std::string& name,
+                                    const std::string& data_dir, const std::string& working_dir) {
   base::SubprocessOptions options;
   options.argv = {program, "-C", name, "-D", working_dir};
   for (const std::string& setting :
-       {"config_file=" + base::JoinPath(data_dir, "postgresql.conf"), "data_directory=" + working_dir,
-        std::string("external_pid_file=")}) {
+       {"config_file=" + base::JoinPath(data_dir, "postgresql.conf"),
+        "data_directory=" + working_dir, std::string("external_pid_file=")}) {
     options.argv.push_back("-c");
     options.argv.push_back(setting);
   }
@@ -114,7 +118,8 @@ absl::StatusOr<std::vector<SettingInfo>> DescribeConfig(Install& install) {
   options.argv = {program, "--describe-config"};
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
   if (!result.ok()) {
-    return base::Error(absl::StatusCode::kInternal, "{} --describe-config: {}", program, result.LastLine());
+    return base::Error(absl::StatusCode::kInternal, "{} --describe-config: {}", program,
+                       result.LastLine());
   }
   return ParseDescribeConfig(result.standard_output);
 }
@@ -131,7 +136,8 @@ std::string PostgresReason(std::string_view standard_error) {
       // "configuration file … contains errors" only follows the line that says which.
       if (reason.empty()) reason = *text;
     } else if (reason.empty()) {
-      if (auto message = Severe(line, {"LOG", "WARNING"}); message && message->find("parameter") != std::string::npos) {
+      if (auto message = Severe(line, {"LOG", "WARNING"});
+          message && message->find("parameter") != std::string::npos) {
         reason = *message;
       }
     } else if (auto detail = Severe(line, {"DETAIL"})) {
@@ -140,15 +146,20 @@ std::string PostgresReason(std::string_view standard_error) {
       reason += ". HINT: " + *hint;
     }
   }
-  return reason.empty() ? last : reason;
+  // What is found before the log is set up has only the program's name in front.
+  constexpr std::string_view kProgram = "postgres: ";
+  if (reason.empty()) reason = last.starts_with(kProgram) ? last.substr(kProgram.size()) : last;
+  return reason;
 }
 
-absl::Status CheckSettings(Install& install, const std::string& data_dir, const std::string& scratch_parent,
-                           const SettingMap& settings) {
+absl::Status CheckSettings(Install& install, const std::string& data_dir,
+                           const std::string& scratch_parent, const SettingMap& settings) {
   METAL_ASSIGN_OR_RETURN(const std::string program, install.Program("postgres"));
   METAL_ASSIGN_OR_RETURN(const PostgresVersion version, install.Version());
-  METAL_ASSIGN_OR_RETURN(const ScratchDirectory scratch, ScratchDirectory::Make(scratch_parent, data_dir));
-  const std::string probe = version.major() >= kRuntimeComputedSince ? "shared_memory_size" : "port";
+  METAL_ASSIGN_OR_RETURN(const ScratchDirectory scratch,
+                         ScratchDirectory::Make(scratch_parent, data_dir));
+  const std::string probe =
+      version.major() >= kRuntimeComputedSince ? "shared_memory_size" : "port";
   base::SubprocessOptions options = ReadOptions(program, probe, data_dir, scratch.path());
   for (const auto& [name, value] : settings) {
     options.argv.push_back("-c");
@@ -157,9 +168,9 @@ absl::Status CheckSettings(Install& install, const std::string& data_dir, const 
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
   if (result.ok()) return absl::OkStatus();
   const std::string reason = PostgresReason(result.standard_error);
-  std::string name;
+  std::string name = settings.size() == 1 ? settings.begin()->first : "";
   for (const auto& [candidate, value] : settings) {
-    if (reason.find('"' + candidate + '"') != std::string::npos) name = candidate;
+    if (LowerCase(reason).find(candidate) != std::string::npos) name = candidate;
   }
   return base::WithReason(
       base::Error(absl::StatusCode::kInvalidArgument, "postgres rejects {}: {}",
@@ -173,7 +184,8 @@ absl::StatusOr<std::string> ReadConfiguredValue(Install& install, const std::str
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result,
                          base::RunSubprocess(ReadOptions(program, name, data_dir, data_dir)));
   if (!result.ok()) {
-    return base::Error(absl::StatusCode::kNotFound, "setting {}: {}", name, PostgresReason(result.standard_error));
+    return base::Error(absl::StatusCode::kNotFound, "setting {}: {}", name,
+                       PostgresReason(result.standard_error));
   }
   std::string value = result.standard_output;
   if (!value.empty() && value.back() == '\n') value.pop_back();

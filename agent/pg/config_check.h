@@ -1,5 +1,5 @@
-// Asks Postgres's own programs about settings while no server has to run: what exists, and whether a value is accepted.
-// Threading: any thread. Runs `postgres` for a fraction of a second.
+// Asks Postgres's own programs about settings while no server has to run: what exists, and whether
+// a value is accepted. Threading: any thread. Runs `postgres` for a fraction of a second.
 #pragma once
 
 #include <map>
@@ -19,7 +19,8 @@ struct SettingInfo {
   std::string name;
   std::string value;  // in force (live), or from the files (down)
   std::string unit;
-  std::string context;  // "internal", "postmaster", "sighup", "superuser-backend", "backend", "superuser", "user"
+  std::string context;  // "internal", "postmaster", "sighup", "superuser-backend", "backend",
+                        // "superuser", "user"
   std::string type;     // "bool", "integer", "real", "string", "enum"
   std::string boot_value, min_value, max_value;
   std::vector<std::string> enum_values;
@@ -29,21 +30,25 @@ struct SettingInfo {
   std::string description;
 };
 
-// Rows of `postgres --describe-config` (tab separated; settings that may not stand in a file are missing). Pure.
+// Rows of `postgres --describe-config` (tab separated; settings that may not stand in a file are
+// missing). Pure.
 std::vector<SettingInfo> ParseDescribeConfig(std::string_view output);
 absl::StatusOr<std::vector<SettingInfo>> DescribeConfig(Install& install);
 
-// "invalid value for parameter \"work_mem\": \"x\"; HINT: …" from postgres's standard error: its first error line with DETAIL
-// and HINT. Pure.
+// "invalid value for parameter \"work_mem\": \"x\"; HINT: …" from postgres's standard error: its
+// first error line with DETAIL and HINT. Pure.
 std::string PostgresReason(std::string_view standard_error);
 
-// Lets postgres read the directory's configuration with `settings` on top, in a scratch directory, so that a running server
-// is not touched. From 15 on this covers what depends on several settings and the libraries that are preloaded; before,
-// each value by itself. INVALID_ARGUMENT (SETTING_REJECTED, metadata postgres_message) with Postgres's reason.
-absl::Status CheckSettings(Install& install, const std::string& data_dir, const std::string& scratch_parent,
-                           const SettingMap& settings);
+// Lets postgres read the directory's configuration with `settings` on top, in a scratch directory,
+// so that a running server is not touched. From 15 on this covers what depends on several settings
+// and the libraries that are preloaded; before, each value by itself. INVALID_ARGUMENT
+// (SETTING_REJECTED, metadata postgres_message) with Postgres's reason.
+absl::Status CheckSettings(Install& install, const std::string& data_dir,
+                           const std::string& scratch_parent, const SettingMap& settings);
 
-// Value of one setting as the configuration files give it (`postgres -C`). NOT_FOUND for an unknown name.
-absl::StatusOr<std::string> ReadConfiguredValue(Install& install, const std::string& data_dir, const std::string& name);
+// Value of one setting as the configuration files give it (`postgres -C`). NOT_FOUND for an unknown
+// name.
+absl::StatusOr<std::string> ReadConfiguredValue(Install& install, const std::string& data_dir,
+                                                const std::string& name);
 
 }  // namespace metal::pg

@@ -155,31 +155,34 @@ int MajorVersionOf(const ControlFile& control) {
 
 absl::StatusOr<ControlFile> DecodeControlFile(std::span<const std::byte> bytes) {
   if (bytes.size() < kShortest) {
-    return base::Error(absl::StatusCode::kDataLoss, "pg_control: has {} bytes, needs {}", bytes.size(),
-                       kShortest);
+    return base::Error(absl::StatusCode::kDataLoss, "pg_control: has {} bytes, needs {}",
+                       bytes.size(), kShortest);
   }
   const uint32_t version = Load<uint32_t>(bytes, kControlVersion);
   const Layout* layout = nullptr;
   for (const Layout& candidate : kLayouts) {
     if (candidate.version == version) layout = &candidate;
   }
-  // The CRC of an unknown layout cannot be found; a torn or overwritten version field looks the same.
+  // The CRC of an unknown layout cannot be found; a torn or overwritten version field looks the
+  // same.
   if (layout == nullptr) {
-    return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "pg_control: version {} is not one of 1300, 1700, 1800. HINT: PostgreSQL 13 to 18 "
-                       "are supported",
-                       version);
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "pg_control: version {} is not one of 1300, 1700, 1800. HINT: PostgreSQL 13 to 18 "
+        "are supported",
+        version);
   }
   if (bytes.size() < layout->crc_offset + sizeof(uint32_t)) {
-    return base::Error(absl::StatusCode::kDataLoss, "pg_control: has {} bytes, needs {}", bytes.size(),
-                       layout->crc_offset + sizeof(uint32_t));
+    return base::Error(absl::StatusCode::kDataLoss, "pg_control: has {} bytes, needs {}",
+                       bytes.size(), layout->crc_offset + sizeof(uint32_t));
   }
   const uint32_t stored = Load<uint32_t>(bytes, layout->crc_offset);
   const uint32_t computed = base::Crc32c(bytes.first(layout->crc_offset));
   if (stored != computed) {
-    return base::Error(absl::StatusCode::kDataLoss,
-                       "pg_control: CRC is {:08x}, computed {:08x}. HINT: a torn read or a damaged file", stored,
-                       computed);
+    return base::Error(
+        absl::StatusCode::kDataLoss,
+        "pg_control: CRC is {:08x}, computed {:08x}. HINT: a torn read or a damaged file", stored,
+        computed);
   }
   const ControlFile control = DecodeFields(bytes);
   METAL_RETURN_IF_ERROR(CheckFields(control, Load<uint32_t>(bytes, kState)));
@@ -200,7 +203,8 @@ absl::StatusOr<ControlFile> ReadControlFile(const std::string& data_dir) {
     previous = std::move(text);
     base::RealClock().Sleep(absl::Milliseconds(50));
   }
-  return base::Error(absl::StatusCode::kDataLoss, "{}: changes under every read and its CRC never matches", path);
+  return base::Error(absl::StatusCode::kDataLoss,
+                     "{}: changes under every read and its CRC never matches", path);
 }
 
 }  // namespace metal::pg

@@ -1,6 +1,7 @@
 // Decodes global/pg_control of PostgreSQL 13 to 18.
-// Source: src/include/catalog/pg_control.h of each version (layouts 1300, 1700 and 1800), little-endian, 8-byte alignment.
-// Threading: pure functions; ReadControlFile blocks on the data disk.
+// Source: src/include/catalog/pg_control.h of each version (layouts 1300, 1700 and 1800),
+// little-endian, 8-byte alignment. Threading: pure functions; ReadControlFile blocks on the data
+// disk.
 #pragma once
 
 #include <cstdint>
@@ -72,15 +73,17 @@ struct ControlFile {
   }
 };
 
-// The catalog version decides between the majors that share a layout: 13, 14, 15, 16, 17, 18; 0 when it is none of theirs.
+// The catalog version decides between the majors that share a layout: 13, 14, 15, 16, 17, 18; 0
+// when it is none of theirs.
 int MajorVersionOf(const ControlFile& control);
 
-// DATA_LOSS: too short or the CRC does not match (also a torn read). FAILED_PRECONDITION: unknown pg_control version or a
-// field that no server writes. Does not keep `bytes`.
+// DATA_LOSS: too short or the CRC does not match (also a torn read). FAILED_PRECONDITION: unknown
+// pg_control version or a field that no server writes. Does not keep `bytes`.
 absl::StatusOr<ControlFile> DecodeControlFile(std::span<const std::byte> bytes);
 
-// Reads <data_dir>/global/pg_control. A read beside the server's write may be torn: a CRC mismatch is read again until it
-// matches or two reads 50 ms apart gave the same bad bytes. NOT_FOUND when there is none.
+// Reads <data_dir>/global/pg_control. A read beside the server's write may be torn: a CRC mismatch
+// is read again until it matches or two reads 50 ms apart gave the same bad bytes. NOT_FOUND when
+// there is none.
 absl::StatusOr<ControlFile> ReadControlFile(const std::string& data_dir);
 
 }  // namespace metal::pg

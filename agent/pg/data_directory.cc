@@ -27,14 +27,16 @@ std::string RealPath(const std::string& path) {
 
 base::ByteCount FreeSpace(const std::string& path) {
   struct statvfs info;
-  if (path.empty() || statvfs(path.c_str(), &info) != 0) return {UINT64_MAX};  // unknown is not full
+  if (path.empty() || statvfs(path.c_str(), &info) != 0)
+    return {UINT64_MAX};  // unknown is not full
   return {static_cast<uint64_t>(info.f_bavail) * info.f_frsize};
 }
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 int ReadMajor(const std::string& data_dir) {
-  const absl::StatusOr<std::string> text = base::ReadFile(base::JoinPath(data_dir, "PG_VERSION"), 64);
+  const absl::StatusOr<std::string> text =
+      base::ReadFile(base::JoinPath(data_dir, "PG_VERSION"), 64);
   int major = 0;
   if (text.ok()) std::from_chars(text->data(), text->data() + text->size(), major);
   return major;
@@ -73,8 +75,9 @@ absl::Status ReadContents(DataDirectory& directory) {
   };
   directory.major = has("PG_VERSION") ? ReadMajor(path) : 0;
   if (has(kIncompleteSentinel)) {
-    METAL_ASSIGN_OR_RETURN(const std::string text,
-                           base::ReadFile(base::JoinPath(path, kIncompleteSentinel), 64 * base::kKiB));
+    METAL_ASSIGN_OR_RETURN(
+        const std::string text,
+        base::ReadFile(base::JoinPath(path, kIncompleteSentinel), 64 * base::kKiB));
     directory.kind = DataDirectoryKind::kIncomplete;
     directory.incomplete_task = FirstLine(text);
   } else if (names->empty()) {
@@ -93,8 +96,8 @@ absl::Status ReadContents(DataDirectory& directory) {
 }
 
 template <typename... Args>
-absl::Status Refuse(const DataDirectory& directory, const char* reason, fmt::format_string<Args...> format,
-                    Args&&... args) {
+absl::Status Refuse(const DataDirectory& directory, const char* reason,
+                    fmt::format_string<Args...> format, Args&&... args) {
   return base::WithReason(
       absl::Status(absl::StatusCode::kFailedPrecondition,
                    fmt::format("data directory {} {}", directory.path,
@@ -105,25 +108,27 @@ absl::Status Refuse(const DataDirectory& directory, const char* reason, fmt::for
 absl::Status CheckOwnerAndMode(const DataDirectory& directory, uid_t uid) {
   if (directory.owner != uid) {
     return Refuse(directory, "DATA_DIRECTORY_OWNER",
-                  "belongs to user id {}, the agent runs as {}. HINT: chown -R the directory, or run the agent as "
+                  "belongs to user id {}, the agent runs as {}. HINT: chown -R the directory, or "
+                  "run the agent as "
                   "its owner ([agent] os_user)",
                   directory.owner, uid);
   }
   if (directory.mode != 0700 && directory.mode != 0750) {
     return Refuse(directory, "DATA_DIRECTORY_MODE",
-                  "has mode {:04o}; PostgreSQL accepts 0700 and 0750 only. HINT: chmod 0700 {}", directory.mode,
-                  directory.path);
+                  "has mode {:04o}; PostgreSQL accepts 0700 and 0750 only. HINT: chmod 0700 {}",
+                  directory.mode, directory.path);
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckSpace(const DataDirectory& directory, base::ByteCount free, const std::string& path) {
+absl::Status CheckSpace(const DataDirectory& directory, base::ByteCount free,
+                        const std::string& path) {
   if (free >= kLeastFree) return absl::OkStatus();
-  return base::WithReason(
-      base::Error(absl::StatusCode::kResourceExhausted,
-                  "disk of {} has {} free, at least {} are needed. HINT: free space on it (never inside pg_wal by hand)",
-                  path, free.ToString(), kLeastFree.ToString()),
-      {"DISK_FULL", {{"path", path}, {"data_directory", directory.path}}});
+  return base::WithReason(base::Error(absl::StatusCode::kResourceExhausted,
+                                      "disk of {} has {} free, at least {} are needed. HINT: free "
+                                      "space on it (never inside pg_wal by hand)",
+                                      path, free.ToString(), kLeastFree.ToString()),
+                          {"DISK_FULL", {{"path", path}, {"data_directory", directory.path}}});
 }
 
 absl::Status CheckLinks(const DataDirectory& directory) {
@@ -135,7 +140,8 @@ absl::Status CheckLinks(const DataDirectory& directory) {
     struct stat info;
     if (stat(link.location.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) continue;
     return Refuse(directory, "TABLESPACE_MISSING",
-                  "has tablespace {} at {}, which is not there. HINT: mount its disk", link.oid, link.location);
+                  "has tablespace {} at {}, which is not there. HINT: mount its disk", link.oid,
+                  link.location);
   }
   return absl::OkStatus();
 }
@@ -145,8 +151,10 @@ absl::Status LockDescriptor(int fd, const std::string& path) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return base::ErrnoStatus(errno, "lock", path);
     return base::WithReason(
-        base::Error(absl::StatusCode::kAborted,
-                    "{} is locked by another process. HINT: another metal-agent runs on it; see fuser {}", path, path),
+        base::Error(
+            absl::StatusCode::kAborted,
+            "{} is locked by another process. HINT: another metal-agent runs on it; see fuser {}",
+            path, path),
         {"DATA_DIRECTORY_LOCKED", {{"path", path}}});
   }
   return absl::OkStatus();
@@ -172,19 +180,23 @@ absl::StatusOr<DataDirectory> InspectDataDirectory(const std::string& path) {
   directory.real_path = RealPath(path);
   METAL_RETURN_IF_ERROR(ReadContents(directory));
   directory.data_free = FreeSpace(path);
-  directory.wal_free = directory.wal_path.empty() ? directory.data_free : FreeSpace(directory.wal_path);
+  directory.wal_free =
+      directory.wal_path.empty() ? directory.data_free : FreeSpace(directory.wal_path);
   return directory;
 }
 
-absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersion& version, uid_t uid) {
+absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersion& version,
+                            uid_t uid) {
   switch (directory.kind) {
     case DataDirectoryKind::kMissing:
     case DataDirectoryKind::kEmpty:
-      return Refuse(directory, "DATA_DIRECTORY_MISSING", "{}. HINT: metalctl pg init, or restore a backup",
+      return Refuse(directory, "DATA_DIRECTORY_MISSING",
+                    "{}. HINT: metalctl pg init, or restore a backup",
                     directory.kind == DataDirectoryKind::kEmpty ? "is empty" : "does not exist");
     case DataDirectoryKind::kIncomplete:
       return Refuse(directory, "DATA_DIRECTORY_INCOMPLETE",
-                    "is half made: {} did not finish. HINT: run that operation again; it removes what is left",
+                    "is half made: {} did not finish. HINT: run that operation again; it removes "
+                    "what is left",
                     directory.incomplete_task);
     case DataDirectoryKind::kForeign:
     case DataDirectoryKind::kCluster:
@@ -193,12 +205,14 @@ absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersio
   METAL_RETURN_IF_ERROR(CheckOwnerAndMode(directory, uid));
   if (directory.kind == DataDirectoryKind::kForeign) {
     return Refuse(directory, "DATA_DIRECTORY_FOREIGN",
-                  "holds files but no PG_VERSION with global/pg_control. HINT: set [postgres] data_dir to a PostgreSQL "
+                  "holds files but no PG_VERSION with global/pg_control. HINT: set [postgres] "
+                  "data_dir to a PostgreSQL "
                   "data directory");
   }
   if (directory.major != version.major()) {
     return Refuse(directory, "VERSION_MISMATCH",
-                  "was made by PostgreSQL {}, the programs are {}. HINT: set [postgres] bin_dir to version {}, or "
+                  "was made by PostgreSQL {}, the programs are {}. HINT: set [postgres] bin_dir to "
+                  "version {}, or "
                   "run pg_upgrade",
                   directory.major, version.text, directory.major);
   }
@@ -214,8 +228,9 @@ absl::Status CheckCreatable(const DataDirectory& directory, uid_t uid) {
       // Parents that do not exist yet are made by MakeDirectories, which reports by itself.
       if (base::PathExists(parent) && access(parent.c_str(), W_OK | X_OK) != 0) {
         return Refuse(directory, "DATA_DIRECTORY_OWNER",
-                      "cannot be made: user id {} may not write to {}. HINT: make it and chown it, or chown {}", uid,
-                      parent, parent);
+                      "cannot be made: user id {} may not write to {}. HINT: make it and chown it, "
+                      "or chown {}",
+                      uid, parent, parent);
       }
       break;
     }
@@ -230,16 +245,18 @@ absl::Status CheckCreatable(const DataDirectory& directory, uid_t uid) {
       }
       break;
     case DataDirectoryKind::kCluster:
-      return base::WithReason(
-          base::Error(absl::StatusCode::kAlreadyExists,
-                      "data directory {} already holds a PostgreSQL {} cluster. HINT: start it, or choose another "
-                      "data_dir",
-                      directory.path, directory.major),
-          {"DATA_DIRECTORY_NOT_EMPTY", {{"path", directory.path}}});
+      return base::WithReason(base::Error(absl::StatusCode::kAlreadyExists,
+                                          "data directory {} already holds a PostgreSQL {} "
+                                          "cluster. HINT: start it, or choose another "
+                                          "data_dir",
+                                          directory.path, directory.major),
+                              {"DATA_DIRECTORY_NOT_EMPTY", {{"path", directory.path}}});
     case DataDirectoryKind::kForeign:
-      METAL_RETURN_IF_ERROR(directory.owner == uid ? absl::OkStatus() : CheckOwnerAndMode(directory, uid));
+      METAL_RETURN_IF_ERROR(directory.owner == uid ? absl::OkStatus()
+                                                   : CheckOwnerAndMode(directory, uid));
       return Refuse(directory, "DATA_DIRECTORY_NOT_EMPTY",
-                    "is not empty and is no data directory. HINT: use an empty directory (below a mount point, not "
+                    "is not empty and is no data directory. HINT: use an empty directory (below a "
+                    "mount point, not "
                     "the one with lost+found)");
   }
   return CheckSpace(directory, directory.data_free, directory.path);
@@ -275,8 +292,8 @@ absl::Status DataDirectoryLock::Refresh() {
     directory_.Reset();
     return errno == ENOENT ? absl::OkStatus() : base::ErrnoStatus(errno, "stat", data_dir_);
   }
-  if (directory_.valid() && fstat(directory_.get(), &held_info) == 0 && held_info.st_ino == path_info.st_ino &&
-      held_info.st_dev == path_info.st_dev) {
+  if (directory_.valid() && fstat(directory_.get(), &held_info) == 0 &&
+      held_info.st_ino == path_info.st_ino && held_info.st_dev == path_info.st_dev) {
     return absl::OkStatus();
   }
   absl::StatusOr<base::UniqueFd> fd = base::OpenFile(data_dir_, O_RDONLY | O_DIRECTORY);

@@ -16,8 +16,8 @@
 
 namespace metal::pg {
 
-// While this file exists the directory is half made (initdb, restore) and must not be started. First line: what was being
-// made ("initdb", "restore"); the other lines are its maker's notes.
+// While this file exists the directory is half made (initdb, restore) and must not be started.
+// First line: what was being made ("initdb", "restore"); the other lines are its maker's notes.
 inline constexpr const char* kIncompleteSentinel = "metal.incomplete";
 
 enum class DataDirectoryKind {
@@ -43,21 +43,24 @@ struct DataDirectory {
   uid_t owner = 0;
   mode_t mode = 0;  // permission bits
   std::vector<TablespaceLink> tablespaces;
-  std::string wal_path;  // real path of pg_wal
+  std::string wal_path;                 // real path of pg_wal
   base::ByteCount data_free, wal_free;  // free for unprivileged users
   bool standby_signal = false, recovery_signal = false, backup_label = false;
 };
 
-// Describes what is there. Errors are only those of the file system; a strange directory is a description, not an error.
+// Describes what is there. Errors are only those of the file system; a strange directory is a
+// description, not an error.
 absl::StatusOr<DataDirectory> InspectDataDirectory(const std::string& path);
 
-// OK when `postgres` of this version can be started on the directory by user `uid`. FAILED_PRECONDITION with a reason:
-// DATA_DIRECTORY_MISSING, DATA_DIRECTORY_INCOMPLETE, DATA_DIRECTORY_FOREIGN, DATA_DIRECTORY_OWNER, DATA_DIRECTORY_MODE,
-// VERSION_MISMATCH, TABLESPACE_MISSING; RESOURCE_EXHAUSTED (DISK_FULL) with less than 16 MiB free. Changes nothing.
-absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersion& version, uid_t uid);
+// OK when `postgres` of this version can be started on the directory by user `uid`.
+// FAILED_PRECONDITION with a reason: DATA_DIRECTORY_MISSING, DATA_DIRECTORY_INCOMPLETE,
+// DATA_DIRECTORY_FOREIGN, DATA_DIRECTORY_OWNER, DATA_DIRECTORY_MODE, VERSION_MISMATCH,
+// TABLESPACE_MISSING; RESOURCE_EXHAUSTED (DISK_FULL) with less than 16 MiB free. Changes nothing.
+absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersion& version,
+                            uid_t uid);
 
-// OK when a new cluster may be made here: missing, empty, or our own leftovers (kIncomplete). The reasons above, and
-// DATA_DIRECTORY_NOT_EMPTY. Changes nothing.
+// OK when a new cluster may be made here: missing, empty, or our own leftovers (kIncomplete). The
+// reasons above, and DATA_DIRECTORY_NOT_EMPTY. Changes nothing.
 absl::Status CheckCreatable(const DataDirectory& directory, uid_t uid);
 
 // Marks the directory as half made / complete. Durable when they return OK.
@@ -65,14 +68,16 @@ absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::str
                                      const std::vector<std::string>& notes = {});
 absl::Status RemoveIncompleteSentinel(const std::string& data_dir);
 
-// Holds flock(LOCK_EX) on <state_dir>/postgres.lock and on the inode of the data directory, so that neither two agents with
-// one state directory nor two with one data directory run at the same time. The kernel drops both when the process dies.
+// Holds flock(LOCK_EX) on <state_dir>/postgres.lock and on the inode of the data directory, so that
+// neither two agents with one state directory nor two with one data directory run at the same time.
+// The kernel drops both when the process dies.
 class DataDirectoryLock {
  public:
   // ABORTED (reason DATA_DIRECTORY_LOCKED) when another process holds it.
   static absl::StatusOr<DataDirectoryLock> Acquire(const std::string& data_dir,
                                                    const std::string& state_dir);
-  // Locks the directory's inode when it was made after Acquire. OK when it already is or the directory is missing.
+  // Locks the directory's inode when it was made after Acquire. OK when it already is or the
+  // directory is missing.
   absl::Status Refresh();
 
  private:

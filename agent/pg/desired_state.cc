@@ -13,13 +13,16 @@ struct Word {
   bool running;
   bool quarantined;
 };
-constexpr Word kWords[] = {{"running", true, false}, {"quarantined", true, true}, {"stopped", false, false}};
+constexpr Word kWords[] = {
+    {"running", true, false}, {"quarantined", true, true}, {"stopped", false, false}};
 
 }  // namespace
 
 std::string RenderDesiredState(const DesiredState& state) {
   const std::string_view role = state.role == StartRole::kPrimary ? "primary" : "standby";
-  const std::string_view word = state.quarantined ? "quarantined" : state.running ? "running" : "stopped";
+  const std::string_view word = state.quarantined ? "quarantined"
+                                : state.running   ? "running"
+                                                  : "stopped";
   return fmt::format("{} {}\n", word, role);
 }
 
@@ -30,7 +33,8 @@ absl::StatusOr<DesiredState> ParseDesiredState(std::string_view text) {
       if (RenderDesiredState(state) == text) return state;
     }
   }
-  return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is no desired state", text.substr(0, 60));
+  return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is no desired state",
+                     text.substr(0, 60));
 }
 
 absl::StatusOr<DesiredState> LoadDesiredState(const std::string& state_dir) {

@@ -1,6 +1,6 @@
-// What this node's server should be doing, kept in state_dir/postgres.desired: after an agent restart a server that should
-// run is adopted or, when it is dead, started again; one that was stopped is left alone.
-// Threading: pure functions; Load and Store block on the state disk.
+// What this node's server should be doing, kept in state_dir/postgres.desired: after an agent
+// restart a server that should run is adopted or, when it is dead, started again; one that was
+// stopped is left alone. Threading: pure functions; Load and Store block on the state disk.
 #pragma once
 
 #include <optional>

@@ -10,15 +10,18 @@
 namespace metal::pg {
 namespace {
 
-constexpr std::string_view kBegin = "# >>> managed by metal-agent; lines up to <<< are overwritten\n";
+constexpr std::string_view kBegin =
+    "# >>> managed by metal-agent; lines up to <<< are overwritten\n";
 constexpr std::string_view kEnd = "# <<< managed by metal-agent\n";
 constexpr const char* kMap = "metal";
 
 absl::Status CheckToken(std::string_view what, std::string_view token) {
-  if (!token.empty() && token.find_first_of(std::string_view("\n\r\0", 3)) == std::string_view::npos) {
+  if (!token.empty() &&
+      token.find_first_of(std::string_view("\n\r\0", 3)) == std::string_view::npos) {
     return absl::OkStatus();
   }
-  return base::Error(absl::StatusCode::kInvalidArgument, "{} \"{}\" is empty or holds a line break", what, token);
+  return base::Error(absl::StatusCode::kInvalidArgument, "{} \"{}\" is empty or holds a line break",
+                     what, token);
 }
 
 // Puts the block on top of <data_dir>/<name>; keeps the mode. A missing file is made.
@@ -66,7 +69,8 @@ std::string ManagedIdentBlock(const HbaOptions& options) {
   const std::string superuser = QuoteHbaToken(options.superuser);
   block += fmt::format("{} {} {}\n", kMap, QuoteHbaToken(options.os_user), superuser);
   // The OS user of the superuser's name logs in as it would without a map.
-  if (options.os_user != options.superuser) block += fmt::format("{} {} {}\n", kMap, superuser, superuser);
+  if (options.os_user != options.superuser)
+    block += fmt::format("{} {} {}\n", kMap, superuser, superuser);
   return block + std::string(kEnd);
 }
 
@@ -86,8 +90,9 @@ absl::Status InstallManagedHba(const std::string& data_dir, const HbaOptions& op
   for (const std::string& network : options.replication_networks) {
     METAL_RETURN_IF_ERROR(CheckToken("replication network", network));
     if (network.find_first_of(" \t\"#,") != std::string::npos) {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "replication network \"{}\" is no address. HINT: use 10.0.0.0/8 or samenet", network);
+      return base::Error(
+          absl::StatusCode::kInvalidArgument,
+          "replication network \"{}\" is no address. HINT: use 10.0.0.0/8 or samenet", network);
     }
   }
   METAL_RETURN_IF_ERROR(InstallBlock(data_dir, "pg_ident.conf", ManagedIdentBlock(options)));

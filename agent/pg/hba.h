@@ -1,5 +1,6 @@
-// The managed blocks of pg_hba.conf (at its top, so that the agent can always connect) and pg_ident.conf.
-// A user's own lines are never changed. Threading: pure functions; InstallManagedHba blocks on the data disk.
+// The managed blocks of pg_hba.conf (at its top, so that the agent can always connect) and
+// pg_ident.conf. A user's own lines are never changed. Threading: pure functions; InstallManagedHba
+// blocks on the data disk.
 #pragma once
 
 #include <string>
@@ -23,10 +24,12 @@ std::string QuoteHbaToken(std::string_view token);
 std::string ManagedHbaBlock(const HbaOptions& options);
 std::string ManagedIdentBlock(const HbaOptions& options);
 
-// `text` with `block` at its top in place of an older block; byte for byte the same when it is already there.
+// `text` with `block` at its top in place of an older block; byte for byte the same when it is
+// already there.
 std::string WithManagedBlockOnTop(std::string_view text, std::string_view block);
 
-// Writes both blocks. Idempotent, durable, keeps the files' modes; INVALID_ARGUMENT for a name or network with a newline.
+// Writes both blocks. Idempotent, durable, keeps the files' modes; INVALID_ARGUMENT for a name or
+// network with a newline.
 absl::Status InstallManagedHba(const std::string& data_dir, const HbaOptions& options);
 
 }  // namespace metal::pg

@@ -23,7 +23,9 @@ constexpr const char* kPasswordFile = "metal.initdb.password";
 constexpr std::string_view kWalNote = "wal_dir ";
 constexpr std::string_view kMadeWalNote = "made_wal_dir ";
 
-absl::Status Invalid(const std::string& message) { return absl::InvalidArgumentError("initdb: " + message); }
+absl::Status Invalid(const std::string& message) {
+  return absl::InvalidArgumentError("initdb: " + message);
+}
 
 absl::Status CheckOptions(const InitdbOptions& options, int major) {
   const std::string& provider = options.locale_provider;
@@ -31,8 +33,8 @@ absl::Status CheckOptions(const InitdbOptions& options, int major) {
     return Invalid(fmt::format("locale provider \"{}\" is none of libc, icu, builtin", provider));
   }
   if ((provider == "icu" && major < 15) || (provider == "builtin" && major < 17)) {
-    return Invalid(fmt::format("locale provider {} needs PostgreSQL {}, this is {}. HINT: use libc", provider,
-                               provider == "icu" ? 15 : 17, major));
+    return Invalid(fmt::format("locale provider {} needs PostgreSQL {}, this is {}. HINT: use libc",
+                               provider, provider == "icu" ? 15 : 17, major));
   }
   const uint64_t segment = options.wal_segment_size.value;
   if (segment < base::kMiB || segment > base::kGiB || (segment & (segment - 1)) != 0) {
@@ -56,30 +58,34 @@ absl::Status CheckWalDirectory(const std::string& path) {
   if (absl::IsNotFound(names.status())) return absl::OkStatus();
   if (!names.ok()) return names.status();
   if (names->empty()) return absl::OkStatus();
-  return base::WithReason(
-      base::Error(absl::StatusCode::kFailedPrecondition,
-                  "initdb: WAL directory {} is not empty. HINT: use an empty directory below the mount point", path),
-      {"WAL_DIRECTORY_NOT_EMPTY", {{"path", path}}});
+  return base::WithReason(base::Error(absl::StatusCode::kFailedPrecondition,
+                                      "initdb: WAL directory {} is not empty. HINT: use an empty "
+                                      "directory below the mount point",
+                                      path),
+                          {"WAL_DIRECTORY_NOT_EMPTY", {{"path", path}}});
 }
 
-std::vector<std::string> Arguments(const InitdbOptions& options, const std::string& program, int major,
-                                   const std::string& work, const std::string& password_file) {
-  std::vector<std::string> argv = {program,
-                                   "-D",
-                                   work,
-                                   "-U",
-                                   options.superuser,
-                                   "--encoding=" + options.encoding,
-                                   "--locale=" + options.locale,
-                                   "--auth-local=peer",
-                                   "--auth-host=scram-sha-256",
-                                   fmt::format("--wal-segsize={}", options.wal_segment_size.value / base::kMiB)};
+std::vector<std::string> Arguments(const InitdbOptions& options, const std::string& program,
+                                   int major, const std::string& work,
+                                   const std::string& password_file) {
+  std::vector<std::string> argv = {
+      program,
+      "-D",
+      work,
+      "-U",
+      options.superuser,
+      "--encoding=" + options.encoding,
+      "--locale=" + options.locale,
+      "--auth-local=peer",
+      "--auth-host=scram-sha-256",
+      fmt::format("--wal-segsize={}", options.wal_segment_size.value / base::kMiB)};
   if (options.data_checksums) {
     argv.push_back("--data-checksums");
   } else if (major >= 18) {
     argv.push_back("--no-data-checksums");
   }
-  const std::string& provider_locale = options.provider_locale.empty() ? options.locale : options.provider_locale;
+  const std::string& provider_locale =
+      options.provider_locale.empty() ? options.locale : options.provider_locale;
   if (!options.locale_provider.empty() && major >= 15) {
     argv.push_back("--locale-provider=" + options.locale_provider);
     if (options.locale_provider == "icu") argv.push_back("--icu-locale=" + provider_locale);
@@ -101,7 +107,8 @@ absl::Status RunInitdb(const InitdbOptions& options, const std::vector<std::stri
   // initdb says what went wrong before it says that it cleans up.
   std::string reason = result->LastLine();
   for (size_t start = 0; start < result->standard_error.size();) {
-    const size_t end = std::min(result->standard_error.find('\n', start), result->standard_error.size());
+    const size_t end =
+        std::min(result->standard_error.find('\n', start), result->standard_error.size());
     const std::string line = result->standard_error.substr(start, end - start);
     start = end + 1;
     if (line.find("error:") != std::string::npos || line.find("FATAL:") != std::string::npos) {
@@ -110,9 +117,10 @@ absl::Status RunInitdb(const InitdbOptions& options, const std::vector<std::stri
     }
   }
   if (result->standard_error.find("No space left on device") != std::string::npos) {
-    return base::WithReason(base::Error(absl::StatusCode::kResourceExhausted,
-                                        "initdb: {}. HINT: free space on the disk of {}", reason, options.data_dir),
-                            {"DISK_FULL", {{"path", options.data_dir}}});
+    return base::WithReason(
+        base::Error(absl::StatusCode::kResourceExhausted,
+                    "initdb: {}. HINT: free space on the disk of {}", reason, options.data_dir),
+        {"DISK_FULL", {{"path", options.data_dir}}});
   }
   return base::Error(absl::StatusCode::kInternal, "initdb: {}", reason);
 }
@@ -120,7 +128,8 @@ absl::Status RunInitdb(const InitdbOptions& options, const std::vector<std::stri
 // Moves the finished directory's entries up; PG_VERSION, which makes it a data directory, last.
 absl::Status MoveUp(const std::string& data_dir, const std::string& work) {
   METAL_ASSIGN_OR_RETURN(std::vector<std::string> names, base::ListDirectory(work));
-  std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name != "PG_VERSION"; });
+  std::stable_partition(names.begin(), names.end(),
+                        [](const std::string& name) { return name != "PG_VERSION"; });
   for (const std::string& name : names) {
     if (name == "PG_VERSION") METAL_RETURN_IF_ERROR(base::SyncDirectory(data_dir));
     METAL_RETURN_IF_ERROR(base::FaultPoint("pg.initdb_move"));
@@ -131,15 +140,18 @@ absl::Status MoveUp(const std::string& data_dir, const std::string& work) {
   return base::SyncDirectory(data_dir);
 }
 
-absl::Status MakeCluster(Install& install, const InitdbOptions& options, const std::string& program, int major) {
+absl::Status MakeCluster(Install& install, const InitdbOptions& options, const std::string& program,
+                         int major) {
   const std::string work = base::JoinPath(options.data_dir, kWork);
   const std::string password_file =
       options.superuser_password.empty() ? "" : base::JoinPath(options.data_dir, kPasswordFile);
   if (!password_file.empty()) {
-    METAL_RETURN_IF_ERROR(base::WriteFileDurably(password_file, options.superuser_password + "\n", 0600));
+    METAL_RETURN_IF_ERROR(
+        base::WriteFileDurably(password_file, options.superuser_password + "\n", 0600));
   }
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.initdb_run"));
-  METAL_RETURN_IF_ERROR(RunInitdb(options, Arguments(options, program, major, work, password_file)));
+  METAL_RETURN_IF_ERROR(
+      RunInitdb(options, Arguments(options, program, major, work, password_file)));
   if (!password_file.empty() && unlink(password_file.c_str()) != 0) {
     return base::ErrnoStatus(errno, "remove", password_file);
   }
@@ -180,8 +192,8 @@ absl::Status RemoveInitdbLeftovers(const std::string& data_dir) {
   if (absl::IsNotFound(sentinel.status())) return absl::OkStatus();
   if (!sentinel.ok()) return sentinel.status();
   if (sentinel->substr(0, sentinel->find('\n')) != kTask) {
-    return base::Error(absl::StatusCode::kFailedPrecondition, "{} was not made by initdb: \"{}\"", path,
-                       sentinel->substr(0, sentinel->find('\n')));
+    return base::Error(absl::StatusCode::kFailedPrecondition, "{} was not made by initdb: \"{}\"",
+                       path, sentinel->substr(0, sentinel->find('\n')));
   }
   METAL_RETURN_IF_ERROR(RemoveContents(data_dir, kIncompleteSentinel));
   if (const std::string wal_dir = Note(*sentinel, kMadeWalNote); !wal_dir.empty()) {
@@ -201,7 +213,8 @@ absl::Status CreateDataDirectory(Install& install, const InitdbOptions& options)
   METAL_RETURN_IF_ERROR(RemoveInitdbLeftovers(options.data_dir));
   METAL_RETURN_IF_ERROR(CheckWalDirectory(options.wal_dir));
   METAL_RETURN_IF_ERROR(base::MakeDirectories(options.data_dir, 0700));
-  if (chmod(options.data_dir.c_str(), 0700) != 0) return base::ErrnoStatus(errno, "chmod", options.data_dir);
+  if (chmod(options.data_dir.c_str(), 0700) != 0)
+    return base::ErrnoStatus(errno, "chmod", options.data_dir);
   std::vector<std::string> notes;
   if (!options.wal_dir.empty()) {
     const bool exists = base::PathExists(options.wal_dir);
@@ -213,8 +226,8 @@ absl::Status CreateDataDirectory(Install& install, const InitdbOptions& options)
   const absl::Status cleaned = RemoveInitdbLeftovers(options.data_dir);
   if (cleaned.ok() && found.kind == DataDirectoryKind::kMissing) rmdir(options.data_dir.c_str());
   if (!cleaned.ok()) {
-    return base::Error(status.code(), "{}; its leftovers could not be removed: {}", std::string(status.message()),
-                       std::string(cleaned.message()));
+    return base::Error(status.code(), "{}; its leftovers could not be removed: {}",
+                       std::string(status.message()), std::string(cleaned.message()));
   }
   return status;
 }

@@ -1,7 +1,8 @@
 // Makes a new data directory: initdb, the managed settings and the managed HBA block.
-// A killed run leaves a directory with the sentinel of data_directory.h, which cannot be started; the next run removes it.
-// Everything is made in <data_dir>/metal.initdb and moved up at the end, PG_VERSION last: works on a mount point too.
-// Threading: one call at a time for each directory. Blocks for seconds.
+// A killed run leaves a directory with the sentinel of data_directory.h, which cannot be started;
+// the next run removes it. Everything is made in <data_dir>/metal.initdb and moved up at the end,
+// PG_VERSION last: works on a mount point too. Threading: one call at a time for each directory.
+// Blocks for seconds.
 #pragma once
 
 #include <functional>
@@ -33,12 +34,13 @@ struct InitdbOptions {
   std::function<bool()> cancelled;  // polled; may be empty
 };
 
-// Errors: those of CheckCreatable; INVALID_ARGUMENT for options that this version does not have; RESOURCE_EXHAUSTED on a
-// full disk; INTERNAL with initdb's own last line. After an error the directory is as it was before (empty or missing).
+// Errors: those of CheckCreatable; INVALID_ARGUMENT for options that this version does not have;
+// RESOURCE_EXHAUSTED on a full disk; INTERNAL with initdb's own last line. After an error the
+// directory is as it was before (empty or missing).
 absl::Status CreateDataDirectory(Install& install, const InitdbOptions& options);
 
-// Removes what a killed CreateDataDirectory left, and only that: the sentinel's task must be "initdb". OK when there is
-// nothing.
+// Removes what a killed CreateDataDirectory left, and only that: the sentinel's task must be
+// "initdb". OK when there is nothing.
 absl::Status RemoveInitdbLeftovers(const std::string& data_dir);
 
 }  // namespace metal::pg

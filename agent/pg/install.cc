@@ -16,7 +16,8 @@ namespace metal::pg {
 absl::StatusOr<PostgresVersion> ParsePostgresVersion(std::string_view output) {
   constexpr std::string_view kPrefix = "postgres (PostgreSQL) ";
   const auto bad = [&] {
-    return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is no version of postgres", output.substr(0, 80));
+    return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is no version of postgres",
+                       output.substr(0, 80));
   };
   if (!output.starts_with(kPrefix)) return bad();
   std::string_view text = output.substr(kPrefix.size());
@@ -48,8 +49,10 @@ absl::StatusOr<std::string> Install::Program(std::string_view name) const {
     return path;
   }
   return base::WithReason(
-      base::Error(absl::StatusCode::kNotFound,
-                  "program {} {}. HINT: install PostgreSQL's server package, or set [postgres] bin_dir", path, problem),
+      base::Error(
+          absl::StatusCode::kNotFound,
+          "program {} {}. HINT: install PostgreSQL's server package, or set [postgres] bin_dir",
+          path, problem),
       {"BINARIES_MISSING", {{"path", path}}});
 }
 
@@ -58,7 +61,8 @@ absl::StatusOr<PostgresVersion> Install::Version() {
   struct stat info;
   if (stat(program.c_str(), &info) != 0) return base::ErrnoStatus(errno, "stat", program);
   base::MutexLock lock(mutex_);
-  if (cached_inode_ != 0 && cached_inode_ == info.st_ino && cached_mtime_.tv_sec == info.st_mtim.tv_sec &&
+  if (cached_inode_ != 0 && cached_inode_ == info.st_ino &&
+      cached_mtime_.tv_sec == info.st_mtim.tv_sec &&
       cached_mtime_.tv_nsec == info.st_mtim.tv_nsec) {
     return cached_;
   }
@@ -67,15 +71,15 @@ absl::StatusOr<PostgresVersion> Install::Version() {
   options.timeout = absl::Seconds(10);
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
   if (!result.ok()) {
-    return base::Error(absl::StatusCode::kFailedPrecondition, "{} --version: exit code {}: {}", program,
-                       result.exit_code, result.LastLine());
+    return base::Error(absl::StatusCode::kFailedPrecondition, "{} --version: exit code {}: {}",
+                       program, result.exit_code, result.LastLine());
   }
   METAL_ASSIGN_OR_RETURN(PostgresVersion version, ParsePostgresVersion(result.standard_output));
   if (version.major() < kOldestMajor || version.major() > kNewestMajor) {
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,
-                    "{} is version {}; supported are {} to {}. HINT: set [postgres] bin_dir", program, version.text,
-                    kOldestMajor, kNewestMajor),
+                    "{} is version {}; supported are {} to {}. HINT: set [postgres] bin_dir",
+                    program, version.text, kOldestMajor, kNewestMajor),
         {"VERSION_UNSUPPORTED", {{"version", version.text}}});
   }
   cached_ = version;

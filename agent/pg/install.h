@@ -20,7 +20,8 @@ struct PostgresVersion {
 inline constexpr int kOldestMajor = 13;
 inline constexpr int kNewestMajor = 18;
 
-// From "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"; also "19beta1", "18devel". INVALID_ARGUMENT otherwise.
+// From "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"; also "19beta1", "18devel".
+// INVALID_ARGUMENT otherwise.
 absl::StatusOr<PostgresVersion> ParsePostgresVersion(std::string_view output);
 
 class Install {
@@ -28,7 +29,8 @@ class Install {
   explicit Install(std::string bin_dir);
 
   const std::string& bin_dir() const { return bin_dir_; }
-  // Path of a program, checked to be an executable file. NOT_FOUND (reason BINARIES_MISSING) with a HINT otherwise.
+  // Path of a program, checked to be an executable file. NOT_FOUND (reason BINARIES_MISSING) with a
+  // HINT otherwise.
   absl::StatusOr<std::string> Program(std::string_view name) const;
   // Version of `postgres`. FAILED_PRECONDITION (reason VERSION_UNSUPPORTED) outside 13–18.
   absl::StatusOr<PostgresVersion> Version();

@@ -19,9 +19,10 @@ std::optional<absl::Duration> ReplayAge(const StandbyObservation& observation) {
 
 StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLimits& limits) {
   StandbyLag lag;
-  const bool link_alive =
-      observation.receiver_streaming && observation.now - observation.last_message <= limits.message_fresh;
-  const base::Lsn target = std::max(observation.latest_end, observation.primary_lsn.value_or(base::Lsn{}));
+  const bool link_alive = observation.receiver_streaming &&
+                          observation.now - observation.last_message <= limits.message_fresh;
+  const base::Lsn target =
+      std::max(observation.latest_end, observation.primary_lsn.value_or(base::Lsn{}));
   if (observation.primary_lsn || link_alive) {
     lag.bytes = base::LsnDistance(observation.replayed, std::max(target, observation.received));
   }
@@ -50,7 +51,8 @@ StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLim
   return lag;
 }
 
-FollowerLag ComputeFollowerLag(base::Lsn current, base::Lsn replay, std::optional<absl::Duration> replay_lag) {
+FollowerLag ComputeFollowerLag(base::Lsn current, base::Lsn replay,
+                               std::optional<absl::Duration> replay_lag) {
   FollowerLag lag;
   lag.bytes = base::LsnDistance(replay, current);
   if (replay.valid() && lag.bytes == 0) {

@@ -1,4 +1,5 @@
-// LaunchPostmaster and LogFailure of process.h: starting the daemon and reading why it did not stay.
+// LaunchPostmaster and LogFailure of process.h: starting the daemon and reading why it did not
+// stay.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "agent/base/subprocess.h"
 #include "agent/base/units.h"
 #include "agent/pg/port_owner.h"
+#include "agent/pg/proc.h"
 #include "agent/pg/process.h"
 
 namespace metal::pg {
@@ -19,7 +21,9 @@ namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
 constexpr absl::Duration kRetry = absl::Milliseconds(250);
-// A postmaster on a hung disk may take longer to write its pid file; it is alive, so the caller's progress watch goes on.
+constexpr absl::Duration kOrphanPoll = absl::Milliseconds(50);
+// A postmaster on a hung disk may take longer to write its pid file; it is alive, so the caller's
+// progress watch goes on.
 constexpr absl::Duration kLockFilePatience = absl::Seconds(60);
 constexpr uint64_t kRotateLogAt = 64 * base::kMiB;
 constexpr size_t kLogTail = 64 * base::kKiB;
@@ -36,14 +40,16 @@ void RotateLog(const std::string& path) {
 
 base::DaemonOptions DaemonOf(const LaunchOptions& options) {
   base::DaemonOptions daemon;
-  daemon.argv = {options.program, "-D", options.place.data_dir, "-p", fmt::format("{}", options.port), "-k",
-                 options.socket_dir};
+  daemon.argv = {
+      options.program,   "-D", options.place.data_dir, "-p", fmt::format("{}", options.port), "-k",
+      options.socket_dir};
   for (const auto& [name, value] : options.settings) {
     daemon.argv.push_back("-c");
     daemon.argv.push_back(fmt::format("{}={}", name, value));
   }
-  // The children give back the postmaster's protection from the OOM killer. PG_GRANDPARENT_PID: a stale postmaster.pid with
-  // this agent's pid in it (after a reboot) must not count as a running server.
+  // The children give back the postmaster's protection from the OOM killer. PG_GRANDPARENT_PID: a
+  // stale postmaster.pid with this agent's pid in it (after a reboot) must not count as a running
+  // server.
   daemon.environment = {{"PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"},
                         {"PG_OOM_ADJUST_VALUE", "0"},
                         {"PG_GRANDPARENT_PID", fmt::format("{}", getpid())}};
@@ -53,8 +59,23 @@ base::DaemonOptions DaemonOf(const LaunchOptions& options) {
 }
 
 bool HeldByOrphans(const std::string& failure) {
-  return (failure.find("lock file") != std::string::npos && failure.find("already exists") != std::string::npos) ||
+  return (failure.find("lock file") != std::string::npos &&
+          failure.find("already exists") != std::string::npos) ||
          failure.find("pre-existing shared memory block") != std::string::npos;
+}
+
+// A killed postmaster's children end by themselves within seconds, and until init has reaped it a
+// new one takes it for alive. Waits until nothing is left or the deadline; then the launch itself
+// says what is wrong.
+void AwaitOrphans(const LaunchOptions& options, base::MonotonicTime deadline, base::Clock& clock) {
+  while (clock.Monotonic() < deadline && !(options.cancelled && options.cancelled())) {
+    const absl::StatusOr<std::optional<PostmasterPid>> file =
+        ReadPostmasterPid(options.place.data_dir);
+    const bool zombie =
+        file.ok() && *file && ReadProcStat((*file)->pid).value_or(ProcStat{}).state == 'Z';
+    if (!zombie && ListServerProcesses(options.place).empty()) return;
+    clock.Sleep(kOrphanPoll);
+  }
 }
 
 absl::Status StartFailure(const LaunchOptions& options, const std::string& failure) {
@@ -65,15 +86,19 @@ absl::Status StartFailure(const LaunchOptions& options, const std::string& failu
     if (!pids.empty()) text += fmt::format("; processes of an earlier server still live:{}", pids);
   }
   const bool disk_full = failure.find("No space left on device") != std::string::npos;
-  if (text.find("HINT") == std::string::npos) text += fmt::format(". HINT: see {}", options.log_path);
+  if (text.find("HINT") == std::string::npos)
+    text += fmt::format(". HINT: see {}", options.log_path);
   return base::WithReason(
-      base::Error(disk_full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
-                  "start postgres on {}: {}", options.place.data_dir, text),
+      base::Error(
+          disk_full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
+          "start postgres on {}: {}", options.place.data_dir, text),
       {disk_full ? "DISK_FULL" : "POSTGRES_START_FAILED", {{"postgres_message", failure}}});
 }
 
-// Starts one daemon and waits until it owns the directory. A null pointer: it ended; `failure` says why.
-absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchOnce(const LaunchOptions& options, base::Clock& clock,
+// Starts one daemon and waits until it owns the directory. A null pointer: it ended; `failure` says
+// why.
+absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchOnce(const LaunchOptions& options,
+                                                             base::Clock& clock,
                                                              std::string& failure) {
   RotateLog(options.log_path);
   const uint64_t log_offset = FileSize(options.log_path);
@@ -81,7 +106,8 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchOnce(const LaunchOptions
   absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
   const base::MonotonicTime deadline = clock.Monotonic() + kLockFilePatience;
   while (process.ok() && clock.Monotonic() < deadline) {
-    const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(options.place.data_dir);
+    const absl::StatusOr<std::optional<PostmasterPid>> file =
+        ReadPostmasterPid(options.place.data_dir);
     if (file.ok() && *file && (*file)->pid == pid) break;
     if ((*process)->WaitExit(kPoll)) {
       process = absl::NotFoundError("ended");
@@ -101,7 +127,8 @@ struct LogLine {
 
 // Splits a server log line at its severity, whatever log_line_prefix is.
 std::optional<LogLine> SplitLogLine(std::string_view line) {
-  for (const std::string_view level : {"PANIC", "FATAL", "ERROR", "LOG", "DETAIL", "HINT", "WARNING"}) {
+  for (const std::string_view level :
+       {"PANIC", "FATAL", "ERROR", "LOG", "DETAIL", "HINT", "WARNING"}) {
     const std::string mark = fmt::format("{}:  ", level);
     const size_t found = line.find(mark);
     if (found != std::string_view::npos) {
@@ -109,6 +136,16 @@ std::optional<LogLine> SplitLogLine(std::string_view line) {
     }
   }
   return std::nullopt;
+}
+
+// LOG lines that say why a FATAL line follows.
+bool IsCause(const std::string& text) {
+  for (const std::string_view start :
+       {"could not", "invalid value for parameter", "unrecognized configuration parameter",
+        "syntax error in file"}) {
+    if (text.starts_with(start)) return true;
+  }
+  return text.find("is outside the valid range for parameter") != std::string::npos;
 }
 
 }  // namespace
@@ -122,7 +159,7 @@ std::string LogFailure(const std::string& log_path, uint64_t offset) {
   const ssize_t got = pread(fd->get(), text.data(), text.size(), static_cast<off_t>(offset));
   text.resize(got > 0 ? static_cast<size_t>(got) : 0);
 
-  std::string cause, failure, last_line, last_could_not;
+  std::string cause, failure, last_line, last_cause;
   for (size_t start = 0; start < text.size();) {
     const size_t end = std::min(text.find('\n', start), text.size());
     const std::string line = text.substr(start, end - start);
@@ -132,10 +169,10 @@ std::string LogFailure(const std::string& log_path, uint64_t offset) {
     const std::optional<LogLine> parsed = SplitLogLine(line);
     if (!parsed) continue;
     if (parsed->level == "FATAL" || parsed->level == "PANIC") {
-      cause = last_could_not;
+      cause = last_cause;
       failure = fmt::format("{}: {}", parsed->level, parsed->text);
     } else if (parsed->level == "LOG" || parsed->level == "WARNING") {
-      if (parsed->text.starts_with("could not")) last_could_not = parsed->text;
+      if (IsCause(parsed->text)) last_cause = parsed->text;
     } else if (!failure.empty() && (parsed->level == "DETAIL" || parsed->level == "HINT")) {
       failure += fmt::format(". {}: {}", parsed->level, parsed->text);
     }
@@ -144,20 +181,26 @@ std::string LogFailure(const std::string& log_path, uint64_t offset) {
   return cause.empty() ? failure : fmt::format("{}: {}", cause, failure);
 }
 
-absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options, base::Clock& clock) {
+absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options,
+                                                                   base::Clock& clock) {
   METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(options.place));
   if (found) {
-    return base::Error(absl::StatusCode::kAlreadyExists, "postgres already runs on {} as process {}",
-                       options.place.data_dir, found->process->pid());
+    return base::Error(absl::StatusCode::kAlreadyExists,
+                       "postgres already runs on {} as process {}", options.place.data_dir,
+                       found->process->pid());
   }
   METAL_RETURN_IF_ERROR(CheckPortFree(options.port, options.listen_addresses, options.socket_dir));
   const base::MonotonicTime deadline = clock.Monotonic() + options.lock_patience;
   while (true) {
-    if (options.cancelled && options.cancelled()) return absl::CancelledError("start postgres: was cancelled");
+    if (options.cancelled && options.cancelled())
+      return absl::CancelledError("start postgres: was cancelled");
+    AwaitOrphans(options, deadline, clock);
     std::string failure;
-    METAL_ASSIGN_OR_RETURN(std::shared_ptr<const Postmaster> process, LaunchOnce(options, clock, failure));
+    METAL_ASSIGN_OR_RETURN(std::shared_ptr<const Postmaster> process,
+                           LaunchOnce(options, clock, failure));
     if (process) return process;
-    if (!HeldByOrphans(failure) || clock.Monotonic() >= deadline) return StartFailure(options, failure);
+    if (!HeldByOrphans(failure) || clock.Monotonic() >= deadline)
+      return StartFailure(options, failure);
     clock.Sleep(kRetry);
   }
 }

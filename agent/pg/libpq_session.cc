@@ -46,7 +46,8 @@ std::string OneLine(const char* text) {
 base::MonotonicTime Now() { return base::RealClock().Monotonic(); }
 
 // Waits for the socket. DEADLINE_EXCEEDED, CANCELLED, or OK when ready.
-absl::Status WaitSocket(int fd, short events, base::MonotonicTime deadline, const std::function<bool()>& cancelled) {
+absl::Status WaitSocket(int fd, short events, base::MonotonicTime deadline,
+                        const std::function<bool()>& cancelled) {
   while (true) {
     if (cancelled && cancelled()) return absl::CancelledError("cancelled");
     const absl::Duration left = deadline - Now();
@@ -56,7 +57,8 @@ absl::Status WaitSocket(int fd, short events, base::MonotonicTime deadline, cons
     const int64_t ms = std::clamp<int64_t>(absl::ToInt64Milliseconds(slice) + 1, 1, 1'000'000);
     const int ready = poll(&entry, 1, static_cast<int>(ms));
     if (ready > 0) return absl::OkStatus();
-    if (ready < 0 && errno != EINTR) return base::ErrnoStatus(errno, "poll", "connection to postgres");
+    if (ready < 0 && errno != EINTR)
+      return base::ErrnoStatus(errno, "poll", "connection to postgres");
   }
 }
 
@@ -68,16 +70,20 @@ absl::Status SqlError(const PGresult* result) {
   const std::string sqlstate = field(PG_DIAG_SQLSTATE);
   std::string message = field(PG_DIAG_MESSAGE_PRIMARY);
   if (message.empty()) message = OneLine(PQresultErrorMessage(result));
-  if (const std::string detail = field(PG_DIAG_MESSAGE_DETAIL); !detail.empty()) message += ": " + detail;
-  if (const std::string hint = field(PG_DIAG_MESSAGE_HINT); !hint.empty()) message += ". HINT: " + hint;
-  return base::WithReason(base::Error(SqlStateCode(sqlstate), "postgres: {}", OneLine(message.c_str())),
-                          {"POSTGRES_ERROR", {{"sqlstate", sqlstate}}});
+  if (const std::string detail = field(PG_DIAG_MESSAGE_DETAIL); !detail.empty())
+    message += ": " + detail;
+  if (const std::string hint = field(PG_DIAG_MESSAGE_HINT); !hint.empty())
+    message += ". HINT: " + hint;
+  return base::WithReason(
+      base::Error(SqlStateCode(sqlstate), "postgres: {}", OneLine(message.c_str())),
+      {"POSTGRES_ERROR", {{"sqlstate", sqlstate}}});
 }
 
 SqlResult ReadRows(const PGresult* result) {
   SqlResult answer;
   const int columns = PQnfields(result);
-  for (int column = 0; column < columns; ++column) answer.columns.emplace_back(PQfname(result, column));
+  for (int column = 0; column < columns; ++column)
+    answer.columns.emplace_back(PQfname(result, column));
   const int rows = PQntuples(result);
   answer.rows.resize(static_cast<size_t>(rows));
   for (int row = 0; row < rows; ++row) {
@@ -108,8 +114,8 @@ class LibpqSession : public SqlSession {
     if (!connected()) return absl::UnavailableError("connection to postgres is closed");
     std::vector<const char*> values;
     for (const SqlValue& value : parameters) values.push_back(value ? value->c_str() : nullptr);
-    if (PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()), nullptr, values.data(),
-                          nullptr, nullptr, 0) == 0) {
+    if (PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()), nullptr,
+                          values.data(), nullptr, nullptr, 0) == 0) {
       return Lost();
     }
     const base::MonotonicTime deadline = Now() + options.timeout;
@@ -119,7 +125,8 @@ class LibpqSession : public SqlSession {
     if (waited.ok()) return answer;
     if (absl::IsUnavailable(waited)) return waited;
     CancelOnServer();
-    return base::Error(waited.code(), "statement {} after {}", absl::IsCancelled(waited) ? "was cancelled" : "timed out",
+    return base::Error(waited.code(), "statement {} after {}",
+                       absl::IsCancelled(waited) ? "was cancelled" : "timed out",
                        absl::FormatDuration(options.timeout - (deadline - Now())));
   }
 
@@ -129,8 +136,9 @@ class LibpqSession : public SqlSession {
 
  private:
   absl::Status Lost() {
-    absl::Status status = base::Error(absl::StatusCode::kUnavailable, "connection to postgres is lost: {}",
-                                      OneLine(PQerrorMessage(connection_.get())));
+    absl::Status status =
+        base::Error(absl::StatusCode::kUnavailable, "connection to postgres is lost: {}",
+                    OneLine(PQerrorMessage(connection_.get())));
     connection_.reset();
     return status;
   }
@@ -140,7 +148,8 @@ class LibpqSession : public SqlSession {
       const int left = PQflush(connection_.get());
       if (left == 0) return absl::OkStatus();
       if (left < 0) return Lost();
-      METAL_RETURN_IF_ERROR(WaitSocket(PQsocket(connection_.get()), POLLIN | POLLOUT, deadline, cancelled));
+      METAL_RETURN_IF_ERROR(
+          WaitSocket(PQsocket(connection_.get()), POLLIN | POLLOUT, deadline, cancelled));
       if (PQconsumeInput(connection_.get()) == 0) return Lost();
     }
   }
@@ -167,15 +176,18 @@ class LibpqSession : public SqlSession {
       const std::string words = answer.ok() ? OneLine(PQerrorMessage(connection_.get()))
                                             : std::string(answer.status().message());
       connection_.reset();
-      return base::Error(absl::StatusCode::kUnavailable, "connection to postgres is lost: {}", words);
+      return base::Error(absl::StatusCode::kUnavailable, "connection to postgres is lost: {}",
+                         words);
     }
     return absl::OkStatus();
   }
 
-  // SIGINT to the backend is its "cancel". PQcancel would connect to the postmaster and wait for it, which hangs when the
-  // postmaster does; the agent runs as the server's OS user, and the pidfd names the process for ever.
+  // SIGINT to the backend is its "cancel". PQcancel would connect to the postmaster and wait for
+  // it, which hangs when the postmaster does; the agent runs as the server's OS user, and the pidfd
+  // names the process for ever.
   void CancelOnServer() {
-    const bool sent = process_.valid() && syscall(SYS_pidfd_send_signal, process_.get(), SIGINT, nullptr, 0) == 0;
+    const bool sent =
+        process_.valid() && syscall(SYS_pidfd_send_signal, process_.get(), SIGINT, nullptr, 0) == 0;
     absl::StatusOr<SqlResult> ignored = absl::UnknownError("");
     if (!sent || !Collect(Now() + kCancelPatience, nullptr, ignored).ok()) connection_.reset();
   }
@@ -189,21 +201,24 @@ class LibpqSession : public SqlSession {
 absl::Status ConnectError(const ConnectOptions& options, PGconn* connection) {
   const std::string message = OneLine(PQerrorMessage(connection));
   absl::StatusCode code = absl::StatusCode::kUnavailable;
-  for (const char* text : {"authentication failed", "no pg_hba.conf entry", "does not exist", "permission denied"}) {
+  for (const char* text :
+       {"authentication failed", "no pg_hba.conf entry", "does not exist", "permission denied"}) {
     if (message.find(text) != std::string::npos) code = absl::StatusCode::kPermissionDenied;
   }
-  return base::Error(code, "connect to {}/.s.PGSQL.{} as {}: {}", options.socket_dir, options.port, options.user,
-                     message);
+  return base::Error(code, "connect to {}/.s.PGSQL.{} as {}: {}", options.socket_dir, options.port,
+                     options.user, message);
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& options) {
   const std::string port = fmt::format("{}", options.port);
-  const std::string server_options =
-      fmt::format("-c search_path=pg_catalog -c statement_timeout={} -c lock_timeout={} -c client_min_messages=error "
-                  "-c synchronous_commit=local",
-                  absl::ToInt64Milliseconds(options.statement_timeout), absl::ToInt64Milliseconds(options.lock_timeout));
+  const std::string server_options = fmt::format(
+      "-c search_path=pg_catalog -c statement_timeout={} -c lock_timeout={} -c "
+      "client_min_messages=error "
+      "-c synchronous_commit=local",
+      absl::ToInt64Milliseconds(options.statement_timeout),
+      absl::ToInt64Milliseconds(options.lock_timeout));
   const std::pair<const char*, const char*> parameters[] = {
       {"host", options.socket_dir.c_str()},
       {"port", port.c_str()},
@@ -212,7 +227,6 @@ absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& o
       {"application_name", options.application_name.c_str()},
       {"options", server_options.c_str()},
       {"client_encoding", "UTF8"},
-      {"passfile", "/dev/null"},
       {"sslmode", "disable"},
       {"gssencmode", "disable"},
   };
@@ -231,10 +245,12 @@ absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& o
   while (step != PGRES_POLLING_OK) {
     if (step == PGRES_POLLING_FAILED) return ConnectError(options, connection.get());
     const absl::Status waited =
-        WaitSocket(PQsocket(connection.get()), step == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline, nullptr);
+        WaitSocket(PQsocket(connection.get()), step == PGRES_POLLING_READING ? POLLIN : POLLOUT,
+                   deadline, nullptr);
     if (!waited.ok()) {
-      return base::Error(waited.code(), "connect to {}/.s.PGSQL.{}: postgres did not answer within {}",
-                         options.socket_dir, options.port, absl::FormatDuration(options.connect_timeout));
+      return base::Error(
+          waited.code(), "connect to {}/.s.PGSQL.{}: postgres did not answer within {}",
+          options.socket_dir, options.port, absl::FormatDuration(options.connect_timeout));
     }
     step = PQconnectPoll(connection.get());
   }

@@ -13,7 +13,8 @@ constexpr int64_t kDetailEvery = 10;
 constexpr int64_t kArchiveEvery = 5;
 
 bool Lives(observe::PostgresState state) {
-  return state == observe::PostgresState::kRunning || state == observe::PostgresState::kUnresponsive;
+  return state == observe::PostgresState::kRunning ||
+         state == observe::PostgresState::kUnresponsive;
 }
 
 }  // namespace
@@ -35,7 +36,8 @@ void FillPostgresSection(const ServerState& state, observe::PostgresSection& sec
   section.settings_pending_restart = state.pending_restart;
 }
 
-observe::StandbySection MakeStandbySection(const ServerState& state, const std::optional<ReceiverState>& receiver,
+observe::StandbySection MakeStandbySection(const ServerState& state,
+                                           const std::optional<ReceiverState>& receiver,
                                            const LagLimits& limits, LagMemory& memory) {
   observe::StandbySection section;
   section.present = state.in_recovery;
@@ -78,7 +80,8 @@ observe::StandbySection MakeStandbySection(const ServerState& state, const std::
   return section;
 }
 
-observe::FollowersSection MakeFollowersSection(const ServerState& state, const std::vector<FollowerState>& followers) {
+observe::FollowersSection MakeFollowersSection(const ServerState& state,
+                                               const std::vector<FollowerState>& followers) {
   observe::FollowersSection section;
   const base::Lsn current = state.in_recovery ? state.replayed : state.current;
   for (const FollowerState& follower : followers) {
@@ -117,7 +120,8 @@ observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver) {
   return section;
 }
 
-PgMonitor::PgMonitor(MonitorOptions options, SessionFactory connect, observe::StatusBoard& board, base::Clock& clock)
+PgMonitor::PgMonitor(MonitorOptions options, SessionFactory connect, observe::StatusBoard& board,
+                     base::Clock& clock)
     : options_(options), connect_(std::move(connect)), board_(board), clock_(clock) {}
 
 PgMonitor::~PgMonitor() { Stop(); }
@@ -139,7 +143,9 @@ void PgMonitor::Loop() {
   while (true) {
     RunOnce();
     base::MutexLock lock(mutex_);
-    if (wake_.WaitFor(mutex_, options_.interval, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; })) return;
+    if (wake_.WaitFor(mutex_, options_.interval,
+                      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; }))
+      return;
   }
 }
 
@@ -172,8 +178,10 @@ absl::Status PgMonitor::Observe() {
   if (!session_ || !session_->connected()) {
     METAL_ASSIGN_OR_RETURN(session_, connect_());
   }
-  const StateDetail detail = round_ % kDetailEvery == 0 ? StateDetail::kAll : StateDetail::kPositions;
-  METAL_ASSIGN_OR_RETURN(ServerState state, QueryServerState(*session_, options_.query_timeout, detail));
+  const StateDetail detail =
+      round_ % kDetailEvery == 0 ? StateDetail::kAll : StateDetail::kPositions;
+  METAL_ASSIGN_OR_RETURN(ServerState state,
+                         QueryServerState(*session_, options_.query_timeout, detail));
   if (detail == StateDetail::kPositions) {
     state.checksum_failures = state_.checksum_failures;
     state.pending_restart = state_.pending_restart;

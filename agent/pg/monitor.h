@@ -1,7 +1,8 @@
 // PgMonitor: looks at the server every second over its own session and publishes what it sees.
-// Sections: Postgres (versions, LSNs, counters; running ↔ unresponsive), Standby, Followers, Archive, each with the time of
-// its last good observation. It connects only while the supervisor's published state says that a postmaster lives.
-// Threading: one thread, which owns the session. Start and Stop from one owner.
+// Sections: Postgres (versions, LSNs, counters; running ↔ unresponsive), Standby, Followers,
+// Archive, each with the time of its last good observation. It connects only while the supervisor's
+// published state says that a postmaster lives. Threading: one thread, which owns the session.
+// Start and Stop from one owner.
 #pragma once
 
 #include <memory>
@@ -68,7 +69,8 @@ class PgMonitor {
   base::Thread thread_;
 };
 
-// Pure: what the queries said → the published sections. `section` keeps what the supervisor publishes.
+// Pure: what the queries said → the published sections. `section` keeps what the supervisor
+// publishes.
 void FillPostgresSection(const ServerState& state, observe::PostgresSection& section);
 observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,

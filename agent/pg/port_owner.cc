@@ -50,7 +50,9 @@ std::string ParseAddress(std::string_view hex) {
 }
 
 bool IsAny(std::string_view address) { return address == "0.0.0.0" || address == "::"; }
-bool IsLoopback(std::string_view address) { return address.starts_with("127.") || address == "::1"; }
+bool IsLoopback(std::string_view address) {
+  return address.starts_with("127.") || address == "::1";
+}
 
 pid_t SocketHolder(uint64_t inode) {
   const std::string wanted = fmt::format("socket:[{}]", inode);
@@ -60,7 +62,8 @@ pid_t SocketHolder(uint64_t inode) {
     if (!names.ok()) continue;  // not ours to see
     for (const std::string& name : *names) {
       char target[64];
-      const ssize_t length = readlink(base::JoinPath(directory, name).c_str(), target, sizeof target);
+      const ssize_t length =
+          readlink(base::JoinPath(directory, name).c_str(), target, sizeof target);
       if (length > 0 && std::string_view(target, static_cast<size_t>(length)) == wanted) return pid;
     }
   }
@@ -68,8 +71,8 @@ pid_t SocketHolder(uint64_t inode) {
 }
 
 absl::Status InUse(int port, const std::string& what, pid_t pid, const std::string& command) {
-  const std::string holder =
-      pid > 0 ? fmt::format("process {} ({})", pid, command) : std::string("a process of another user");
+  const std::string holder = pid > 0 ? fmt::format("process {} ({})", pid, command)
+                                     : std::string("a process of another user");
   return base::WithReason(
       base::Error(absl::StatusCode::kFailedPrecondition,
                   "{} is held by {}. HINT: stop it, or set another [postgres] port", what, holder),
@@ -80,22 +83,27 @@ absl::Status InUse(int port, const std::string& what, pid_t pid, const std::stri
 absl::Status CheckSocketFree(int port, const std::string& socket_dir) {
   struct stat info;
   if (stat(socket_dir.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
-    return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "socket directory {} does not exist. HINT: make it, or set [postgres] socket_dir", socket_dir);
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "socket directory {} does not exist. HINT: make it, or set [postgres] socket_dir",
+        socket_dir);
   }
   if (access(socket_dir.c_str(), W_OK | X_OK) != 0) {
     return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "socket directory {} is not writable for user id {}. HINT: chown it", socket_dir, getuid());
+                       "socket directory {} is not writable for user id {}. HINT: chown it",
+                       socket_dir, getuid());
   }
   const std::string lock = base::JoinPath(socket_dir, fmt::format(".s.PGSQL.{}.lock", port));
   const absl::StatusOr<std::string> text = base::ReadFile(lock, 4096);
   pid_t pid = 0;
-  if (!text.ok() || !ParseInt(std::string_view(*text).substr(0, text->find('\n')), pid, 10)) return absl::OkStatus();
+  if (!text.ok() || !ParseInt(std::string_view(*text).substr(0, text->find('\n')), pid, 10))
+    return absl::OkStatus();
   const absl::StatusOr<ProcStat> process = ReadProcStat(pid);
   if (!process.ok() || process->state == 'Z') return absl::OkStatus();
   // A stale lock file whose pid now belongs to something else is what PostgreSQL itself clears up.
   const std::string command = ProcessCommandLine(pid);
-  if (command.find("postgres") == std::string::npos && command.find("postmaster") == std::string::npos) {
+  if (command.find("postgres") == std::string::npos &&
+      command.find("postmaster") == std::string::npos) {
     return absl::OkStatus();
   }
   return InUse(port, fmt::format("socket {}/.s.PGSQL.{}", socket_dir, port), pid, command);
@@ -111,7 +119,8 @@ std::vector<TcpListener> ParseProcNetTcp(std::string_view text) {
     if (words.size() <= kInode || words[kState] != kListen) continue;
     const size_t colon = words[kLocal].find(':');
     TcpListener listener;
-    if (colon == std::string_view::npos || !ParseInt(words[kLocal].substr(colon + 1), listener.port, 16) ||
+    if (colon == std::string_view::npos ||
+        !ParseInt(words[kLocal].substr(colon + 1), listener.port, 16) ||
         !ParseInt(words[kInode], listener.inode, 10)) {
       continue;
     }
@@ -135,7 +144,8 @@ std::optional<PortOwner> FindPortOwner(int port, std::string_view listen_address
     const absl::StatusOr<std::string> text = base::ReadFile(table, 64 << 20);
     if (!text.ok()) continue;
     for (const TcpListener& listener : ParseProcNetTcp(*text)) {
-      if (listener.port != port || !ListenAddressesOverlap(listen_addresses, listener.address)) continue;
+      if (listener.port != port || !ListenAddressesOverlap(listen_addresses, listener.address))
+        continue;
       PortOwner owner{listener.address, SocketHolder(listener.inode), ""};
       if (owner.pid > 0) owner.command = ProcessCommandLine(owner.pid);
       return owner;
@@ -144,11 +154,13 @@ std::optional<PortOwner> FindPortOwner(int port, std::string_view listen_address
   return std::nullopt;
 }
 
-absl::Status CheckPortFree(int port, std::string_view listen_addresses, const std::string& socket_dir) {
+absl::Status CheckPortFree(int port, std::string_view listen_addresses,
+                           const std::string& socket_dir) {
   METAL_RETURN_IF_ERROR(CheckSocketFree(port, socket_dir));
   const std::optional<PortOwner> owner = FindPortOwner(port, listen_addresses);
   if (!owner) return absl::OkStatus();
-  return InUse(port, fmt::format("TCP port {} on {}", port, owner->address), owner->pid, owner->command);
+  return InUse(port, fmt::format("TCP port {} on {}", port, owner->address), owner->pid,
+               owner->command);
 }
 
 }  // namespace metal::pg

@@ -19,11 +19,12 @@ struct TcpListener {
   int port = 0;
   uint64_t inode = 0;  // of the socket
 };
-// Listening sockets in the text of /proc/net/tcp or tcp6; other states and broken lines are skipped. Pure.
+// Listening sockets in the text of /proc/net/tcp or tcp6; other states and broken lines are
+// skipped. Pure.
 std::vector<TcpListener> ParseProcNetTcp(std::string_view text);
 
-// Whether binding `listen_addresses` ("*", "localhost, 10.0.0.1", "") would meet a listener on `address`. Host names other
-// than localhost are not resolved and do not overlap. Pure.
+// Whether binding `listen_addresses` ("*", "localhost, 10.0.0.1", "") would meet a listener on
+// `address`. Host names other than localhost are not resolved and do not overlap. Pure.
 bool ListenAddressesOverlap(std::string_view listen_addresses, std::string_view address);
 
 struct PortOwner {
@@ -33,8 +34,10 @@ struct PortOwner {
 };
 std::optional<PortOwner> FindPortOwner(int port, std::string_view listen_addresses);
 
-// FAILED_PRECONDITION (PORT_IN_USE; metadata port, pid, command) when PostgreSQL could not listen on the port or on the unix
-// socket in `socket_dir`, which another live process holds; also when `socket_dir` is missing or not writable.
-absl::Status CheckPortFree(int port, std::string_view listen_addresses, const std::string& socket_dir);
+// FAILED_PRECONDITION (PORT_IN_USE; metadata port, pid, command) when PostgreSQL could not listen
+// on the port or on the unix socket in `socket_dir`, which another live process holds; also when
+// `socket_dir` is missing or not writable.
+absl::Status CheckPortFree(int port, std::string_view listen_addresses,
+                           const std::string& socket_dir);
 
 }  // namespace metal::pg

@@ -49,7 +49,8 @@ absl::StatusOr<PostmasterPid> ParsePostmasterPid(std::string_view text) {
   const std::vector<std::string_view> lines = Lines(text);
   const std::optional<int> pid = lines.empty() ? std::nullopt : ParseNumber<int>(lines[0]);
   if (!pid || *pid == 0 || *pid == INT32_MIN) {
-    return base::Error(absl::StatusCode::kInvalidArgument, "postmaster.pid: first line \"{}\" is no process id",
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "postmaster.pid: first line \"{}\" is no process id",
                        lines.empty() ? std::string_view() : lines[0].substr(0, 40));
   }
   PostmasterPid result;

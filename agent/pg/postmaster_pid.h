@@ -1,7 +1,8 @@
-// Parses postmaster.pid, the lock file that a postmaster keeps in its data directory. Never written or removed by us.
-// Source: src/include/utils/pidfile.h (PostgreSQL 13–18): pid, data directory, start time, port, socket directory, listen
-// address, shared memory key, status. The server adds the later lines one by one while it starts.
-// Threading: pure functions; ReadPostmasterPid blocks on the data disk.
+// Parses postmaster.pid, the lock file that a postmaster keeps in its data directory. Never written
+// or removed by us. Source: src/include/utils/pidfile.h (PostgreSQL 13–18): pid, data directory,
+// start time, port, socket directory, listen address, shared memory key, status. The server adds
+// the later lines one by one while it starts. Threading: pure functions; ReadPostmasterPid blocks
+// on the data disk.
 #pragma once
 
 #include <sys/types.h>
@@ -16,11 +17,11 @@
 namespace metal::pg {
 
 enum class PostmasterStatus {
-  kUnknown,   // not written yet, or a word that we do not know
+  kUnknown,  // not written yet, or a word that we do not know
   kStarting,
   kStopping,
-  kReady,     // accepts connections (a hot standby too)
-  kStandby,   // up, but a standby without hot_standby: accepts none
+  kReady,    // accepts connections (a hot standby too)
+  kStandby,  // up, but a standby without hot_standby: accepts none
 };
 
 struct PostmasterPid {

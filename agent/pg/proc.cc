@@ -14,7 +14,9 @@ namespace {
 
 constexpr size_t kLongestCommandLine = 200;
 
-std::string ProcPath(pid_t pid, std::string_view name) { return fmt::format("/proc/{}/{}", pid, name); }
+std::string ProcPath(pid_t pid, std::string_view name) {
+  return fmt::format("/proc/{}/{}", pid, name);
+}
 
 template <typename T>
 std::optional<T> Number(std::string_view text) {
@@ -52,15 +54,19 @@ std::optional<std::string> LinkTarget(const std::string& path) {
 
 absl::StatusOr<ProcStat> ParseProcStat(std::string_view text) {
   const auto bad = [&] {
-    return base::Error(absl::StatusCode::kInvalidArgument, "/proc stat line \"{}\" cannot be read", text.substr(0, 60));
+    return base::Error(absl::StatusCode::kInvalidArgument, "/proc stat line \"{}\" cannot be read",
+                       text.substr(0, 60));
   };
   const size_t open = text.find('(');
   const size_t close = text.rfind(')');
-  if (open == std::string_view::npos || open == 0 || close == std::string_view::npos || close < open) return bad();
+  if (open == std::string_view::npos || open == 0 || close == std::string_view::npos ||
+      close < open)
+    return bad();
   const auto pid = Number<pid_t>(text.substr(0, open - 1));
   // Fields are numbered in proc(5) from 1; the first word after the command is field 3.
   const std::vector<std::string_view> words = Words(text.substr(close + 1));
-  constexpr size_t kState = 3 - 3, kParent = 4 - 3, kUser = 14 - 3, kSystem = 15 - 3, kStart = 22 - 3;
+  constexpr size_t kState = 3 - 3, kParent = 4 - 3, kUser = 14 - 3, kSystem = 15 - 3,
+                   kStart = 22 - 3;
   if (!pid || words.size() <= kStart || words[kState].size() != 1) return bad();
   const auto parent = Number<pid_t>(words[kParent]);
   const auto user = Number<uint64_t>(words[kUser]);
@@ -72,7 +78,8 @@ absl::StatusOr<ProcStat> ParseProcStat(std::string_view text) {
   stat.command = std::string(text.substr(open + 1, close - open - 1));
   stat.state = words[kState][0];
   stat.parent = *parent;
-  stat.cpu = absl::Seconds(1) * static_cast<int64_t>(*user + *system) / static_cast<int64_t>(TicksPerSecond());
+  stat.cpu = absl::Seconds(1) * static_cast<int64_t>(*user + *system) /
+             static_cast<int64_t>(TicksPerSecond());
   stat.start_ticks = *start;
   return stat;
 }
@@ -80,7 +87,8 @@ absl::StatusOr<ProcStat> ParseProcStat(std::string_view text) {
 absl::StatusOr<ProcStat> ReadProcStat(pid_t pid) {
   const absl::StatusOr<std::string> text = base::ReadFile(ProcPath(pid, "stat"), 4096);
   if (!text.ok()) {
-    return base::Error(absl::StatusCode::kNotFound, "process {}: {}", pid, std::string(text.status().message()));
+    return base::Error(absl::StatusCode::kNotFound, "process {}: {}", pid,
+                       std::string(text.status().message()));
   }
   return ParseProcStat(*text);
 }
@@ -95,8 +103,8 @@ absl::StatusOr<absl::Time> ProcessStartTime(const ProcStat& stat) {
     boot = Number<int64_t>(rest.substr(0, rest.find('\n')));
   }
   if (!boot) return base::Error(absl::StatusCode::kInternal, "/proc/stat has no btime");
-  return absl::FromUnixSeconds(*boot) +
-         absl::Seconds(1) * static_cast<int64_t>(stat.start_ticks) / static_cast<int64_t>(TicksPerSecond());
+  return absl::FromUnixSeconds(*boot) + absl::Seconds(1) * static_cast<int64_t>(stat.start_ticks) /
+                                            static_cast<int64_t>(TicksPerSecond());
 }
 
 absl::StatusOr<ProcIo> ReadProcIo(pid_t pid) {

@@ -30,8 +30,8 @@ std::string BaseName(const std::string& path) { return path.substr(path.rfind('/
 
 bool SameFile(const std::string& a, const std::string& b) {
   struct stat left, right;
-  return stat(a.c_str(), &left) == 0 && stat(b.c_str(), &right) == 0 && left.st_dev == right.st_dev &&
-         left.st_ino == right.st_ino;
+  return stat(a.c_str(), &left) == 0 && stat(b.c_str(), &right) == 0 &&
+         left.st_dev == right.st_dev && left.st_ino == right.st_ino;
 }
 
 bool IsServerProgram(pid_t pid, const std::string& exe, const std::string& bin_dir) {
@@ -43,7 +43,8 @@ bool IsServerProgram(pid_t pid, const std::string& exe, const std::string& bin_d
 }
 
 // Whether `pid` works as a server on `real_data_dir`; nullopt when we may not look.
-std::optional<bool> WorksOn(pid_t pid, const std::string& real_data_dir, const std::string& bin_dir) {
+std::optional<bool> WorksOn(pid_t pid, const std::string& real_data_dir,
+                            const std::string& bin_dir) {
   const std::optional<std::string> cwd = ProcessCwd(pid);
   const std::optional<std::string> exe = ProcessExe(pid);
   if (!cwd || !exe) return std::nullopt;
@@ -78,8 +79,8 @@ int SignalOf(StopMode mode) {
 
 enum class Waited { kExited, kTimedOut, kCancelled };
 
-Waited AwaitExit(const Postmaster& postmaster, base::MonotonicTime deadline, const std::function<bool()>& cancelled,
-                 base::Clock& clock) {
+Waited AwaitExit(const Postmaster& postmaster, base::MonotonicTime deadline,
+                 const std::function<bool()>& cancelled, base::Clock& clock) {
   while (true) {
     if (cancelled && cancelled()) return Waited::kCancelled;
     const absl::Duration left = deadline - clock.Monotonic();
@@ -113,13 +114,14 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> Postmaster::Open(pid_t pid) {
 
 bool Postmaster::WaitExit(absl::Duration timeout) const {
   pollfd entry{pidfd_.get(), POLLIN, 0};
-  const int64_t ms = std::clamp<int64_t>(absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1))), 0,
-                                         INT_MAX);
+  const int64_t ms = std::clamp<int64_t>(
+      absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1))), 0, INT_MAX);
   return poll(&entry, 1, static_cast<int>(ms)) > 0;
 }
 
 absl::Status Postmaster::Signal(int signal_number) const {
-  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal_number, nullptr, 0) == 0) return absl::OkStatus();
+  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal_number, nullptr, 0) == 0)
+    return absl::OkStatus();
   if (errno == ESRCH) return base::Error(absl::StatusCode::kNotFound, "process {} has ended", pid_);
   return base::ErrnoStatus(errno, "signal process", fmt::format("{}", pid_));
 }
@@ -136,7 +138,8 @@ absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPl
   if (!ours || !(*process)->alive()) return std::optional<FoundPostmaster>();
   if (file->single_user) {
     return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "postgres --single (process {}) works on {}. HINT: let it finish", file->pid, place.data_dir);
+                       "postgres --single (process {}) works on {}. HINT: let it finish", file->pid,
+                       place.data_dir);
   }
   return std::optional<FoundPostmaster>(FoundPostmaster{*std::move(process), *std::move(file)});
 }
@@ -148,8 +151,9 @@ std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place) {
   return pids;
 }
 
-absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster, const PostmasterPlace& place,
-                                          const StopOptions& options, base::Clock& clock) {
+absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster,
+                                          const PostmasterPlace& place, const StopOptions& options,
+                                          base::Clock& clock) {
   const base::MonotonicTime start = clock.Monotonic();
   StopMode mode = options.mode;
   absl::Duration patience = options.timeout;
@@ -163,16 +167,18 @@ absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster, const Po
       case Waited::kExited:
         return StopResult{mode, clock.Monotonic() - start};
       case Waited::kCancelled:
-        return base::Error(absl::StatusCode::kCancelled,
-                           "stop postgres: waiting was cancelled; a {} stop of process {} stays requested",
-                           StopModeName(mode), postmaster.pid());
+        return base::Error(
+            absl::StatusCode::kCancelled,
+            "stop postgres: waiting was cancelled; a {} stop of process {} stays requested",
+            StopModeName(mode), postmaster.pid());
       case Waited::kTimedOut:
         break;
     }
     if (mode >= options.escalate_to) {
       return base::WithReason(
           base::Error(absl::StatusCode::kDeadlineExceeded,
-                      "stop postgres: process {} still runs {} after the {} stop was requested; it stays requested. "
+                      "stop postgres: process {} still runs {} after the {} stop was requested; it "
+                      "stays requested. "
                       "HINT: repeat with a longer timeout or a stronger mode",
                       postmaster.pid(), absl::FormatDuration(patience), StopModeName(mode)),
           {"STOP_TIMEOUT", {{"mode", std::string(StopModeName(mode))}}});

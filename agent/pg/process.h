@@ -1,6 +1,7 @@
-// The postmaster process: found, launched, signalled and awaited through its pidfd, so a reused pid is never signalled.
-// The postmaster is nobody's child here: it outlives the agent. postmaster.pid is only ever read.
-// Threading: Postmaster is immutable after creation and may be used from several threads; the functions block.
+// The postmaster process: found, launched, signalled and awaited through its pidfd, so a reused pid
+// is never signalled. The postmaster is nobody's child here: it outlives the agent. postmaster.pid
+// is only ever read. Threading: Postmaster is immutable after creation and may be used from several
+// threads; the functions block.
 #pragma once
 
 #include <sys/types.h>
@@ -54,12 +55,14 @@ struct FoundPostmaster {
   std::shared_ptr<const Postmaster> process;
   PostmasterPid file;
 };
-// The live postmaster of the data directory, or nullopt. It is one when postmaster.pid's process lives and its program is
-// postgres (bin_dir's, or by name, also when replaced since) and its working directory is the data directory; where these
-// may not be read, when it started within 3 s of the file's start time. FAILED_PRECONDITION when `postgres --single` runs.
+// The live postmaster of the data directory, or nullopt. It is one when postmaster.pid's process
+// lives and its program is postgres (bin_dir's, or by name, also when replaced since) and its
+// working directory is the data directory; where these may not be read, when it started within 3 s
+// of the file's start time. FAILED_PRECONDITION when `postgres --single` runs.
 absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPlace& place);
 
-// Live postgres processes that work in the data directory: the postmaster, its children, or orphans of a killed one.
+// Live postgres processes that work in the data directory: the postmaster, its children, or orphans
+// of a killed one.
 std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place);
 
 struct LaunchOptions {
@@ -68,36 +71,41 @@ struct LaunchOptions {
   std::string log_path;  // its standard output and error are appended here
   int port = 5432;
   std::string socket_dir;
-  std::string listen_addresses;                               // only for the check that the port is free
+  std::string listen_addresses;  // only for the check that the port is free
   std::vector<std::pair<std::string, std::string>> settings;  // further -c name=value
-  // Orphans of a killed postmaster hold its shared memory for 1–5 s: launches are repeated for so long.
+  // Orphans of a killed postmaster hold its shared memory for 1–5 s: launches are repeated for so
+  // long.
   absl::Duration lock_patience = absl::Seconds(15);
   std::function<bool()> cancelled;  // may be empty
 };
-// Starts the postmaster and returns once it owns the data directory (postmaster.pid names it). ALREADY_EXISTS when one runs
-// already; FAILED_PRECONDITION (PORT_IN_USE, POSTGRES_START_FAILED) with the server's own last FATAL line.
+// Starts the postmaster and returns once it owns the data directory (postmaster.pid names it).
+// ALREADY_EXISTS when one runs already; FAILED_PRECONDITION (PORT_IN_USE, POSTGRES_START_FAILED)
+// with the server's own last FATAL line.
 absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options,
                                                                    base::Clock& clock);
 
 struct StopOptions {
   StopMode mode = StopMode::kFast;
   absl::Duration timeout = absl::Seconds(60);  // for `mode`
-  // The strongest mode to go to, one after the other, when the timeout is over; not stronger than `mode`: none. kKill only
-  // when the caller asked for it by name.
+  // The strongest mode to go to, one after the other, when the timeout is over; not stronger than
+  // `mode`: none. kKill only when the caller asked for it by name.
   StopMode escalate_to = StopMode::kSmart;
   absl::Duration escalation_timeout = absl::Seconds(10);  // for each further mode
-  std::function<bool()> cancelled;                        // stops waiting, not the server; may be empty
-  std::function<void(StopMode)> on_escalation;            // may be empty
+  std::function<bool()> cancelled;              // stops waiting, not the server; may be empty
+  std::function<void(StopMode)> on_escalation;  // may be empty
 };
 struct StopResult {
   StopMode mode = StopMode::kFast;  // the mode that ended it
   absl::Duration took;
 };
-// DEADLINE_EXCEEDED (STOP_TIMEOUT): still running after the last mode's time; the stop stays requested. CANCELLED likewise.
-absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster, const PostmasterPlace& place,
-                                          const StopOptions& options, base::Clock& clock);
+// DEADLINE_EXCEEDED (STOP_TIMEOUT): still running after the last mode's time; the stop stays
+// requested. CANCELLED likewise.
+absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster,
+                                          const PostmasterPlace& place, const StopOptions& options,
+                                          base::Clock& clock);
 
-// The last FATAL, PANIC or "could not" lines that were appended to the log after `offset`, with HINT and DETAIL, one line.
+// The last FATAL, PANIC or "could not" lines that were appended to the log after `offset`, with
+// HINT and DETAIL, one line.
 std::string LogFailure(const std::string& log_path, uint64_t offset);
 
 }  // namespace metal::pg

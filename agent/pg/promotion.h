@@ -15,7 +15,8 @@ namespace metal::pg {
 struct PromoteOptions {
   absl::Duration timeout = absl::Seconds(60);
   std::function<bool()> cancelled;
-  // CHECKPOINT after the promotion: only then pg_control shows the new timeline and pg_rewind may use this server.
+  // CHECKPOINT after the promotion: only then pg_control shows the new timeline and pg_rewind may
+  // use this server.
   bool checkpoint = true;
   absl::Duration checkpoint_timeout = absl::Minutes(10);
 };
@@ -26,12 +27,13 @@ struct PromoteResult {
   base::Lsn lsn;  // current WAL position after the promotion
 };
 
-// DEADLINE_EXCEEDED: still in recovery (a restore_command that runs delays it); the promotion stays requested and may
-// complete later. A paused replay is resumed by the server itself.
+// DEADLINE_EXCEEDED: still in recovery (a restore_command that runs delays it); the promotion stays
+// requested and may complete later. A paused replay is resumed by the server itself.
 absl::StatusOr<PromoteResult> PromoteServer(SqlSession& session, base::Clock& clock,
                                             const PromoteOptions& options);
 
 // CHECKPOINT with its own timeout.
-absl::Status Checkpoint(SqlSession& session, absl::Duration timeout, std::function<bool()> cancelled = {});
+absl::Status Checkpoint(SqlSession& session, absl::Duration timeout,
+                        std::function<bool()> cancelled = {});
 
 }  // namespace metal::pg

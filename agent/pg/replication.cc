@@ -10,11 +10,13 @@ namespace {
 
 constexpr int kPauseStateSince = 140000;  // pg_get_wal_replay_pause_state
 
-// pg_current_wal_* and pg_walfile_name raise an error in recovery; CASE keeps them from being called.
+// pg_current_wal_* and pg_walfile_name raise an error in recovery; CASE keeps them from being
+// called.
 std::string StateSql(int server_version, StateDetail detail) {
-  const char* pause = server_version >= kPauseStateSince
-                          ? "pg_get_wal_replay_pause_state()"
-                          : "CASE WHEN pg_is_wal_replay_paused() THEN 'paused' ELSE 'not paused' END";
+  const char* pause =
+      server_version >= kPauseStateSince
+          ? "pg_get_wal_replay_pause_state()"
+          : "CASE WHEN pg_is_wal_replay_paused() THEN 'paused' ELSE 'not paused' END";
   const bool all = detail == StateDetail::kAll;
   return fmt::format(
       R"(SELECT current_setting('server_version_num') AS version_num,
@@ -55,7 +57,8 @@ base::TimelineId TimelineAt(const SqlResult& result, std::string_view column) {
   return static_cast<base::TimelineId>(result.Int(0, column).value_or(0));
 }
 
-std::optional<absl::Duration> SecondsAt(const SqlResult& result, size_t row, std::string_view column) {
+std::optional<absl::Duration> SecondsAt(const SqlResult& result, size_t row,
+                                        std::string_view column) {
   const std::optional<double> seconds = result.Double(row, column);
   if (!seconds) return std::nullopt;
   return absl::Seconds(*seconds);
@@ -67,8 +70,10 @@ absl::Status NoRow(std::string_view what) {
 
 }  // namespace
 
-absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration timeout, StateDetail detail) {
-  METAL_ASSIGN_OR_RETURN(const SqlResult result, session.Query(StateSql(session.server_version(), detail), timeout));
+absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration timeout,
+                                             StateDetail detail) {
+  METAL_ASSIGN_OR_RETURN(const SqlResult result,
+                         session.Query(StateSql(session.server_version(), detail), timeout));
   if (result.rows.empty()) return NoRow("the server's state");
   ServerState state;
   state.version_num = static_cast<int>(result.Int(0, "version_num").value_or(0));
@@ -100,14 +105,17 @@ absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration
   return state;
 }
 
-absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session, absl::Duration timeout) {
+absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
+                                                           absl::Duration timeout) {
   METAL_ASSIGN_OR_RETURN(
       const SqlResult result,
-      session.Query("SELECT pid, status, sender_host, sender_port, slot_name, written_lsn, flushed_lsn, "
-                    "latest_end_lsn, received_tli, extract(epoch FROM last_msg_receipt_time) AS last_message, "
-                    "extract(epoch FROM latest_end_time) AS latest_end_time "
-                    "FROM pg_stat_wal_receiver",
-                    timeout));
+      session.Query(
+          "SELECT pid, status, sender_host, sender_port, slot_name, written_lsn, flushed_lsn, "
+          "latest_end_lsn, received_tli, extract(epoch FROM last_msg_receipt_time) AS "
+          "last_message, "
+          "extract(epoch FROM latest_end_time) AS latest_end_time "
+          "FROM pg_stat_wal_receiver",
+          timeout));
   if (result.rows.empty()) return std::optional<ReceiverState>();
   ReceiverState state;
   state.pid = static_cast<int>(result.Int(0, "pid").value_or(0));
@@ -124,15 +132,19 @@ absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session, 
   return std::optional<ReceiverState>(std::move(state));
 }
 
-absl::StatusOr<std::vector<FollowerState>> QueryFollowers(SqlSession& session, absl::Duration timeout) {
+absl::StatusOr<std::vector<FollowerState>> QueryFollowers(SqlSession& session,
+                                                          absl::Duration timeout) {
   // A running pg_basebackup has a row with state "backup" and no positions: it is no follower.
-  METAL_ASSIGN_OR_RETURN(
-      const SqlResult result,
-      session.Query("SELECT pid, application_name, client_addr, state, sync_state, sent_lsn, write_lsn, flush_lsn, "
-                    "replay_lsn, extract(epoch FROM write_lag) AS write_lag, extract(epoch FROM flush_lag) AS flush_lag, "
-                    "extract(epoch FROM replay_lag) AS replay_lag, extract(epoch FROM reply_time) AS reply_time "
-                    "FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup' ORDER BY application_name, pid",
-                    timeout));
+  METAL_ASSIGN_OR_RETURN(const SqlResult result,
+                         session.Query("SELECT pid, application_name, client_addr, state, "
+                                       "sync_state, sent_lsn, write_lsn, flush_lsn, "
+                                       "replay_lsn, extract(epoch FROM write_lag) AS write_lag, "
+                                       "extract(epoch FROM flush_lag) AS flush_lag, "
+                                       "extract(epoch FROM replay_lag) AS replay_lag, "
+                                       "extract(epoch FROM reply_time) AS reply_time "
+                                       "FROM pg_stat_replication WHERE state IS DISTINCT FROM "
+                                       "'backup' ORDER BY application_name, pid",
+                                       timeout));
   std::vector<FollowerState> followers;
   for (size_t row = 0; row < result.rows.size(); ++row) {
     FollowerState follower;

@@ -1,5 +1,5 @@
-// What the server says about replication and archiving: one query for each question, right on 13 to 18.
-// Threading: as the session. Each query takes at most `timeout`.
+// What the server says about replication and archiving: one query for each question, right on 13
+// to 18. Threading: as the session. Each query takes at most `timeout`.
 #pragma once
 
 #include <functional>
@@ -24,10 +24,12 @@ struct ServerState {
   std::string version;  // "15.18"
   absl::Time start_time;
   bool in_recovery = false;
-  base::TimelineId timeline = 0;  // primary: of the WAL being written; standby: of the last restartpoint or the receiver
-  base::TimelineId control_timeline = 0;  // pg_control: behind `timeline` until the end-of-recovery checkpoint
-  base::Lsn current, flush, insert;                // primary; else 0
-  base::Lsn received, replayed;                    // standby; received: streamed and flushed
+  base::TimelineId timeline =
+      0;  // primary: of the WAL being written; standby: of the last restartpoint or the receiver
+  base::TimelineId control_timeline =
+      0;  // pg_control: behind `timeline` until the end-of-recovery checkpoint
+  base::Lsn current, flush, insert;  // primary; else 0
+  base::Lsn received, replayed;      // standby; received: streamed and flushed
   absl::Time last_replayed_commit = absl::InfinitePast();
   bool replay_paused = false;
   std::string pause_state;  // "not paused", "pause requested", "paused"; empty on a primary
@@ -53,7 +55,8 @@ struct ReceiverState {
   absl::Time latest_end_time = absl::InfinitePast();  // the primary's clock
 };
 // nullopt: no WAL receiver runs.
-absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session, absl::Duration timeout);
+absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
+                                                           absl::Duration timeout);
 
 struct FollowerState {
   int pid = 0;
@@ -62,7 +65,8 @@ struct FollowerState {
   std::optional<absl::Duration> write_lag, flush_lag, replay_lag;  // NULL when idle
   absl::Time reply_time = absl::InfinitePast();
 };
-absl::StatusOr<std::vector<FollowerState>> QueryFollowers(SqlSession& session, absl::Duration timeout);
+absl::StatusOr<std::vector<FollowerState>> QueryFollowers(SqlSession& session,
+                                                          absl::Duration timeout);
 
 struct ArchiverState {
   std::string mode, command;  // archive_mode, archive_command
@@ -76,7 +80,11 @@ struct ArchiverState {
 };
 absl::StatusOr<ArchiverState> QueryArchiver(SqlSession& session, absl::Duration timeout);
 
-enum class WaitFor { kReceived, kFlushed, kReplayed };  // received: written by the receiver, not yet flushed
+enum class WaitFor {
+  kReceived,
+  kFlushed,
+  kReplayed
+};  // received: written by the receiver, not yet flushed
 
 struct WaitForLsnRequest {
   base::Lsn lsn;
@@ -85,8 +93,9 @@ struct WaitForLsnRequest {
   absl::Duration timeout = absl::Seconds(30);
   std::function<bool()> cancelled;
 };
-// On a primary its flush LSN answers for all three. Returns the LSN reached. DEADLINE_EXCEEDED names how far it came;
-// FAILED_PRECONDITION (TIMELINE_MISMATCH) when the server is on another timeline than the one asked for.
+// On a primary its flush LSN answers for all three. Returns the LSN reached. DEADLINE_EXCEEDED
+// names how far it came; FAILED_PRECONDITION (TIMELINE_MISMATCH) when the server is on another
+// timeline than the one asked for.
 absl::StatusOr<base::Lsn> WaitForLsn(SqlSession& session, base::Clock& clock,
                                      const WaitForLsnRequest& request);
 

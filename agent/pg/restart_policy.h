@@ -1,5 +1,5 @@
-// How often a crashed server is restarted: at most `max_restarts` in `window`, with growing delays, then not at all.
-// Threading: pure state of one thread.
+// How often a crashed server is restarted: at most `max_restarts` in `window`, with growing delays,
+// then not at all. Threading: pure state of one thread.
 #pragma once
 
 #include <deque>
@@ -13,7 +13,8 @@ namespace metal::pg {
 class RestartPolicy {
  public:
   RestartPolicy(int max_restarts, absl::Duration window) : max_(max_restarts), window_(window) {}
-  // A crash happened now: the delay before the restart (0, 1, 2, 4 … at most 30 s), or nullopt: quarantine.
+  // A crash happened now: the delay before the restart (0, 1, 2, 4 … at most 30 s), or nullopt:
+  // quarantine.
   std::optional<absl::Duration> NextDelay(base::MonotonicTime now);
   // Restarts granted within the window that ends now.
   int count(base::MonotonicTime now);

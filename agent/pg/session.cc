@@ -60,25 +60,25 @@ absl::StatusCode SqlStateCode(std::string_view sqlstate) {
   };
   // The first match decides.
   constexpr Row kRows[] = {
-      {"57P03", StatusCode::kUnavailable},          // cannot_connect_now: starting up, shutting down
-      {"57P01", StatusCode::kUnavailable},          // admin_shutdown
-      {"57P02", StatusCode::kUnavailable},          // crash_shutdown
-      {"57014", StatusCode::kCancelled},            // query_canceled
-      {"08", StatusCode::kUnavailable},             // connection exceptions
-      {"53300", StatusCode::kUnavailable},          // too_many_connections
-      {"53100", StatusCode::kResourceExhausted},    // disk_full
-      {"53", StatusCode::kResourceExhausted},       // insufficient resources
-      {"42501", StatusCode::kPermissionDenied},     // insufficient_privilege
-      {"28", StatusCode::kPermissionDenied},        // invalid authorization
-      {"42704", StatusCode::kNotFound},             // undefined_object
-      {"42", StatusCode::kInvalidArgument},         // syntax or access rule
-      {"22", StatusCode::kInvalidArgument},         // data exceptions
-      {"25006", StatusCode::kFailedPrecondition},   // read only
-      {"55", StatusCode::kFailedPrecondition},      // object not in prerequisite state
-      {"3D000", StatusCode::kNotFound},             // database does not exist
-      {"58030", StatusCode::kDataLoss},             // io_error
-      {"XX001", StatusCode::kDataLoss},             // data_corrupted
-      {"XX002", StatusCode::kDataLoss},             // index_corrupted
+      {"57P03", StatusCode::kUnavailable},         // cannot_connect_now: starting up, shutting down
+      {"57P01", StatusCode::kUnavailable},         // admin_shutdown
+      {"57P02", StatusCode::kUnavailable},         // crash_shutdown
+      {"57014", StatusCode::kCancelled},           // query_canceled
+      {"08", StatusCode::kUnavailable},            // connection exceptions
+      {"53300", StatusCode::kUnavailable},         // too_many_connections
+      {"53100", StatusCode::kResourceExhausted},   // disk_full
+      {"53", StatusCode::kResourceExhausted},      // insufficient resources
+      {"42501", StatusCode::kPermissionDenied},    // insufficient_privilege
+      {"28", StatusCode::kPermissionDenied},       // invalid authorization
+      {"42704", StatusCode::kNotFound},            // undefined_object
+      {"42", StatusCode::kInvalidArgument},        // syntax or access rule
+      {"22", StatusCode::kInvalidArgument},        // data exceptions
+      {"25006", StatusCode::kFailedPrecondition},  // read only
+      {"55", StatusCode::kFailedPrecondition},     // object not in prerequisite state
+      {"3D000", StatusCode::kNotFound},            // database does not exist
+      {"58030", StatusCode::kDataLoss},            // io_error
+      {"XX001", StatusCode::kDataLoss},            // data_corrupted
+      {"XX002", StatusCode::kDataLoss},            // index_corrupted
   };
   for (const Row& row : kRows) {
     if (sqlstate.starts_with(row.prefix)) return row.code;

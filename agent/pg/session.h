@@ -1,5 +1,5 @@
-// SqlSession: one connection to the local server. The seam for tests (tests/harness/fake_sql_session.h).
-// Threading: one thread at a time.
+// SqlSession: one connection to the local server. The seam for tests
+// (tests/harness/fake_sql_session.h). Threading: one thread at a time.
 #pragma once
 
 #include <functional>
@@ -27,7 +27,7 @@ struct SqlResult {
   std::string Text(size_t row, std::string_view name) const;  // "" for NULL
   std::optional<int64_t> Int(size_t row, std::string_view name) const;
   std::optional<double> Double(size_t row, std::string_view name) const;
-  bool Bool(size_t row, std::string_view name) const;  // 't'; false for NULL
+  bool Bool(size_t row, std::string_view name) const;        // 't'; false for NULL
   base::Lsn LsnAt(size_t row, std::string_view name) const;  // 0 for NULL
   // From a column in seconds since the epoch (extract(epoch from …)); infinite past for NULL.
   absl::Time Time(size_t row, std::string_view name) const;
@@ -41,11 +41,13 @@ struct QueryOptions {
 class SqlSession {
  public:
   virtual ~SqlSession() = default;
-  // Runs one statement; $1… are `parameters` as text. When the timeout passes (DEADLINE_EXCEEDED) or `cancelled` says so
-  // (CANCELLED) the statement is cancelled on the server; if that takes more than a second the session is closed.
-  // UNAVAILABLE: the connection is lost, every later call fails. An SQL error keeps its SQLSTATE in the reason's metadata
+  // Runs one statement; $1… are `parameters` as text. When the timeout passes (DEADLINE_EXCEEDED)
+  // or `cancelled` says so (CANCELLED) the statement is cancelled on the server; if that takes more
+  // than a second the session is closed. UNAVAILABLE: the connection is lost, every later call
+  // fails. An SQL error keeps its SQLSTATE in the reason's metadata
   // ("sqlstate", reason POSTGRES_ERROR).
-  virtual absl::StatusOr<SqlResult> Query(const std::string& sql, const std::vector<SqlValue>& parameters,
+  virtual absl::StatusOr<SqlResult> Query(const std::string& sql,
+                                          const std::vector<SqlValue>& parameters,
                                           const QueryOptions& options) = 0;
   virtual bool connected() const = 0;
   virtual int server_version() const = 0;  // server_version_num
@@ -68,14 +70,16 @@ struct ConnectOptions {
   absl::Duration lock_timeout = absl::Seconds(2);
 };
 
-// Connects over the unix socket with search_path=pg_catalog. UNAVAILABLE: nobody listens, or the server is starting up or
-// shutting down; DEADLINE_EXCEEDED: it does not answer; PERMISSION_DENIED: authentication.
+// Connects over the unix socket with search_path=pg_catalog. UNAVAILABLE: nobody listens, or the
+// server is starting up or shutting down; DEADLINE_EXCEEDED: it does not answer; PERMISSION_DENIED:
+// authentication.
 absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& options);
 
 using SessionFactory = std::function<absl::StatusOr<std::unique_ptr<SqlSession>>()>;
 
-// The code for an SQLSTATE: 57P03 and class 08 UNAVAILABLE, 57014 CANCELLED, 42501 PERMISSION_DENIED, 22xxx and 42xxx
-// INVALID_ARGUMENT, 53100 RESOURCE_EXHAUSTED, 58030 and XX001/XX002 DATA_LOSS, 55xxx FAILED_PRECONDITION, else INTERNAL.
+// The code for an SQLSTATE: 57P03 and class 08 UNAVAILABLE, 57014 CANCELLED, 42501
+// PERMISSION_DENIED, 22xxx and 42xxx INVALID_ARGUMENT, 53100 RESOURCE_EXHAUSTED, 58030 and
+// XX001/XX002 DATA_LOSS, 55xxx FAILED_PRECONDITION, else INTERNAL.
 absl::StatusCode SqlStateCode(std::string_view sqlstate);
 
 }  // namespace metal::pg

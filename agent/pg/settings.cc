@@ -2,9 +2,7 @@
 
 #include <sys/stat.h>
 
-#include <cctype>
 #include <cerrno>
-#include <vector>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -12,10 +10,12 @@
 namespace metal::pg {
 namespace {
 
-constexpr std::string_view kBegin = "# >>> managed by metal-agent; lines up to <<< are overwritten\n";
+constexpr std::string_view kBegin =
+    "# >>> managed by metal-agent; lines up to <<< are overwritten\n";
 constexpr std::string_view kEnd = "# <<< managed by metal-agent\n";
 constexpr std::string_view kHeader =
-    "# Written by metal-agent. Change settings with `metalctl pg config set`; edits here are lost.\n";
+    "# Written by metal-agent. Change settings with `metalctl pg config set`; edits here are "
+    "lost.\n";
 constexpr std::string_view kUserMark = "# settings of the user\n";
 constexpr std::string_view kAgentMark = "# settings of the agent: the last line wins\n";
 
@@ -32,113 +32,6 @@ std::string ShellWord(std::string_view text) {
     }
   }
   return word + "'";
-}
-
-bool IsNameChar(char c) {
-  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || c == '$' ||
-         (static_cast<unsigned char>(c) & 0x80) != 0;
-}
-
-std::string LowerCase(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return lower;
-}
-
-char UnescapeChar(char c) {
-  switch (c) {
-    case 'b':
-      return '\b';
-    case 'f':
-      return '\f';
-    case 'n':
-      return '\n';
-    case 'r':
-      return '\r';
-    case 't':
-      return '\t';
-    default:
-      return c;
-  }
-}
-
-// Reads one line of a configuration file.
-class LineReader {
- public:
-  explicit LineReader(std::string_view line) : line_(line) {}
-
-  // False: the line has no setting. An empty optional of `error` means success.
-  bool Read(std::string& name, std::string& value, std::string& error) {
-    SkipBlanks();
-    if (AtEnd()) return false;
-    const size_t start = position_;
-    while (position_ < line_.size() && IsNameChar(line_[position_])) ++position_;
-    name = LowerCase(line_.substr(start, position_ - start));
-    if (name.empty()) return Fail("a setting's name", error);
-    SkipBlanks();
-    if (position_ < line_.size() && line_[position_] == '=') ++position_;
-    SkipBlanks();
-    if (AtEnd()) return Fail("a value", error);
-    if (line_[position_] == '\'' ? !ReadQuoted(value) : !ReadBare(value)) return Fail("a value", error);
-    SkipBlanks();
-    return AtEnd() ? true : Fail("the end of the line", error);
-  }
-
- private:
-  bool AtEnd() const { return position_ >= line_.size() || line_[position_] == '#'; }
-  void SkipBlanks() {
-    while (position_ < line_.size() && std::isspace(static_cast<unsigned char>(line_[position_])) != 0) ++position_;
-  }
-  static bool Fail(std::string_view expected, std::string& error) {
-    error = fmt::format("expected {}", expected);
-    return false;
-  }
-  bool ReadBare(std::string& value) {
-    const size_t start = position_;
-    while (!AtEnd() && std::isspace(static_cast<unsigned char>(line_[position_])) == 0) ++position_;
-    value = std::string(line_.substr(start, position_ - start));
-    return !value.empty() && value.find('\'') == std::string::npos;
-  }
-  bool ReadQuoted(std::string& value) {
-    value.clear();
-    for (++position_; position_ < line_.size(); ++position_) {
-      const char c = line_[position_];
-      if (c == '\'') {
-        ++position_;
-        if (position_ >= line_.size() || line_[position_] != '\'') return true;
-        value += '\'';
-      } else if (c == '\\' && position_ + 1 < line_.size()) {
-        ++position_;
-        if (line_[position_] >= '0' && line_[position_] <= '7') {
-          ReadOctal(value);
-        } else {
-          value += UnescapeChar(line_[position_]);
-        }
-      } else {
-        value += c;
-      }
-    }
-    return false;
-  }
-  // Up to three octal digits, of which the first is at position_.
-  void ReadOctal(std::string& value) {
-    int number = 0;
-    size_t digits = 0;
-    while (digits < 3 && position_ + digits < line_.size() && line_[position_ + digits] >= '0' &&
-           line_[position_ + digits] <= '7') {
-      number = number * 8 + (line_[position_ + digits] - '0');
-      ++digits;
-    }
-    position_ += digits - 1;
-    value += static_cast<char>(number);
-  }
-
-  std::string_view line_;
-  size_t position_ = 0;
-};
-
-bool IsInclude(std::string_view name) {
-  return name == "include" || name == "include_if_exists" || name == "include_dir";
 }
 
 absl::Status AppendSettings(const SettingMap& settings, std::string& text) {
@@ -194,7 +87,8 @@ SettingMap InitialUserSettings() {
       {"wal_log_hints", "on"},  // pg_rewind works even where checksums are turned off later
       {"max_wal_senders", "10"},
       {"password_encryption", "scram-sha-256"},
-      {"data_sync_retry", "off"},  // a failed fsync must not be retried: the kernel forgets the pages
+      {"data_sync_retry",
+       "off"},  // a failed fsync must not be retried: the kernel forgets the pages
       {"update_process_title", "on"},
       {"logging_collector", "off"},  // standard error goes to the agent's server log
       {"log_line_prefix", "%m [%p] %q%u@%d %a "},
@@ -206,30 +100,14 @@ absl::StatusOr<std::string> QuoteSetting(std::string_view value) {
   std::string quoted = "'";
   for (char c : value) {
     if (c == '\n' || c == '\r' || c == '\0') {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "value holds a line break or a NUL byte, which a configuration file cannot carry");
+      return base::Error(
+          absl::StatusCode::kInvalidArgument,
+          "value holds a line break or a NUL byte, which a configuration file cannot carry");
     }
     if (c == '\'' || c == '\\') quoted += c;
     quoted += c;
   }
   return quoted + "'";
-}
-
-absl::StatusOr<SettingMap> ParseSettings(std::string_view text) {
-  SettingMap settings;
-  for (int number = 1; !text.empty(); ++number) {
-    const size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    std::string name, value, error;
-    if (LineReader(line).Read(name, value, error)) {
-      if (!IsInclude(name)) settings[name] = value;
-    } else if (!error.empty()) {
-      return base::Error(absl::StatusCode::kInvalidArgument, "line {}: {} near \"{}\"", number, error,
-                         line.substr(0, 60));
-    }
-  }
-  return settings;
 }
 
 absl::StatusOr<std::string> RenderManagedSettings(const ManagedSettings& settings) {
@@ -244,9 +122,10 @@ absl::StatusOr<std::string> RenderManagedSettings(const ManagedSettings& setting
 absl::StatusOr<ManagedSettings> ParseManagedSettings(std::string_view text) {
   const size_t mark = text.find(kAgentMark);
   if (mark == std::string_view::npos) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "line \"{}\" is missing. HINT: restore the file, or move it away to start with none",
-                       kAgentMark.substr(0, kAgentMark.size() - 1));
+    return base::Error(
+        absl::StatusCode::kInvalidArgument,
+        "line \"{}\" is missing. HINT: restore the file, or move it away to start with none",
+        kAgentMark.substr(0, kAgentMark.size() - 1));
   }
   ManagedSettings settings;
   METAL_ASSIGN_OR_RETURN(settings.user, ParseSettings(text.substr(0, mark)));
@@ -258,7 +137,8 @@ std::string WithManagedInclude(std::string_view postgresql_conf) {
   const std::string block = fmt::format("{}include '{}'\n{}", kBegin, kManagedSettingsFile, kEnd);
   const size_t found = postgresql_conf.rfind(block);
   if (found != std::string_view::npos && postgresql_conf.find(kBegin) == found &&
-      postgresql_conf.substr(found + block.size()).find_first_not_of(" \t\r\n") == std::string_view::npos) {
+      postgresql_conf.substr(found + block.size()).find_first_not_of(" \t\r\n") ==
+          std::string_view::npos) {
     return std::string(postgresql_conf);
   }
   std::string rest(postgresql_conf);

@@ -1,7 +1,7 @@
-// The managed settings file metal.conf in the data directory, included by one managed block at the end of postgresql.conf.
-// A user's own lines are never changed. Inside metal.conf the user's settings (ApplyConfig) come first and the agent's
-// last, so that the agent's win.
-// Threading: pure functions, except InstallManagedSettings and the Load/Store pair, which block on the data disk.
+// The managed settings file metal.conf in the data directory, included by one managed block at the
+// end of postgresql.conf. A user's own lines are never changed. Inside metal.conf the user's
+// settings (ApplyConfig) come first and the agent's last, so that the agent's win. Threading: pure
+// functions, except InstallManagedSettings and the Load/Store pair, which block on the data disk.
 #pragma once
 
 #include <map>
@@ -25,16 +25,20 @@ struct AgentSettings {
   int port = 5432;
   std::string socket_dir;
   std::string cluster_name;
-  bool archiving = false;  // archive_mode = on; false: archive_mode and archive_command are left to the user
+  bool archiving =
+      false;  // archive_mode = on; false: archive_mode and archive_command are left to the user
   std::string wal_helper;  // path of metal-wal
   std::string wal_socket;  // its unix socket
-  // For a restored copy that still has to read WAL from the repository. nullopt: keep what metal.conf says; "": none.
+  // For a restored copy that still has to read WAL from the repository. nullopt: keep what
+  // metal.conf says; "": none.
   std::optional<std::string> restore_command;
 };
 
-// The settings that ApplyConfig may not touch, with their values. The shell words of archive_command are quoted.
+// The settings that ApplyConfig may not touch, with their values. The shell words of
+// archive_command are quoted.
 SettingMap AgentOwnedSettings(const AgentSettings& agent);
-// The names of AgentOwnedSettings and those that would work against them (archive_library while archiving).
+// The names of AgentOwnedSettings and those that would work against them (archive_library while
+// archiving).
 bool IsAgentOwned(const AgentSettings& agent, std::string_view name);
 // Settings a new cluster starts with that a user may change (wal_log_hints, log_line_prefix, …).
 SettingMap InitialUserSettings();
@@ -43,10 +47,11 @@ SettingMap InitialUserSettings();
 std::string RestoreCommand(const std::string& wal_helper, const std::string& wal_socket);
 std::string ArchiveCommand(const std::string& wal_helper, const std::string& wal_socket);
 
-// 'value' with quotes and backslashes doubled. INVALID_ARGUMENT when it holds a newline or NUL (no file can carry it).
+// 'value' with quotes and backslashes doubled. INVALID_ARGUMENT when it holds a newline or NUL (no
+// file can carry it).
 absl::StatusOr<std::string> QuoteSetting(std::string_view value);
-// Parses `name = value` lines as Postgres's guc-file.l does: quotes, escapes, comments, optional '='. Later lines win;
-// include directives are skipped. INVALID_ARGUMENT names the line.
+// Parses `name = value` lines as Postgres's guc-file.l does: quotes, escapes, comments, optional
+// '='. Later lines win; include directives are skipped. INVALID_ARGUMENT names the line.
 absl::StatusOr<SettingMap> ParseSettings(std::string_view text);
 
 struct ManagedSettings {
@@ -57,12 +62,12 @@ absl::StatusOr<std::string> RenderManagedSettings(const ManagedSettings& setting
 // Reads a text that RenderManagedSettings made.
 absl::StatusOr<ManagedSettings> ParseManagedSettings(std::string_view text);
 
-// postgresql.conf with the managed block at its end: added when absent, moved to the end when a user appended lines after
-// it, unchanged (byte for byte) when already right.
+// postgresql.conf with the managed block at its end: added when absent, moved to the end when a
+// user appended lines after it, unchanged (byte for byte) when already right.
 std::string WithManagedInclude(std::string_view postgresql_conf);
 
-// Writes metal.conf (keeping the user's settings of an existing one; `initial` when there is none) and the include block.
-// Writes nothing that is already right. Idempotent, durable.
+// Writes metal.conf (keeping the user's settings of an existing one; `initial` when there is none)
+// and the include block. Writes nothing that is already right. Idempotent, durable.
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial = InitialUserSettings());
 

@@ -9,7 +9,8 @@
 namespace metal::pg {
 namespace {
 
-// "postgres: metal: startup recovering 000000010000000000000007" → "recovering 0000…"; nullopt: not the startup process.
+// "postgres: metal: startup recovering 000000010000000000000007" → "recovering 0000…"; nullopt: not
+// the startup process.
 std::optional<std::string> StartupActivity(const std::string& title) {
   if (!title.starts_with("postgres: ")) return std::nullopt;
   constexpr std::string_view kName = "startup";
@@ -21,15 +22,17 @@ std::optional<std::string> StartupActivity(const std::string& title) {
 
 }  // namespace
 
-StartProgressTracker::StartProgressTracker(absl::Duration no_progress_limit) : limit_(no_progress_limit) {}
+StartProgressTracker::StartProgressTracker(absl::Duration no_progress_limit)
+    : limit_(no_progress_limit) {}
 
 void StartProgressTracker::Observe(const StartSample& sample) {
   latest_ = sample;
-  const bool moved = !mark_ || sample.redo != mark_->redo || sample.min_recovery != mark_->min_recovery ||
-                     sample.timeline != mark_->timeline || sample.control_state != mark_->control_state ||
-                     sample.startup_pid != mark_->startup_pid || sample.activity != mark_->activity ||
-                     sample.startup_cpu - mark_->startup_cpu >= kCpuStep ||
-                     sample.startup_io_bytes >= mark_->startup_io_bytes + kIoStep;
+  const bool moved =
+      !mark_ || sample.redo != mark_->redo || sample.min_recovery != mark_->min_recovery ||
+      sample.timeline != mark_->timeline || sample.control_state != mark_->control_state ||
+      sample.startup_pid != mark_->startup_pid || sample.activity != mark_->activity ||
+      sample.startup_cpu - mark_->startup_cpu >= kCpuStep ||
+      sample.startup_io_bytes >= mark_->startup_io_bytes + kIoStep;
   if (moved) mark_ = sample;
 }
 
@@ -40,14 +43,16 @@ absl::Duration StartProgressTracker::idle() const {
 std::string StartProgressTracker::Describe() const {
   if (!latest_) return "no sample yet";
   const StartSample& now = *latest_;
-  return fmt::format("{}, redo {}, minimum recovery {}, cpu {:.1f} s, i/o {}{}{}; last progress {:.0f} s ago",
-                     now.control_state.empty() ? "control file unknown" : now.control_state, now.redo.ToString(),
-                     now.min_recovery.ToString(), absl::ToDoubleSeconds(now.startup_cpu),
-                     base::ByteCount{now.startup_io_bytes}.ToString(), now.activity.empty() ? "" : ", ", now.activity,
-                     absl::ToDoubleSeconds(idle()));
+  return fmt::format(
+      "{}, redo {}, minimum recovery {}, cpu {:.1f} s, i/o {}{}{}; last progress {:.0f} s ago",
+      now.control_state.empty() ? "control file unknown" : now.control_state, now.redo.ToString(),
+      now.min_recovery.ToString(), absl::ToDoubleSeconds(now.startup_cpu),
+      base::ByteCount{now.startup_io_bytes}.ToString(), now.activity.empty() ? "" : ", ",
+      now.activity, absl::ToDoubleSeconds(idle()));
 }
 
-StartSampler::StartSampler(std::string data_dir, base::Clock& clock) : data_dir_(std::move(data_dir)), clock_(clock) {}
+StartSampler::StartSampler(std::string data_dir, base::Clock& clock)
+    : data_dir_(std::move(data_dir)), clock_(clock) {}
 
 StartSample StartSampler::Sample(pid_t postmaster) {
   StartSample sample = last_;
@@ -70,7 +75,8 @@ StartSample StartSampler::Sample(pid_t postmaster) {
     sample.activity = *activity;
     break;
   }
-  if (const absl::StatusOr<ProcStat> stat = ReadProcStat(watched); stat.ok()) sample.startup_cpu = stat->cpu;
+  if (const absl::StatusOr<ProcStat> stat = ReadProcStat(watched); stat.ok())
+    sample.startup_cpu = stat->cpu;
   if (const absl::StatusOr<ProcIo> io = ReadProcIo(watched); io.ok()) {
     sample.startup_io_bytes = io->read_bytes + io->write_bytes;
   }

@@ -1,6 +1,7 @@
-// Judges a server's start by progress, never by a flat timeout: a long crash recovery is fine as long as it moves.
-// Evidence: REDO and minimum recovery position in pg_control, CPU and I/O of the startup process.
-// Threading: the tracker is pure state of one thread; the sampler reads procfs and the data disk.
+// Judges a server's start by progress, never by a flat timeout: a long crash recovery is fine as
+// long as it moves. Evidence: REDO and minimum recovery position in pg_control, CPU and I/O of the
+// startup process. Threading: the tracker is pure state of one thread; the sampler reads procfs and
+// the data disk.
 #pragma once
 
 #include <sys/types.h>
@@ -21,15 +22,16 @@ struct StartSample {
   base::Lsn redo, min_recovery;
   base::TimelineId timeline = 0;
   std::string control_state;
-  pid_t startup_pid = 0;         // 0: not found
-  absl::Duration startup_cpu;    // of the startup process, or of the postmaster before it exists
-  uint64_t startup_io_bytes = 0; // read and written through system calls
-  std::string activity;          // title of the startup process: "recovering 000000010000000000000007"
+  pid_t startup_pid = 0;          // 0: not found
+  absl::Duration startup_cpu;     // of the startup process, or of the postmaster before it exists
+  uint64_t startup_io_bytes = 0;  // read and written through system calls
+  std::string activity;  // title of the startup process: "recovering 000000010000000000000007"
 };
 
 class StartProgressTracker {
  public:
-  // Moves that count as progress between two marks; less is the idle polling of a standby without a source.
+  // Moves that count as progress between two marks; less is the idle polling of a standby without a
+  // source.
   static constexpr absl::Duration kCpuStep = absl::Milliseconds(200);
   static constexpr uint64_t kIoStep = 1 << 20;
 
@@ -39,12 +41,13 @@ class StartProgressTracker {
   // Since the last sample that showed progress; zero before the first.
   absl::Duration idle() const;
   bool exhausted() const { return idle() >= limit_; }
-  // "redo 0/3000028, minimum recovery 0/5A00000, cpu 1.2s, read 34 MiB, recovering 0000…: last progress 3s ago".
+  // "redo 0/3000028, minimum recovery 0/5A00000, cpu 1.2s, read 34 MiB, recovering 0000…: last
+  // progress 3s ago".
   std::string Describe() const;
 
  private:
   const absl::Duration limit_;
-  std::optional<StartSample> mark_;    // at the last progress
+  std::optional<StartSample> mark_;  // at the last progress
   std::optional<StartSample> latest_;
 };
 

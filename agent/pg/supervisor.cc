@@ -46,8 +46,9 @@ void BeginPhase(observe::Progress* progress, const std::string& phase) {
 
 }  // namespace
 
-PostgresSupervisor::PostgresSupervisor(SupervisorOptions options, Install& install, observe::StatusBoard& board,
-                                       observe::EventLog& events, base::Clock& clock)
+PostgresSupervisor::PostgresSupervisor(SupervisorOptions options, Install& install,
+                                       observe::StatusBoard& board, observe::EventLog& events,
+                                       base::Clock& clock)
     : options_(std::move(options)),
       install_(install),
       board_(board),
@@ -56,7 +57,8 @@ PostgresSupervisor::PostgresSupervisor(SupervisorOptions options, Install& insta
       policy_(options_.restart_max, options_.restart_window),
       sampler_(options_.data_dir, clock),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (options_.log_path.empty()) options_.log_path = base::JoinPath(options_.state_dir, "postgres.log");
+  if (options_.log_path.empty())
+    options_.log_path = base::JoinPath(options_.state_dir, "postgres.log");
 }
 
 PostgresSupervisor::~PostgresSupervisor() {
@@ -88,17 +90,21 @@ absl::StatusOr<StartResult> PostgresSupervisor::Start(const StartOptions& option
   } else {
     METAL_RETURN_IF_ERROR(StoreDesired(before));
     if (!before.quarantined) PublishStopped();
-    Emit(observe::Severity::kError, "postgres.start_failed", std::string(result.status().message()));
+    Emit(observe::Severity::kError, "postgres.start_failed",
+         std::string(result.status().message()));
   }
   if (result.ok()) {
     Emit(observe::Severity::kInfo, "postgres.started",
-         fmt::format("postgres started as process {} in {}", result->pid, absl::FormatDuration(result->took)),
-         {{"pid", fmt::format("{}", result->pid)}, {"role", options.as_standby ? "standby" : "primary"}});
+         fmt::format("postgres started as process {} in {}", result->pid,
+                     absl::FormatDuration(result->took)),
+         {{"pid", fmt::format("{}", result->pid)},
+          {"role", options.as_standby ? "standby" : "primary"}});
   }
   return result;
 }
 
-absl::StatusOr<StopResult> PostgresSupervisor::Stop(const StopOptions& options, observe::Progress* progress) {
+absl::StatusOr<StopResult> PostgresSupervisor::Stop(const StopOptions& options,
+                                                    observe::Progress* progress) {
   METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, "stop"));
   METAL_RETURN_IF_ERROR(StoreDesired({false, false, desired().role}));
   {
@@ -109,7 +115,8 @@ absl::StatusOr<StopResult> PostgresSupervisor::Stop(const StopOptions& options, 
   return StopServer(options, progress);
 }
 
-absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop, const StartOptions& start) {
+absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
+                                                        const StartOptions& start) {
   METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, "restart"));
   METAL_RETURN_IF_ERROR(StopServer(stop, start.progress).status());
   {
@@ -117,17 +124,21 @@ absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
     policy_.Reset();
     restart_at_.reset();
   }
-  // An agent that dies from here on leaves a server that should run and is dead: its next start brings it up.
-  const DesiredState after{true, false, start.as_standby ? StartRole::kStandby : StartRole::kPrimary};
+  // An agent that dies from here on leaves a server that should run and is dead: its next start
+  // brings it up.
+  const DesiredState after{true, false,
+                           start.as_standby ? StartRole::kStandby : StartRole::kPrimary};
   METAL_RETURN_IF_ERROR(StoreDesired(after));
   absl::StatusOr<StartResult> result = StartServer(start, after);
   if (result.ok()) {
     board_.ClearFault("postgres_quarantined", "postgres");
     Emit(observe::Severity::kInfo, "postgres.started",
-         fmt::format("postgres was restarted as process {}", result->pid), {{"pid", fmt::format("{}", result->pid)}});
+         fmt::format("postgres was restarted as process {}", result->pid),
+         {{"pid", fmt::format("{}", result->pid)}});
   } else if (!postmaster()) {
     PublishStopped();
-    Emit(observe::Severity::kError, "postgres.start_failed", std::string(result.status().message()));
+    Emit(observe::Severity::kError, "postgres.start_failed",
+         std::string(result.status().message()));
   }
   return result;
 }
@@ -146,8 +157,8 @@ absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
   if (running) {
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,
-                    "{}: postgres runs on {} as process {}. HINT: metalctl pg stop", what, options_.data_dir,
-                    running->pid()),
+                    "{}: postgres runs on {} as process {}. HINT: metalctl pg stop", what,
+                    options_.data_dir, running->pid()),
         {"POSTGRES_RUNNING", {{"pid", fmt::format("{}", running->pid())}}});
   }
   METAL_RETURN_IF_ERROR(StoreDesired({false, false, desired().role}));
@@ -166,7 +177,8 @@ absl::Status PostgresSupervisor::PrepareStart(const StartOptions& options, Launc
   METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
   METAL_RETURN_IF_ERROR(CheckStartable(directory, version, geteuid()));
   // Everything above and this leave the directory as it is.
-  METAL_RETURN_IF_ERROR(CheckPortFree(options_.port, options_.listen_addresses, options_.socket_dir));
+  METAL_RETURN_IF_ERROR(
+      CheckPortFree(options_.port, options_.listen_addresses, options_.socket_dir));
   launch.place = Place();
   launch.log_path = options_.log_path;
   launch.port = options_.port;
@@ -178,8 +190,8 @@ absl::Status PostgresSupervisor::PrepareStart(const StartOptions& options, Launc
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServer(const StartOptions& options,
-                                                                                   const DesiredState& desired) {
+absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServer(
+    const StartOptions& options, const DesiredState& desired) {
   BeginPhase(options.progress, "checking the data directory");
   LaunchOptions launch;
   METAL_RETURN_IF_ERROR(PrepareStart(options, launch));
@@ -192,7 +204,8 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServ
     base::MutexLock lock(mutex_);
     log_offset_ = FileSize(options_.log_path);
   }
-  METAL_ASSIGN_OR_RETURN(std::shared_ptr<const Postmaster> process, LaunchPostmaster(launch, clock_));
+  METAL_ASSIGN_OR_RETURN(std::shared_ptr<const Postmaster> process,
+                         LaunchPostmaster(launch, clock_));
   SetProcess(process);
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.after_launch"));
   if (options_.move_to_scope) {
@@ -205,53 +218,61 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServ
   return process;
 }
 
-absl::StatusOr<StartResult> PostgresSupervisor::StartServer(const StartOptions& options, const DesiredState& desired) {
+absl::StatusOr<StartResult> PostgresSupervisor::StartServer(const StartOptions& options,
+                                                            const DesiredState& desired) {
   const base::MonotonicTime start = clock_.Monotonic();
-  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process, LaunchServer(options, desired));
+  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process,
+                         LaunchServer(options, desired));
   METAL_RETURN_IF_ERROR(AwaitReady(*process, options));
   PublishControl();
   PublishState(observe::PostgresState::kRunning, "");
   return StartResult{false, process->pid(), clock_.Monotonic() - start};
 }
 
-absl::Status PostgresSupervisor::AwaitReady(const Postmaster& process, const StartOptions& options) {
+absl::Status PostgresSupervisor::AwaitReady(const Postmaster& process,
+                                            const StartOptions& options) {
   observe::Progress* const progress = options.progress;
-  const absl::Duration limit =
-      options.no_progress_limit > absl::ZeroDuration() ? options.no_progress_limit : options_.no_progress_limit;
+  const absl::Duration limit = options.no_progress_limit > absl::ZeroDuration()
+                                   ? options.no_progress_limit
+                                   : options_.no_progress_limit;
   StartProgressTracker tracker(limit);
   StartSampler sampler(options_.data_dir, clock_);
   base::MonotonicTime next_sample = clock_.Monotonic();
   while (true) {
     const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(options_.data_dir);
     if (file.ok() && *file && (*file)->pid == process.pid() &&
-        ((*file)->status == PostmasterStatus::kReady || (*file)->status == PostmasterStatus::kStandby)) {
+        ((*file)->status == PostmasterStatus::kReady ||
+         (*file)->status == PostmasterStatus::kStandby)) {
       return absl::OkStatus();
     }
     if (process.WaitExit(kReadyPoll)) {
       SetProcess(nullptr);
       const std::string failure = LaunchFailure();
-      return base::WithReason(base::Error(absl::StatusCode::kFailedPrecondition,
-                                          "start postgres on {}: {}. HINT: see {}", options_.data_dir,
-                                          failure.empty() ? "it ended without a message" : failure, options_.log_path),
-                              {"POSTGRES_START_FAILED", {{"postgres_message", failure}}});
+      return base::WithReason(
+          base::Error(absl::StatusCode::kFailedPrecondition,
+                      "start postgres on {}: {}. HINT: see {}", options_.data_dir,
+                      failure.empty() ? "it ended without a message" : failure, options_.log_path),
+          {"POSTGRES_START_FAILED", {{"postgres_message", failure}}});
     }
     if (ending() || (progress != nullptr && progress->cancelled())) {
       return base::Error(absl::StatusCode::kCancelled,
-                         "start postgres: waiting was cancelled; process {} goes on starting. HINT: metalctl pg stop",
+                         "start postgres: waiting was cancelled; process {} goes on starting. "
+                         "HINT: metalctl pg stop",
                          process.pid());
     }
     if (clock_.Monotonic() < next_sample) continue;
     next_sample = clock_.Monotonic() + kSampleEvery;
     tracker.Observe(sampler.Sample(process.pid()));
-    board_.Update([&](observe::NodeStatus& status) { status.postgres.start_progress = tracker.Describe(); });
+    board_.Update(
+        [&](observe::NodeStatus& status) { status.postgres.start_progress = tracker.Describe(); });
     if (!tracker.exhausted()) continue;
-    return base::WithReason(
-        base::Error(absl::StatusCode::kDeadlineExceeded,
-                    "start postgres on {}: no progress for {} ({}); process {} is left running. HINT: see {}; a standby "
-                    "may wait for WAL that its source does not have",
-                    options_.data_dir, absl::FormatDuration(limit), tracker.Describe(),
-                    process.pid(), options_.log_path),
-        {"START_NO_PROGRESS", {{"pid", fmt::format("{}", process.pid())}}});
+    return base::WithReason(base::Error(absl::StatusCode::kDeadlineExceeded,
+                                        "start postgres on {}: no progress for {} ({}); process {} "
+                                        "is left running. HINT: see {}; a standby "
+                                        "may wait for WAL that its source does not have",
+                                        options_.data_dir, absl::FormatDuration(limit),
+                                        tracker.Describe(), process.pid(), options_.log_path),
+                            {"START_NO_PROGRESS", {{"pid", fmt::format("{}", process.pid())}}});
   }
 }
 
@@ -265,18 +286,21 @@ std::string PostgresSupervisor::LaunchFailure() {
   return LogFailure(options_.log_path, FileSize(options_.log_path) < offset ? 0 : offset);
 }
 
-absl::StatusOr<StopResult> PostgresSupervisor::StopServer(const StopOptions& options, observe::Progress* progress) {
+absl::StatusOr<StopResult> PostgresSupervisor::StopServer(const StopOptions& options,
+                                                          observe::Progress* progress) {
   METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process, LivePostmaster());
   if (!process) {
     PublishStopped();
     return StopResult{options.mode, absl::ZeroDuration()};
   }
   BeginPhase(progress, fmt::format("stopping ({})", StopModeName(options.mode)));
-  PublishState(observe::PostgresState::kStopping, fmt::format("{} stop", StopModeName(options.mode)));
+  PublishState(observe::PostgresState::kStopping,
+               fmt::format("{} stop", StopModeName(options.mode)));
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.before_stop"));
   StopOptions stop = options;
   stop.cancelled = [&options, progress] {
-    return (options.cancelled && options.cancelled()) || (progress != nullptr && progress->cancelled());
+    return (options.cancelled && options.cancelled()) ||
+           (progress != nullptr && progress->cancelled());
   };
   stop.on_escalation = [&](StopMode mode) {
     BeginPhase(progress, fmt::format("stopping ({})", StopModeName(mode)));
@@ -288,7 +312,8 @@ absl::StatusOr<StopResult> PostgresSupervisor::StopServer(const StopOptions& opt
   SetProcess(nullptr);
   PublishStopped();
   Emit(observe::Severity::kInfo, "postgres.stopped",
-       fmt::format("postgres stopped ({}) in {}", StopModeName(result.mode), absl::FormatDuration(result.took)),
+       fmt::format("postgres stopped ({}) in {}", StopModeName(result.mode),
+                   absl::FormatDuration(result.took)),
        {{"mode", std::string(StopModeName(result.mode))}});
   return result;
 }

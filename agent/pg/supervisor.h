@@ -1,9 +1,10 @@
-// PostgresSupervisor: owns the postmaster's life: start, stop, adoption, detection of a crash, bounded restarts.
-// The agent's own end, by SIGTERM or SIGKILL, never touches the server.
-// It publishes state, pid, start time, restarts, control state and start progress of PostgresSection (PgMonitor publishes
-// the rest and moves between running and unresponsive), and the events postgres.started, .stopped, .crashed, .restarted,
-// .quarantined, .adopted, .start_failed.
-// Threading: thread-safe. Start, Stop and Restart block their caller; one at a time, a second gets ABORTED. One watch thread.
+// PostgresSupervisor: owns the postmaster's life: start, stop, adoption, detection of a crash,
+// bounded restarts. The agent's own end, by SIGTERM or SIGKILL, never touches the server. It
+// publishes state, pid, start time, restarts, control state and start progress of PostgresSection
+// (PgMonitor publishes the rest and moves between running and unresponsive), and the events
+// postgres.started, .stopped, .crashed, .restarted, .quarantined, .adopted, .start_failed.
+// Threading: thread-safe. Start, Stop and Restart block their caller; one at a time, a second gets
+// ABORTED. One watch thread.
 #pragma once
 
 #include <functional>
@@ -40,15 +41,17 @@ struct SupervisorOptions {
   int restart_max = 5;
   absl::Duration restart_window = absl::Minutes(10);
   absl::Duration no_progress_limit = absl::Seconds(60);
-  // Moves the new postmaster into its own systemd scope; empty: it only has its own session. A failure is an event, no more.
+  // Moves the new postmaster into its own systemd scope; empty: it only has its own session. A
+  // failure is an event, no more.
   std::function<absl::Status(pid_t)> move_to_scope;
   // Asked before the restart of a crashed server. Empty: the role of the last Start or SetRole.
   std::function<StartRole()> role_for_restart;
 };
 
 struct StartOptions {
-  bool as_standby = true;  // writes standby.signal before the start; false: removes it (the term says primary)
-  observe::Progress* progress = nullptr;  // phases and cancellation; may be null
+  bool as_standby =
+      true;  // writes standby.signal before the start; false: removes it (the term says primary)
+  observe::Progress* progress = nullptr;                    // phases and cancellation; may be null
   absl::Duration no_progress_limit = absl::ZeroDuration();  // 0: that of SupervisorOptions
 };
 
@@ -68,15 +71,18 @@ class PostgresSupervisor {
   PostgresSupervisor(const PostgresSupervisor&) = delete;
   PostgresSupervisor& operator=(const PostgresSupervisor&) = delete;
 
-  // Starts the watch thread, which adopts a running server, or restarts one that should run and is dead.
+  // Starts the watch thread, which adopts a running server, or restarts one that should run and is
+  // dead.
   absl::Status Begin();
 
-  // Returns when the server accepts connections (or is a standby that accepts none). FAILED_PRECONDITION: what
-  // CheckStartable and LaunchPostmaster say. DEADLINE_EXCEEDED (START_NO_PROGRESS): no progress for no_progress_limit; the
-  // server is left as it is. A running server is success and is not touched: `was_running`.
+  // Returns when the server accepts connections (or is a standby that accepts none).
+  // FAILED_PRECONDITION: what CheckStartable and LaunchPostmaster say. DEADLINE_EXCEEDED
+  // (START_NO_PROGRESS): no progress for no_progress_limit; the server is left as it is. A running
+  // server is success and is not touched: `was_running`.
   absl::StatusOr<StartResult> Start(const StartOptions& options);
   // Success when nothing runs. From now on the server should not run, also when this fails.
-  absl::StatusOr<StopResult> Stop(const StopOptions& options, observe::Progress* progress = nullptr);
+  absl::StatusOr<StopResult> Stop(const StopOptions& options,
+                                  observe::Progress* progress = nullptr);
   absl::StatusOr<StartResult> Restart(const StopOptions& stop, const StartOptions& start);
 
   // The role with which a crashed server is started again (after a promotion: primary). Durable.
@@ -87,9 +93,10 @@ class PostgresSupervisor {
   DesiredState desired();
   const std::string& log_path() const { return options_.log_path; }
 
-  // Runs `body` while no start, stop or restart may happen (restore, initdb): the watch thread does not restart, callers
-  // get ABORTED. FAILED_PRECONDITION when the server runs.
-  absl::Status WithServerStopped(const std::string& action, const std::function<absl::Status()>& body);
+  // Runs `body` while no start, stop or restart may happen (restore, initdb): the watch thread does
+  // not restart, callers get ABORTED. FAILED_PRECONDITION when the server runs.
+  absl::Status WithServerStopped(const std::string& action,
+                                 const std::function<absl::Status()>& body);
 
  private:
   class Action;  // holds the action slot
@@ -103,7 +110,8 @@ class PostgresSupervisor {
   std::string LaunchFailure();
   absl::StatusOr<StopResult> StopServer(const StopOptions& options, observe::Progress* progress);
 
-  // The watch thread; each look holds the action slot under the name kWatchAction, for which callers wait.
+  // The watch thread; each look holds the action slot under the name kWatchAction, for which
+  // callers wait.
   void Watch();
   void WatchOnce();
   void WatchLive(const Postmaster& process);
@@ -140,8 +148,9 @@ class PostgresSupervisor {
   DesiredState desired_ ABSL_GUARDED_BY(mutex_);
   RestartPolicy policy_ ABSL_GUARDED_BY(mutex_);
   std::optional<base::MonotonicTime> restart_at_ ABSL_GUARDED_BY(mutex_);
-  uint64_t log_offset_ ABSL_GUARDED_BY(mutex_) = 0;  // length of the server's log before the last launch
-  bool ending_ ABSL_GUARDED_BY(mutex_) = false;      // this object is being destroyed
+  uint64_t log_offset_ ABSL_GUARDED_BY(mutex_) =
+      0;  // length of the server's log before the last launch
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // this object is being destroyed
   base::CondVar action_ended_;
 
   // Of the watch thread.

@@ -1,4 +1,5 @@
-// The supervisor's action slot: one start, stop or restart at a time. Included by supervisor*.cc only.
+// The supervisor's action slot: one start, stop or restart at a time. Included by supervisor*.cc
+// only.
 #pragma once
 
 #include <string>
@@ -16,7 +17,8 @@ inline constexpr const char* kWatchAction = "watch";
 // Holds the slot until it is destroyed.
 class PostgresSupervisor::Action {
  public:
-  // ABORTED (ACTION_RUNNING) with the holder's name when it is taken. A look of the watch thread is waited for.
+  // ABORTED (ACTION_RUNNING) with the holder's name when it is taken. A look of the watch thread is
+  // waited for.
   static absl::StatusOr<Action> Begin(PostgresSupervisor& supervisor, const std::string& name) {
     constexpr absl::Duration kWatchPatience = absl::Seconds(5);
     base::MutexLock lock(supervisor.mutex_);
@@ -24,7 +26,8 @@ class PostgresSupervisor::Action {
                                      [&] { return supervisor.action_ != kWatchAction; });
     if (!supervisor.action_.empty()) {
       return base::WithReason(
-          base::Error(absl::StatusCode::kAborted, "postgres: {} is running. HINT: wait for it and try again",
+          base::Error(absl::StatusCode::kAborted,
+                      "postgres: {} is running. HINT: wait for it and try again",
                       supervisor.action_),
           {"ACTION_RUNNING", {{"action", supervisor.action_}}});
     }

@@ -1,4 +1,4 @@
-// The watch thread of PostgresSupervisor, and what it and the actions publish.
+// The watch thread of PostgresSupervisor.
 #include <poll.h>
 #include <unistd.h>
 
@@ -40,13 +40,15 @@ void PostgresSupervisor::Watch() {
       base::MutexLock lock(mutex_);
       acting = !action_.empty();
     }
-    // While an action runs, the end of the process is its business; the end of the action wakes this thread.
+    // While an action runs, the end of the process is its business; the end of the action wakes
+    // this thread.
     const int process_fd = process && !acting ? process->pidfd() : -1;
     pollfd entries[] = {{wake_.get(), POLLIN, 0}, {process_fd, POLLIN, 0}};
     const int64_t ms = absl::ToInt64Milliseconds(NextWait());
     poll(entries, 2, static_cast<int>(std::clamp<int64_t>(ms, 0, 60'000)));
     uint64_t wakes = 0;
-    if (read(wake_.get(), &wakes, sizeof wakes) < 0) wakes = 0;  // EAGAIN: it was the timeout or the process
+    if (read(wake_.get(), &wakes, sizeof wakes) < 0)
+      wakes = 0;  // EAGAIN: it was the timeout or the process
   }
 }
 
@@ -93,7 +95,8 @@ void PostgresSupervisor::WatchLive(const Postmaster& process) {
 void PostgresSupervisor::WatchStarting(const Postmaster& process) {
   const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(options_.data_dir);
   if (!file.ok() || !*file) return;
-  if ((*file)->status != PostmasterStatus::kReady && (*file)->status != PostmasterStatus::kStandby) {
+  if ((*file)->status != PostmasterStatus::kReady &&
+      (*file)->status != PostmasterStatus::kStandby) {
     if (!tracker_) tracker_.emplace(options_.no_progress_limit);
     const base::MonotonicTime now = clock_.Monotonic();
     if (now < next_sample_) return;
@@ -145,7 +148,8 @@ void PostgresSupervisor::WatchDead() {
 void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
   SetProcess(found.process);
   DesiredState state = desired();
-  // Somebody started a server that should not run: it is watched, and what should be follows what is.
+  // Somebody started a server that should not run: it is watched, and what should be follows what
+  // is.
   if (!state.running || state.quarantined) {
     state.running = true;
     state.quarantined = false;
@@ -158,8 +162,8 @@ void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
     restart_at_.reset();
   }
   PublishControl();
-  const bool ready =
-      found.file.status == PostmasterStatus::kReady || found.file.status == PostmasterStatus::kStandby;
+  const bool ready = found.file.status == PostmasterStatus::kReady ||
+                     found.file.status == PostmasterStatus::kStandby;
   const bool stopping = found.file.status == PostmasterStatus::kStopping;
   PublishState(ready      ? observe::PostgresState::kRunning
                : stopping ? observe::PostgresState::kStopping
@@ -178,15 +182,17 @@ void PostgresSupervisor::HandleExit(const Postmaster& process) {
   restarting_ = false;
   if (!desired().running) {
     PublishStopped();
-    Emit(observe::Severity::kInfo, "postgres.stopped", fmt::format("postgres (process {}) has stopped", pid));
+    Emit(observe::Severity::kInfo, "postgres.stopped",
+         fmt::format("postgres (process {}) has stopped", pid));
     return;
   }
   PublishControl();
   const absl::StatusOr<ControlFile> control = ReadControlFile(options_.data_dir);
   const bool clean = control.ok() && control->clean();
-  std::string why = clean ? fmt::format("process {} was shut down by somebody else", pid)
-                          : fmt::format("process {} ended without a shutdown; control file: {}", pid,
-                                        control.ok() ? ControlStateName(control->state) : "unreadable");
+  std::string why =
+      clean ? fmt::format("process {} was shut down by somebody else", pid)
+            : fmt::format("process {} ended without a shutdown; control file: {}", pid,
+                          control.ok() ? ControlStateName(control->state) : "unreadable");
   const std::string last_words = LaunchFailure();
   if (was_starting || last_words.find("PANIC") != std::string::npos) why += "; " + last_words;
   Emit(observe::Severity::kError, "postgres.crashed", why,
@@ -236,135 +242,12 @@ void PostgresSupervisor::Quarantine(const std::string& why) {
   state.running = state.quarantined = true;
   const absl::Status stored = StoreDesired(state);
   if (!stored.ok()) base::LogWarning("quarantine postgres: {}", std::string(stored.message()));
-  const std::string message = fmt::format("{}. HINT: see {}, then metalctl pg start", why, options_.log_path);
+  const std::string message =
+      fmt::format("{}. HINT: see {}, then metalctl pg start", why, options_.log_path);
   PublishState(observe::PostgresState::kQuarantined, message);
   board_.RaiseFault(
       {"postgres_quarantined", "postgres", observe::Severity::kCritical, message, clock_.Now()});
   Emit(observe::Severity::kCritical, "postgres.quarantined", message);
-}
-
-std::shared_ptr<const Postmaster> PostgresSupervisor::postmaster() {
-  base::MutexLock lock(mutex_);
-  return process_;
-}
-
-DesiredState PostgresSupervisor::desired() {
-  base::MutexLock lock(mutex_);
-  return desired_;
-}
-
-bool PostgresSupervisor::ending() {
-  base::MutexLock lock(mutex_);
-  return ending_;
-}
-
-absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostmaster() {
-  std::shared_ptr<const Postmaster> process = postmaster();
-  if (process && process->alive()) return process;
-  METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(Place()));
-  process = found ? found->process : nullptr;
-  SetProcess(process);
-  return process;
-}
-
-absl::Status PostgresSupervisor::StoreDesired(const DesiredState& state) {
-  if (desired() == state) return absl::OkStatus();
-  METAL_RETURN_IF_ERROR(StoreDesiredState(options_.state_dir, state));
-  base::MutexLock lock(mutex_);
-  desired_ = state;
-  return absl::OkStatus();
-}
-
-void PostgresSupervisor::SetProcess(std::shared_ptr<const Postmaster> process) {
-  {
-    base::MutexLock lock(mutex_);
-    process_ = std::move(process);
-  }
-  Wake();
-}
-
-void PostgresSupervisor::Wake() {
-  const uint64_t one = 1;
-  // The counter is full only when the thread has not yet read an earlier wake-up.
-  if (write(wake_.get(), &one, sizeof one) < 0) return;
-}
-
-void PostgresSupervisor::PublishState(observe::PostgresState state, const std::string& reason) {
-  const std::shared_ptr<const Postmaster> process = postmaster();
-  int restarts = 0;
-  {
-    base::MutexLock lock(mutex_);
-    restarts = policy_.count(clock_.Monotonic());
-  }
-  const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
-  board_.Update([&](observe::NodeStatus& status) {
-    observe::PostgresSection& section = status.postgres;
-    section.time = now;
-    section.state = state;
-    section.state_reason = reason;
-    section.pid = process ? process->pid() : 0;
-    section.start_time = process ? process->start_time() : absl::InfinitePast();
-    section.restarts = restarts;
-    section.data_directory = options_.data_dir;
-    section.socket_dir = options_.socket_dir;
-    section.port = options_.port;
-    if (state != observe::PostgresState::kStarting) section.start_progress.clear();
-    if (process) return;
-    section.role_observed = observe::Role::kUnknown;
-    section.in_recovery = false;
-    section.connections = 0;
-  });
-}
-
-void PostgresSupervisor::PublishStopped() {
-  const absl::StatusOr<DataDirectory> directory = InspectDataDirectory(options_.data_dir);
-  if (!directory.ok()) {
-    PublishState(observe::PostgresState::kUnknown, std::string(directory.status().message()));
-    return;
-  }
-  switch (directory->kind) {
-    case DataDirectoryKind::kMissing:
-    case DataDirectoryKind::kEmpty:
-      PublishState(observe::PostgresState::kNoDataDirectory, "");
-      return;
-    case DataDirectoryKind::kForeign:
-      PublishState(observe::PostgresState::kNoDataDirectory, "the data directory holds something else");
-      return;
-    case DataDirectoryKind::kIncomplete:
-      PublishState(observe::PostgresState::kNoDataDirectory,
-                   fmt::format("{} did not finish", directory->incomplete_task));
-      return;
-    case DataDirectoryKind::kCluster:
-      PublishControl();
-      PublishState(observe::PostgresState::kStopped, "");
-      return;
-  }
-}
-
-void PostgresSupervisor::PublishControl() {
-  const absl::StatusOr<ControlFile> control = ReadControlFile(options_.data_dir);
-  if (!control.ok()) return;
-  board_.Update([&](observe::NodeStatus& status) {
-    observe::PostgresSection& section = status.postgres;
-    section.system_identifier = control->system_identifier;
-    section.control_state = std::string(ControlStateName(control->state));
-    section.redo_lsn = control->redo;
-    section.min_recovery_lsn = control->min_recovery;
-    section.timeline = std::max(section.timeline, control->timeline);
-    section.data_checksums = control->checksum_version != 0;
-  });
-}
-
-void PostgresSupervisor::Emit(observe::Severity severity, const std::string& type, const std::string& message,
-                              std::map<std::string, std::string> attributes) {
-  observe::Event event;
-  event.time = absl::InfinitePast();
-  event.severity = severity;
-  event.type = type;
-  event.subject = "postgres";
-  event.message = message;
-  event.attributes = std::move(attributes);
-  events_.Append(std::move(event));
 }
 
 }  // namespace metal::pg

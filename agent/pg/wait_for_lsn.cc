@@ -12,8 +12,8 @@ constexpr absl::Duration kQueryTimeout = absl::Seconds(5);
 constexpr absl::Duration kFirstPause = absl::Milliseconds(5);
 constexpr absl::Duration kLongestPause = absl::Milliseconds(100);
 
-// One row: the position reached for each question, and the timeline. receive_lsn stays behind replay after a restart from
-// the archive, so the greater one counts.
+// One row: the position reached for each question, and the timeline. receive_lsn stays behind
+// replay after a restart from the archive, so the greater one counts.
 constexpr const char* kSql =
     R"(SELECT CASE WHEN r THEN NULL ELSE pg_current_wal_flush_lsn() END AS flush,
        CASE WHEN r THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END AS wal_timeline,
@@ -36,8 +36,9 @@ Position PositionOf(const SqlResult& result, WaitFor what) {
     position.lsn = result.LsnAt(0, "flush");
     return position;
   }
-  position.timeline = static_cast<base::TimelineId>(std::max(result.Int(0, "received_timeline").value_or(0),
-                                                             result.Int(0, "control_timeline").value_or(0)));
+  position.timeline =
+      static_cast<base::TimelineId>(std::max(result.Int(0, "received_timeline").value_or(0),
+                                             result.Int(0, "control_timeline").value_or(0)));
   position.lsn = result.LsnAt(0, "replayed");
   if (what == WaitFor::kReplayed) return position;
   position.lsn = std::max(position.lsn, result.LsnAt(0, "received"));
@@ -52,19 +53,23 @@ std::string_view WordFor(WaitFor what) {
 
 }  // namespace
 
-absl::StatusOr<base::Lsn> WaitForLsn(SqlSession& session, base::Clock& clock, const WaitForLsnRequest& request) {
+absl::StatusOr<base::Lsn> WaitForLsn(SqlSession& session, base::Clock& clock,
+                                     const WaitForLsnRequest& request) {
   const base::MonotonicTime deadline = clock.Monotonic() + request.timeout;
   absl::Duration pause = kFirstPause;
   while (true) {
-    if (request.cancelled && request.cancelled()) return absl::CancelledError("wait for LSN: was cancelled");
+    if (request.cancelled && request.cancelled())
+      return absl::CancelledError("wait for LSN: was cancelled");
     const absl::Duration left = deadline - clock.Monotonic();
-    const QueryOptions options{std::clamp(left, absl::Milliseconds(100), kQueryTimeout), request.cancelled};
+    const QueryOptions options{std::clamp(left, absl::Milliseconds(100), kQueryTimeout),
+                               request.cancelled};
     METAL_ASSIGN_OR_RETURN(const SqlResult result, session.Query(kSql, {}, options));
     const Position position = PositionOf(result, request.what);
     if (request.timeline != 0 && position.timeline > request.timeline) {
       return base::WithReason(
           base::Error(absl::StatusCode::kFailedPrecondition,
-                      "wait for LSN {}: the server is on timeline {}, asked for {}. HINT: the position may belong to "
+                      "wait for LSN {}: the server is on timeline {}, asked for {}. HINT: the "
+                      "position may belong to "
                       "another history; ask again with the present timeline",
                       request.lsn.ToString(), position.timeline, request.timeline),
           {"TIMELINE_MISMATCH", {{"timeline", fmt::format("{}", position.timeline)}}});
@@ -72,11 +77,12 @@ absl::StatusOr<base::Lsn> WaitForLsn(SqlSession& session, base::Clock& clock, co
     const bool timeline_reached = request.timeline == 0 || position.timeline == request.timeline;
     if (timeline_reached && position.lsn >= request.lsn) return position.lsn;
     if (clock.Monotonic() >= deadline) {
-      return base::Error(absl::StatusCode::kDeadlineExceeded,
-                         "wait for LSN {}: {} up to {} on timeline {} after {}. HINT: metalctl status shows the "
-                         "replication link",
-                         request.lsn.ToString(), WordFor(request.what), position.lsn.ToString(), position.timeline,
-                         absl::FormatDuration(request.timeout));
+      return base::Error(
+          absl::StatusCode::kDeadlineExceeded,
+          "wait for LSN {}: {} up to {} on timeline {} after {}. HINT: metalctl status shows the "
+          "replication link",
+          request.lsn.ToString(), WordFor(request.what), position.lsn.ToString(), position.timeline,
+          absl::FormatDuration(request.timeout));
     }
     clock.Sleep(std::min(pause, std::max(deadline - clock.Monotonic(), absl::Milliseconds(1))));
     pause = std::min(pause * 2, kLongestPause);
