@@ -11,10 +11,12 @@
 
 namespace metal::stream {
 
-enum class CodecKind : uint8_t { kNone = 0, kZstd = 1, kLz4 = 2 };  // the numbers are in the repository format
+// The numbers are in the repository format.
+enum class CodecKind : uint8_t { kNone = 0, kZstd = 1, kLz4 = 2 };
 
-std::string_view CodecName(CodecKind kind);                       // "none", "zstd", "lz4"
-absl::StatusOr<CodecKind> ParseCodec(std::string_view name);      // INVALID_ARGUMENT names what is allowed
+std::string_view CodecName(CodecKind kind);  // "none", "zstd", "lz4"
+// INVALID_ARGUMENT names what is allowed.
+absl::StatusOr<CodecKind> ParseCodec(std::string_view name);
 
 // Most bytes that encoding `raw_size` bytes can give, for any codec.
 size_t EncodedBound(size_t raw_size);
@@ -24,16 +26,19 @@ class Encoder {
   virtual ~Encoder() = default;
   virtual CodecKind kind() const = 0;
   // Bytes written to `out`. REQUIRES: out.size() >= EncodedBound(raw.size()).
-  virtual absl::StatusOr<size_t> Encode(std::span<const std::byte> raw, std::span<std::byte> out) = 0;
+  virtual absl::StatusOr<size_t> Encode(std::span<const std::byte> raw,
+                                        std::span<std::byte> out) = 0;
 };
-// zstd levels −7 … 19, lz4 levels 1 … 12 (1–2: fast); INVALID_ARGUMENT otherwise. Level is ignored for none.
+// zstd levels −7 … 19, lz4 levels 1 … 12 (1–2: fast); INVALID_ARGUMENT otherwise. Level is ignored
+// for none.
 absl::StatusOr<std::unique_ptr<Encoder>> MakeEncoder(CodecKind kind, int level);
 
 class Decoder {
  public:
   virtual ~Decoder() = default;
   // Decodes exactly raw.size() bytes; DATA_LOSS when the frame is damaged or has another length.
-  virtual absl::Status Decode(CodecKind kind, std::span<const std::byte> encoded, std::span<std::byte> raw) = 0;
+  virtual absl::Status Decode(CodecKind kind, std::span<const std::byte> encoded,
+                              std::span<std::byte> raw) = 0;
 };
 std::unique_ptr<Decoder> MakeDecoder();
 

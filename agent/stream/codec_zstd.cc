@@ -26,7 +26,7 @@ struct FreeContext {
 };
 using CompressContext = std::unique_ptr<ZSTD_CCtx, FreeContext>;
 
-// The context is reused from frame to frame: a new one would allocate and clear its tables each time.
+// The context is reused from frame to frame: a new one would allocate its tables each time.
 class ZstdEncoder final : public Encoder {
  public:
   explicit ZstdEncoder(CompressContext context) : context_(std::move(context)) {}

@@ -1,4 +1,5 @@
-// XXH3 64-bit of a buffer, dispatched at run time to AVX-512, AVX2 or SSE2. Same value on every CPU.
+// XXH3 64-bit of a buffer, dispatched at run time to AVX-512, AVX2 or SSE2. Same value on every
+// CPU.
 // Threading: pure functions.
 #pragma once
 

@@ -1,4 +1,5 @@
-// PostgreSQL's data page checksum (src/include/storage/checksum_impl.h), hashed in place, dispatched to AVX-512/AVX2/portable.
+// PostgreSQL's data page checksum (src/include/storage/checksum_impl.h), hashed in place,
+// dispatched to AVX-512/AVX2/portable.
 // Threading: pure functions.
 #pragma once
 
@@ -26,9 +27,10 @@ enum class PageVerdict : uint8_t {
 PageVerdict VerifyPage(std::span<const std::byte> page, base::BlockNumber block);
 base::Lsn PageLsn(std::span<const std::byte> page);
 
-// Block numbers in `pages` (a multiple of kPageSize long) that do not verify; the first page is block `first`.
-// Appends to `bad`. The fast path for a whole frame.
-void VerifyPages(std::span<const std::byte> pages, base::BlockNumber first, std::vector<base::BlockNumber>& bad);
+// Block numbers in `pages` (a multiple of kPageSize long) that do not verify; the first page is
+// block `first`. Appends to `bad`. The fast path for a whole frame.
+void VerifyPages(std::span<const std::byte> pages, base::BlockNumber first,
+                 std::vector<base::BlockNumber>& bad);
 
 std::string_view PageChecksumImplementation();  // "avx512", "avx2", "portable"
 

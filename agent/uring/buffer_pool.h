@@ -1,4 +1,5 @@
-// AlignedBuffer: page-aligned memory. BufferPool: a fixed number of equal aligned buffers; the bound on memory in flight.
+// AlignedBuffer: page-aligned memory. BufferPool: a fixed number of equal aligned buffers; the
+// bound on memory in flight.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,8 @@ inline constexpr size_t kDirectIoAlignment = 4096;
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  // REQUIRES: size > 0. Rounded up to the alignment; huge pages are advised from 2 MiB on. Aborts when memory is out.
+  // REQUIRES: size > 0. Rounded up to the alignment; huge pages are advised from 2 MiB on. Aborts
+  // when memory is out.
   explicit AlignedBuffer(size_t size);
   ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept;

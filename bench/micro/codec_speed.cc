@@ -17,10 +17,10 @@
 #include <fstream>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "agent/base/crc32c.h"
+#include "agent/base/thread.h"
 #include "agent/stream/codec.h"
 #include "agent/stream/hash.h"
 #include "agent/stream/page_checksum.h"
@@ -171,11 +171,11 @@ int Main(int argc, char** argv) {
   const double cpu_before = ProcessCpuSeconds();
   const auto start = std::chrono::steady_clock::now();
   const auto end = start + std::chrono::seconds(options.seconds);
-  std::vector<std::thread> threads;
+  std::vector<base::Thread> threads;
   for (int i = 0; i < options.threads; ++i) {
-    threads.emplace_back([&] { Work(options, raw, encoded, end, next, totals); });
+    threads.emplace_back("codec", [&] { Work(options, raw, encoded, end, next, totals); });
   }
-  for (auto& thread : threads) thread.join();
+  for (auto& thread : threads) thread.Join();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   const double cpu = ProcessCpuSeconds() - cpu_before;
   const auto done = static_cast<double>(totals.raw_bytes.load());

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -36,6 +37,15 @@ struct Options {
   std::exit(1);
 }
 
+uint32_t Number(std::string_view text) {
+  uint32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    Fail(fmt::format("not a number: {}", text));
+  }
+  return value;
+}
+
 Options Parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
@@ -47,9 +57,9 @@ Options Parse(int argc, char** argv) {
     if (argument == "--engine") {
       options.engine = value();
     } else if (argument == "--depth") {
-      options.depth = static_cast<uint32_t>(std::atoi(value()));
+      options.depth = Number(value());
     } else if (argument == "--block-kib") {
-      options.block = static_cast<uint32_t>(std::atoi(value())) << 10;
+      options.block = Number(value()) << 10;
     } else if (argument == "--buffered") {
       options.direct = false;
     } else if (argument.starts_with("--")) {
