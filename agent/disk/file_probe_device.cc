@@ -70,6 +70,7 @@ class FileProbeDevice final : public ProbeDevice {
  private:
   absl::Status CheckFilesystem();
   absl::Status OpenLocked(const std::function<void()>& before_step);
+  absl::Status Lock(int fd);
   absl::Status CreateFile(const std::function<void()>& before_step);
   absl::StatusOr<base::UniqueFd> OpenDirect(int flags);
   absl::Status OpenRing();
@@ -100,7 +101,7 @@ absl::Status FileProbeDevice::CheckFilesystem() {
 }
 
 absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_step) {
-  absl::StatusOr<base::UniqueFd> file = base::OpenFile(path_, O_RDWR | O_NOFOLLOW);
+  absl::StatusOr<base::UniqueFd> file = base::OpenFile(path_, O_RDONLY | O_NOFOLLOW);
   const bool missing = absl::IsNotFound(file.status());
   if (!missing) METAL_RETURN_IF_ERROR(file.status());
   bool whole = false;
@@ -114,10 +115,7 @@ absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_ste
     // Blocks are counted in 512 bytes: a copy with holes would make every probe write allocate space.
     whole = static_cast<size_t>(info.st_size) == kFileSize &&
             static_cast<size_t>(info.st_blocks) * 512 >= kFileSize;
-    if (flock(file->get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK) return base::ErrnoStatus(errno, "lock", path_);
-      return base::Error(absl::StatusCode::kUnavailable, "another process probes with {}", path_);
-    }
+    METAL_RETURN_IF_ERROR(Lock(file->get()));
   }
   if (!whole) return CreateFile(before_step);
   lock_ = *std::move(file);
@@ -130,6 +128,12 @@ absl::Status FileProbeDevice::CreateFile(const std::function<void()>& before_ste
   METAL_ASSIGN_OR_RETURN(base::UniqueFd file, base::OpenFile(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW));
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     return base::Error(absl::StatusCode::kUnavailable, "another process prepares {}", temporary);
+  }
+  // Reserved first: a file that grew by appending keeps blocks past its end on XFS, and then the last close of a writer
+  // waits for direct I/O under way, so that a process with a stuck probe could not even be killed.
+  before_step();
+  if (fallocate(file.get(), 0, 0, kFileSize) != 0 && errno != EOPNOTSUPP) {
+    return base::ErrnoStatus(errno, "reserve space for", temporary);
   }
   const std::string zeros(kFillChunk, '\0');
   for (size_t done = 0; done < kFileSize; done += kFillChunk) {
@@ -144,8 +148,15 @@ absl::Status FileProbeDevice::CreateFile(const std::function<void()>& before_ste
   }
   before_step();
   METAL_RETURN_IF_ERROR(base::SyncDirectory(base::DirectoryOf(path_)));
-  lock_ = std::move(file);
-  return absl::OkStatus();
+  METAL_RETURN_IF_ERROR(file.Close());
+  METAL_ASSIGN_OR_RETURN(lock_, base::OpenFile(path_, O_RDONLY | O_NOFOLLOW));
+  return Lock(lock_.get());
+}
+
+absl::Status FileProbeDevice::Lock(int fd) {
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  if (errno != EWOULDBLOCK) return base::ErrnoStatus(errno, "lock", path_);
+  return base::Error(absl::StatusCode::kUnavailable, "another process probes with {}", path_);
 }
 
 absl::StatusOr<base::UniqueFd> FileProbeDevice::OpenDirect(int flags) {
