@@ -2,6 +2,7 @@
 // gives false TSan reports).
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -50,8 +51,7 @@ class CondVar {
   // False when the timeout passed.
   bool WaitFor(Mutex& mutex, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
-    const auto status = condition_.wait_until(
-        lock, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout));
+    const auto status = condition_.wait_until(lock, After(timeout));
     lock.release();
     return status == std::cv_status::no_timeout;
   }
@@ -60,8 +60,7 @@ class CondVar {
   bool WaitFor(Mutex& mutex, absl::Duration timeout, Predicate predicate)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
-    const bool result = condition_.wait_until(
-        lock, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout), predicate);
+    const bool result = condition_.wait_until(lock, After(timeout), predicate);
     lock.release();
     return result;
   }
@@ -69,6 +68,11 @@ class CondVar {
   void NotifyAll() { condition_.notify_all(); }
 
  private:
+  // An infinite timeout becomes a year: the clock's own range would overflow.
+  static std::chrono::steady_clock::time_point After(absl::Duration timeout) {
+    const absl::Duration bounded = std::clamp(timeout, absl::ZeroDuration(), absl::Hours(24 * 365));
+    return std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(bounded);
+  }
   std::condition_variable condition_;
 };
 

@@ -128,11 +128,13 @@ TEST(RunSubprocessTest, EnvironmentIsClean) {
 TEST(RunSubprocessTest, OtherDescriptorsAreClosed) {
   const int leaky = open("/dev/null", O_RDONLY);  // without O_CLOEXEC
   const int high = fcntl(leaky, F_DUPFD, 700);
-  const auto result = RunSubprocess(Shell("ls /proc/$$/fd | tr '\\n' ' '"));
+  SubprocessOptions options;  // no shell: it opens pipes of its own
+  options.argv = {"ls", "/proc/self/fd"};
+  const auto result = RunSubprocess(options);
   close(leaky);
   close(high);
   ASSERT_OK(result.status());
-  EXPECT_EQ(result->standard_output, "0 1 2 ");
+  EXPECT_EQ(result->standard_output, "0\n1\n2\n3\n") << "3 is the directory that ls reads";
 }
 
 TEST(RunSubprocessTest, SignalDispositionsAndMaskAreReset) {

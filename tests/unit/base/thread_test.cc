@@ -54,7 +54,8 @@ TEST(CondVarTest, WaitForEndsAtTheTimeoutOrTheCondition) {
     ready = true;
     changed.NotifyAll();
   });
-  EXPECT_TRUE(changed.WaitFor(mutex, absl::Seconds(60), [&] { return ready; }));
+  EXPECT_TRUE(changed.WaitFor(mutex, absl::InfiniteDuration(), [&] { return ready; }));
+  EXPECT_FALSE(changed.WaitFor(mutex, -absl::InfiniteDuration(), [&] { return !ready; }));
 }
 
 }  // namespace
