@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <utility>
 
@@ -87,6 +89,68 @@ base::SubprocessOptions ReadOptions(const std::string& program, const std::strin
   return options;
 }
 
+absl::Status Rejected(const std::string& name, const std::string& reason) {
+  return base::WithReason(
+      base::Error(absl::StatusCode::kInvalidArgument, "postgres rejects {}: {}",
+                  name.empty() ? std::string("the settings") : "setting " + name, reason),
+      {"SETTING_REJECTED", {{"setting", name}, {"postgres_message", reason}}});
+}
+
+// Names in a list setting, without quotes.
+std::vector<std::string> ListItems(const std::string& text) {
+  std::vector<std::string> items(1);
+  for (const char c : text) {
+    if (c == ',') {
+      items.emplace_back();
+    } else if (c != ' ' && c != '"') {
+      items.back() += c;
+    }
+  }
+  std::erase(items, "");
+  return items;
+}
+
+absl::Status CheckLibraries(const Install& install, const SettingMap& settings) {
+  const auto found = settings.find("shared_preload_libraries");
+  const std::string directory = base::JoinPath(base::DirectoryOf(install.bin_dir()), "lib");
+  // Another layout than <root>/bin and <root>/lib: nothing is known, so nothing is refused.
+  if (found == settings.end() || !base::PathExists(directory)) return absl::OkStatus();
+  for (std::string library : ListItems(found->second)) {
+    if (library.starts_with("$libdir/")) library = library.substr(8);
+    const std::string path =
+        library.starts_with("/") ? library : base::JoinPath(directory, library);
+    if (base::PathExists(path) || base::PathExists(path + ".so")) continue;
+    return Rejected(
+        "shared_preload_libraries",
+        fmt::format("could not access file \"{}\": No such file or directory", library));
+  }
+  return absl::OkStatus();
+}
+
+// What PostgreSQL 13 and 14 check only when they start.
+absl::Status CheckStartRules(Install& install, const std::string& data_dir,
+                             const SettingMap& settings) {
+  METAL_RETURN_IF_ERROR(CheckLibraries(install, settings));
+  constexpr const char* kReserved = "superuser_reserved_connections";
+  constexpr const char* kConnections = "max_connections";
+  if (!settings.contains(kReserved) && !settings.contains(kConnections)) return absl::OkStatus();
+  int values[2] = {};
+  const char* const names[2] = {kReserved, kConnections};
+  for (int i = 0; i < 2; ++i) {
+    std::string text;
+    if (const auto found = settings.find(names[i]); found != settings.end()) {
+      text = found->second;
+    } else {
+      METAL_ASSIGN_OR_RETURN(text, ReadConfiguredValue(install, data_dir, names[i]));
+    }
+    std::from_chars(text.data(), text.data() + text.size(), values[i]);
+  }
+  if (values[0] < values[1]) return absl::OkStatus();
+  return Rejected(settings.contains(kReserved) ? kReserved : kConnections,
+                  fmt::format("{} ({}) must be less than {} ({})", kReserved, values[0],
+                              kConnections, values[1]));
+}
+
 }  // namespace
 
 std::vector<SettingInfo> ParseDescribeConfig(std::string_view output) {
@@ -166,16 +230,16 @@ absl::Status CheckSettings(Install& install, const std::string& data_dir,
     options.argv.push_back(fmt::format("{}={}", name, value));
   }
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
-  if (result.ok()) return absl::OkStatus();
+  if (result.ok()) {
+    if (version.major() >= kRuntimeComputedSince) return absl::OkStatus();
+    return CheckStartRules(install, data_dir, settings);
+  }
   const std::string reason = PostgresReason(result.standard_error);
   std::string name = settings.size() == 1 ? settings.begin()->first : "";
   for (const auto& [candidate, value] : settings) {
     if (LowerCase(reason).find(candidate) != std::string::npos) name = candidate;
   }
-  return base::WithReason(
-      base::Error(absl::StatusCode::kInvalidArgument, "postgres rejects {}: {}",
-                  name.empty() ? std::string("the settings") : "setting " + name, reason),
-      {"SETTING_REJECTED", {{"setting", name}, {"postgres_message", reason}}});
+  return Rejected(name, reason);
 }
 
 absl::StatusOr<std::string> ReadConfiguredValue(Install& install, const std::string& data_dir,

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 
 #include "agent/base/file.h"
+#include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
 #include "agent/base/units.h"
@@ -22,6 +24,7 @@ namespace {
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
 constexpr absl::Duration kRetry = absl::Milliseconds(250);
 constexpr absl::Duration kOrphanPoll = absl::Milliseconds(50);
+constexpr absl::Duration kOrphanGrace = absl::Seconds(1);
 // A postmaster on a hung disk may take longer to write its pid file; it is alive, so the caller's
 // progress watch goes on.
 constexpr absl::Duration kLockFilePatience = absl::Seconds(60);
@@ -38,6 +41,16 @@ void RotateLog(const std::string& path) {
   if (FileSize(path) > kRotateLogAt) std::rename(path.c_str(), (path + ".1").c_str());
 }
 
+// The process that postgres must not take for a running server when a left-over postmaster.pid
+// names it: a killed postmaster that init has not reaped yet, otherwise this agent (a pid of before
+// a reboot may be ours now). postgres still refuses while the old server's shared memory is in use.
+pid_t DeadLockHolder(const PostmasterPlace& place) {
+  const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(place.data_dir);
+  if (!file.ok() || !*file) return getpid();
+  const absl::StatusOr<ProcStat> holder = ReadProcStat((*file)->pid);
+  return holder.ok() && holder->state == 'Z' ? (*file)->pid : getpid();
+}
+
 base::DaemonOptions DaemonOf(const LaunchOptions& options) {
   base::DaemonOptions daemon;
   daemon.argv = {
@@ -47,12 +60,10 @@ base::DaemonOptions DaemonOf(const LaunchOptions& options) {
     daemon.argv.push_back("-c");
     daemon.argv.push_back(fmt::format("{}={}", name, value));
   }
-  // The children give back the postmaster's protection from the OOM killer. PG_GRANDPARENT_PID: a
-  // stale postmaster.pid with this agent's pid in it (after a reboot) must not count as a running
-  // server.
+  // The children give back the postmaster's protection from the OOM killer.
   daemon.environment = {{"PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"},
                         {"PG_OOM_ADJUST_VALUE", "0"},
-                        {"PG_GRANDPARENT_PID", fmt::format("{}", getpid())}};
+                        {"PG_GRANDPARENT_PID", fmt::format("{}", DeadLockHolder(options.place))}};
   daemon.directory = options.place.data_dir;
   daemon.log_path = options.log_path;
   return daemon;
@@ -64,16 +75,32 @@ bool HeldByOrphans(const std::string& failure) {
          failure.find("pre-existing shared memory block") != std::string::npos;
 }
 
-// A killed postmaster's children end by themselves within seconds, and until init has reaped it a
-// new one takes it for alive. Waits until nothing is left or the deadline; then the launch itself
-// says what is wrong.
+// Asks the children of a dead postmaster to end: SIGQUIT, as the postmaster does in an immediate
+// shutdown. A postmaster that is just being started by somebody else has another title and is left
+// alone.
+void EndOrphans(const PostmasterPlace& place) {
+  for (const pid_t pid : ListServerProcesses(place)) {
+    const absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
+    if (!process.ok() || !ProcessCommandLine(pid).starts_with("postgres: ")) continue;
+    const absl::Status signalled = (*process)->Signal(SIGQUIT);
+    base::LogWarning("process {} of a killed postgres still lived: SIGQUIT{}", pid,
+                     signalled.ok() ? "" : " failed");
+  }
+}
+
+// A killed postmaster's children end by themselves within seconds; until then they hold its shared
+// memory. In 13 and 14 the autovacuum launcher waits 10 s and more for a statistics collector that
+// is gone, so after the grace they are told to. Waits until none is left or the deadline; then the
+// launch itself says what is wrong.
 void AwaitOrphans(const LaunchOptions& options, base::MonotonicTime deadline, base::Clock& clock) {
+  const base::MonotonicTime grace_end = clock.Monotonic() + kOrphanGrace;
+  bool told = false;
   while (clock.Monotonic() < deadline && !(options.cancelled && options.cancelled())) {
-    const absl::StatusOr<std::optional<PostmasterPid>> file =
-        ReadPostmasterPid(options.place.data_dir);
-    const bool zombie =
-        file.ok() && *file && ReadProcStat((*file)->pid).value_or(ProcStat{}).state == 'Z';
-    if (!zombie && ListServerProcesses(options.place).empty()) return;
+    if (ListServerProcesses(options.place).empty()) return;
+    if (!told && clock.Monotonic() >= grace_end) {
+      EndOrphans(options.place);
+      told = true;
+    }
     clock.Sleep(kOrphanPoll);
   }
 }
