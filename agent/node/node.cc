@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
 #include "agent/pg/replication.h"
@@ -69,6 +70,8 @@ pg::StartRole DecideStartRole(const TermRecord& record,
 }
 
 pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir) {
+  // A restored copy carries the pg_control of the server that was backed up.
+  if (base::PathExists(base::JoinPath(data_dir, "backup_label"))) return pg::StartRole::kStandby;
   return DecideStartRole(terms.Get(), pg::ReadControlFile(data_dir));
 }
 
@@ -158,7 +161,13 @@ RoleState Node::SettledRoleState() {
   return ClassifyRole(parts_.terms.Get(), postgres);
 }
 
-absl::Status Node::Admit(RoleRequest request) { return CheckRequest(SettledRoleState(), request); }
+absl::Status Node::Admit(RoleRequest request) {
+  const absl::Status admitted = CheckRequest(SettledRoleState(), request);
+  const auto reason = base::GetReason(admitted);
+  if (!reason || reason->reason != "FENCED") return admitted;
+  return base::Annotate(Fenced(parts_.terms.Get()),
+                        fmt::format("{} refused", RoleRequestName(request)));
+}
 
 OperationSpec Node::Spec(const RequestContext& context, std::string kind, std::string subject,
                          OperationLane lane) const {

@@ -65,10 +65,11 @@ pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config);
 // How Postgres may be started now: as the primary only when the stored term says so *and*
 // pg_control shows a server that was one (in production, shut down, in crash recovery). A standby
 // whose promotion was ordered but never happened starts as a standby: opening it read-write would
-// make a second history on the same timeline. What cannot be read is a standby. For
-// SupervisorOptions::role_for_restart.
+// make a second history on the same timeline. So does a restored copy (backup_label). What cannot
+// be read is a standby.
 pg::StartRole DecideStartRole(const TermRecord& record,
                               const absl::StatusOr<pg::ControlFile>& control);
+// The same for a data directory, for SupervisorOptions::role_for_restart.
 pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir);
 
 class Node {

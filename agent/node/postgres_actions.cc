@@ -83,6 +83,7 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
   options.cancelled = [&] { return context.progress.cancelled(); };
   context.progress.BeginPhase("creating the data directory");
   const auto make = [&]() -> absl::Status {
+    METAL_RETURN_IF_ERROR(parts_.terms.DropPrimaryRole());
     METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_initdb"));
     METAL_RETURN_IF_ERROR(pg::CreateDataDirectory(parts_.install, options));
     if (request.settings.empty()) return absl::OkStatus();

@@ -153,6 +153,16 @@ absl::StatusOr<TermRecord> ApplyBeginTerm(const TermRecord& record, const TermHo
   return next;
 }
 
+absl::Status Fenced(const TermRecord& record) {
+  return base::WithReason(
+      base::Error(absl::StatusCode::kFailedPrecondition,
+                  "this node is fenced since term {}: {}. HINT: Unfence it first", record.fence.term,
+                  record.fence.reason),
+      {.reason = "FENCED",
+       .metadata = {{"fence_term", fmt::format("{}", record.fence.term)},
+                    {"fence_reason", record.fence.reason}}});
+}
+
 absl::Status CheckHolder(const TermRecord& record, const TermHolder& who) {
   METAL_RETURN_IF_ERROR(CheckNamed(who));
   if (who.term < record.term) return Stale(record, who);
@@ -169,15 +179,7 @@ absl::Status CheckHolder(const TermRecord& record, const TermHolder& who) {
 absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermHolder& who,
                                            observe::Role role) {
   METAL_RETURN_IF_ERROR(CheckHolder(record, who));
-  if (role == observe::Role::kPrimary && record.fence.active) {
-    return base::WithReason(
-        base::Error(absl::StatusCode::kFailedPrecondition,
-                    "this node is fenced since term {}: {}. HINT: unfence it first",
-                    record.fence.term, record.fence.reason),
-        {.reason = "FENCED",
-         .metadata = {{"fence_term", fmt::format("{}", record.fence.term)},
-                      {"fence_reason", record.fence.reason}}});
-  }
+  if (role == observe::Role::kPrimary && record.fence.active) return Fenced(record);
   TermRecord next = record;
   next.role_wanted = role;
   next.role_term = record.term;

@@ -51,6 +51,8 @@ absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text);
 // fence_term and fence_reason.
 absl::StatusOr<TermRecord> ApplyBeginTerm(const TermRecord& record, const TermHolder& who);
 absl::Status CheckHolder(const TermRecord& record, const TermHolder& who);
+// The error of a node whose fence forbids something.
+absl::Status Fenced(const TermRecord& record);
 absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermHolder& who,
                                            observe::Role role);
 absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder& who,

@@ -133,6 +133,14 @@ absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role)
   return StoreLocked(std::move(next));
 }
 
+absl::Status TermStore::DropPrimaryRole() {
+  base::MutexLock write_lock(write_mutex_);
+  TermRecord next = Get();
+  if (next.role_wanted == observe::Role::kStandby) return absl::OkStatus();
+  next.role_wanted = observe::Role::kStandby;
+  return StoreLocked(std::move(next));
+}
+
 absl::Status TermStore::Fence(const TermHolder& who, const std::string& reason) {
   base::MutexLock write_lock(write_mutex_);
   METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyFence(Get(), who, reason, clock_.Now()));

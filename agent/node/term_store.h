@@ -47,6 +47,10 @@ class TermStore {
   // FENCED for kPrimary while a fence is active.
   absl::Status SetRoleWanted(const TermHolder& who, observe::Role role);
 
+  // The data directory is about to be another one: an order to be primary was not for it. Needs no
+  // term, for it only takes away. Durable when OK.
+  absl::Status DropPrimaryRole();
+
   // Fences. A term higher than the stored one is begun in the same write. An active fence keeps its
   // `since`; its term rises. The role wanted becomes standby. Errors as BeginTerm.
   absl::Status Fence(const TermHolder& who, const std::string& reason);
