@@ -13,7 +13,7 @@ namespace metal::backup {
 namespace {
 
 constexpr absl::Duration kStopCheckInterval = absl::Milliseconds(100);
-constexpr size_t kMaxDescriptors = 8;  // one is expected; more are taken in order to close them
+constexpr size_t kMaxDescriptors = 1 + kMaxWalSpares;
 
 absl::Status BadRequest(std::string_view what) {
   return base::Error(absl::StatusCode::kInvalidArgument,
@@ -21,9 +21,8 @@ absl::Status BadRequest(std::string_view what) {
                      what);
 }
 
-// Takes the descriptors out of a control message. False unless `file` holds at most one in the end.
-bool TakeDescriptors(msghdr& message, base::UniqueFd& file) {
-  bool one = true;
+// Takes the descriptors out of a control message. False when there are too many in all.
+bool TakeDescriptors(msghdr& message, std::vector<base::UniqueFd>& files) {
   for (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr;
        control = CMSG_NXTHDR(&message, control)) {
     if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS) continue;
@@ -31,12 +30,29 @@ bool TakeDescriptors(msghdr& message, base::UniqueFd& file) {
     for (size_t i = 0; i < count; ++i) {
       int fd;
       std::memcpy(&fd, CMSG_DATA(control) + i * sizeof(int), sizeof fd);
-      base::UniqueFd owned(fd);
-      if (file.valid()) one = false;
-      file = std::move(owned);
+      files.emplace_back(fd);
     }
   }
-  return one && (message.msg_flags & MSG_CTRUNC) == 0;
+  return files.size() <= kMaxDescriptors && (message.msg_flags & MSG_CTRUNC) == 0;
+}
+
+// sendmsg of some of `bytes`, with `file` when it is not negative.
+ssize_t SendSome(int socket, std::string_view bytes, int file) {
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (file >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(rights), &file, sizeof file);
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 }  // namespace
@@ -53,12 +69,12 @@ absl::StatusOr<uid_t> WalConnection::PeerUser() const {
 absl::StatusOr<WalConnection::Received> WalConnection::Receive(absl::Duration timeout) {
   const base::MonotonicTime deadline = clock_.Monotonic() + timeout;
   std::string bytes;
-  base::UniqueFd file;
+  std::vector<base::UniqueFd> files;
   size_t want = kWalLengthBytes;
   bool length_known = false;
   while (bytes.size() < want) {
     METAL_RETURN_IF_ERROR(WaitReady(POLLIN, deadline));
-    METAL_RETURN_IF_ERROR(ReceiveSome(want - bytes.size(), bytes, file));
+    METAL_RETURN_IF_ERROR(ReceiveSome(want - bytes.size(), bytes, files));
     if (!length_known && bytes.size() == want) {
       const auto length = DecodeWalLength(bytes);
       if (!length) return BadRequest("bad length");
@@ -68,23 +84,30 @@ absl::StatusOr<WalConnection::Received> WalConnection::Receive(absl::Duration ti
   }
   auto request = DecodeWalRequest(std::string_view(bytes).substr(kWalLengthBytes));
   if (!request) return BadRequest("cannot be decoded");
-  if (!file.valid()) return BadRequest("no descriptor came with it");
-  return Received{*std::move(request), std::move(file)};
+  if (files.empty()) return BadRequest("no descriptor came with it");
+  Received received{*std::move(request), std::move(files.front()), {}};
+  files.erase(files.begin());
+  if (received.request.operation == WalOperation::kPush && !files.empty()) {
+    return BadRequest("more than one descriptor came with it");
+  }
+  received.spares = std::move(files);
+  return received;
 }
 
-absl::Status WalConnection::Send(const WalResponse& response, absl::Duration timeout) {
+absl::Status WalConnection::Send(const WalResponse& response, int file, absl::Duration timeout) {
   const base::MonotonicTime deadline = clock_.Monotonic() + timeout;
   const std::string bytes = EncodeWalResponse(response);
   std::string_view rest = bytes;
   while (!rest.empty()) {
     // First without a look at `stopping_`: what was done is told even while the agent stops.
-    const ssize_t n = send(socket_.get(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = SendSome(socket_.get(), rest, file);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) {
       METAL_RETURN_IF_ERROR(WaitReady(POLLOUT, deadline));
       continue;
     }
     if (n < 0) return base::Error(absl::StatusCode::kUnavailable, "the WAL client went away");
     rest.remove_prefix(static_cast<size_t>(n));
+    file = -1;
   }
   return absl::OkStatus();
 }
@@ -106,7 +129,7 @@ absl::Status WalConnection::WaitReady(short events, base::MonotonicTime deadline
 }
 
 absl::Status WalConnection::ReceiveSome(size_t want, std::string& bytes,
-                                        base::UniqueFd& file) const {
+                                        std::vector<base::UniqueFd>& files) const {
   char buffer[kMaxWalBody];
   alignas(cmsghdr) char control[CMSG_SPACE(kMaxDescriptors * sizeof(int))];
   iovec part{buffer, std::min(want, sizeof buffer)};
@@ -118,7 +141,7 @@ absl::Status WalConnection::ReceiveSome(size_t want, std::string& bytes,
   const ssize_t n = recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0 && (errno == EINTR || errno == EAGAIN)) return absl::OkStatus();
   if (n < 0) return base::Error(absl::StatusCode::kUnavailable, "the WAL client went away");
-  if (!TakeDescriptors(message, file)) return BadRequest("more than one descriptor came with it");
+  if (!TakeDescriptors(message, files)) return BadRequest("too many descriptors came with it");
   if (n == 0) return base::Error(absl::StatusCode::kUnavailable, "the WAL client went away");
   bytes.append(buffer, static_cast<size_t>(n));
   return absl::OkStatus();

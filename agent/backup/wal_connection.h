@@ -6,6 +6,8 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,19 +29,22 @@ class WalConnection {
 
   struct Received {
     WalRequest request;
-    base::UniqueFd file;  // always valid
+    base::UniqueFd file;                 // always valid
+    std::vector<base::UniqueFd> spares;  // at most kMaxWalSpares; none of a push
   };
-  // INVALID_ARGUMENT: not a request with exactly one descriptor; DEADLINE_EXCEEDED; CANCELLED when
-  // stopping; UNAVAILABLE: the client went away.
+  // INVALID_ARGUMENT: not a request with the right number of descriptors; DEADLINE_EXCEEDED;
+  // CANCELLED when stopping; UNAVAILABLE: the client went away.
   absl::StatusOr<Received> Receive(absl::Duration timeout);
-  absl::Status Send(const WalResponse& response, absl::Duration timeout);
+  // `file` goes with the message unless it is negative.
+  absl::Status Send(const WalResponse& response, int file, absl::Duration timeout);
 
  private:
   // Waits until the socket is ready for `events`.
   absl::Status WaitReady(short events, base::MonotonicTime deadline) const;
-  // Appends what has arrived to `bytes`, at most `want` bytes; keeps a descriptor that comes with
+  // Appends what has arrived to `bytes`, at most `want` bytes; keeps the descriptors that come with
   // it.
-  absl::Status ReceiveSome(size_t want, std::string& bytes, base::UniqueFd& file) const;
+  absl::Status ReceiveSome(size_t want, std::string& bytes,
+                           std::vector<base::UniqueFd>& files) const;
 
   base::UniqueFd socket_;
   base::Clock& clock_;

@@ -10,8 +10,8 @@ static_assert(std::endian::native == std::endian::little, "numbers are copied as
 
 // Request body: version, operation, name length (2), system identifier (8), name.
 constexpr size_t kRequestFixed = 12;
-// Response body: version, outcome, already present, 0, message length (4), raw bytes (8), stored
-// bytes (8), message.
+// Response body: version, outcome, already present, prefetched, message length (4), raw bytes (8),
+// stored bytes (8), message.
 constexpr size_t kResponseFixed = 24;
 
 template <typename T>
@@ -48,7 +48,7 @@ std::string EncodeWalResponse(const WalResponse& response) {
   Put(out, kWalProtocolVersion);
   Put(out, static_cast<uint8_t>(response.outcome));
   Put(out, static_cast<uint8_t>(response.already_present));
-  Put(out, uint8_t{0});
+  Put(out, static_cast<uint8_t>(response.prefetched));
   Put(out, static_cast<uint32_t>(message.size()));
   Put(out, response.raw_bytes);
   Put(out, response.stored_bytes);
@@ -84,15 +84,17 @@ std::optional<WalResponse> DecodeWalResponse(std::string_view body) {
     return std::nullopt;
   const auto outcome = Get<uint8_t>(body, 1);
   const auto already_present = Get<uint8_t>(body, 2);
+  const auto prefetched = Get<uint8_t>(body, 3);
   const size_t message_length = Get<uint32_t>(body, 4);
   if (outcome > static_cast<uint8_t>(WalOutcome::kFailed) || already_present > 1 ||
-      Get<uint8_t>(body, 3) != 0) {
+      prefetched > 1) {
     return std::nullopt;
   }
   if (body.size() != kResponseFixed + message_length) return std::nullopt;
   WalResponse response;
   response.outcome = static_cast<WalOutcome>(outcome);
   response.already_present = already_present == 1;
+  response.prefetched = prefetched == 1;
   response.raw_bytes = Get<uint64_t>(body, 8);
   response.stored_bytes = Get<uint64_t>(body, 16);
   response.message = std::string(body.substr(kResponseFixed));

@@ -1,8 +1,9 @@
 // The messages between metal-wal and the agent on the WAL socket: one request, one response, then
 // the connection ends. A message is a 4-byte length (little-endian, of the body, 1 to 4096) and a
-// body. The request comes with one descriptor (SCM_RIGHTS): for a push the WAL file, open for
-// reading; for a fetch an empty file, open for writing. No path is sent. Needs the C++ library
-// alone, so that metal-wal starts fast. Threading: pure functions.
+// body. The request comes with descriptors (SCM_RIGHTS): for a push the WAL file, open for reading;
+// for a fetch an empty file, open for writing, and up to kMaxWalSpares more on the same filesystem,
+// which the agent may fill with the segments that come next and hand out later. No path is sent.
+// Needs the C++ library alone, so that metal-wal starts fast. Threading: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +18,7 @@ inline constexpr uint8_t kWalProtocolVersion = 1;
 inline constexpr size_t kWalLengthBytes = 4;
 inline constexpr size_t kMaxWalBody = 4096;
 inline constexpr size_t kMaxWalRequestName = 255;
+inline constexpr size_t kMaxWalSpares = 4;
 
 enum class WalOperation : uint8_t { kPush = 1, kFetch = 2 };
 
@@ -36,6 +38,8 @@ enum class WalOutcome : uint8_t {
 struct WalResponse {
   WalOutcome outcome = WalOutcome::kFailed;
   bool already_present = false;  // push: the same bytes were archived before
+  bool prefetched =
+      false;  // fetch: not the given file was filled; a full one comes with this message
   uint64_t raw_bytes = 0;
   uint64_t stored_bytes = 0;
   std::string message;  // empty when OK; cut to fit

@@ -5,16 +5,18 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <deque>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "agent/backup/wal_connection.h"
+#include "agent/backup/wal_prefetch.h"
+#include "agent/backup/wal_socket.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/mutex.h"
@@ -23,7 +25,6 @@
 namespace metal::backup {
 namespace {
 
-constexpr int kBacklog = 64;
 constexpr absl::Duration kAnswerTimeout =
     absl::Milliseconds(100);  // for answers of the accepting thread
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(100);  // when descriptors run out
@@ -42,81 +43,21 @@ WalResponse ResponseOf(const absl::Status& status) {
   return response;
 }
 
-absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "WAL socket path \"{}\" must have 1 to {} bytes. HINT: set agent.wal_socket "
-                       "to a shorter path",
-                       path, sizeof address.sun_path - 1);
-  }
-  path.copy(address.sun_path, path.size());
-  return address;
-}
-
-absl::Status CheckDirectory(const std::string& directory) {
-  METAL_RETURN_IF_ERROR(base::MakeDirectories(directory, 0700));
-  struct stat status;
-  if (stat(directory.c_str(), &status) != 0) return base::ErrnoStatus(errno, "stat", directory);
-  if ((status.st_mode & S_IWOTH) != 0 && (status.st_mode & S_ISVTX) == 0) {
-    return base::Error(
-        absl::StatusCode::kFailedPrecondition,
-        "everybody may write in {}: anyone could replace the WAL socket. HINT: chmod o-w {}",
-        directory, directory);
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<base::UniqueFd> NewSocket() {
-  base::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) return base::ErrnoStatus(errno, "create", "WAL socket");
-  return fd;
-}
-
-// Removes a socket file that nobody listens on.
-absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
-  struct stat status;
-  if (lstat(path.c_str(), &status) != 0) {
-    return errno == ENOENT ? absl::OkStatus() : base::ErrnoStatus(errno, "stat", path);
-  }
-  if (!S_ISSOCK(status.st_mode)) {
-    return base::Error(
-        absl::StatusCode::kFailedPrecondition,
-        "{} exists and is no socket. HINT: remove it or set agent.wal_socket to another path",
-        path);
-  }
-  METAL_ASSIGN_OR_RETURN(const base::UniqueFd probe, NewSocket());
-  const int connected =
-      connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  if (connected == 0 || errno != ECONNREFUSED) {
-    return base::Error(
-        absl::StatusCode::kAlreadyExists,
-        "another process serves {}. HINT: stop the other metal-agent or set agent.wal_socket",
-        path);
-  }
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) return base::ErrnoStatus(errno, "unlink", path);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<base::UniqueFd> Listen(const std::string& path) {
-  METAL_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
-  METAL_RETURN_IF_ERROR(CheckDirectory(base::DirectoryOf(path)));
-  METAL_RETURN_IF_ERROR(RemoveStale(path, address));
-  METAL_ASSIGN_OR_RETURN(base::UniqueFd listener, NewSocket());
-  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return base::ErrnoStatus(errno, "bind", path);
-  }
-  if (chmod(path.c_str(), 0600) != 0) return base::ErrnoStatus(errno, "chmod", path);
-  if (listen(listener.get(), kBacklog) != 0) return base::ErrnoStatus(errno, "listen on", path);
-  return listener;
-}
-
-bool IsEmptyWritableFile(int fd) {
+// Where a file lies that may be filled; nullopt when it may not.
+std::optional<dev_t> DeviceOfEmptyWritableFile(int fd) {
   struct stat status;
   const int flags = fcntl(fd, F_GETFL);
-  return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && (flags & O_PATH) == 0 &&
-         fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == 0;
+  if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY || (flags & O_PATH) != 0 ||
+      fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size != 0) {
+    return std::nullopt;
+  }
+  return status.st_dev;
+}
+
+absl::StatusOr<uint64_t> SizeOf(int fd) {
+  struct stat status;
+  if (fstat(fd, &status) != 0) return base::ErrnoStatus(errno, "stat", "prefetched WAL");
+  return static_cast<uint64_t>(status.st_size);
 }
 
 }  // namespace
@@ -125,11 +66,20 @@ bool IsEmptyWritableFile(int fd) {
 struct WalServer::Shared {
   Shared(WalServerOptions given_options, std::shared_ptr<WalArchive> given_archive,
          base::Clock& given_clock)
-      : options(std::move(given_options)), archive(std::move(given_archive)), clock(given_clock) {}
+      : options(std::move(given_options)),
+        archive(std::move(given_archive)),
+        clock(given_clock),
+        prefetcher(archive, clock) {}
 
   void WorkerLoop();
   void Serve(WalConnection connection);
-  WalResponse Handle(const WalConnection::Received& received);
+  struct Answer {
+    WalResponse response;
+    base::UniqueFd file;  // valid: goes with the response
+  };
+  Answer Handle(WalConnection::Received received);
+  WalResponse HandlePush(const WalConnection::Received& received);
+  Answer HandleFetch(WalConnection::Received received);
   absl::StatusOr<WalPushResult> Push(const WalRequest& request, int fd);
   absl::StatusOr<uint64_t> Fetch(const WalRequest& request, int fd);
   WalConnection Wrap(base::UniqueFd socket) {
@@ -139,12 +89,13 @@ struct WalServer::Shared {
   const WalServerOptions options;
   const std::shared_ptr<WalArchive> archive;
   base::Clock& clock;
+  WalPrefetcher prefetcher;
   std::atomic<bool> stopping{false};
 
   base::Mutex mutex;
   base::CondVar changed;
   std::deque<base::UniqueFd> waiting ABSL_GUARDED_BY(mutex);  // never more than free workers
-  int living ABSL_GUARDED_BY(mutex) = 0;
+  int living ABSL_GUARDED_BY(mutex) = 0;                      // workers and the prefetching thread
   std::multiset<absl::Duration> busy_since ABSL_GUARDED_BY(mutex);  // start of each request at work
   WalServerStatistics statistics ABSL_GUARDED_BY(mutex);
 };
@@ -168,29 +119,29 @@ void WalServer::Shared::WorkerLoop() {
 
 void WalServer::Shared::Serve(WalConnection connection) {
   auto received = connection.Receive(options.io_timeout);
-  const WalResponse response = received.ok() ? Handle(*received) : ResponseOf(received.status());
   if (!received.ok()) {
+    const WalResponse response = ResponseOf(received.status());
     const bool harmless =
         response.outcome == WalOutcome::kTryAgain;  // it went away, or the agent stops
     base::Log(harmless ? base::LogLevel::kDebug : base::LogLevel::kWarning, "wal socket: {}",
               response.message);
+    (void)connection.Send(response, -1, kAnswerTimeout);  // to whoever still listens
+    return;
   }
-  const absl::Status sent = connection.Send(response, options.io_timeout);
-  if (!sent.ok() && received.ok()) {
-    base::LogWarning("wal socket: answer for {} was not taken: {}", received->request.name,
-                     sent.ToString());
-  }
+  const std::string name = received->request.name;
+  const Answer answer = Handle(*std::move(received));
+  const absl::Status sent = connection.Send(answer.response, answer.file.get(), options.io_timeout);
+  if (!sent.ok())
+    base::LogWarning("wal socket: answer for {} was not taken: {}", name, sent.ToString());
 }
 
-WalResponse WalServer::Shared::Handle(const WalConnection::Received& received) {
-  const WalRequest& request = received.request;
-  if (request.operation == WalOperation::kFetch) {
-    const auto fetched = Fetch(request, received.file.get());
-    WalResponse response = ResponseOf(fetched.status());
-    if (fetched.ok()) response.raw_bytes = *fetched;
-    return response;
-  }
-  const auto pushed = Push(request, received.file.get());
+WalServer::Shared::Answer WalServer::Shared::Handle(WalConnection::Received received) {
+  if (received.request.operation == WalOperation::kFetch) return HandleFetch(std::move(received));
+  return {HandlePush(received), base::UniqueFd()};
+}
+
+WalResponse WalServer::Shared::HandlePush(const WalConnection::Received& received) {
+  const auto pushed = Push(received.request, received.file.get());
   WalResponse response = ResponseOf(pushed.status());
   if (pushed.ok()) {
     response.already_present = pushed->already_present;
@@ -200,6 +151,37 @@ WalResponse WalServer::Shared::Handle(const WalConnection::Received& received) {
     response.outcome = WalOutcome::kFailed;
   }
   return response;
+}
+
+WalServer::Shared::Answer WalServer::Shared::HandleFetch(WalConnection::Received received) {
+  const WalRequest& request = received.request;
+  const auto device = DeviceOfEmptyWritableFile(received.file.get());
+  if (!device) {
+    return {ResponseOf(base::Error(
+                absl::StatusCode::kInvalidArgument,
+                "fetch WAL file {}: the target is not an empty regular file that is open for "
+                "writing",
+                request.name)),
+            base::UniqueFd()};
+  }
+  std::erase_if(received.spares, [&](const base::UniqueFd& spare) {
+    return DeviceOfEmptyWritableFile(spare.get()) != device;
+  });
+  Answer answer;
+  // A client without spares cannot use a file of another request.
+  if (!received.spares.empty()) {
+    answer.file =
+        prefetcher.Take(request.system_identifier, request.name, *device, options.io_timeout);
+  }
+  const absl::StatusOr<uint64_t> size =
+      answer.file.valid() ? SizeOf(answer.file.get()) : Fetch(request, received.file.get());
+  answer.response = ResponseOf(size.status());
+  if (!size.ok()) return answer;
+  answer.response.prefetched = answer.file.valid();
+  answer.response.raw_bytes = *size;
+  prefetcher.Schedule(request.system_identifier, request.name, *size, *device,
+                      std::move(received.spares));
+  return answer;
 }
 
 absl::StatusOr<WalPushResult> WalServer::Shared::Push(const WalRequest& request, int fd) {
@@ -217,12 +199,6 @@ absl::StatusOr<WalPushResult> WalServer::Shared::Push(const WalRequest& request,
 }
 
 absl::StatusOr<uint64_t> WalServer::Shared::Fetch(const WalRequest& request, int fd) {
-  if (!IsEmptyWritableFile(fd)) {
-    return base::Error(
-        absl::StatusCode::kInvalidArgument,
-        "fetch WAL file {}: the target is not an empty regular file that is open for writing",
-        request.name);
-  }
   return archive->Fetch(
       request.system_identifier, request.name, [&](std::span<const std::byte> piece) {
         return base::WriteAll(fd, {reinterpret_cast<const char*>(piece.data()), piece.size()},
@@ -235,7 +211,7 @@ absl::StatusOr<std::unique_ptr<WalServer>> WalServer::Start(WalServerOptions opt
                                                             base::Clock& clock) {
   if (options.workers < 1)
     return base::Error(absl::StatusCode::kInvalidArgument, "WAL server: no workers");
-  METAL_ASSIGN_OR_RETURN(base::UniqueFd listener, Listen(options.socket_path));
+  METAL_ASSIGN_OR_RETURN(base::UniqueFd listener, ListenForWal(options.socket_path));
   base::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return base::ErrnoStatus(errno, "create", "eventfd");
   auto shared = std::make_shared<Shared>(std::move(options), std::move(archive), clock);
@@ -253,12 +229,18 @@ WalServer::~WalServer() { Stop(kStopGrace); }
 void WalServer::StartThreads() {
   {
     base::MutexLock lock(shared_->mutex);
-    shared_->living = shared_->options.workers;
+    shared_->living = shared_->options.workers + 1;
   }
   for (int i = 0; i < shared_->options.workers; ++i) {
     workers_.emplace_back(fmt::format("wal-worker-{}", i),
                           [shared = shared_] { shared->WorkerLoop(); });
   }
+  workers_.emplace_back("wal-prefetch", [shared = shared_] {
+    shared->prefetcher.Run();
+    base::MutexLock lock(shared->mutex);
+    --shared->living;
+    shared->changed.NotifyAll();
+  });
   acceptor_ = base::Thread("wal-accept", [this] { AcceptLoop(); });
 }
 
@@ -290,8 +272,8 @@ void WalServer::Dispatch(base::UniqueFd socket) {
     const bool welcome =
         user.ok() && (*user == 0 || *user == geteuid() ||
                       std::find(allowed.begin(), allowed.end(), *user) != allowed.end());
-    if (welcome &&
-        std::cmp_less(shared_->busy_since.size() + shared_->waiting.size(), shared_->living)) {
+    if (welcome && std::cmp_less(shared_->busy_since.size() + shared_->waiting.size(),
+                                 shared_->options.workers)) {
       shared_->waiting.push_back(std::move(socket));
       shared_->changed.NotifyOne();
       return;
@@ -310,7 +292,7 @@ void WalServer::Dispatch(base::UniqueFd socket) {
           "this user may not use the WAL socket. HINT: run as root or as the agent's user";
     }
   }
-  if (const absl::Status sent = connection.Send(refusal, kAnswerTimeout); !sent.ok()) {
+  if (const absl::Status sent = connection.Send(refusal, -1, kAnswerTimeout); !sent.ok()) {
     base::LogWarning("wal socket: refusal was not taken: {}", sent.ToString());
   }
 }
@@ -320,6 +302,7 @@ bool WalServer::Stop(absl::Duration grace) {
   const uint64_t one = 1;
   if (write(wake_.get(), &one, sizeof one) != sizeof one)
     base::LogError("wal socket: cannot wake the accepting thread");
+  shared_->prefetcher.Stop();
   acceptor_.Join();
   unlink(shared_->options.socket_path
              .c_str());  // before the listener ends: later the name may be a successor's
@@ -350,6 +333,7 @@ bool WalServer::Stop(absl::Duration grace) {
 WalServerStatistics WalServer::Statistics() {
   base::MutexLock lock(shared_->mutex);
   WalServerStatistics result = shared_->statistics;
+  result.prefetched = shared_->prefetcher.hits();
   result.workers = shared_->options.workers;
   result.busy = static_cast<int>(shared_->busy_since.size());
   if (!shared_->busy_since.empty()) {

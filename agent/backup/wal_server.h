@@ -36,6 +36,7 @@ struct WalServerStatistics {
   int busy = 0;  // workers at work now
   int workers = 0;
   uint64_t turned_away = 0;     // connections answered with "try again" because no worker was free
+  uint64_t prefetched = 0;      // fetches that were answered with a file decoded ahead
   uint64_t refused_users = 0;   // connections of other users
   absl::Duration longest_busy;  // age of the oldest request at work; zero when none
 };

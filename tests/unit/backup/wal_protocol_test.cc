@@ -8,7 +8,12 @@ namespace {
 std::string_view BodyOf(std::string_view message) { return message.substr(kWalLengthBytes); }
 
 const WalRequest kRequest{WalOperation::kFetch, 7300000000000000001, "000000010000000000000001"};
-const WalResponse kResponse{WalOutcome::kTryAgain, true, 16 << 20, 12345, "the agent is busy"};
+const WalResponse kResponse{.outcome = WalOutcome::kTryAgain,
+                            .already_present = true,
+                            .prefetched = false,
+                            .raw_bytes = 16 << 20,
+                            .stored_bytes = 12345,
+                            .message = "the agent is busy"};
 
 TEST(WalProtocolTest, RequestSurvivesTheWire) {
   const std::string message = EncodeWalRequest(kRequest);
@@ -61,6 +66,11 @@ TEST(WalProtocolTest, UnknownValuesAreRejected) {
   response[1] = 0;
   response[2] = 2;
   EXPECT_FALSE(DecodeWalResponse(response)) << "flag";
+  response[2] = 0;
+  response[3] = 2;
+  EXPECT_FALSE(DecodeWalResponse(response)) << "flag";
+  response[3] = 1;
+  EXPECT_TRUE(DecodeWalResponse(response)->prefetched);
 }
 
 TEST(WalProtocolTest, LengthsAreBounded) {

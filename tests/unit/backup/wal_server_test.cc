@@ -64,13 +64,28 @@ class Client {
         << strerror(errno);
   }
 
-  // nullopt when the server closes without an answer.
-  std::optional<WalResponse> Receive() {
+  // nullopt when the server closes without an answer. A file that comes along goes to `file`.
+  std::optional<WalResponse> Receive(base::UniqueFd* file = nullptr) {
     std::string bytes;
     char buffer[kMaxWalBody];
-    ssize_t n;
-    while ((n = recv(fd_.get(), buffer, sizeof buffer, 0)) > 0)
+    while (true) {
+      alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+      iovec part{buffer, sizeof buffer};
+      msghdr header{};
+      header.msg_iov = &part;
+      header.msg_iovlen = 1;
+      header.msg_control = control;
+      header.msg_controllen = sizeof control;
+      const ssize_t n = recvmsg(fd_.get(), &header, MSG_CMSG_CLOEXEC);
+      if (n <= 0) break;
       bytes.append(buffer, static_cast<size_t>(n));
+      if (const cmsghdr* rights = CMSG_FIRSTHDR(&header); rights != nullptr) {
+        int fd;
+        std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
+        base::UniqueFd received(fd);
+        if (file != nullptr) *file = std::move(received);
+      }
+    }
     if (bytes.size() < kWalLengthBytes) return std::nullopt;
     return DecodeWalResponse(std::string_view(bytes).substr(kWalLengthBytes));
   }
@@ -181,6 +196,56 @@ TEST_F(WalServerTest, OnlyEmptyWritableFilesAreFilled) {
   const base::UniqueFd read_only = Open(directory_.Write("target", ""), O_RDONLY);
   EXPECT_EQ(Ask({WalOperation::kFetch, kTestSystem, TestSegment{}.Name()}, read_only.get()).outcome,
             WalOutcome::kFailed);
+}
+
+TEST_F(WalServerTest, RecoveryGetsTheNextSegmentsDecodedAhead) {
+  StartServer();
+  constexpr uint64_t kSegments = 6;
+  for (uint64_t number = 1; number <= kSegments; ++number) {
+    ASSERT_EQ(Push({.start = base::Lsn{number * kTestSegmentSize}}).outcome, WalOutcome::kOk);
+  }
+  for (uint64_t number = 1; number <= kSegments; ++number) {
+    const TestSegment segment{.start = base::Lsn{number * kTestSegmentSize}};
+    // A recovery takes its time; here until the agent is ahead of it.
+    const uint64_t ahead = number == 1 ? 0 : std::min(kSegments, number + 1);
+    while (archive_->Statistics().fetched < ahead) std::this_thread::yield();
+    std::vector<base::UniqueFd> files;
+    std::vector<int> descriptors;
+    for (int i = 0; i < 3; ++i) {
+      files.emplace_back(open(directory_.path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+      descriptors.push_back(files.back().get());
+    }
+    Client client(socket_);
+    client.Send(EncodeWalRequest({WalOperation::kFetch, kTestSystem, segment.Name()}), descriptors);
+    base::UniqueFd file;
+    const auto response = client.Receive(&file);
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->outcome, WalOutcome::kOk);
+    EXPECT_EQ(response->prefetched, number > 1) << number;
+    EXPECT_EQ(response->prefetched, file.valid());
+    std::string bytes(kTestSegmentSize + 1, '\0');
+    EXPECT_EQ(pread(file.valid() ? file.get() : descriptors[0], bytes.data(), bytes.size(), 0),
+              static_cast<ssize_t>(kTestSegmentSize));
+    bytes.pop_back();
+    EXPECT_TRUE(bytes == segment.Bytes()) << number;
+  }
+  EXPECT_EQ(server_->Statistics().prefetched, kSegments - 1);
+}
+
+TEST_F(WalServerTest, SparesThatAreNotEmptyFilesAreNeverWritten) {
+  StartServer();
+  for (uint64_t number = 1; number <= 2; ++number) {
+    ASSERT_EQ(Push({.start = base::Lsn{number * kTestSegmentSize}}).outcome, WalOutcome::kOk);
+  }
+  const std::string precious = directory_.Write("precious", "data");
+  const base::UniqueFd target = Open(directory_.Write("target", ""), O_WRONLY),
+                       spare = Open(precious, O_WRONLY);
+  Client client(socket_);
+  client.Send(EncodeWalRequest({WalOperation::kFetch, kTestSystem, TestSegment{}.Name()}),
+              {target.get(), spare.get()});
+  EXPECT_EQ(client.Receive()->outcome, WalOutcome::kOk);
+  EXPECT_TRUE(server_->Stop(absl::Seconds(30)));
+  EXPECT_EQ(*base::ReadFile(precious), "data");
 }
 
 TEST_F(WalServerTest, BadRequestsAreAnsweredAndDoNoHarm) {
