@@ -1,18 +1,11 @@
 // Node's verbs for backups.
 #include <algorithm>
-#include <charconv>
 
 #include "agent/backup/backup.h"
 #include "agent/backup/postgres_source.h"
-#include "agent/backup/restore.h"
 #include "agent/backup/verify.h"
-#include "agent/base/fault_point.h"
-#include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
-#include "agent/pg/hba.h"
-#include "agent/store/repository.h"
-#include "agent/stream/codec.h"
 
 namespace metal::node {
 
@@ -20,66 +13,19 @@ namespace {
 
 std::string Name(const std::string& label) { return "backups/" + label; }
 
-absl::Status CheckBackupName(const std::string& name) {
+std::string Seconds(absl::Duration duration) {
+  return fmt::format("{:.3f}", absl::ToDoubleSeconds(duration));
+}
+
+}  // namespace
+
+absl::Status Node::CheckBackupName(const std::string& name) {
   std::string_view label = name;
   if (label.starts_with("backups/")) label.remove_prefix(8);
   if (store::IsValidLabel(label)) return absl::OkStatus();
   return base::Error(absl::StatusCode::kInvalidArgument,
                      "\"{}\" is no name of a backup. HINT: backups/<id> or backups/latest", name);
 }
-
-absl::StatusOr<std::map<uint32_t, std::string>> ParseMapping(
-    const std::map<std::string, std::string>& mapping) {
-  std::map<uint32_t, std::string> parsed;
-  for (const auto& [oid_text, path] : mapping) {
-    uint32_t oid = 0;
-    const char* const end = oid_text.data() + oid_text.size();
-    const auto [at, error] = std::from_chars(oid_text.data(), end, oid);
-    if (error != std::errc() || at != end || oid == 0) {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "tablespace_mapping: \"{}\" is no OID. HINT: GetBackup lists them",
-                         oid_text);
-    }
-    if (!path.starts_with("/")) {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "tablespace_mapping: {} → \"{}\" is no absolute path", oid_text, path);
-    }
-    parsed[oid] = path;
-  }
-  return parsed;
-}
-
-backup::RecoveryTarget TargetOf(RecoveryTarget target) {
-  switch (target) {
-    case RecoveryTarget::kLatest:
-      return backup::RecoveryTarget::kLatest;
-    case RecoveryTarget::kImmediate:
-      return backup::RecoveryTarget::kImmediate;
-    case RecoveryTarget::kStandby:
-      return backup::RecoveryTarget::kStandby;
-  }
-  return backup::RecoveryTarget::kLatest;
-}
-
-std::string Seconds(absl::Duration duration) {
-  return fmt::format("{:.3f}", absl::ToDoubleSeconds(duration));
-}
-
-OperationResult ResultOf(const backup::RestoreReport& report) {
-  OperationResult result;
-  result.values = {{"backup", Name(report.backup)},
-                   {"files", fmt::format("{}", report.files)},
-                   {"bytes", fmt::format("{}", report.bytes)},
-                   {"stored_bytes", fmt::format("{}", report.stored_bytes)},
-                   {"seconds", Seconds(report.elapsed)},
-                   {"bytes_per_second", fmt::format("{:.0f}", report.bytes_per_second())},
-                   {"io_engine", report.io_engine},
-                   {"state", report.suspect ? "suspect" : "complete"},
-                   {"target_directory", report.target_directory}};
-  return result;
-}
-
-}  // namespace
 
 absl::StatusOr<backup::Catalog> Node::OpenCatalog() {
   if (parts_.config.repository_path.empty()) {
@@ -112,6 +58,9 @@ backup::OperationContext Node::BackupContext(observe::Progress& progress) {
 
 absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,
                                              const CreateBackupRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(OpenCatalog().status());
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kCreateBackup));
   OperationSpec spec = Spec(context, "CreateBackup", "postgres", OperationLane::kBackup);
@@ -165,6 +114,9 @@ absl::StatusOr<OperationResult> Node::RunBackup(OperationContext& context,
 
 absl::StatusOr<Operation> Node::VerifyBackup(const RequestContext& context,
                                              const VerifyBackupRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckBackupName(request.name));
   METAL_ASSIGN_OR_RETURN(const backup::BackupInfo info, GetBackup(request.name));
   OperationSpec spec = Spec(context, "VerifyBackup", Name(info.label), OperationLane::kReader);
@@ -236,106 +188,6 @@ absl::StatusOr<std::vector<backup::WalTimeline>> Node::ListArchivedTimelines() {
   const auto system = SystemIdentifier();
   if (!system || parts_.wal_archive == nullptr) return std::vector<backup::WalTimeline>();
   return parts_.wal_archive->ListTimelines(*system);
-}
-
-absl::StatusOr<std::optional<Operation>> Node::RestoreBackup(const RequestContext& context,
-                                                             const RestoreBackupRequest& request) {
-  METAL_RETURN_IF_ERROR(CheckBackupName(request.name));
-  METAL_RETURN_IF_ERROR(ParseMapping(request.tablespace_mapping).status());
-  RestoreBackupRequest resolved = request;
-  if (resolved.target_directory.empty()) resolved.target_directory = parts_.config.pg_data_dir;
-  if (!resolved.target_directory.starts_with("/")) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "target_directory \"{}\" is no absolute path", resolved.target_directory);
-  }
-  if (request.port < 0 || request.port > 65535) {
-    return base::Error(absl::StatusCode::kInvalidArgument, "port {} is not from 1 to 65535",
-                       request.port);
-  }
-  // "latest" means the latest of now, also when the operation is repeated later.
-  METAL_ASSIGN_OR_RETURN(const backup::BackupInfo info, GetBackup(request.name));
-  resolved.name = Name(info.label);
-  const bool own = IsOwnDirectory(resolved.target_directory);
-  if (own) {
-    METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
-    METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRestoreBackup));
-    if (request.recovery_target == RecoveryTarget::kImmediate || request.port != 0) {
-      return absl::InvalidArgumentError(
-          "the node's own data directory is restored as a standby on the node's port. HINT: leave "
-          "port and recovery_target unset; Promote opens it for writes");
-    }
-    resolved.recovery_target = RecoveryTarget::kStandby;
-  }
-  if (request.validate_only) {
-    observe::Progress progress(parts_.clock);
-    METAL_RETURN_IF_ERROR(Restore(progress, resolved).status());
-    return std::optional<Operation>();
-  }
-  OperationSpec spec = Spec(context, "RestoreBackup", resolved.target_directory,
-                            own ? OperationLane::kAction : OperationLane::kReader);
-  spec.term = own ? request.holder.term : 0;
-  spec.parameters = {{"backup", resolved.name}};
-  for (const auto& [oid, path] : request.tablespace_mapping) {
-    spec.parameters["tablespace." + oid] = path;
-  }
-  METAL_ASSIGN_OR_RETURN(
-      Operation operation,
-      parts_.operations.Start(std::move(spec), [this, resolved](OperationContext& running) {
-        return RunRestore(running, resolved);
-      }));
-  return std::optional<Operation>(std::move(operation));
-}
-
-bool Node::IsOwnDirectory(const std::string& path) const {
-  const auto real = [](const std::string& directory) {
-    const auto inspected = pg::InspectDataDirectory(directory);
-    return inspected.ok() && !inspected->real_path.empty() ? inspected->real_path : directory;
-  };
-  return path == parts_.config.pg_data_dir || real(path) == real(parts_.config.pg_data_dir);
-}
-
-absl::StatusOr<backup::RestoreReport> Node::Restore(observe::Progress& progress,
-                                                    const RestoreBackupRequest& request) {
-  METAL_ASSIGN_OR_RETURN(const backup::BackupInfo info, GetBackup(request.name));
-  backup::RestoreRequest restore;
-  restore.backup = info.label;
-  restore.system_identifier = info.header.system_identifier;
-  restore.target_directory = request.target_directory;
-  METAL_ASSIGN_OR_RETURN(restore.tablespace_mapping, ParseMapping(request.tablespace_mapping));
-  restore.recovery_target = TargetOf(request.recovery_target);
-  restore.validate_only = request.validate_only;
-  if (request.port != 0) restore.settings["port"] = fmt::format("{}", request.port);
-  if (IsOwnDirectory(request.target_directory)) restore.wal_directory = parts_.config.pg_wal_dir;
-  return backup::RestoreBackup(restore, BackupContext(progress));
-}
-
-absl::StatusOr<OperationResult> Node::RunRestore(OperationContext& context,
-                                                 const RestoreBackupRequest& request) {
-  if (!IsOwnDirectory(request.target_directory)) {
-    METAL_ASSIGN_OR_RETURN(const backup::RestoreReport report, Restore(context.progress, request));
-    return ResultOf(report);
-  }
-  backup::RestoreReport report;
-  const auto body = [&]() -> absl::Status {
-    METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
-    METAL_RETURN_IF_ERROR(parts_.terms.DropPrimaryRole());
-    METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_restore"));
-    METAL_ASSIGN_OR_RETURN(report, Restore(context.progress, request));
-    // The copy carries the settings of the node that was backed up.
-    pg::HbaOptions hba;
-    hba.superuser = parts_.config.pg_superuser;
-    hba.os_user = parts_.config.os_user;
-    METAL_RETURN_IF_ERROR(
-        pg::InstallManagedSettings(request.target_directory, AgentSettingsOf(parts_.config)));
-    return pg::InstallManagedHba(request.target_directory, hba);
-  };
-  // A probe file in the directory would make it one that is not empty.
-  parts_.disks.RemoveTarget("data");
-  const absl::Status restored = parts_.supervisor.WithServerStopped("restore a backup", body);
-  RequestRefresh();
-  METAL_RETURN_IF_ERROR(restored);
-  if (parts_.data_lock != nullptr) METAL_RETURN_IF_ERROR(parts_.data_lock->Refresh());
-  return ResultOf(report);
 }
 
 }  // namespace metal::node

@@ -57,10 +57,10 @@ ApplyConfigAnswer DecodeApply(const std::string& text) {
 }  // namespace
 
 absl::StatusOr<ReloadConfigAnswer> Node::ReloadConfig(const RequestContext& context) {
-  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kChangeConfig));
   METAL_ASSIGN_OR_RETURN(
       const std::string text,
       parts_.operations.RunOnce(context, "ReloadConfig", [&]() -> absl::StatusOr<std::string> {
+        METAL_RETURN_IF_ERROR(Admit(RoleRequest::kChangeConfig));
         METAL_ASSIGN_OR_RETURN(const auto holder, parts_.operations.action_lock().TryAcquire(
                                                       "ReloadConfig", "ReloadConfig"));
         METAL_ASSIGN_OR_RETURN(const pg::ReloadResult result, parts_.config_editor.Reload());
@@ -81,7 +81,6 @@ absl::StatusOr<ReloadConfigAnswer> Node::ReloadConfig(const RequestContext& cont
 
 absl::StatusOr<ApplyConfigAnswer> Node::ApplyConfig(const RequestContext& context,
                                                     const ApplyConfigRequest& request) {
-  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kChangeConfig));
   pg::ApplyConfigRequest apply;
   apply.validate_only = request.validate_only;
   for (const auto& [name, value] : request.settings) apply.settings[name] = value;
@@ -98,6 +97,7 @@ absl::StatusOr<ApplyConfigAnswer> Node::ApplyConfig(const RequestContext& contex
   METAL_ASSIGN_OR_RETURN(
       const std::string text,
       parts_.operations.RunOnce(context, "ApplyConfig", [&]() -> absl::StatusOr<std::string> {
+        METAL_RETURN_IF_ERROR(Admit(RoleRequest::kChangeConfig));
         ActionLock::Holder holder;
         if (!request.validate_only) {
           METAL_ASSIGN_OR_RETURN(

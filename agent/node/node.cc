@@ -180,22 +180,33 @@ OperationSpec Node::Spec(const RequestContext& context, std::string kind, std::s
 }
 
 absl::StatusOr<OperationResult> Node::RunRoleChange(OperationSpec spec, OperationBody body) {
-  const std::string kind = spec.kind;
   const absl::Duration patience = spec.request.patience;
-  METAL_ASSIGN_OR_RETURN(Operation operation,
+  METAL_ASSIGN_OR_RETURN(const Operation operation,
                          parts_.operations.Start(std::move(spec), std::move(body)));
-  METAL_ASSIGN_OR_RETURN(operation, parts_.operations.Wait(operation.name, patience));
+  return AwaitRoleChange(operation, patience);
+}
+
+absl::StatusOr<std::optional<OperationResult>> Node::JoinRoleChange(const RequestContext& context) {
+  METAL_ASSIGN_OR_RETURN(const std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (!earlier) return std::optional<OperationResult>();
+  METAL_ASSIGN_OR_RETURN(OperationResult result, AwaitRoleChange(*earlier, context.patience));
+  return std::optional<OperationResult>(std::move(result));
+}
+
+absl::StatusOr<OperationResult> Node::AwaitRoleChange(const Operation& started,
+                                                      absl::Duration patience) {
+  METAL_ASSIGN_OR_RETURN(const Operation operation, parts_.operations.Wait(started.name, patience));
   if (!operation.done()) {
     return base::WithReason(
-        base::Error(
-            absl::StatusCode::kDeadlineExceeded,
-            "{} goes on as {} ({}). HINT: repeat the call with the same request_id, or metalctl "
-            "op wait {}",
-            kind, operation.name,
-            operation.progress.phase.empty() ? "starting" : operation.progress.phase,
-            operation.name),
+        base::Error(absl::StatusCode::kDeadlineExceeded,
+                    "{} goes on as {} ({}). HINT: repeat the call with the same request_id, or "
+                    "metalctl op wait {}",
+                    operation.spec.kind, operation.name,
+                    operation.progress.phase.empty() ? "starting" : operation.progress.phase,
+                    operation.name),
         {.reason = "ACTION_IN_PROGRESS",
-         .metadata = {{"holder", operation.name}, {"holder_kind", kind}}});
+         .metadata = {{"holder", operation.name}, {"holder_kind", operation.spec.kind}}});
   }
   if (operation.state != OperationState::kSucceeded) return operation.error;
   return operation.result;

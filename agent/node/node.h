@@ -106,7 +106,7 @@ class Node {
   absl::StatusOr<ConfigAnswer> GetConfig(bool include_effective);
   absl::StatusOr<pg::ControlFile> GetControlData();
 
-  // ---- Roles (role_actions.cc, role_steps.cc) ----
+  // ---- Roles (role_actions.cc, fence_actions.cc, role_steps.cc) ----
   // The term is stored even when the freeze that follows fails or is refused because another action
   // runs: repeat it then. A server that is down stays down: postgres_down, with pg_control's
   // position. A standby ends with primary_conninfo and restore_command cleared (ALTER SYSTEM), no
@@ -164,6 +164,12 @@ class Node {
   void RegisterResumers();
   // Runs a role change as an operation and waits for it as long as its caller has patience.
   absl::StatusOr<OperationResult> RunRoleChange(OperationSpec spec, OperationBody body);
+  // The answer of a role change that was asked for before under the same request_id; nullopt: a new
+  // request. A copy of an old request that comes late must not act again (an Unfence after a later
+  // Fence), so this comes before the change.
+  absl::StatusOr<std::optional<OperationResult>> JoinRoleChange(const RequestContext& context);
+  absl::StatusOr<OperationResult> AwaitRoleChange(const Operation& started,
+                                                  absl::Duration patience);
   OperationSpec Spec(const RequestContext& context, std::string kind, std::string subject,
                      OperationLane lane = OperationLane::kAction) const;
 
@@ -198,6 +204,7 @@ class Node {
   void RefreshProbeTargets();
   void RefreshBackups();
   void RequestRefresh();
+  static absl::Status CheckBackupName(const std::string& name);
   std::optional<uint64_t> SystemIdentifier();
   absl::StatusOr<backup::Catalog> OpenCatalog();
   backup::OperationContext BackupContext(observe::Progress& progress);

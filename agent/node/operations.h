@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -84,6 +85,11 @@ class OperationManager {
   // within 24 h answers the earlier operation.
   absl::StatusOr<Operation> Start(OperationSpec spec, OperationBody body);
 
+  // The operation that Start would answer because the request was made before; nullopt: a new
+  // request. Ask it before anything that may refuse: a repeated request gets its first answer,
+  // whatever has changed since. REQUEST_ID_REUSED.
+  absl::StatusOr<std::optional<Operation>> FindByRequest(const RequestContext& request);
+
   // Runs a short mutating call at most once per request_id: `run`'s answer (opaque bytes) is
   // remembered durably for 24 h and given again to the same request; errors are not remembered.
   // ABORTED/ACTION_IN_PROGRESS while the first one still runs. `method` is part of the body. An
@@ -117,6 +123,8 @@ class OperationManager {
   OperationManager(Options options, std::unique_ptr<OperationJournal> journal, base::Clock& clock,
                    observe::StatusBoard& board, observe::EventLog& events);
   absl::Status Load();
+  static absl::Status RequestReused(const std::string& request_id, const std::string& earlier);
+  static absl::Status Stopping();
   // The earlier operation of this request, or null. REQUEST_ID_REUSED.
   absl::StatusOr<EntryPtr> FindRepeatedLocked(const RequestContext& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

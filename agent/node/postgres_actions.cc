@@ -49,6 +49,9 @@ pg::HbaOptions HbaOf(const base::AgentConfig& config) {
 
 absl::StatusOr<Operation> Node::InitDataDirectory(const RequestContext& context,
                                                   const InitDataDirectoryRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kInitDataDirectory));
   const uint64_t segment = request.wal_segment_bytes;
   if (segment != 0 &&
@@ -113,6 +116,9 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
 
 absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
                                               const StartPostgresRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("no_progress_timeout", request.no_progress_timeout));
   const RoleState state = SettledRoleState();
   if (state != RoleState::kPrimary) {  // a running primary is started already
@@ -162,6 +168,9 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
 
 absl::StatusOr<Operation> Node::StopPostgres(const RequestContext& context,
                                              const StopPostgresRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("timeout", request.timeout));
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kStop));
   OperationSpec spec = Spec(context, "StopPostgres", "postgres");
@@ -192,6 +201,9 @@ absl::StatusOr<OperationResult> Node::RunStop(OperationContext& context,
 
 absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
                                                 const RestartPostgresRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("timeout", request.timeout));
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRestart));
   OperationSpec spec = Spec(context, "RestartPostgres", "postgres");

@@ -76,6 +76,18 @@ WalPosition PositionIn(const OperationResult& result) {
   return position;
 }
 
+BeginTermAnswer BeginTermAnswerOf(const OperationResult& result) {
+  BeginTermAnswer answer;
+  answer.position = PositionIn(result);
+  answer.was_primary = FlagIn(result, "was_primary");
+  answer.postgres_down = FlagIn(result, "postgres_down");
+  return answer;
+}
+
+PromoteAnswer PromoteAnswerOf(const OperationResult& result) {
+  return {TimelineIn(result), LsnIn(result, "lsn")};
+}
+
 }  // namespace
 
 absl::StatusOr<BeginTermAnswer> Node::BeginTerm(const RequestContext& context,
@@ -83,23 +95,21 @@ absl::StatusOr<BeginTermAnswer> Node::BeginTerm(const RequestContext& context,
   METAL_RETURN_IF_ERROR(CheckWait(request.timeout));
   METAL_RETURN_IF_ERROR(parts_.terms.BeginTerm(request.holder));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.term_stored"));
+  METAL_ASSIGN_OR_RETURN(const auto earlier, JoinRoleChange(context));
+  if (earlier) return BeginTermAnswerOf(*earlier);
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kBeginTerm));
   OperationSpec spec = Spec(context, "BeginTerm", TermSubject(request.holder));
   spec.term = request.holder.term;
   spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
                      {"timeout", absl::FormatDuration(request.timeout)}};
-  auto result = RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
+  const auto result = RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
     return RunBeginTerm(operation, request);
   });
   if (!result.ok()) {
     return base::Annotate(result.status(),
                           fmt::format("term {} is stored; begin term", request.holder.term));
   }
-  BeginTermAnswer answer;
-  answer.position = PositionIn(*result);
-  answer.was_primary = FlagIn(*result, "was_primary");
-  answer.postgres_down = FlagIn(*result, "postgres_down");
-  return answer;
+  return BeginTermAnswerOf(*result);
 }
 
 absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
@@ -148,6 +158,8 @@ absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
                                             const PromoteRequest& request) {
   METAL_RETURN_IF_ERROR(CheckWait(request.timeout));
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
+  METAL_ASSIGN_OR_RETURN(const auto earlier, JoinRoleChange(context));
+  if (earlier) return PromoteAnswerOf(*earlier);
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kPromote));
   OperationSpec spec = Spec(context, "Promote", TermSubject(request.holder));
   spec.term = request.holder.term;
@@ -158,7 +170,7 @@ absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
       RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
         return RunPromote(operation, request);
       }));
-  return PromoteAnswer{TimelineIn(result), LsnIn(result, "lsn")};
+  return PromoteAnswerOf(result);
 }
 
 absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
@@ -209,74 +221,6 @@ void Node::CheckpointInBackground() {
   if (!started.ok()) {
     base::LogWarning("checkpoint after the promotion: {}", std::string(started.status().message()));
   }
-}
-
-absl::StatusOr<FenceAnswer> Node::Fence(const RequestContext& context,
-                                        const FenceRequest& request) {
-  METAL_RETURN_IF_ERROR(parts_.terms.Fence(request.holder, request.reason));
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.fence_stored"));
-  OperationSpec spec = Spec(context, "Fence", TermSubject(request.holder));
-  spec.term = request.holder.term;
-  spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
-                     {"reason", request.reason}};
-  auto result = RunRoleChange(std::move(spec),
-                              [this](OperationContext& operation) { return RunFence(operation); });
-  if (!result.ok()) {
-    return base::Annotate(result.status(),
-                          "the fence is stored, and is enforced again once a second; fence");
-  }
-  return FenceAnswer{FlagIn(*result, "was_primary")};
-}
-
-// True: the server is in recovery, by its own word or, when it does not answer, by pg_control's.
-// Nobody else's silence is evidence of a standby. Leaves the session of a server that answered in
-// `session`.
-bool Node::IsReadOnly(std::unique_ptr<pg::SqlSession>& session) {
-  auto connected = parts_.connect();
-  if (connected.ok()) {
-    const auto state = pg::QueryServerState(**connected, kQuery);
-    if (state.ok()) {
-      session = *std::move(connected);
-      return state->in_recovery;
-    }
-  }
-  const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
-  return control.ok() && control->state == pg::ControlState::kInArchiveRecovery;
-}
-
-absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
-  METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
-  const auto running = parts_.supervisor.postmaster();
-  if (running == nullptr || !running->alive()) {
-    return OperationResult{"", {{"was_primary", "false"}, {"postgres_down", "true"}}};
-  }
-  context.progress.BeginPhase("looking at the server");
-  StandbyRestart options;
-  options.drain = false;
-  options.stop_timeout = absl::Seconds(10);
-  options.escalate_to = pg::StopMode::kKill;
-  std::unique_ptr<pg::SqlSession> session;
-  const bool read_only = IsReadOnly(session);
-  if (read_only) return OperationResult{"", {{"was_primary", "false"}}};
-  METAL_RETURN_IF_ERROR(RestartAsStandby(steps, std::move(session), options));
-  return OperationResult{"", {{"was_primary", "true"}}};
-}
-
-absl::Status Node::Unfence(const RequestContext& context, const TermHolder& holder) {
-  METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(holder));
-  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kUnfence));
-  OperationSpec spec = Spec(context, "Unfence", TermSubject(holder));
-  spec.term = holder.term;
-  spec.parameters = {{"orchestrator_id", holder.orchestrator_id}};
-  return RunRoleChange(std::move(spec),
-                       [this, holder](OperationContext&) -> absl::StatusOr<OperationResult> {
-                         METAL_RETURN_IF_ERROR(parts_.terms.Unfence(holder));
-                         METAL_RETURN_IF_ERROR(base::FaultPoint("roles.unfenced"));
-                         return OperationResult{};
-                       })
-      .status();
 }
 
 absl::StatusOr<WaitForLsnAnswer> Node::WaitForLsn(const WaitForLsnRequest& request) {

@@ -3,8 +3,6 @@
 #include "agent/base/status.h"
 #include "agent/disk/probe_run.h"
 #include "agent/node/node.h"
-#include "agent/stream/codec.h"
-#include "agent/uring/io_engine.h"
 #include "agent/version.h"
 
 namespace metal::node {
@@ -32,6 +30,9 @@ void PutSummary(OperationResult& result, const std::string& prefix,
 
 absl::StatusOr<Operation> Node::RunStorageProbe(const RequestContext& context,
                                                 const StorageProbeRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
   if (request.reads < 0 || request.reads > kReadsMax) {
     return base::Error(absl::StatusCode::kInvalidArgument, "reads is {}. HINT: 0 to {}",
                        request.reads, kReadsMax);

@@ -156,8 +156,8 @@ absl::StatusOr<TermRecord> ApplyBeginTerm(const TermRecord& record, const TermHo
 absl::Status Fenced(const TermRecord& record) {
   return base::WithReason(
       base::Error(absl::StatusCode::kFailedPrecondition,
-                  "this node is fenced since term {}: {}. HINT: Unfence it first", record.fence.term,
-                  record.fence.reason),
+                  "this node is fenced since term {}: {}. HINT: Unfence it first",
+                  record.fence.term, record.fence.reason),
       {.reason = "FENCED",
        .metadata = {{"fence_term", fmt::format("{}", record.fence.term)},
                     {"fence_reason", record.fence.reason}}});

@@ -1,103 +1,17 @@
 #include "agent/node/operations.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sqlite3.h>
 
 #include <atomic>
 #include <future>
 
-#include "agent/base/file.h"
-#include "agent/base/status.h"
-#include "tests/harness/simulated_clock.h"
-#include "tests/harness/status_matchers.h"
-#include "tests/harness/temp_dir.h"
-#include "tests/unit/node/crash_directory.h"
-#include "tests/unit/node/memory_event_log.h"
+#include "tests/unit/node/operations_fixture.h"
 
 namespace metal::node {
 namespace {
 
 using ::metal::testing::StatusIs;
 using ::testing::HasSubstr;
-
-constexpr absl::Duration kLong = absl::Seconds(20);  // only a hang takes as long
-
-std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
-}
-
-OperationSpec Spec(const std::string& kind, const std::string& request_id = "",
-                   OperationLane lane = OperationLane::kAction) {
-  OperationSpec spec;
-  spec.kind = kind;
-  spec.subject = "postgres";
-  spec.parameters = {{"mode", "fast"}};
-  spec.lane = lane;
-  spec.request.request_id = request_id;
-  spec.request.caller = "uid:0";
-  return spec;
-}
-
-OperationBody Succeed() {
-  return [](OperationContext&) -> absl::StatusOr<OperationResult> {
-    return OperationResult{"things/1", {{"answer", "42"}}};
-  };
-}
-
-OperationFilter Everything() {
-  OperationFilter filter;
-  filter.page_size = 1000;
-  return filter;
-}
-
-// A body that runs until it is let go or cancelled.
-class Gate {
- public:
-  OperationBody Body() {
-    return [this](OperationContext& context) -> absl::StatusOr<OperationResult> {
-      ++entered_;
-      while (!open_) {
-        METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
-        base::RealClock().Sleep(absl::Milliseconds(1));
-      }
-      return OperationResult{};
-    };
-  }
-  void Open() { open_ = true; }
-  int entered() const { return entered_; }
-
- private:
-  std::atomic<bool> open_{false};
-  std::atomic<int> entered_{0};
-};
-
-class OperationsTest : public ::testing::Test {
- protected:
-  std::unique_ptr<OperationManager> OpenAt(const std::string& path, size_t keep = 1000) {
-    OperationManagerOptions options;
-    options.path = path;
-    options.keep = keep;
-    auto manager = OperationManager::Open(options, clock_, board_, events_);
-    EXPECT_TRUE(manager.ok()) << manager.status();
-    return manager.ok() ? *std::move(manager) : nullptr;
-  }
-  std::unique_ptr<OperationManager> Open(size_t keep = 1000) {
-    return OpenAt(directory_.File("operations.db"), keep);
-  }
-  Operation Done(OperationManager& manager, const std::string& name) {
-    auto operation = manager.Wait(name, kLong);
-    EXPECT_TRUE(operation.ok()) << operation.status();
-    EXPECT_TRUE(operation->done());
-    return *operation;
-  }
-
-  testing::TempDir directory_;
-  testing::SimulatedClock clock_;
-  observe::StatusBoard board_{clock_};
-  MemoryEventLog events_;
-};
 
 TEST_F(OperationsTest, RunsToItsResult) {
   auto manager = Open();
@@ -168,83 +82,6 @@ TEST_F(OperationsTest, LanesAreBoundedAndIndependent) {
   gate.Open();
   for (const std::string& name : names) Done(*manager, name);
   EXPECT_EQ(gate.entered(), 6);
-}
-
-TEST_F(OperationsTest, SameRequestGivesTheSameOperation) {
-  auto manager = Open();
-  std::atomic<int> runs{0};
-  const OperationBody body = [&](OperationContext&) -> absl::StatusOr<OperationResult> {
-    ++runs;
-    return OperationResult{};
-  };
-  ASSERT_OK_AND_ASSIGN(const Operation first, manager->Start(Spec("StopPostgres", "r1"), body));
-  Done(*manager, first.name);
-  ASSERT_OK_AND_ASSIGN(const Operation again, manager->Start(Spec("StopPostgres", "r1"), body));
-  EXPECT_EQ(again.name, first.name);
-  manager.reset();
-  manager = Open();  // also after a restart
-  ASSERT_OK_AND_ASSIGN(const Operation later, manager->Start(Spec("StopPostgres", "r1"), body));
-  EXPECT_EQ(later.name, first.name);
-  EXPECT_EQ(runs, 1);
-
-  OperationSpec other = Spec("StopPostgres", "r1");
-  other.parameters["mode"] = "smart";
-  const auto reused = manager->Start(other, body);
-  EXPECT_THAT(reused, StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_EQ(ReasonOf(reused.status()), "REQUEST_ID_REUSED");
-
-  clock_.Advance(absl::Hours(25));  // forgotten by now
-  ASSERT_OK_AND_ASSIGN(const Operation fresh, manager->Start(other, body));
-  EXPECT_NE(fresh.name, first.name);
-  Done(*manager, fresh.name);
-}
-
-TEST_F(OperationsTest, ShortCallsAreRememberedToo) {
-  auto manager = Open();
-  int runs = 0;
-  const auto run = [&]() -> absl::StatusOr<std::string> {
-    ++runs;
-    return std::string("bytes\0with nul", 14);
-  };
-  RequestContext request;
-  request.request_id = "r1";
-  request.body_hash = "h1";
-  ASSERT_OK_AND_ASSIGN(const std::string first, manager->RunOnce(request, "ApplyConfig", run));
-  manager.reset();
-  manager = Open();
-  ASSERT_OK_AND_ASSIGN(const std::string again, manager->RunOnce(request, "ApplyConfig", run));
-  EXPECT_EQ(first, again);
-  EXPECT_EQ(runs, 1);
-
-  EXPECT_EQ(ReasonOf(manager->RunOnce(request, "ReloadConfig", run).status()), "REQUEST_ID_REUSED");
-  // An operation may not take the id of a short call, nor the other way round.
-  EXPECT_EQ(ReasonOf(manager->Start(Spec("StopPostgres", "r1"), Succeed()).status()),
-            "REQUEST_ID_REUSED");
-  ASSERT_OK_AND_ASSIGN(const Operation operation, manager->Start(Spec("X", "r2"), Succeed()));
-  Done(*manager, operation.name);
-  request.request_id = "r2";
-  EXPECT_EQ(ReasonOf(manager->RunOnce(request, "ApplyConfig", run).status()), "REQUEST_ID_REUSED");
-  request.body_hash = "h2";
-  request.request_id = "r1";
-  EXPECT_EQ(ReasonOf(manager->RunOnce(request, "ApplyConfig", run).status()), "REQUEST_ID_REUSED");
-
-  clock_.Advance(absl::Hours(25));
-  EXPECT_TRUE(manager->RunOnce(request, "ApplyConfig", run).ok());
-  EXPECT_EQ(runs, 2);
-}
-
-TEST_F(OperationsTest, ErrorsOfShortCallsAreNotRemembered) {
-  auto manager = Open();
-  RequestContext request;
-  request.request_id = "r1";
-  EXPECT_FALSE(
-      manager
-          ->RunOnce(request, "ReloadConfig",
-                    [] { return absl::StatusOr<std::string>(absl::UnavailableError("x")); })
-          .ok());
-  EXPECT_TRUE(
-      manager->RunOnce(request, "ReloadConfig", [] { return absl::StatusOr<std::string>("y"); })
-          .ok());
 }
 
 TEST_F(OperationsTest, CancelEndsItAsCancelled) {
@@ -357,91 +194,6 @@ TEST_F(OperationsTest, OnlyTheNewestAreKept) {
   EXPECT_THAT(manager->Get(first), StatusIs(absl::StatusCode::kNotFound));
 }
 
-TEST_F(OperationsTest, ShutdownLeavesItToTheNextStart) {
-  std::string name;
-  {
-    auto manager = Open();
-    Gate gate;
-    ASSERT_OK_AND_ASSIGN(const Operation started,
-                         manager->Start(Spec("CreateBackup"), gate.Body()));
-    name = started.name;
-    manager->Shutdown();
-    EXPECT_THAT(manager->Start(Spec("X"), Succeed()), StatusIs(absl::StatusCode::kUnavailable));
-  }
-  auto manager = Open();
-  EXPECT_EQ(manager->Get(name)->state, OperationState::kRunning);
-  EXPECT_EQ(manager->Recover(), 0u);
-  ASSERT_OK_AND_ASSIGN(const Operation failed, manager->Get(name));
-  EXPECT_EQ(failed.state, OperationState::kFailed);
-  EXPECT_EQ(ReasonOf(failed.error), "AGENT_RESTARTED");
-  EXPECT_EQ(events_.Count("operation.failed"), 1u);
-  manager.reset();
-  EXPECT_EQ(Open()->Get(name)->state, OperationState::kFailed);
-}
-
-TEST_F(OperationsTest, InterruptedOperationIsResumedWhenItsKindKnowsHow) {
-  std::string name;
-  {
-    auto manager = Open();
-    Gate gate;
-    ASSERT_OK_AND_ASSIGN(const Operation started,
-                         manager->Start(Spec("StopPostgres", "r1"), gate.Body()));
-    name = started.name;
-  }
-  auto manager = Open();
-  std::string mode;
-  manager->RegisterResumer("StopPostgres",
-                           [&](const Operation& operation) -> absl::StatusOr<OperationBody> {
-                             mode = operation.spec.parameters.at("mode");
-                             return Succeed();
-                           });
-  EXPECT_EQ(manager->Recover(), 1u);
-  const Operation done = Done(*manager, name);
-  EXPECT_EQ(done.state, OperationState::kSucceeded);
-  EXPECT_EQ(mode, "fast");
-  EXPECT_EQ(events_.Count("operation.resumed"), 1u);
-  EXPECT_EQ(manager->Start(Spec("StopPostgres", "r1"), Succeed())->name, name);
-}
-
-TEST_F(OperationsTest, CorruptJournalIsMovedAside) {
-  const std::string path = directory_.Write("operations.db", std::string(8192, 'x'));
-  auto manager = Open();
-  ASSERT_NE(manager, nullptr);
-  EXPECT_EQ(events_.Count("operation.journal_corrupt"), 1u);
-  ASSERT_OK_AND_ASSIGN(const Operation operation, manager->Start(Spec("A"), Succeed()));
-  Done(*manager, operation.name);
-  ASSERT_OK_AND_ASSIGN(const auto names, base::ListDirectory(directory_.path()));
-  EXPECT_THAT(names, ::testing::Contains(::testing::StartsWith("operations.db.corrupt-")));
-}
-
-TEST_F(OperationsTest, FullJournalRefusesBeforeItStarts) {
-  auto manager = Open();
-  // A bound on the database's size is what a full disk looks like to SQLite (SQLITE_FULL).
-  ASSERT_OK_AND_ASSIGN(const Operation first, manager->Start(Spec("A"), Succeed()));
-  Done(*manager, first.name);
-  manager.reset();
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(directory_.File("operations.db").c_str(), &database), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(database,
-                         "CREATE TRIGGER full BEFORE INSERT ON operation WHEN NEW.kind = 'B' BEGIN "
-                         "SELECT RAISE(ABORT, 'disk full'); END",
-                         nullptr, nullptr, nullptr),
-            SQLITE_OK);
-  sqlite3_close(database);
-  manager = Open();
-  std::atomic<bool> ran{false};
-  const auto refused =
-      manager->Start(Spec("B", "r1"), [&](OperationContext&) -> absl::StatusOr<OperationResult> {
-        ran = true;
-        return OperationResult{};
-      });
-  EXPECT_THAT(refused.status().message(), HasSubstr("disk full"));
-  EXPECT_THAT(refused.status().message(), HasSubstr("B refused"));
-  EXPECT_FALSE(ran);
-  // The lane is free again and the request is not remembered.
-  EXPECT_TRUE(manager->Start(Spec("A", "r1"), Succeed()).ok());
-}
-
 TEST_F(OperationsTest, BoardShowsTheRunningOperation) {
   auto manager = Open();
   Gate gate;
@@ -457,49 +209,6 @@ TEST_F(OperationsTest, BoardShowsTheRunningOperation) {
     revision = board_.WaitAfter(revision, absl::Seconds(1))->revision;
   }
 }
-
-// Killed at every step of an operation: the next start finds it finished, interrupted, or never
-// begun.
-struct CrashStep {
-  const char* point;
-  size_t operations;
-  OperationState state;
-};
-
-class OperationCrashTest : public OperationsTest,
-                           public ::testing::WithParamInterface<CrashStep> {};
-
-TEST_P(OperationCrashTest, IsReportedAfterTheRestart) {
-  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  const CrashDirectory shared("METAL_TEST_OPERATIONS_DIRECTORY");
-  const std::string path = shared.File("operations.db");
-  const std::string plan = std::string(GetParam().point) + "=crash";
-  EXPECT_EXIT(
-      {
-        ::setenv("METAL_FAULT_POINTS", plan.c_str(), 1);
-        auto manager = OpenAt(path);
-        auto operation = manager->Start(Spec("A"), Succeed());
-        if (operation.ok()) (void)manager->Wait(operation->name, kLong);
-        ::_exit(0);
-      },
-      ::testing::KilledBySignal(SIGKILL), "");
-  auto manager = OpenAt(path);
-  manager->Recover();
-  ASSERT_OK_AND_ASSIGN(const OperationPage page, manager->List(Everything()));
-  ASSERT_EQ(page.operations.size(), GetParam().operations);
-  if (page.operations.empty()) return;
-  EXPECT_EQ(page.operations[0].state, GetParam().state);
-  if (GetParam().state == OperationState::kFailed) {
-    EXPECT_EQ(ReasonOf(page.operations[0].error), "AGENT_RESTARTED");
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    EveryStep, OperationCrashTest,
-    ::testing::Values(CrashStep{"operations.before_journal", 0, OperationState::kFailed},
-                      CrashStep{"operations.journaled", 1, OperationState::kFailed},
-                      CrashStep{"operations.before_finish", 1, OperationState::kFailed},
-                      CrashStep{"operations.finished", 1, OperationState::kSucceeded}));
 
 }  // namespace
 }  // namespace metal::node

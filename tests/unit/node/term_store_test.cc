@@ -78,6 +78,18 @@ TEST_F(TermStoreTest, FenceSurvivesARestartAndIsLiftedOnlyByItsTermOrLater) {
   EXPECT_FALSE(Open()->Get().fence.active);
 }
 
+TEST_F(TermStoreTest, DroppedRoleStaysDropped) {
+  auto store = Open();
+  ASSERT_OK(store->BeginTerm({5, "a"}));
+  ASSERT_OK(store->SetRoleWanted({5, "a"}, observe::Role::kPrimary));
+  ASSERT_OK(store->DropPrimaryRole());
+  EXPECT_FALSE(store->Get().MayRunAsPrimary());
+  EXPECT_FALSE(Open()->Get().MayRunAsPrimary());
+  EXPECT_EQ(Open()->Get().term, 5u);
+  ASSERT_OK(store->SetRoleWanted({5, "a"}, observe::Role::kPrimary));
+  EXPECT_TRUE(Open()->Get().MayRunAsPrimary());
+}
+
 TEST_F(TermStoreTest, DamagedFileFencesAndStaysFencedUntilUnfenced) {
   const std::string path = directory_.Write("term", "metal-term 1\nterm=9\n");
   {
