@@ -21,6 +21,12 @@ namespace {
 
 using base::MutexLock;
 
+#if defined(__SANITIZE_THREAD__)
+constexpr size_t kThreadsBeforeFork = 2;  // the sanitizer has one of its own
+#else
+constexpr size_t kThreadsBeforeFork = 1;
+#endif
+
 class NoHelper final : public PrivilegedHelper {
  public:
   explicit NoHelper(std::string reason) : reason_(std::move(reason)) {}
@@ -182,7 +188,7 @@ absl::StatusOr<std::unique_ptr<PrivilegedHelper>> StartPrivilegedHelper() {
     return std::make_unique<NoHelper>("metal-agent was not started by root: it has no privileged helper");
   }
   METAL_ASSIGN_OR_RETURN(const auto threads, base::ListDirectory("/proc/self/task"));
-  if (threads.size() != 1) {
+  if (threads.size() > kThreadsBeforeFork) {
     return base::Error(absl::StatusCode::kFailedPrecondition,
                        "fork the privileged helper: the process has {} threads already",
                        threads.size());

@@ -103,7 +103,8 @@ class DiskMonitorTest : public ::testing::Test {
   }
 
   std::string StateOf(const std::string& role) {
-    for (const auto& disk : board_.Get()->disks) {
+    const auto status = board_.Get();
+    for (const auto& disk : status->disks) {
       for (const auto& probe : disk.probes) {
         if (probe.role == role) return probe.state;
       }

@@ -133,7 +133,7 @@ TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
     raise(SIGKILL);
     return 4;
   });
-  EXPECT_EQ(code, 128 + SIGKILL);
+  ASSERT_EQ(code, 128 + SIGKILL);
   char text[32] = {};
   ASSERT_GT(read(pipe_ends[0], text, sizeof(text) - 1), 0);
   const pid_t helper = std::stoi(text);
