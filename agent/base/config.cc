@@ -8,11 +8,14 @@
 #include "agent/base/option_table.h"
 #include "agent/base/option_value.h"
 #include "agent/base/status.h"
+#include "agent/base/toml_text.h"
 
 namespace metal::base {
 namespace {
 
 constexpr size_t kLongestFile = 1 << 20;
+constexpr std::string_view kSyntaxHint =
+    "HINT: the file is TOML; metal-agent --print-default-config shows one";
 
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -142,15 +145,17 @@ absl::StatusOr<AgentConfig> ReadTable(const Reporter& reporter, const toml::tabl
 
 absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view file_name) {
   const Reporter reporter(file_name);
+  if (const auto objection = ObjectToTomlText(toml)) {
+    return Error(absl::StatusCode::kInvalidArgument, "{}:{}: {}. {}", file_name, objection->line,
+                 objection->what, kSyntaxHint);
+  }
   try {
     METAL_ASSIGN_OR_RETURN(AgentConfig config, ReadTable(reporter, toml::parse(toml, file_name)));
     METAL_RETURN_IF_ERROR(Annotate(CheckTogether(config), file_name));
     ResolveMachineDefaults(config);
     return config;
   } catch (const toml::parse_error& error) {  // the library's only way to report
-    return reporter.At(error.source(),
-                       "{}. HINT: the file is TOML; metal-agent --print-default-config shows one",
-                       error.description());
+    return reporter.At(error.source(), "{}. {}", error.description(), kSyntaxHint);
   }
 }
 

@@ -276,6 +276,9 @@ extern "C" __attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc()
   }
 }
 
+// So that a finding of UBSan goes through the handler above.
+extern "C" const char* __ubsan_default_options() { return "abort_on_error=1"; }
+
 int main(int argc, char** argv) {
   Options options;
   if (!ParseOptions(argc, argv, options)) {
