@@ -145,6 +145,7 @@ absl::Status BackupRun::ChooseLabel() {
 // Everything before files of this backup exist.
 absl::Status BackupRun::Prepare() {
   context_.progress.BeginPhase("preparing");
+  header_.annotations = request_.annotations;
   METAL_RETURN_IF_ERROR(ChooseCodec());
   METAL_ASSIGN_OR_RETURN(store::Repository repository,
                          store::Repository::OpenOrCreate(context_.config.repository_path));

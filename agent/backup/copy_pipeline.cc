@@ -18,6 +18,7 @@ namespace {
 
 constexpr uint32_t kAlign = uring::kDirectIoAlignment;
 constexpr absl::Duration kPollCancel = absl::Milliseconds(100);
+constexpr uint32_t kStallsMax = 8;     // short reads that do not reach the next block
 constexpr size_t kFillsPerTurn = 256;   // entries looked at before completions are served again
 constexpr size_t kWaitingReadsMax = 8;  // reads prepared ahead of what the engine may take
 
@@ -305,11 +306,17 @@ absl::Status CopyPipeline::CompleteRead(FrameRead& read) {
   const auto needed = static_cast<uint32_t>(
       std::min<uint64_t>(request.length, piece.wanted > start ? piece.wanted - start : 0));
   if (got < needed) {
-    const bool at_end = got == 0 || got % kAlign != 0;
-    if (!at_end) {
-      request.buffer += got;
-      request.offset += got;
-      request.length -= got;
+    struct stat status {};
+    if (fstat(file.fd.get(), &status) != 0) return base::ErrnoStatus(errno, "stat", file.entry.path);
+    if (static_cast<uint64_t>(status.st_size) > request.offset + got) {
+      // Short for another reason than the end of the file: goes on from the last whole block.
+      const uint32_t step = got & ~(kAlign - 1);
+      if (step == 0 && ++read.stalls > kStallsMax) {
+        return base::ErrnoStatus(EIO, "read", base::JoinPath(options_.data_directory, file.entry.path));
+      }
+      request.buffer += step;
+      request.offset += step;
+      request.length -= step;
       waiting_reads_.push_back(&read);
       return absl::OkStatus();
     }

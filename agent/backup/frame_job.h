@@ -58,6 +58,7 @@ struct FrameRead {
   FrameJob* job = nullptr;
   uint32_t piece = 0;
   bool fell_back = false;  // EINVAL once: O_DIRECT was switched off
+  uint32_t stalls = 0;     // short reads that did not reach the next block
 };
 
 // What each codec thread keeps to itself.

@@ -43,6 +43,7 @@ struct UnpackPiece {
   uint32_t crc32c = 0;
   UnpackJob* job = nullptr;
   bool fell_back = false;   // EINVAL once: O_DIRECT was switched off
+  uint32_t stalls = 0;      // short writes that did not reach the next block
   uring::IoRequest write;
 };
 
@@ -56,6 +57,7 @@ struct UnpackRead {
   uring::IoRequest request;
   UnpackJob* job = nullptr;
   bool fell_back = false;
+  uint32_t stalls = 0;
 };
 
 class UnpackJob final : public WorkItem {

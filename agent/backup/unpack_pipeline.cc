@@ -20,6 +20,7 @@ namespace {
 
 constexpr uint32_t kAlign = uring::kDirectIoAlignment;
 constexpr absl::Duration kPollCancel = absl::Milliseconds(100);
+constexpr uint32_t kStallsMax = 8;  // short transfers that do not reach the next block
 constexpr size_t kRecordsPerTurn = 256;
 constexpr size_t kOpenPacksMax = 4;
 // A frame at any offset, read in whole blocks.
@@ -280,6 +281,7 @@ absl::Status UnpackPipeline::StartReads(UnpackJob& job) {
     UnpackRead& read = job.reads[job.reads_open++];
     read.job = &job;
     read.fell_back = false;
+    read.stalls = 0;
     read.request.op = uring::IoOp::kRead;
     read.request.fd = job.pack->fd.get();
     read.request.buffer = job.encoded.data() + at;
@@ -314,10 +316,11 @@ absl::Status UnpackPipeline::CompleteRead(UnpackRead& read) {
   const auto start = static_cast<uint32_t>(request.buffer - job.encoded.data());
   const uint32_t needed = std::min(request.length, job.read_end > start ? job.read_end - start : 0);
   if (got < needed) {
-    if (got != 0 && got % kAlign == 0) {
-      request.buffer += got;
-      request.offset += got;
-      request.length -= got;
+    const uint32_t step = got & ~(kAlign - 1);
+    if (step > 0 || (got > 0 && ++read.stalls <= kStallsMax)) {
+      request.buffer += step;
+      request.offset += step;
+      request.length -= step;
       waiting_.push_back(&request);
       return absl::OkStatus();
     }
@@ -368,8 +371,8 @@ absl::Status UnpackPipeline::CompleteWrite(UnpackPiece& piece) {
   }
   const auto done = static_cast<uint32_t>(request.result);
   if (done < request.length) {
-    const uint32_t step = file.direct ? done & ~(kAlign - 1) : done;
-    if (step == 0) return base::ErrnoStatus(EIO, "write", path);
+    const uint32_t step = done & ~(kAlign - 1);
+    if (step == 0 && ++piece.stalls > kStallsMax) return base::ErrnoStatus(EIO, "write", path);
     request.buffer += step;
     request.offset += step;
     request.length -= step;

@@ -15,6 +15,7 @@ namespace metal::store {
 namespace {
 
 constexpr size_t kAlign = uring::kDirectIoAlignment;
+constexpr uint32_t kStallsMax = 8;
 
 size_t RoundUp(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
@@ -131,6 +132,7 @@ void PackWriter::QueueCurrent() {
   request.offset = current_->file_offset;
   request.context = this;
   current_->fell_back = false;
+  current_->stalls = 0;
   queued_.push_back(current_);
   current_ = nullptr;
 }
@@ -187,8 +189,8 @@ absl::Status PackWriter::Complete(uring::IoRequest* request) {
   const auto done = static_cast<uint32_t>(request->result);
   if (done < request->length) {
     // Goes on from the last whole block.
-    const uint32_t step = pack.direct ? done & ~static_cast<uint32_t>(kAlign - 1) : done;
-    if (step == 0) return WriteError(EIO, pack.path);
+    const uint32_t step = done & ~static_cast<uint32_t>(kAlign - 1);
+    if (step == 0 && ++buffer.stalls > kStallsMax) return WriteError(EIO, pack.path);
     request->buffer += step;
     request->offset += step;
     request->length -= step;

@@ -80,6 +80,7 @@ class PackWriter {
     uint64_t file_offset = 0;
     PackFile* pack = nullptr;
     bool fell_back = false;  // EINVAL once: O_DIRECT was switched off
+    uint32_t stalls = 0;     // short writes that did not reach the next block
     uring::IoRequest request;
   };
 

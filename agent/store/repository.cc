@@ -90,8 +90,10 @@ absl::StatusOr<Repository> Repository::OpenOrCreate(const std::string& path) {
   METAL_RETURN_IF_ERROR(base::MakeDirectories(path));
   METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::ListDirectory(path));
   const bool foreign = std::any_of(names.begin(), names.end(), [](const std::string& name) {
-    // An interrupted creation leaves at most a temporary marker; a fresh filesystem has lost+found.
-    return name != "lost+found" && name.find(kMarker) == std::string::npos;
+    // An interrupted creation leaves at most a temporary marker; a fresh filesystem has lost+found; disk probes may have
+    // come first.
+    return name != "lost+found" && name.find(kMarker) == std::string::npos &&
+           name.rfind(".metal-probe", 0) != 0;
   });
   if (foreign) {
     return RepositoryError(
