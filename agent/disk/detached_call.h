@@ -1,6 +1,7 @@
-// DetachedCall: runs a call that may hang in a device on a thread of its own, and stops waiting when patience ends.
-// At most one thread of an object exists: while an earlier call hangs, no new one is started.
-// Threading: one caller at a time. The object may be destroyed while its call hangs.
+// DetachedCall: runs a call that may hang in a device on a thread of its own, and stops waiting
+// when patience ends. At most one thread of an object exists: while an earlier call hangs, no new
+// one is started. Threading: one caller at a time. The object may be destroyed while its call
+// hangs.
 #pragma once
 
 #include <functional>
@@ -18,8 +19,8 @@ namespace metal::disk {
 template <typename T>
 class DetachedCall {
  public:
-  // The call's answer; nullopt when it did not come in time, or an earlier call has not come back yet.
-  // `call` must own all it uses.
+  // The call's answer; nullopt when it did not come in time, or an earlier call has not come back
+  // yet. `call` must own all it uses.
   std::optional<T> Run(const std::string& name, std::function<T()> call, absl::Duration patience) {
     {
       base::MutexLock lock(state_->mutex);

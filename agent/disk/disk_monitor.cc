@@ -1,11 +1,11 @@
 #include "agent/disk/disk_monitor.h"
 
+#include <sys/statvfs.h>
+
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <map>
-#include <set>
-#include <sys/statvfs.h>
 
 #include "agent/base/file.h"
 #include "agent/base/mutex.h"
@@ -13,7 +13,7 @@
 #include "agent/base/thread.h"
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_report.h"
-#include "agent/disk/smart_log.h"
+#include "agent/disk/smart_watch.h"
 
 namespace metal::disk {
 namespace {
@@ -21,9 +21,8 @@ namespace {
 using base::MonotonicTime;
 using base::MutexLock;
 
-// Together below the second in which the monitor must end.
+// Together with SmartWatch's patience below the second in which the monitor must end.
 constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
-constexpr absl::Duration kSmartPatience = absl::Milliseconds(500);
 constexpr absl::Duration kStopPatience = absl::Milliseconds(400);
 
 // What only the filesystem itself can tell.
@@ -60,29 +59,6 @@ struct Target {
   DetachedCall<PathFacts> path_call;  // used by the inventory thread alone
 };
 
-observe::SmartSection UnsupportedSmart(std::string reason) {
-  observe::SmartSection smart;
-  smart.unsupported_reason = std::move(reason);
-  return smart;
-}
-
-observe::SmartSection SectionOfLog(const SmartLog& log) {
-  observe::SmartSection smart;
-  smart.supported = true;
-  smart.critical_warning = log.critical_warning;
-  smart.temperature_celsius = log.temperature_celsius;
-  smart.available_spare_percent = log.available_spare_percent;
-  smart.available_spare_threshold = log.available_spare_threshold_percent;
-  smart.percentage_used = log.percentage_used;
-  smart.media_errors = log.media_errors;
-  smart.error_log_entries = log.error_log_entries;
-  smart.power_on_hours = log.power_on_hours;
-  smart.unsafe_shutdowns = log.unsafe_shutdowns;
-  smart.bytes_read = log.host_read.value;
-  smart.bytes_written = log.host_written.value;
-  return smart;
-}
-
 // "Silent" must mean that probes are missing, however rarely they are made.
 DiskMonitorOptions WithScaledLimits(DiskMonitorOptions options) {
   const absl::Duration rarest =
@@ -100,8 +76,8 @@ class DiskMonitor::Impl {
       : options_(WithScaledLimits(std::move(options))),
         board_(board),
         events_(events),
-        helper_(helper),
         clock_(clock),
+        smart_(board, events, helper, clock),
         supervisor_("disk-supervisor", [this] { Supervise(); }),
         inventory_("disk-inventory", [this] { TakeInventory(); }) {}
 
@@ -262,7 +238,8 @@ class DiskMonitor::Impl {
   void Publish(MonotonicTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     std::vector<TargetView> views;
     for (auto& [role, target] : targets_) views.push_back(ViewOf(role, *target));
-    auto sections = BuildDiskSections(views, smart_, {.captured_at = clock_.Now(), .monotonic = now});
+    auto sections = BuildDiskSections(views, smart_.Sections(),
+                                      {.captured_at = clock_.Now(), .monotonic = now});
     board_.Update([&](observe::NodeStatus& status) { status.disks = std::move(sections); });
   }
 
@@ -287,7 +264,8 @@ class DiskMonitor::Impl {
         last_smart = now;
         ReadSmart();
       }
-      const absl::Duration until_smart = options_.smart_interval - (clock_.Monotonic() - *last_smart);
+      const absl::Duration until_smart =
+          options_.smart_interval - (clock_.Monotonic() - *last_smart);
       MutexLock lock(mutex_);
       changed_.WaitFor(mutex_, std::max(until_smart, absl::Milliseconds(100)),
                        [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_ || inventory_due_; });
@@ -328,77 +306,23 @@ class DiskMonitor::Impl {
       }
     }
     for (const auto& [name, disk] : disks) {
-      observe::SmartSection smart = AskDrive(disk);
-      MutexLock lock(mutex_);
-      if (stop_) return;
-      if (!smart.supported && smart_[name].supported) {
-        // A drive that answered before and does not now: keep what it said, and say that it is old.
-        smart_[name].unsupported_reason = smart.unsupported_reason;
-        continue;
+      {
+        MutexLock lock(mutex_);
+        if (stop_) return;
       }
-      ReflectSmartFaults(name, smart);
-      smart_[name] = std::move(smart);
+      smart_.Refresh(disk);
     }
-  }
-
-  observe::SmartSection AskDrive(const DiskInfo& disk) {
-    if (disk.nvme_controller.empty()) {
-      return UnsupportedSmart(disk.name + " is not an NVMe drive (transport " + disk.transport + ")");
-    }
-    if (helper_ == nullptr) return UnsupportedSmart("the privileged helper is not running");
-    const auto page =
-        helper_->ReadNvmeLog(disk.nvme_controller, kSmartLogId, kSmartLogSize, kSmartPatience);
-    if (!page.ok()) return UnsupportedSmart(std::string(page.status().message()));
-    const absl::StatusOr<SmartLog> log = DecodeSmartLog(*page);
-    if (!log.ok()) return UnsupportedSmart(std::string(log.status().message()));
-    return SectionOfLog(*log);
-  }
-
-  void ReflectSmartFaults(const std::string& disk, const observe::SmartSection& smart)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    std::map<std::string, observe::Fault> wanted;
-    for (observe::Fault& fault : FaultsOfSmart(disk, smart)) {
-      wanted.emplace(fault.fault_class, std::move(fault));
-    }
-    std::set<std::string>& raised = smart_faults_[disk];
-    for (const auto& [fault_class, fault] : wanted) {
-      const bool is_new = raised.insert(fault_class).second;
-      observe::Fault copy = fault;
-      copy.since = clock_.Now();
-      board_.RaiseFault(std::move(copy));
-      if (is_new) AppendSmartEvent("disk.smart_warning", fault.severity, disk, fault.message);
-    }
-    std::erase_if(raised, [&](const std::string& fault_class) {
-      if (wanted.contains(fault_class)) return false;
-      board_.ClearFault(fault_class, disk);
-      AppendSmartEvent("disk.smart_cleared", observe::Severity::kInfo, disk,
-                       disk + " no longer reports the warning " + fault_class);
-      return true;
-    });
-  }
-
-  void AppendSmartEvent(const char* type, observe::Severity severity, const std::string& disk,
-                        const std::string& message) {
-    observe::Event event;
-    event.time = absl::InfinitePast();
-    event.type = type;
-    event.severity = severity;
-    event.subject = disk;
-    event.message = message;
-    events_.Append(std::move(event));
   }
 
   const DiskMonitorOptions options_;
   observe::StatusBoard& board_;
   observe::EventLog& events_;
-  PrivilegedHelper* const helper_;
   base::Clock& clock_;
+  SmartWatch smart_;
 
   base::Mutex mutex_;  // never held while something may hang
   base::CondVar changed_;
   std::map<std::string, std::shared_ptr<Target>> targets_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, observe::SmartSection> smart_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, std::set<std::string>> smart_faults_ ABSL_GUARDED_BY(mutex_);
   bool publish_ ABSL_GUARDED_BY(mutex_) = true;
   bool inventory_due_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

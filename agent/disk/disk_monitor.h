@@ -1,10 +1,12 @@
-// Watches the disks under this node's directories: identity, SMART, probes; publishes them and raises faults and events.
-// Threads: one prober per target (may hang with its device), one supervisor (200 ms tick, judges deadlines, touches no disk),
-// one inventory thread (sysfs, free space, SMART; slow things with deadlines). The status path reads the StatusBoard alone.
-// Faults: "stalled", "slow", "media_error", "write_error", "gone", "read_only", "full", "corruption" of a probe, subject
-// "<disk>:<role>"; "wearing_out", "overheating", "read_only" of SMART's critical warnings, subject "<disk>".
-// Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported, disk.smart_warning,
-// disk.smart_cleared; subject as above.
+// Watches the disks under this node's directories: identity, SMART, probes; publishes them and
+// raises faults and events. Threads: one prober per target (may hang with its device), one
+// supervisor (200 ms tick, judges deadlines, touches no disk), one inventory thread (sysfs, free
+// space, SMART; slow things with deadlines). The status path reads the StatusBoard alone. Faults:
+// "stalled", "slow", "media_error", "write_error", "gone", "read_only", "full", "corruption" of a
+// probe, subject
+// "<disk>:<role>"; "wearing_out", "overheating", "read_only" of SMART's critical warnings, subject
+// "<disk>". Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown,
+// disk.unsupported, disk.smart_warning, disk.smart_cleared; subject as above.
 #pragma once
 
 #include <functional>
@@ -17,8 +19,8 @@
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/disk/inventory.h"
-#include "agent/disk/probe_state.h"
 #include "agent/disk/privileged.h"
+#include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
@@ -27,36 +29,40 @@ namespace metal::disk {
 
 struct DiskMonitorOptions {
   SysRoots roots;
-  std::string node_id;       // stamped into the written probes
+  std::string node_id;  // stamped into the written probes
   bool probe_enabled = true;
-  ProbeSchedule schedule;    // config probe_read_interval, probe_write_interval
-  ProbeLimits limits;        // config probe_stall_after
+  ProbeSchedule schedule;  // config probe_read_interval, probe_write_interval
+  ProbeLimits limits;      // config probe_stall_after
   absl::Duration tick = absl::Milliseconds(200);
   absl::Duration publish_interval = absl::Seconds(2);  // besides every change of a probe's state
   absl::Duration inventory_interval = absl::Seconds(30);
   absl::Duration smart_interval = absl::Seconds(10);
-  // Makes the device of a probe file; tests give one that fails on command. Null: MakeFileProbeDevice.
+  // Makes the device of a probe file; tests give one that fails on command. Null:
+  // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;
 };
 
-// Threading: thread-safe; no call here waits for a disk. `board`, `events` and `helper` outlive the monitor; `clock`
-// outlives the process (a prober that hangs is left behind and still uses it).
+// Threading: thread-safe; no call here waits for a disk. `board`, `events` and `helper` outlive the
+// monitor; `clock` outlives the process (a prober that hangs is left behind and still uses it).
 class DiskMonitor {
  public:
   // `helper` may be null: SMART is then reported as unsupported.
   DiskMonitor(DiskMonitorOptions options, observe::StatusBoard& board, observe::EventLog& events,
               PrivilegedHelper* helper, base::Clock& clock);
-  // Ends within 1 s: what hangs in a device is left behind, with its memory, until the device answers.
+  // Ends within 1 s: what hangs in a device is left behind, with its memory, until the device
+  // answers.
   ~DiskMonitor();
   DiskMonitor(const DiskMonitor&) = delete;
   DiskMonitor& operator=(const DiskMonitor&) = delete;
 
-  // Starts to watch the directory under the role's name: "data", "wal", "tablespace:16385", "repository". The probe file
-  // is <directory>/.metal-probe (16 MiB; whoever copies the directory must leave it out). Same role and path: no-op;
-  // same role, another path: replaced. A directory that is not there (yet) is retried every 10 s and reported as unknown.
+  // Starts to watch the directory under the role's name: "data", "wal", "tablespace:16385",
+  // "repository". The probe file is <directory>/.metal-probe (16 MiB; whoever copies the directory
+  // must leave it out). Same role and path: no-op; same role, another path: replaced. A directory
+  // that is not there (yet) is retried every 10 s and reported as unknown.
   void AddTarget(const std::string& role, const std::string& directory);
-  // Stops watching; takes up to 500 ms when the device hangs. Clears the role's faults. Unknown role: no-op.
-  // The probe file stays. Call it before the directory is removed, replaced or unmounted.
+  // Stops watching; takes up to 500 ms when the device hangs. Clears the role's faults. Unknown
+  // role: no-op. The probe file stays. Call it before the directory is removed, replaced or
+  // unmounted.
   void RemoveTarget(const std::string& role);
   std::vector<std::string> roles() const;
 

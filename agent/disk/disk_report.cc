@@ -59,7 +59,8 @@ observe::DiskSection DisklessSection(const TargetView& target) {
   section.device = target.stack ? target.stack->mount.filesystem : "unknown";
   section.transport = target.stack ? "none" : "unknown";
   section.smart.unsupported_reason =
-      target.stack ? target.stack->note : "the disk under " + target.directory + " is not known yet";
+      target.stack ? target.stack->note
+                   : "the disk under " + target.directory + " is not known yet";
   return section;
 }
 
@@ -191,10 +192,11 @@ std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState
   event.severity = row.severity;
   event.subject = TargetSubject(target);
   event.message = StateText(target);
-  event.attributes = {{"role", target.role},
-                      {"path", target.directory},
-                      {"from", std::string(ProbeStateName(from))},
-                      {"seconds_in_from", fmt::format("{:.3f}", absl::ToDoubleSeconds(time_in_from))}};
+  event.attributes = {
+      {"role", target.role},
+      {"path", target.directory},
+      {"from", std::string(ProbeStateName(from))},
+      {"seconds_in_from", fmt::format("{:.3f}", absl::ToDoubleSeconds(time_in_from))}};
   if (target.state == ProbeState::kFaulted) {
     event.attributes["class"] = std::string(ProbeFaultName(target.fault));
   }

@@ -38,8 +38,9 @@ struct TargetView {
 // "<disk>:<role>", or the role while the disk is not known.
 std::string TargetSubject(const TargetView& target);
 
-// One section for each pair of disk and filesystem; a filesystem on two disks is shown under both. A target without a disk
-// (memory, or not known yet) gets a section of its own whose device is the filesystem's type, or "unknown".
+// One section for each pair of disk and filesystem; a filesystem on two disks is shown under both.
+// A target without a disk (memory, or not known yet) gets a section of its own whose device is the
+// filesystem's type, or "unknown".
 std::vector<observe::DiskSection> BuildDiskSections(
     const std::vector<TargetView>& targets,
     const std::map<std::string, observe::SmartSection>& smart_by_disk,
@@ -48,7 +49,8 @@ std::vector<observe::DiskSection> BuildDiskSections(
 // The fault that a target's state stands for; nullopt for healthy, unknown and unsupported.
 std::optional<observe::Fault> FaultOfTarget(const TargetView& target);
 
-// What to tell when a target's state changed from `from`; nullopt when nobody needs to know (unknown → healthy).
+// What to tell when a target's state changed from `from`; nullopt when nobody needs to know
+// (unknown → healthy).
 std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState from,
                                             absl::Duration time_in_from);
 

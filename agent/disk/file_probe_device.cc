@@ -1,7 +1,4 @@
 // The probe file on a real filesystem, driven by io_uring. Declared in probe_device.h.
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/magic.h>
@@ -12,6 +9,10 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "agent/base/check.h"
 #include "agent/base/fd.h"
@@ -27,7 +28,8 @@ constexpr uint32_t kRingEntries = 2 * kProbeSlots;
 constexpr size_t kFileSize = size_t{kProbeFileBlocks} * kProbeBlockSize;
 constexpr size_t kFillChunk = 256 << 10;
 
-// Anonymous memory for the slots' buffers: never returned to the allocator while the device may still write to it.
+// Anonymous memory for the slots' buffers: never returned to the allocator while the device may
+// still write to it.
 class SlotMemory {
  public:
   SlotMemory() {
@@ -94,8 +96,8 @@ absl::Status FileProbeDevice::CheckFilesystem() {
   struct statfs info {};
   if (statfs(directory.c_str(), &info) != 0) return base::ErrnoStatus(errno, "statfs", directory);
   if (info.f_type == TMPFS_MAGIC || info.f_type == RAMFS_MAGIC) {
-    return base::Error(absl::StatusCode::kUnimplemented, "{} is in memory (tmpfs): no device to probe",
-                       directory);
+    return base::Error(absl::StatusCode::kUnimplemented,
+                       "{} is in memory (tmpfs): no device to probe", directory);
   }
   return absl::OkStatus();
 }
@@ -112,7 +114,8 @@ absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_ste
       return base::Error(absl::StatusCode::kInvalidArgument,
                          "probe file {} is not a regular file. HINT: remove it", path_);
     }
-    // Blocks are counted in 512 bytes: a copy with holes would make every probe write allocate space.
+    // Blocks are counted in 512 bytes: a copy with holes would make every probe write allocate
+    // space.
     whole = static_cast<size_t>(info.st_size) == kFileSize &&
             static_cast<size_t>(info.st_blocks) * 512 >= kFileSize;
     METAL_RETURN_IF_ERROR(Lock(file->get()));
@@ -122,15 +125,18 @@ absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_ste
   return absl::OkStatus();
 }
 
-// Under a temporary name until every block is written and synced: after a crash the file is whole or is not there.
+// Under a temporary name until every block is written and synced: after a crash the file is whole
+// or is not there.
 absl::Status FileProbeDevice::CreateFile(const std::function<void()>& before_step) {
   const std::string temporary = path_ + ".new";
-  METAL_ASSIGN_OR_RETURN(base::UniqueFd file, base::OpenFile(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW));
+  METAL_ASSIGN_OR_RETURN(base::UniqueFd file,
+                         base::OpenFile(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW));
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     return base::Error(absl::StatusCode::kUnavailable, "another process prepares {}", temporary);
   }
-  // Reserved first: a file that grew by appending keeps blocks past its end on XFS, and then the last close of a writer
-  // waits for direct I/O under way, so that a process with a stuck probe could not even be killed.
+  // Reserved first: a file that grew by appending keeps blocks past its end on XFS, and then the
+  // last close of a writer waits for direct I/O under way, so that a process with a stuck probe
+  // could not even be killed.
   before_step();
   if (fallocate(file.get(), 0, 0, kFileSize) != 0 && errno != EOPNOTSUPP) {
     return base::ErrnoStatus(errno, "reserve space for", temporary);
@@ -161,7 +167,8 @@ absl::Status FileProbeDevice::Lock(int fd) {
 
 absl::StatusOr<base::UniqueFd> FileProbeDevice::OpenDirect(int flags) {
   // Without O_NOATIME every read would dirty the inode; only the owner may ask for it.
-  absl::StatusOr<base::UniqueFd> file = base::OpenFile(path_, flags | O_DIRECT | O_NOATIME | O_NOFOLLOW);
+  absl::StatusOr<base::UniqueFd> file =
+      base::OpenFile(path_, flags | O_DIRECT | O_NOATIME | O_NOFOLLOW);
   if (absl::IsPermissionDenied(file.status())) {
     file = base::OpenFile(path_, flags | O_DIRECT | O_NOFOLLOW);
   }
@@ -270,7 +277,8 @@ void FileProbeDevice::Wait(absl::Duration timeout, std::vector<ProbeCompletion>&
   io_uring_cqe* first = nullptr;
   const int result = io_uring_wait_cqe_timeout(&ring_, &first, &wait);
   if (result < 0 && result != -ETIME && result != -EINTR) {
-    // The ring itself is in trouble: the age of what is outstanding will tell. Do not spin meanwhile.
+    // The ring itself is in trouble: the age of what is outstanding will tell. Do not spin
+    // meanwhile.
     pollfd wake{.fd = wake_.get(), .events = POLLIN, .revents = 0};
     poll(&wake, 1, 100);
   }

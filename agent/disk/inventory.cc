@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMaxDepth = 16;          // layers under one path
+constexpr int kMaxDepth = 16;  // layers under one path
 constexpr size_t kMaxAttribute = 8192;
 constexpr uint64_t kSectorSize = 512;  // unit of sysfs "size", whatever the disk's block size is
 
@@ -66,7 +66,8 @@ bool IsNvmeController(std::string_view name) {
                      [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// The controller directory of a namespace: its parent, or with multipath the first controller of its subsystem.
+// The controller directory of a namespace: its parent, or with multipath the first controller of
+// its subsystem.
 fs::path NvmeController(const fs::path& disk) {
   const fs::path device = Canonical(disk / "device");
   if (IsNvmeController(device.filename().string())) return device;
@@ -108,8 +109,7 @@ std::string Transport(const fs::path& disk, const std::string& name, const fs::p
 
 // SCSI keeps the serial number in binary vital product data: 4 bytes of header, then text.
 std::string ScsiSerial(const fs::path& device) {
-  absl::StatusOr<std::string> page =
-      base::ReadFile((device / "vpd_pg80").string(), kMaxAttribute);
+  absl::StatusOr<std::string> page = base::ReadFile((device / "vpd_pg80").string(), kMaxAttribute);
   return page.ok() && page->size() > 4 ? Trim(page->substr(4)) : "";
 }
 
@@ -173,8 +173,10 @@ class StackWalk {
     if (mount.filesystem == "tmpfs" || mount.filesystem == "ramfs") {
       return mount.filesystem + " keeps its files in memory";
     }
-    if (mount.filesystem == "overlay") return "overlay: a union of directories of other filesystems";
-    if (mount.filesystem == "zfs") return "zfs: sysfs does not show the disks of pool " + mount.source;
+    if (mount.filesystem == "overlay")
+      return "overlay: a union of directories of other filesystems";
+    if (mount.filesystem == "zfs")
+      return "zfs: sysfs does not show the disks of pool " + mount.source;
     return mount.filesystem + " on " + mount.source + ": no block device in sysfs";
   }
 
@@ -232,8 +234,8 @@ absl::StatusOr<StorageStack> ReadStorageStack(const SysRoots& roots, std::string
   const std::vector<Mount> mounts = ParseMountInfo(text);
   const std::optional<Mount> mount = FindMount(mounts, path);
   if (!mount) {
-    return base::Error(absl::StatusCode::kNotFound, "find mount of {}: no line of {} holds it", path,
-                       table);
+    return base::Error(absl::StatusCode::kNotFound, "find mount of {}: no line of {} holds it",
+                       path, table);
   }
   StorageStack stack;
   stack.path = std::string(path);

@@ -1,12 +1,13 @@
 #include "agent/disk/privileged.h"
 
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <map>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/fd.h"
@@ -116,7 +117,8 @@ class SocketHelper final : public PrivilegedHelper {
     std::memcpy(request.controller, controller.data(), controller.size());
     METAL_ASSIGN_OR_RETURN(const HelperReply reply, Ask(request, timeout));
     const size_t length = std::min<size_t>(reply.length, reply.data.size());
-    return std::vector<std::byte>(reply.data.begin(), reply.data.begin() + static_cast<ptrdiff_t>(length));
+    return std::vector<std::byte>(reply.data.begin(),
+                                  reply.data.begin() + static_cast<ptrdiff_t>(length));
   }
 
   absl::StatusOr<HelperReply> Ask(HelperRequest request, absl::Duration timeout) {
@@ -185,7 +187,8 @@ class SocketHelper final : public PrivilegedHelper {
 
 absl::StatusOr<std::unique_ptr<PrivilegedHelper>> StartPrivilegedHelper() {
   if (geteuid() != 0) {
-    return std::make_unique<NoHelper>("metal-agent was not started by root: it has no privileged helper");
+    return std::make_unique<NoHelper>(
+        "metal-agent was not started by root: it has no privileged helper");
   }
   METAL_ASSIGN_OR_RETURN(const auto threads, base::ListDirectory("/proc/self/task"));
   if (threads.size() > kThreadsBeforeFork) {

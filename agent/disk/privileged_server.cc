@@ -1,17 +1,18 @@
 // The privileged helper's side: runs as root in its own process. Declared in privileged_wire.h.
-#include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <csignal>
-#include <cstring>
 #include <fcntl.h>
 #include <linux/nvme_ioctl.h>
-#include <set>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <set>
 
 #include "agent/base/clock.h"
 #include "agent/base/fd.h"
@@ -58,8 +59,8 @@ HelperReply RunAdminCommand(const HelperRequest& request, const std::string& dev
   }
   HelperReply reply;
   command.addr = reinterpret_cast<uint64_t>(reply.data.data());
-  // No timeout of ours: when it passes, the kernel aborts the command and then resets the controller. The driver's own
-  // is long; the agent does not wait for it.
+  // No timeout of ours: when it passes, the kernel aborts the command and then resets the
+  // controller. The driver's own is long; the agent does not wait for it.
   const int result = ioctl(device.get(), NVME_IOCTL_ADMIN_CMD, &command);
   if (result < 0) {
     const int error = errno;
@@ -151,15 +152,16 @@ HelperReply MoveToScope(const HelperRequest& request) {
   options.timeout = absl::Seconds(5);
   const auto result = base::RunSubprocess(options);
   if (!result.ok()) {
-    return Answer(absl::IsNotFound(result.status()) ? HelperResult::kUnsupported
-                                                    : HelperResult::kFailed,
-                  std::string(result.status().message()));
+    return Answer(
+        absl::IsNotFound(result.status()) ? HelperResult::kUnsupported : HelperResult::kFailed,
+        std::string(result.status().message()));
   }
   if (!result->ok()) {
     return Answer(HelperResult::kFailed,
                   fmt::format("make {}: {}", ScopeName(request.port), result->LastLine()));
   }
-  for (int i = 0; i < 40 && !IsInScope(request.pid, request.port); ++i) {  // the job runs in systemd
+  for (int i = 0; i < 40 && !IsInScope(request.pid, request.port);
+       ++i) {  // the job runs in systemd
     base::RealClock().Sleep(absl::Milliseconds(50));
   }
   if (IsInScope(request.pid, request.port)) return Answer(HelperResult::kOk, "");
@@ -186,7 +188,8 @@ class Running {
 
 void PrepareProcess(int socket) {
   prctl(PR_SET_NAME, "metal-helper");
-  prctl(PR_SET_PDEATHSIG, SIGKILL);  // has no effect once the agent is not root any more: then EOF ends it
+  prctl(PR_SET_PDEATHSIG,
+        SIGKILL);  // has no effect once the agent is not root any more: then EOF ends it
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   // Signals to the agent's process group are for the agent; the helper ends with it.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) std::signal(signal, SIG_IGN);
@@ -202,33 +205,33 @@ void PrepareProcess(int socket) {
 bool IsNvmeControllerName(std::string_view name) {
   constexpr std::string_view kPrefix = "nvme";
   if (name.size() <= kPrefix.size() || name.size() > kPrefix.size() + 4) return false;
-  return name.starts_with(kPrefix) &&
-         std::all_of(name.begin() + kPrefix.size(), name.end(),
-                     [](char c) { return c >= '0' && c <= '9'; });
+  return name.starts_with(kPrefix) && std::all_of(name.begin() + kPrefix.size(), name.end(),
+                                                  [](char c) { return c >= '0' && c <= '9'; });
 }
 
 std::string ScopeName(int port) { return fmt::format("metal-postgres-{}.scope", port); }
 
 std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) {
-  std::vector<std::string> command = {"/usr/bin/busctl",
-                                      "call",
-                                      "org.freedesktop.systemd1",
-                                      "/org/freedesktop/systemd1",
-                                      "org.freedesktop.systemd1.Manager",
-                                      "StartTransientUnit",
-                                      "ssa(sv)a(sa(sv))",
-                                      ScopeName(port),
-                                      "fail",
-                                      "3",
-                                      "Description",
-                                      "s",
-                                      fmt::format("PostgreSQL on port {}, run by metal-agent", port),
-                                      "CollectMode",
-                                      "s",
-                                      "inactive-or-failed",
-                                      "PIDs",
-                                      "au",
-                                      std::to_string(pids.size())};
+  std::vector<std::string> command = {
+      "/usr/bin/busctl",
+      "call",
+      "org.freedesktop.systemd1",
+      "/org/freedesktop/systemd1",
+      "org.freedesktop.systemd1.Manager",
+      "StartTransientUnit",
+      "ssa(sv)a(sa(sv))",
+      ScopeName(port),
+      "fail",
+      "3",
+      "Description",
+      "s",
+      fmt::format("PostgreSQL on port {}, run by metal-agent", port),
+      "CollectMode",
+      "s",
+      "inactive-or-failed",
+      "PIDs",
+      "au",
+      std::to_string(pids.size())};
   for (const pid_t pid : pids) command.push_back(std::to_string(pid));
   command.push_back("0");
   return command;

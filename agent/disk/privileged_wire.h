@@ -1,7 +1,9 @@
 // The messages between the agent and its privileged helper, and the helper's side of the socket.
-// Both messages have a fixed size; whatever else arrives is dropped. Both ends are the same binary: no versions.
-// Threading: Serve is the helper process's main; the rest are pure functions.
+// Both messages have a fixed size; whatever else arrives is dropped. Both ends are the same binary:
+// no versions. Threading: Serve is the helper process's main; the rest are pure functions.
 #pragma once
+
+#include <sys/types.h>
 
 #include <array>
 #include <cstddef>
@@ -11,11 +13,13 @@
 #include <type_traits>
 #include <vector>
 
-#include <sys/types.h>
-
 namespace metal::disk {
 
-enum class HelperRequestKind : uint32_t { kReadNvmeLog = 1, kNvmeIdentify = 2, kMoveToSystemdScope = 3 };
+enum class HelperRequestKind : uint32_t {
+  kReadNvmeLog = 1,
+  kNvmeIdentify = 2,
+  kMoveToSystemdScope = 3
+};
 
 struct HelperRequest {
   uint64_t sequence = 0;
@@ -32,11 +36,12 @@ enum class HelperResult : uint32_t { kOk, kUnsupported, kBusy, kDeviceError, kRe
 struct HelperReply {
   uint64_t sequence = 0;
   HelperResult result = HelperResult::kFailed;
-  uint32_t length = 0;  // bytes of data
+  uint32_t length = 0;     // bytes of data
   char message[256] = {};  // NUL-terminated, of results other than kOk
   std::array<std::byte, 4096> data{};
 };
-static_assert(std::is_trivially_copyable_v<HelperRequest> && std::is_trivially_copyable_v<HelperReply>);
+static_assert(std::is_trivially_copyable_v<HelperRequest> &&
+              std::is_trivially_copyable_v<HelperReply>);
 
 // "nvme" and 1 to 4 digits: a controller, and nothing that could be a path.
 bool IsNvmeControllerName(std::string_view name);
@@ -46,7 +51,8 @@ std::string ScopeName(int port);
 // The busctl command that asks systemd for the scope. REQUIRES: !pids.empty().
 std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port);
 
-// Answers requests until the other end closes, then ends the process. `device_root` is "/dev" but in tests.
+// Answers requests until the other end closes, then ends the process. `device_root` is "/dev" but
+// in tests.
 [[noreturn]] void ServePrivilegedRequests(int socket, const std::string& device_root);
 
 // Answers one request; what Serve does for each. Blocks as long as the drive does.

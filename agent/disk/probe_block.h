@@ -1,8 +1,8 @@
-// The stamp of a written probe block: says who wrote which block when, so that a block read back proves that the write
-// reached its place: a lost, misdirected or torn write is found although the device reported none.
-// Layout (little-endian): magic "METALPRB", version u32 = 1, block u32, sequence u64, node 64 bytes, role 64 bytes (cut,
-// NUL-padded), a pattern grown from the sequence, CRC-32C of all before it in the last 4 bytes.
-// Threading: pure functions.
+// The stamp of a written probe block: says who wrote which block when, so that a block read back
+// proves that the write reached its place: a lost, misdirected or torn write is found although the
+// device reported none. Layout (little-endian): magic "METALPRB", version u32 = 1, block u32,
+// sequence u64, node 64 bytes, role 64 bytes (cut, NUL-padded), a pattern grown from the sequence,
+// CRC-32C of all before it in the last 4 bytes. Threading: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,10 @@ using ProbeBlock = std::span<std::byte, kProbeBlockSize>;
 
 void StampBlock(const ProbeStamp& stamp, ProbeBlock block);
 
-// nullopt when the block holds what `expected`'s writer wrote, with this sequence or a later one; else what is wrong:
-// "checksum mismatch", "misdirected write: holds block 7", "lost write: holds sequence 3, 9 was written".
-std::optional<std::string> CheckBlock(const ProbeStamp& expected, std::span<const std::byte, kProbeBlockSize> block);
+// nullopt when the block holds what `expected`'s writer wrote, with this sequence or a later one;
+// else what is wrong: "checksum mismatch", "misdirected write: holds block 7", "lost write: holds
+// sequence 3, 9 was written".
+std::optional<std::string> CheckBlock(const ProbeStamp& expected,
+                                      std::span<const std::byte, kProbeBlockSize> block);
 
 }  // namespace metal::disk

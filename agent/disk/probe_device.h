@@ -1,6 +1,6 @@
-// ProbeDevice: the seam between the prober and a real file: prepare it, start one 4 KiB transfer, collect completions.
-// Threading: all calls come from the prober's thread (Open, Start and the destructor may hang with the device, Wait may not);
-// Wake alone comes from other threads.
+// ProbeDevice: the seam between the prober and a real file: prepare it, start one 4 KiB transfer,
+// collect completions. Threading: all calls come from the prober's thread (Open, Start and the
+// destructor may hang with the device, Wait may not); Wake alone comes from other threads.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@
 namespace metal::disk {
 
 inline constexpr uint32_t kProbeBlockSize = 4096;
-inline constexpr uint32_t kProbeSlots = 8;           // most transfers outstanding
-inline constexpr uint32_t kProbeFileBlocks = 4096;   // 16 MiB
+inline constexpr uint32_t kProbeSlots = 8;          // most transfers outstanding
+inline constexpr uint32_t kProbeFileBlocks = 4096;  // 16 MiB
 
 struct ProbeCompletion {
   uint32_t slot = 0;
@@ -28,10 +28,12 @@ struct ProbeCompletion {
 class ProbeDevice {
  public:
   virtual ~ProbeDevice() = default;
-  // UNIMPLEMENTED: this place cannot be probed, and why. DATA_LOSS: the device answered with an error. FAILED_PRECONDITION:
-  // the filesystem is read-only. Any other error: try again later. Calls `before_step` before each call that may hang.
+  // UNIMPLEMENTED: this place cannot be probed, and why. DATA_LOSS: the device answered with an
+  // error. FAILED_PRECONDITION: the filesystem is read-only. Any other error: try again later.
+  // Calls `before_step` before each call that may hang.
   virtual absl::Status Open(const std::function<void()>& before_step) = 0;
-  // The slot's buffer of kProbeBlockSize bytes. REQUIRES: Open succeeded; no transfer of the slot is outstanding.
+  // The slot's buffer of kProbeBlockSize bytes. REQUIRES: Open succeeded; no transfer of the slot
+  // is outstanding.
   virtual std::span<std::byte> Buffer(uint32_t slot) = 0;
   // Starts a transfer of one block between the slot's buffer and block number `block`.
   // The buffer belongs to the device until the slot's completion.
@@ -45,8 +47,9 @@ class ProbeDevice {
   virtual void Close() = 0;
 };
 
-// The file at `path`, made by the first Open: 16 MiB, every block written and synced, mode 0600, locked against a second
-// prober. Reads and writes go through one io_uring ring with O_DIRECT, writes with O_DSYNC.
+// The file at `path`, made by the first Open: 16 MiB, every block written and synced, mode 0600,
+// locked against a second prober. Reads and writes go through one io_uring ring with O_DIRECT,
+// writes with O_DSYNC.
 std::unique_ptr<ProbeDevice> MakeFileProbeDevice(const std::string& path);
 
 }  // namespace metal::disk

@@ -16,9 +16,10 @@ absl::StatusOr<StorageProbeResult> RunStorageProbe(DiskMonitor& monitor,
                                                    observe::Progress& progress) {
   if (options.reads > kMaxReads || options.writes > kMaxWrites ||
       options.reads + options.writes == 0) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "storage probe of {} reads and {} writes. HINT: 1 to {} reads, up to {} writes",
-                       options.reads, options.writes, kMaxReads, kMaxWrites);
+    return base::Error(
+        absl::StatusCode::kInvalidArgument,
+        "storage probe of {} reads and {} writes. HINT: 1 to {} reads, up to {} writes",
+        options.reads, options.writes, kMaxReads, kMaxWrites);
   }
   METAL_ASSIGN_OR_RETURN(const std::shared_ptr<Prober> prober, monitor.FindProber(options.role));
   StorageProbeResult result;

@@ -8,9 +8,9 @@ namespace {
 using State = ProbeState;
 using Signal = ProbeSignal;
 
-// "Unavailable" and "silent" are no evidence about the device: they never lead to stalled or faulted.
-// A fault ends only through kWorking, after a while without errors: completions in time alone do not make a drive
-// that lost data good again.
+// "Unavailable" and "silent" are no evidence about the device: they never lead to stalled or
+// faulted. A fault ends only through kWorking, after a while without errors: completions in time
+// alone do not make a drive that lost data good again.
 constexpr ProbeTransition kTransitions[] = {
     {State::kUnknown, Signal::kUnsupported, State::kUnsupported},
     {State::kUnknown, Signal::kError, State::kFaulted},
@@ -67,9 +67,9 @@ std::string_view ProbeFaultName(ProbeFault fault) {
 }
 
 std::string_view ProbeSignalName(ProbeSignal signal) {
-  static constexpr std::string_view kNames[] = {"unsupported", "error", "stall",
-                                                "unavailable", "silent", "late",
-                                                "working", "after_error", "nothing"};
+  static constexpr std::string_view kNames[] = {"unsupported", "error",       "stall",
+                                                "unavailable", "silent",      "late",
+                                                "working",     "after_error", "nothing"};
   return kNames[static_cast<size_t>(signal)];
 }
 
@@ -123,7 +123,8 @@ ProbeSignal ProbeStateMachine::Judge(const ProbeObservation& seen, base::Monoton
   if (!seen.oldest_outstanding && now - *last_completion_ >= limits_.silent_after) {
     return Signal::kSilent;
   }
-  // A probe outstanding for long counts once; before the run of late ones is complete nothing is said.
+  // A probe outstanding for long counts once; before the run of late ones is complete nothing is
+  // said.
   const uint64_t late_run = seen.late_in_a_row + (age >= limits_.late_after ? 1 : 0);
   if (late_run >= static_cast<uint64_t>(limits_.late_in_a_row)) return Signal::kLate;
   if (state_ == State::kStalled && late_run > 0) return Signal::kLate;

@@ -1,6 +1,7 @@
-// What the probes of one target say about its device: a pure state machine with its transitions as a table.
-// Deadlines are judged here from the age of what is outstanding, so a probe that never returns is seen as well as a slow one.
-// Threading: a ProbeStateMachine belongs to one thread (the supervisor's); it never does I/O and reads no clock.
+// What the probes of one target say about its device: a pure state machine with its transitions as
+// a table. Deadlines are judged here from the age of what is outstanding, so a probe that never
+// returns is seen as well as a slow one. Threading: a ProbeStateMachine belongs to one thread (the
+// supervisor's); it never does I/O and reads no clock.
 #pragma once
 
 #include <array>
@@ -28,13 +29,22 @@ enum class ProbePhase : uint8_t {
 };
 
 // Why a probe failed. Names are the fault classes of the status: "media_error", "write_error", …
-enum class ProbeFault : uint8_t { kNone, kMediaError, kWriteError, kGone, kReadOnly, kFull, kCorruption };
+enum class ProbeFault : uint8_t {
+  kNone,
+  kMediaError,
+  kWriteError,
+  kGone,
+  kReadOnly,
+  kFull,
+  kCorruption
+};
 std::string_view ProbeFaultName(ProbeFault fault);  // "" for kNone
 
-// Classifies one completion: result ≥ 0 is a byte count (0 of a read: the device is gone), < 0 is −errno.
+// Classifies one completion: result ≥ 0 is a byte count (0 of a read: the device is gone), < 0 is
+// −errno.
 struct ProbeOutcome {
   bool ok = false;
-  bool unsupported = false;          // EINVAL, EOPNOTSUPP, ENOSYS
+  bool unsupported = false;  // EINVAL, EOPNOTSUPP, ENOSYS
   ProbeFault fault = ProbeFault::kNone;
 };
 ProbeOutcome ClassifyProbeResult(bool is_write, int32_t result, uint32_t expected_bytes);
@@ -44,9 +54,10 @@ struct ProbeLimits {
   absl::Duration stall_after = absl::Seconds(3);  // age of the oldest outstanding probe
   int late_in_a_row = 3;                          // late completions that make it slow
   int on_time_in_a_row = 3;                       // completions in time that make it healthy
-  int on_time_to_leave_slow = 20;                 // more of them, so that a busy device does not flap
+  int on_time_to_leave_slow = 20;  // more of them, so that a busy device does not flap
   absl::Duration fault_hold = absl::Seconds(60);  // without a further error before a fault ends
-  absl::Duration silent_after = absl::Seconds(30);  // running, nothing outstanding, nothing completed
+  absl::Duration silent_after =
+      absl::Seconds(30);  // running, nothing outstanding, nothing completed
 };
 
 // Monotone counters of a prober and its present situation, as seen from outside.
@@ -54,7 +65,7 @@ struct ProbeObservation {
   ProbePhase phase = ProbePhase::kOpening;
   std::optional<absl::Duration> oldest_outstanding;  // also of a blocked open or submission
   uint64_t on_time = 0, late = 0, errors = 0;        // completions since start
-  uint64_t on_time_in_a_row = 0;                     // completions in time since the last late one or error
+  uint64_t on_time_in_a_row = 0;  // completions in time since the last late one or error
   uint64_t late_in_a_row = 0;
   ProbeFault last_fault = ProbeFault::kNone;
 };
@@ -85,7 +96,8 @@ ProbeState NextProbeState(ProbeState from, ProbeSignal signal);
 class ProbeStateMachine {
  public:
   explicit ProbeStateMachine(ProbeLimits limits) : limits_(limits) {}
-  // Takes one observation at monotonic time `now`; answers the signal it stood for. `now` never goes backwards.
+  // Takes one observation at monotonic time `now`; answers the signal it stood for. `now` never
+  // goes backwards.
   ProbeSignal Observe(const ProbeObservation& observation, base::MonotonicTime now);
   ProbeState state() const { return state_; }
   // What the last error was, while the state is kFaulted; else kNone.

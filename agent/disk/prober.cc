@@ -52,8 +52,7 @@ absl::Status ProberCore::StartBurst(const std::shared_ptr<BurstState>& burst) {
 bool ProberCore::WaitBurst(const std::shared_ptr<BurstState>& burst, absl::Duration timeout,
                            ProbeBurst& copy) {
   base::MutexLock lock(mutex_);
-  const bool finished =
-      changed_.WaitFor(mutex_, timeout, [&] { return burst->finished; });
+  const bool finished = changed_.WaitFor(mutex_, timeout, [&] { return burst->finished; });
   copy = burst->burst;
   copy.read = burst->read.Summary();
   copy.write = burst->write.Summary();

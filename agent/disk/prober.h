@@ -1,10 +1,11 @@
 // Prober: asks one directory's device, all the time and gently, whether it still reads and writes.
-// A 4 KiB O_DIRECT read of a random place of its own 16 MiB file every `read_interval`, a stamped 4 KiB O_DIRECT|O_DSYNC
-// write of one place every `write_interval`; io_uring, no blocking call once the file is open. At most 8 are outstanding;
-// then no more are issued and their age tells the story. Deadlines are judged from outside, by whoever calls Observe().
-// A block read back that this prober wrote must hold what was written last: {node, role, block, sequence, crc}.
-// Threading: the prober's own thread does all I/O and may hang with the device; every method is thread-safe and never
-// waits for it, except Stop (bounded).
+// A 4 KiB O_DIRECT read of a random place of its own 16 MiB file every `read_interval`, a stamped 4
+// KiB O_DIRECT|O_DSYNC write of one place every `write_interval`; io_uring, no blocking call once
+// the file is open. At most 8 are outstanding; then no more are issued and their age tells the
+// story. Deadlines are judged from outside, by whoever calls Observe(). A block read back that this
+// prober wrote must hold what was written last: {node, role, block, sequence, crc}. Threading: the
+// prober's own thread does all I/O and may hang with the device; every method is thread-safe and
+// never waits for it, except Stop (bounded).
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,8 @@ struct ProberOptions {
 };
 
 struct ProbeCounts {
-  observe::LatencySummary read, write;  // of the present and the previous window; errors are not in them
+  observe::LatencySummary read,
+      write;  // of the present and the previous window; errors are not in them
   uint64_t read_errors = 0, write_errors = 0, late = 0;
   std::string last_error;
 };
@@ -67,16 +69,18 @@ class Prober {
   std::string reason();  // of phases kUnavailable and kUnsupported; else empty
   ProbeCounts Counts();
 
-  // Runs reads, then writes, one at a time, beside the regular probes; waits for the end. `done(completions)` is called on
-  // the calling thread at least every 100 ms; false cancels. FAILED_PRECONDITION when the target cannot be probed or
-  // another burst runs; CANCELLED; DEADLINE_EXCEEDED. After an error too, the burst holds what was measured.
+  // Runs reads, then writes, one at a time, beside the regular probes; waits for the end.
+  // `done(completions)` is called on the calling thread at least every 100 ms; false cancels.
+  // FAILED_PRECONDITION when the target cannot be probed or another burst runs; CANCELLED;
+  // DEADLINE_EXCEEDED. After an error too, the burst holds what was measured.
   absl::Status RunBurst(ProbeBurst& burst, absl::Duration timeout,
                         const std::function<bool(uint32_t)>& done);
 
   // Asks the thread to end; does not wait.
   void AskToStop();
-  // Asks the thread to end and waits up to `patience`. False: it hangs in its device and is left behind, detached, with its
-  // memory; it frees both when the device answers. Later calls answer the same.
+  // Asks the thread to end and waits up to `patience`. False: it hangs in its device and is left
+  // behind, detached, with its memory; it frees both when the device answers. Later calls answer
+  // the same.
   bool Stop(absl::Duration patience);
 
  private:

@@ -10,7 +10,8 @@
 namespace metal::disk {
 namespace {
 
-constexpr uint64_t kErrorsBeforeReopen = 10;  // in a row: the file may be that of a filesystem that is gone
+constexpr uint64_t kErrorsBeforeReopen =
+    10;  // in a row: the file may be that of a filesystem that is gone
 constexpr absl::Duration kDrainPatience = absl::Seconds(10);
 
 std::string Describe(bool is_write, uint32_t block, int32_t result) {
@@ -102,9 +103,9 @@ void ProberCore::Probe() {
   }
   base::MutexLock lock(mutex_);
   if (burst_) {
-    FinishBurst(*burst_, base::Error(absl::StatusCode::kFailedPrecondition,
-                                     "probing of {} ended: {}", options_.role,
-                                     reason_.empty() ? "the target was removed" : reason_));
+    FinishBurst(*burst_,
+                base::Error(absl::StatusCode::kFailedPrecondition, "probing of {} ended: {}",
+                            options_.role, reason_.empty() ? "the target was removed" : reason_));
   }
 }
 
@@ -169,8 +170,12 @@ void ProberCore::Start(bool is_write, base::MonotonicTime now,
   }
   {
     base::MutexLock lock(mutex_);
-    slots_[*free] = {.used = true, .is_write = is_write, .block = block, .sequence = sequence,
-                     .since = now, .burst = burst};
+    slots_[*free] = {.used = true,
+                     .is_write = is_write,
+                     .block = block,
+                     .sequence = sequence,
+                     .since = now,
+                     .burst = burst};
   }
   ++outstanding_;
   // The slot has its time before the call: a submission that blocks is seen from outside as well.
@@ -190,10 +195,10 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
   if (!outcome.ok) error = Describe(slot.is_write, slot.block, completion.result);
   if (outcome.ok && slot.is_write) written_[slot.block] = slot.sequence;
   if (outcome.ok && !slot.is_write && slot.sequence != 0) {
-    const std::span<const std::byte, kProbeBlockSize> block(
-        device_->Buffer(completion.slot).data(), kProbeBlockSize);
-    if (auto problem = CheckBlock({options_.node_id, options_.role, slot.block, slot.sequence},
-                                  block)) {
+    const std::span<const std::byte, kProbeBlockSize> block(device_->Buffer(completion.slot).data(),
+                                                            kProbeBlockSize);
+    if (auto problem =
+            CheckBlock({options_.node_id, options_.role, slot.block, slot.sequence}, block)) {
       outcome = {.fault = ProbeFault::kCorruption};
       error = fmt::format("read block {}: {}", slot.block, *problem);
       written_[slot.block] = 0;  // counted once
@@ -245,8 +250,8 @@ void ProberCore::CountBurst(BurstState& state, const Slot& slot, const ProbeOutc
   } else {
     ++(slot.is_write ? state.burst.write_errors : state.burst.read_errors);
   }
-  const bool all = state.burst.reads_done + state.burst.writes_done >=
-                   state.burst.reads + state.burst.writes;
+  const bool all =
+      state.burst.reads_done + state.burst.writes_done >= state.burst.reads + state.burst.writes;
   if (all && !state.finished) FinishBurst(state, absl::OkStatus());
 }
 

@@ -1,6 +1,7 @@
-// ProberCore: what a prober's thread and its owner share; the thread may outlive the owner when it hangs in its device.
-// Threading: Run is the thread's body and does all I/O; it never holds the mutex while it calls the device. Every other
-// method is thread-safe and holds the mutex for microseconds.
+// ProberCore: what a prober's thread and its owner share; the thread may outlive the owner when it
+// hangs in its device. Threading: Run is the thread's body and does all I/O; it never holds the
+// mutex while it calls the device. Every other method is thread-safe and holds the mutex for
+// microseconds.
 #pragma once
 
 #include <array>
@@ -41,7 +42,8 @@ class ProberCore {
 
   absl::Status StartBurst(const std::shared_ptr<BurstState>& burst);
   // Waits up to `timeout` for the end; copies what there is so far; true when it is finished.
-  bool WaitBurst(const std::shared_ptr<BurstState>& burst, absl::Duration timeout, ProbeBurst& copy);
+  bool WaitBurst(const std::shared_ptr<BurstState>& burst, absl::Duration timeout,
+                 ProbeBurst& copy);
   // No further probes for it. What is outstanding is still counted when it returns.
   void EndBurst(const std::shared_ptr<BurstState>& burst);
 
@@ -90,7 +92,8 @@ class ProberCore {
   std::minstd_rand random_;
   uint32_t write_cursor_ = 0;
   uint64_t sequence_ = 0;
-  std::vector<uint64_t> written_;  // by block: the last sequence that the device confirmed; 0: unknown
+  std::vector<uint64_t>
+      written_;  // by block: the last sequence that the device confirmed; 0: unknown
   uint32_t outstanding_ = 0;
   uint64_t errors_in_a_row_ = 0;
   bool leaving_ = false;  // issue nothing more, close when all is back

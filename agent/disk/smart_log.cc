@@ -61,11 +61,14 @@ absl::StatusOr<SmartLog> DecodeSmartLog(std::span<const std::byte> page) {
 }
 
 std::vector<std::string_view> CriticalWarningNames(uint8_t critical_warning) {
-  static constexpr std::array<std::string_view, 8> kNames = {
-      "spare_below_threshold",          "temperature_out_of_range",
-      "reliability_degraded",           "media_read_only",
-      "volatile_memory_backup_failed",  "persistent_memory_unreliable",
-      "bit6",                           "bit7"};
+  static constexpr std::array<std::string_view, 8> kNames = {"spare_below_threshold",
+                                                             "temperature_out_of_range",
+                                                             "reliability_degraded",
+                                                             "media_read_only",
+                                                             "volatile_memory_backup_failed",
+                                                             "persistent_memory_unreliable",
+                                                             "bit6",
+                                                             "bit7"};
   std::vector<std::string_view> names;
   for (size_t bit = 0; bit < kNames.size(); ++bit) {
     if ((critical_warning >> bit) & 1) names.push_back(kNames[bit]);

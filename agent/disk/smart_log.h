@@ -1,6 +1,6 @@
 // Decodes the NVMe SMART / Health Information log (log page 02h).
-// Source: NVM Express Base Specification 2.0, "SMART / Health Information". Input: 512 bytes, little-endian.
-// Threading: pure functions.
+// Source: NVM Express Base Specification 2.0, "SMART / Health Information". Input: 512 bytes,
+// little-endian. Threading: pure functions.
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@ enum CriticalWarning : uint8_t {
   kTemperatureOutOfRange = 0x02,
   kReliabilityDegraded = 0x04,
   kMediaReadOnly = 0x08,
-  kVolatileMemoryBackupFailed = 0x10,   // capacitors: a confirmed write may be lost at power failure
+  kVolatileMemoryBackupFailed = 0x10,  // capacitors: a confirmed write may be lost at power failure
   kPersistentMemoryUnreliable = 0x20,
 };
 
@@ -36,23 +36,23 @@ struct SmartLog {
   std::optional<int> temperature_celsius;  // Kelvin − 273; nullopt when the drive reports 0
   int available_spare_percent = 0;
   int available_spare_threshold_percent = 0;
-  int percentage_used = 0;                 // may exceed 100; 255 means 255 or more
+  int percentage_used = 0;  // may exceed 100; 255 means 255 or more
   uint8_t endurance_group_warning = 0;
-  base::ByteCount host_read;               // "Data Units Read" × 512,000 bytes
+  base::ByteCount host_read;  // "Data Units Read" × 512,000 bytes
   base::ByteCount host_written;
   uint64_t host_read_commands = 0;
   uint64_t host_write_commands = 0;
-  absl::Duration controller_busy;          // resolution 1 min
+  absl::Duration controller_busy;  // resolution 1 min
   uint64_t power_cycles = 0;
   uint64_t power_on_hours = 0;
   uint64_t unsafe_shutdowns = 0;
   uint64_t media_errors = 0;
-  uint64_t error_log_entries = 0;          // over the drive's life
+  uint64_t error_log_entries = 0;            // over the drive's life
   absl::Duration warning_temperature_time;   // resolution 1 min
   absl::Duration critical_temperature_time;  // resolution 1 min
   std::array<std::optional<int>, 8> sensors_celsius;
-  std::array<uint32_t, 2> thermal_transitions{};       // TMT1, TMT2
-  std::array<absl::Duration, 2> thermal_throttled;     // TMT1, TMT2; resolution 1 s
+  std::array<uint32_t, 2> thermal_transitions{};    // TMT1, TMT2
+  std::array<absl::Duration, 2> thermal_throttled;  // TMT1, TMT2; resolution 1 s
 };
 
 // INVALID_ARGUMENT if page.size() != 512. Does not keep `page`.

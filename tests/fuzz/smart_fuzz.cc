@@ -1,4 +1,5 @@
-// Feeds arbitrary bytes to the decoders of drive pages: they must answer or reject, never read outside.
+// Feeds arbitrary bytes to the decoders of drive pages: they must answer or reject, never read
+// outside.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -10,8 +10,12 @@ namespace {
 
 TEST(DetachedCallTest, AnAnswerInTimeIsGiven) {
   DetachedCall<int> call;
-  EXPECT_EQ(call.Run("answer", [] { return 7; }, absl::Seconds(10)), 7);
-  EXPECT_EQ(call.Run("answer", [] { return 8; }, absl::Seconds(10)), 8);
+  EXPECT_EQ(call.Run(
+                "answer", [] { return 7; }, absl::Seconds(10)),
+            7);
+  EXPECT_EQ(call.Run(
+                "answer", [] { return 8; }, absl::Seconds(10)),
+            8);
 }
 
 TEST(DetachedCallTest, AHungCallHoldsNobodyAndGetsNoSecondThread) {

@@ -14,14 +14,14 @@
 namespace metal::disk {
 namespace {
 
+using metal::testing::DeviceScript;
+using metal::testing::StatusIs;
 using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using metal::testing::DeviceScript;
-using metal::testing::StatusIs;
 
 bool Eventually(const std::function<bool()>& condition) {
   base::Clock& clock = base::RealClock();
@@ -75,7 +75,8 @@ class DiskMonitorTest : public ::testing::Test {
     dir_.Write("sys/devices/nvme0/model", "Test Drive\n");
     dir_.Write("sys/dev/block/x", "");
     dir_.Write("sys/class/block/x", "");
-    EXPECT_EQ(symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/dev/block/259:0").c_str()), 0);
+    EXPECT_EQ(symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/dev/block/259:0").c_str()),
+              0);
     EXPECT_EQ(symlink(controller.c_str(), (controller + "/nvme0n1/device").c_str()), 0);
   }
   ~DiskMonitorTest() override { Hang(false); }
@@ -98,7 +99,8 @@ class DiskMonitorTest : public ::testing::Test {
       scripts_.push_back(std::make_shared<DeviceScript>());
       return std::make_unique<metal::testing::ScriptedProbeDevice>(scripts_.back());
     };
-    monitor_ = std::make_unique<DiskMonitor>(options, board_, events_, helper_.get(), base::RealClock());
+    monitor_ =
+        std::make_unique<DiskMonitor>(options, board_, events_, helper_.get(), base::RealClock());
     return *monitor_;
   }
 
@@ -158,7 +160,8 @@ TEST_F(DiskMonitorTest, ATargetIsPublishedWithItsDiskAndItsProbe) {
 TEST_F(DiskMonitorTest, AStallIsAFaultWithAnEventAndEndsWithTheCompletions) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
-  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
   Hang(true);
   ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
   EXPECT_TRUE(HasFault("stalled/nvme0n1:data"));
@@ -175,14 +178,16 @@ TEST_F(DiskMonitorTest, AStallIsAFaultWithAnEventAndEndsWithTheCompletions) {
 TEST_F(DiskMonitorTest, AnErrorIsAFaultOfItsClass) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("wal", dir_.path());
-  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy" && monitor.DiskOf("wal") != ""; }));
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("wal") == "healthy" && monitor.DiskOf("wal") != ""; }));
   scripts_[0]->FailWrites(-EIO);
   ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1:wal"); }));
   scripts_[0]->FailWrites(-ENODEV);
   ASSERT_TRUE(Eventually([&] { return HasFault("gone/nvme0n1:wal"); }));
   EXPECT_FALSE(HasFault("write_error/nvme0n1:wal"));
   scripts_[0]->FailWrites(DeviceScript::kGood);
-  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy" && board_.Get()->faults.empty(); }));
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("wal") == "healthy" && board_.Get()->faults.empty(); }));
   EXPECT_THAT(events_.types(), Contains("disk.faulted"));
 }
 
@@ -207,7 +212,8 @@ TEST_F(DiskMonitorTest, TheMonitorEndsWithinASecondWhileEveryProbeHangs) {
   const std::vector<std::string> roles = monitor.roles();
   EXPECT_EQ(roles.size(), 4u);
   const auto all_are = [&](const std::string& state) {
-    return std::all_of(roles.begin(), roles.end(), [&](const auto& role) { return StateOf(role) == state; });
+    return std::all_of(roles.begin(), roles.end(),
+                       [&](const auto& role) { return StateOf(role) == state; });
   };
   ASSERT_TRUE(Eventually([&] { return all_are("healthy"); }));
   Hang(true);
@@ -221,7 +227,8 @@ TEST_F(DiskMonitorTest, CriticalWarningsAreFaultsUntilTheyEnd) {
   helper_->Set(kMediaReadOnly | kReliabilityDegraded, absl::OkStatus());
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
-  ASSERT_TRUE(Eventually([&] { return HasFault("read_only/nvme0n1") && HasFault("wearing_out/nvme0n1"); }));
+  ASSERT_TRUE(
+      Eventually([&] { return HasFault("read_only/nvme0n1") && HasFault("wearing_out/nvme0n1"); }));
   helper_->Set(kReliabilityDegraded, absl::OkStatus());
   ASSERT_TRUE(Eventually([&] { return !HasFault("read_only/nvme0n1"); }));
   EXPECT_TRUE(HasFault("wearing_out/nvme0n1"));
@@ -230,7 +237,8 @@ TEST_F(DiskMonitorTest, CriticalWarningsAreFaultsUntilTheyEnd) {
 }
 
 TEST_F(DiskMonitorTest, SmartThatCannotBeReadSaysWhy) {
-  helper_->Set(0, absl::UnimplementedError("unsupported: open /dev/nvme0: No such file or directory"));
+  helper_->Set(0,
+               absl::UnimplementedError("unsupported: open /dev/nvme0: No such file or directory"));
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
   ASSERT_TRUE(Eventually([&] {
@@ -255,10 +263,12 @@ TEST_F(DiskMonitorTest, WithoutProbingTheDiskIsStillShown) {
 TEST_F(DiskMonitorTest, AStorageProbeMeasuresAndCanBeCancelled) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
-  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
   observe::Progress progress(base::RealClock());
-  ASSERT_OK_AND_ASSIGN(const auto result,
-                       RunStorageProbe(monitor, {.role = "data", .reads = 50, .writes = 20}, progress));
+  ASSERT_OK_AND_ASSIGN(
+      const auto result,
+      RunStorageProbe(monitor, {.role = "data", .reads = 50, .writes = 20}, progress));
   EXPECT_EQ(result.read.count, 50u);
   EXPECT_EQ(result.write.count, 20u);
   EXPECT_EQ(result.device, "nvme0n1");

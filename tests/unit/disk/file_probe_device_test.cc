@@ -1,8 +1,9 @@
+#include <sys/stat.h>
+
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <sys/stat.h>
 
 #include "agent/base/clock.h"
 #include "agent/disk/probe_device.h"
@@ -14,15 +15,15 @@
 namespace metal::disk {
 namespace {
 
-using ::testing::HasSubstr;
 using metal::testing::StatusIs;
+using ::testing::HasSubstr;
 
 // Opens the device, or skips when this place has no O_DIRECT or this kernel no io_uring.
-#define OPEN_OR_SKIP(device)                                                          \
-  do {                                                                                \
-    const absl::Status status = (device).Open([] {});                                 \
-    if (absl::IsUnimplemented(status)) GTEST_SKIP() << status.message();              \
-    ASSERT_OK(status);                                                                \
+#define OPEN_OR_SKIP(device)                                             \
+  do {                                                                   \
+    const absl::Status status = (device).Open([] {});                    \
+    if (absl::IsUnimplemented(status)) GTEST_SKIP() << status.message(); \
+    ASSERT_OK(status);                                                   \
   } while (false)
 
 std::vector<ProbeCompletion> WaitFor(ProbeDevice& device, size_t count) {

@@ -12,10 +12,10 @@ namespace metal::disk {
 namespace {
 
 namespace fs = std::filesystem;
+using metal::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using metal::testing::StatusIs;
 
 // A /proc, /sys and /dev of our own making.
 class Machine {

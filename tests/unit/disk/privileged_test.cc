@@ -1,13 +1,14 @@
 #include "agent/disk/privileged.h"
 
-#include <algorithm>
-#include <csignal>
-#include <cstring>
 #include <fcntl.h>
-#include <functional>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <functional>
 
 #include "agent/base/clock.h"
 #include "agent/base/file.h"
@@ -20,9 +21,9 @@
 namespace metal::disk {
 namespace {
 
+using metal::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using metal::testing::StatusIs;
 
 HelperRequest NvmeRequest(const std::string& controller) {
   HelperRequest request;
@@ -35,7 +36,8 @@ HelperRequest NvmeRequest(const std::string& controller) {
 
 TEST(PrivilegedWireTest, OnlyControllersHaveAName) {
   for (const char* good : {"nvme0", "nvme12", "nvme9999"}) EXPECT_TRUE(IsNvmeControllerName(good));
-  for (const char* bad : {"", "nvme", "nvme0n1", "nvme00000", "sda", "../nvme0", "nvme0/", "nvme 0", "nvme-1"}) {
+  for (const char* bad :
+       {"", "nvme", "nvme0n1", "nvme00000", "sda", "../nvme0", "nvme0/", "nvme 0", "nvme-1"}) {
     EXPECT_FALSE(IsNvmeControllerName(bad)) << bad;
   }
 }
@@ -50,7 +52,8 @@ TEST(PrivilegedWireTest, TheScopeIsAskedForWithoutAShell) {
 
 TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
   metal::testing::TempDir dir;
-  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).result,
+            HelperResult::kRejected);
   HelperRequest request = NvmeRequest("nvme0");
   request.log_id = 0x0d;
   EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
@@ -76,7 +79,8 @@ TEST(PrivilegedServerTest, WhatIsNoDriveIsUnsupported) {
   EXPECT_EQ(reply.result, HelperResult::kUnsupported);
   EXPECT_THAT(reply.message, HasSubstr("not a character device"));
   ASSERT_EQ(symlink("/dev/null", dir.File("nvme1").c_str()), 0);
-  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("nvme1"), dir.path()).result, HelperResult::kUnsupported);
+  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("nvme1"), dir.path()).result,
+            HelperResult::kUnsupported);
 }
 
 TEST(PrivilegedServerTest, OnlyAPostmasterIsMoved) {
@@ -91,6 +95,12 @@ TEST(PrivilegedServerTest, OnlyAPostmasterIsMoved) {
   }
 }
 
+// Process ids of this thread's children, as text.
+std::string Children() {
+  const auto text = base::ReadFile("/proc/self/task/" + std::to_string(getpid()) + "/children");
+  return text.ok() ? *text : "unreadable";
+}
+
 // Runs `body` in a process of its own with one thread, as main() is when it forks the helper.
 int InOwnProcess(const std::function<int()>& body) {
   const pid_t child = fork();
@@ -102,21 +112,24 @@ int InOwnProcess(const std::function<int()>& body) {
 
 TEST(PrivilegedHelperTest, TheHelperAnswersAndEndsWithItsClient) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root: the helper is forked by root alone";
-  EXPECT_EQ(InOwnProcess([] {
-    auto helper = StartPrivilegedHelper();
-    if (!helper.ok()) return 1;
-    const auto log = (*helper)->ReadNvmeLog("nvme9999", 0x02, 512, absl::Seconds(5));
-    if (log.status().code() != absl::StatusCode::kUnimplemented) return 2;
-    if (log.status().message().find("unsupported: open /dev/nvme9999") == std::string::npos) return 3;
-    if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
-        absl::StatusCode::kInvalidArgument) {
-      return 4;
-    }
-    const absl::Status moved = (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
-    if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
-    helper->reset();
-    return waitpid(-1, nullptr, WNOHANG) < 0 ? 0 : 6;  // no child is left
-  }), 0);
+  EXPECT_EQ(
+      InOwnProcess([] {
+        auto helper = StartPrivilegedHelper();
+        if (!helper.ok()) return 1;
+        const auto log = (*helper)->ReadNvmeLog("nvme9999", 0x02, 512, absl::Seconds(5));
+        if (log.status().code() != absl::StatusCode::kUnimplemented) return 2;
+        if (log.status().message().find("unsupported: open /dev/nvme9999") == std::string::npos)
+          return 3;
+        if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
+            absl::StatusCode::kInvalidArgument) {
+          return 4;
+        }
+        const absl::Status moved = (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
+        if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
+        helper->reset();
+        return Children().empty() ? 0 : 6;  // ended, and reaped
+      }),
+      0);
 }
 
 TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
@@ -126,9 +139,8 @@ TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
   const int code = InOwnProcess([&] {
     auto helper = StartPrivilegedHelper();
     if (!helper.ok()) return 1;
-    const auto children =
-        base::ReadFile("/proc/self/task/" + std::to_string(getpid()) + "/children");
-    if (!children.ok() || write(pipe_ends[1], children->data(), children->size()) <= 0) return 2;
+    const std::string children = Children();
+    if (write(pipe_ends[1], children.data(), children.size()) <= 0) return 2;
     if (setresuid(65534, 65534, 65534) != 0) return 3;  // as after privileges are dropped
     raise(SIGKILL);
     return 4;
@@ -152,15 +164,16 @@ TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
 
 TEST(PrivilegedHelperTest, WithoutRootEveryCallSaysWhy) {
   EXPECT_EQ(InOwnProcess([] {
-    if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) return 1;
-    auto helper = StartPrivilegedHelper();
-    if (!helper.ok()) return 2;
-    const absl::Status status = (*helper)->MoveToSystemdScope(1, 5432, absl::Seconds(1));
-    return status.code() == absl::StatusCode::kUnimplemented &&
-                   status.message().find("root") != std::string::npos
-               ? 0
-               : 3;
-  }), 0);
+              if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) return 1;
+              auto helper = StartPrivilegedHelper();
+              if (!helper.ok()) return 2;
+              const absl::Status status = (*helper)->MoveToSystemdScope(1, 5432, absl::Seconds(1));
+              return status.code() == absl::StatusCode::kUnimplemented &&
+                             status.message().find("root") != std::string::npos
+                         ? 0
+                         : 3;
+            }),
+            0);
 }
 
 }  // namespace

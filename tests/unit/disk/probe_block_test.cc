@@ -40,7 +40,8 @@ TEST(ProbeBlockTest, ZerosAreALostWrite) {
 TEST(ProbeBlockTest, AnotherBlocksStampIsAMisdirectedWrite) {
   ProbeStamp other = kStamp;
   other.block = 8;
-  EXPECT_THAT(CheckBlock(kStamp, Stamped(other)), Optional(HasSubstr("misdirected write: holds block 8")));
+  EXPECT_THAT(CheckBlock(kStamp, Stamped(other)),
+              Optional(HasSubstr("misdirected write: holds block 8")));
 }
 
 TEST(ProbeBlockTest, AnotherWriterIsTold) {

@@ -66,11 +66,16 @@ class Scenario {
   void Provoke(ProbeSignal signal) {
     seen_.phase = ProbePhase::kRunning;
     switch (signal) {
-      case ProbeSignal::kUnsupported: return Phase(ProbePhase::kUnsupported);
-      case ProbeSignal::kError: return Error();
-      case ProbeSignal::kStall: return Outstanding(limits_.stall_after);
-      case ProbeSignal::kUnavailable: return Phase(ProbePhase::kUnavailable);
-      case ProbeSignal::kLate: return Late(limits_.late_in_a_row);
+      case ProbeSignal::kUnsupported:
+        return Phase(ProbePhase::kUnsupported);
+      case ProbeSignal::kError:
+        return Error();
+      case ProbeSignal::kStall:
+        return Outstanding(limits_.stall_after);
+      case ProbeSignal::kUnavailable:
+        return Phase(ProbePhase::kUnavailable);
+      case ProbeSignal::kLate:
+        return Late(limits_.late_in_a_row);
       case ProbeSignal::kWorking:
         now_ = now_ + limits_.fault_hold;
         return OnTime(limits_.on_time_to_leave_slow);
@@ -79,7 +84,8 @@ class Scenario {
       case ProbeSignal::kSilent:
         seen_.oldest_outstanding.reset();
         return Pass(limits_.silent_after);
-      case ProbeSignal::kNothing: return Tick();
+      case ProbeSignal::kNothing:
+        return Tick();
     }
   }
 
@@ -223,7 +229,8 @@ TEST(ProbeTransitionsTest, NoPairIsListedTwiceAndEachChangesTheState) {
   }
 }
 
-// Tries every sequence of signals up to four long, and sees which (state, signal) pairs the machine met.
+// Tries every sequence of signals up to four long, and sees which (state, signal) pairs the machine
+// met.
 TEST(ProbeTransitionsTest, EveryRowIsReachable) {
   constexpr int kSignals = 9;
   std::set<std::pair<ProbeState, ProbeSignal>> met;

@@ -10,9 +10,9 @@
 namespace metal::disk {
 namespace {
 
-using ::testing::HasSubstr;
 using metal::testing::DeviceScript;
 using metal::testing::StatusIs;
+using ::testing::HasSubstr;
 
 bool Eventually(const std::function<bool()>& condition) {
   base::Clock& clock = base::RealClock();
@@ -62,13 +62,13 @@ TEST_F(ProberTest, AHungDeviceGetsEightProbesAndNoMoreAndTheirAgeGrows) {
   Prober& prober = Start();
   ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
   script_->Hang(true);
-  ASSERT_TRUE(Eventually([&] {
-    return prober.Observe().oldest_outstanding > absl::Milliseconds(100);
-  }));
+  ASSERT_TRUE(
+      Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(100); }));
   EXPECT_EQ(script_->outstanding(), 8u);
   EXPECT_EQ(script_->most_outstanding(), 8u);
   script_->Hang(false);
-  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding < absl::Milliseconds(50); }));
+  ASSERT_TRUE(
+      Eventually([&] { return prober.Observe().oldest_outstanding < absl::Milliseconds(50); }));
 }
 
 TEST_F(ProberTest, LateCompletionsAreCounted) {
@@ -98,7 +98,8 @@ TEST_F(ProberTest, AProberThatHangsIsLeftBehindAndEndsWhenItsDeviceAnswers) {
 TEST_F(ProberTest, ABlockedOpenIsSeenFromOutsideAndHoldsNobody) {
   script_->HangOpen(true);
   Prober& prober = Start();
-  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(50); }));
+  ASSERT_TRUE(
+      Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(50); }));
   EXPECT_EQ(prober.Observe().phase, ProbePhase::kOpening);
   ProbeBurst burst{.reads = 1};
   EXPECT_THAT(prober.RunBurst(burst, absl::Seconds(1), [](uint32_t) { return true; }),
@@ -110,7 +111,8 @@ TEST_F(ProberTest, ABlockedSubmissionIsSeenFromOutside) {
   Prober& prober = Start();
   ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
   script_->HangSubmit(true);
-  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(50); }));
+  ASSERT_TRUE(
+      Eventually([&] { return prober.Observe().oldest_outstanding > absl::Milliseconds(50); }));
   script_->HangSubmit(false);
 }
 

@@ -1,7 +1,8 @@
 // A disk that really stalls: a filesystem on a loop device whose I/O the kernel holds.
-#include <csignal>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <csignal>
 
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/probe_run.h"
@@ -14,9 +15,9 @@
 namespace metal::disk {
 namespace {
 
+using metal::testing::StatusIs;
 using ::testing::Contains;
 using ::testing::ElementsAre;
-using metal::testing::StatusIs;
 
 const observe::ProbeSection* FindProbe(const observe::NodeStatus& status, const std::string& role) {
   for (const auto& disk : status.disks) {
@@ -85,8 +86,9 @@ TEST_P(RealStallTest, IsSeenWithinFiveSecondsAndClearsAndNothingElseNotices) {
 
   // A measurement on the stalled disk ends at its deadline; one on the other disk runs.
   observe::Progress progress(base::RealClock());
-  EXPECT_THAT(RunStorageProbe(*monitor, {.role = "data", .timeout = absl::Milliseconds(300)}, progress),
-              StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_THAT(
+      RunStorageProbe(*monitor, {.role = "data", .timeout = absl::Milliseconds(300)}, progress),
+      StatusIs(absl::StatusCode::kDeadlineExceeded));
   EXPECT_OK(RunStorageProbe(*monitor, {.role = "repository", .reads = 20, .writes = 5}, progress));
 
   ASSERT_TRUE(disk_.Hold(false));

@@ -1,5 +1,5 @@
-// A probe device with behaviour: keeps blocks in memory, and answers late, wrongly or not at all when told to.
-// Threading: as ProbeDevice; the setters are thread-safe.
+// A probe device with behaviour: keeps blocks in memory, and answers late, wrongly or not at all
+// when told to. Threading: as ProbeDevice; the setters are thread-safe.
 #pragma once
 
 #include <cstring>
@@ -16,14 +16,30 @@ namespace metal::testing {
 // What the test holds on to while the prober owns the device.
 class DeviceScript {
  public:
-  void Hang(bool on) { Set([&] { hang_ = on; }); }              // transfers stay outstanding
-  void HangOpen(bool on) { Set([&] { hang_open_ = on; }); }     // Open does not return
-  void HangSubmit(bool on) { Set([&] { hang_submit_ = on; }); } // StartRead and StartWrite do not return
-  void FailReads(int32_t result) { Set([&] { read_result_ = result; }); }    // 0 bytes: use kZero
-  void FailWrites(int32_t result) { Set([&] { write_result_ = result; }); }
-  void DropWrites(bool on) { Set([&] { drop_writes_ = on; }); }  // confirmed, but not stored
-  void FailOpen(absl::Status status) { Set([&] { open_status_ = status; }); }
-  void OnlyBlocks(uint32_t count) { Set([&] { only_blocks_ = count; }); }  // fold the file, so that blocks meet again
+  void Hang(bool on) {
+    Set([&] { hang_ = on; });
+  }  // transfers stay outstanding
+  void HangOpen(bool on) {
+    Set([&] { hang_open_ = on; });
+  }  // Open does not return
+  void HangSubmit(bool on) {
+    Set([&] { hang_submit_ = on; });
+  }  // StartRead and StartWrite do not return
+  void FailReads(int32_t result) {
+    Set([&] { read_result_ = result; });
+  }  // 0 bytes: use kZero
+  void FailWrites(int32_t result) {
+    Set([&] { write_result_ = result; });
+  }
+  void DropWrites(bool on) {
+    Set([&] { drop_writes_ = on; });
+  }  // confirmed, but not stored
+  void FailOpen(absl::Status status) {
+    Set([&] { open_status_ = status; });
+  }
+  void OnlyBlocks(uint32_t count) {
+    Set([&] { only_blocks_ = count; });
+  }  // fold the file, so that blocks meet again
 
   static constexpr int32_t kGood = 4096;
   static constexpr int32_t kZero = INT32_MIN;

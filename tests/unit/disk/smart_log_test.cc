@@ -8,9 +8,9 @@
 namespace metal::disk {
 namespace {
 
+using metal::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using metal::testing::StatusIs;
 
 // A page as a drive writes it, little-endian, every field with a value of its own.
 std::vector<std::byte> GoldenPage() {
@@ -18,13 +18,13 @@ std::vector<std::byte> GoldenPage() {
   const auto put = [&](size_t offset, uint64_t value, size_t size) {
     for (size_t i = 0; i < size; ++i) page[offset + i] = static_cast<std::byte>(value >> (8 * i));
   };
-  put(0, 0x0a, 1);           // temperature, media read-only
-  put(1, 311, 2);            // 38 °C
+  put(0, 0x0a, 1);  // temperature, media read-only
+  put(1, 311, 2);   // 38 °C
   put(3, 97, 1);
   put(4, 10, 1);
-  put(5, 104, 1);            // past its rated life
+  put(5, 104, 1);  // past its rated life
   put(6, 0x05, 1);
-  put(32, 1'000'001, 8);     // 512,000,512,000 bytes
+  put(32, 1'000'001, 8);  // 512,000,512,000 bytes
   put(48, 2'000, 8);
   put(64, 0x1122334455, 8);
   put(80, 77, 8);
@@ -36,8 +36,8 @@ std::vector<std::byte> GoldenPage() {
   put(176, 4'294'967'296, 8);
   put(192, 60, 4);
   put(196, 2, 4);
-  put(200, 300, 2);          // sensor 1; the others are absent
-  put(214, 280, 2);          // sensor 8
+  put(200, 300, 2);  // sensor 1; the others are absent
+  put(214, 280, 2);  // sensor 8
   put(216, 9, 4);
   put(220, 1, 4);
   put(224, 3'600, 4);
@@ -101,7 +101,8 @@ TEST(SmartLogTest, AnyOtherSizeIsRejected) {
 
 TEST(SmartLogTest, WarningsHaveNamesInBitOrder) {
   EXPECT_THAT(CriticalWarningNames(0x00), ElementsAre());
-  EXPECT_THAT(CriticalWarningNames(0x8c), ElementsAre("reliability_degraded", "media_read_only", "bit7"));
+  EXPECT_THAT(CriticalWarningNames(0x8c),
+              ElementsAre("reliability_degraded", "media_read_only", "bit7"));
 }
 
 }  // namespace

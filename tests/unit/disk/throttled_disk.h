@@ -1,15 +1,16 @@
-// ThrottledDisk: a real filesystem on a loop device whose I/O the kernel can be told to hold (cgroup v1 blk-throttle), for
-// this process alone. Needs root, a free loop device and the blkio controller; Unavailable() says what is missing.
-// Threading: not thread-safe.
+// ThrottledDisk: a real filesystem on a loop device whose I/O the kernel can be told to hold
+// (cgroup v1 blk-throttle), for this process alone. Needs root, a free loop device and the blkio
+// controller; Unavailable() says what is missing. Threading: not thread-safe.
 #pragma once
 
-#include <cstdlib>
-#include <fstream>
-#include <string>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
 
 #include "agent/base/clock.h"
 #include "agent/base/file.h"
@@ -39,7 +40,8 @@ class ThrottledDisk {
   std::string mount_point() const { return dir_.File("mnt"); }
   std::string loop_name() const { return loop_.substr(loop_.rfind('/') + 1); }
 
-  // On: I/O of this process to the disk stays in the kernel (one byte a second). Off: it flows again.
+  // On: I/O of this process to the disk stays in the kernel (one byte a second). Off: it flows
+  // again.
   bool Hold(bool on) {
     const std::string rule = number_ + (on ? " 1" : " 0");
     return !group_.empty() && Put("blkio.throttle.read_bps_device", rule) &&
@@ -84,7 +86,8 @@ class ThrottledDisk {
            (result.ok() ? result->LastLine() : std::string(result.status().message())));
       return false;
     }
-    if (output != nullptr) *output = result->standard_output.substr(0, result->standard_output.find('\n'));
+    if (output != nullptr)
+      *output = result->standard_output.substr(0, result->standard_output.find('\n'));
     return true;
   }
 
