@@ -1,0 +1,120 @@
+#include "tests/unit/pg/fake_postmaster.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "agent/base/check.h"
+#include "agent/base/clock.h"
+#include "agent/base/file.h"
+#include "agent/pg/process.h"
+#include "tests/unit/pg/golden_control_files.h"
+
+namespace metal::pg {
+namespace {
+
+volatile std::sig_atomic_t stop_signal = 0;
+void OnSignal(int number) { stop_signal = number; }
+
+std::map<std::string, std::string> ReadBehaviour(const std::string& data_dir) {
+  std::ifstream file(data_dir + "/fake");
+  std::map<std::string, std::string> words;
+  for (std::string line; std::getline(file, line);) {
+    const size_t space = line.find(' ');
+    words[line.substr(0, space)] = space == std::string::npos ? "" : line.substr(space + 1);
+  }
+  return words;
+}
+
+void WritePid(const std::string& data_dir, const char* status) {
+  std::ofstream file(data_dir + "/postmaster.pid.new");
+  file << getpid() << "\n"
+       << data_dir << "\n"
+       << ::time(nullptr) << "\n5432\n/tmp\n\n1 2\n"
+       << status << "\n";
+  file.close();
+  std::rename((data_dir + "/postmaster.pid.new").c_str(), (data_dir + "/postmaster.pid").c_str());
+}
+
+int64_t Milliseconds() {
+  return absl::ToInt64Milliseconds(base::RealClock().Monotonic().since_start);
+}
+
+[[noreturn]] void RunFakePostmaster(const std::string& data_dir) {
+  auto words = ReadBehaviour(data_dir);
+  if (words.contains("fail")) {
+    std::fprintf(stderr, "2026-11-22 03:00:00.000 UTC [%d] FATAL:  %s\n", getpid(),
+                 words["fail"].c_str());
+    _exit(1);
+  }
+  if (chdir(data_dir.c_str()) != 0) _exit(2);
+  const std::string stubborn = words["stubborn"];
+  std::signal(SIGTERM, stubborn == "smart" ? SIG_IGN : OnSignal);
+  std::signal(SIGINT, stubborn == "fast" ? SIG_IGN : OnSignal);
+  std::signal(SIGQUIT, stubborn == "immediate" ? SIG_IGN : OnSignal);
+  WritePid(data_dir, "starting");
+  const int64_t start = Milliseconds();
+  bool ready = false;
+  while (stop_signal == 0) {
+    const int64_t age = Milliseconds() - start;
+    if (!ready && words["ready_after"] != "never" &&
+        age >= std::atoll(words["ready_after"].c_str())) {
+      WritePid(data_dir, "ready   ");
+      ready = true;
+    }
+    if (words.contains("die_after") && age >= std::atoll(words["die_after"].c_str())) _exit(3);
+    usleep(2000);
+  }
+  unlink((data_dir + "/postmaster.pid").c_str());
+  _exit(0);
+}
+
+// Runs before main: under the name "postgres" this program is no test.
+[[gnu::constructor]] void BecomePostmaster(int argc, char** argv) {
+  const char* const slash = argc > 0 ? std::strrchr(argv[0], '/') : nullptr;
+  if (slash == nullptr || std::strcmp(slash, "/postgres") != 0) return;
+  if (argc > 1 && std::strcmp(argv[1], "--version") == 0) {
+    std::puts("postgres (PostgreSQL) 15.20");
+    std::fflush(stdout);
+    _exit(0);
+  }
+  for (int i = 1; i + 1 < argc; ++i) {
+    if (std::strcmp(argv[i], "-D") == 0) RunFakePostmaster(argv[i + 1]);
+  }
+  _exit(4);
+}
+
+}  // namespace
+
+FakeCluster::FakeCluster() {
+  const std::vector<std::byte> control = golden::Bytes(golden::kControlFiles[1]);
+  dir_.Write("data/global/pg_control",
+             {reinterpret_cast<const char*>(control.data()), control.size()});
+  dir_.Write("data/PG_VERSION", "15\n");
+  dir_.Write("data/pg_wal/x", "");
+  dir_.Write("state/x", "");
+  dir_.Write("sock/x", "");
+  dir_.Write("bin/x", "");
+  METAL_CHECK(chmod(data_dir().c_str(), 0700) == 0);
+  char self[4096] = {};
+  METAL_CHECK(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+  METAL_CHECK(symlink(self, dir_.File("bin/postgres").c_str()) == 0);
+}
+
+FakeCluster::~FakeCluster() {
+  for (const pid_t pid : ListServerProcesses({data_dir(), bin_dir()})) {
+    const auto process = Postmaster::Open(pid);
+    if (process.ok() && (*process)->Signal(SIGKILL).ok()) (*process)->WaitExit(absl::Seconds(5));
+  }
+}
+
+}  // namespace metal::pg

@@ -1,0 +1,259 @@
+#include "agent/pg/supervisor.h"
+
+#include <csignal>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "gmock/gmock.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/unit/pg/fake_postmaster.h"
+#include "tests/unit/pg/recorded_events.h"
+
+namespace metal::pg {
+namespace {
+
+using ::metal::testing::StatusIs;
+using observe::PostgresState;
+using ::testing::HasSubstr;
+
+class SupervisorTest : public ::testing::Test {
+ protected:
+  void MakeSupervisor() {
+    SupervisorOptions options;
+    options.data_dir = cluster_.data_dir();
+    options.state_dir = cluster_.state_dir();
+    options.socket_dir = cluster_.socket_dir();
+    options.port = cluster_.port();
+    options.restart_max = 2;
+    options.no_progress_limit = no_progress_limit_;
+    options.role_for_restart = role_for_restart_;
+    supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
+                                                       base::RealClock());
+    ASSERT_OK(supervisor_->Begin());
+  }
+  PostgresState state() { return board_.Get()->postgres.state; }
+  // Waits for a published state through the board itself.
+  bool Await(const std::function<bool(const observe::PostgresSection&)>& condition) {
+    const base::MonotonicTime deadline = base::RealClock().Monotonic() + absl::Seconds(20);
+    while (base::RealClock().Monotonic() < deadline) {
+      const auto status = board_.Get();
+      if (condition(status->postgres)) return true;
+      board_.WaitAfter(status->revision, absl::Milliseconds(100));
+    }
+    return false;
+  }
+  bool AwaitState(PostgresState wanted) {
+    return Await(
+        [wanted](const observe::PostgresSection& section) { return section.state == wanted; });
+  }
+  bool HasStandbySignal() { return base::PathExists(cluster_.data_dir() + "/standby.signal"); }
+
+  FakeCluster cluster_;
+  absl::Duration no_progress_limit_ = absl::Seconds(60);
+  std::function<StartRole()> role_for_restart_;
+  observe::StatusBoard board_{base::RealClock()};
+  RecordedEvents events_;
+  std::unique_ptr<PostgresSupervisor> supervisor_;
+};
+
+TEST_F(SupervisorTest, AStartIsAStandbyStartUnlessAskedOtherwise) {
+  MakeSupervisor();
+  ASSERT_OK_AND_ASSIGN(const StartResult started, supervisor_->Start({}));
+  EXPECT_FALSE(started.was_running);
+  EXPECT_TRUE(HasStandbySignal());
+  EXPECT_EQ(state(), PostgresState::kRunning);
+  EXPECT_EQ(board_.Get()->postgres.pid, started.pid);
+  EXPECT_EQ(events_.Count("postgres.started"), 1u);
+  ASSERT_OK_AND_ASSIGN(const StartResult again, supervisor_->Start({.as_standby = false}));
+  EXPECT_TRUE(again.was_running);
+  EXPECT_TRUE(HasStandbySignal());
+  ASSERT_OK(supervisor_->Stop({}).status());
+  EXPECT_EQ(state(), PostgresState::kStopped);
+  EXPECT_EQ(board_.Get()->postgres.control_state, "shut down");
+  ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  EXPECT_FALSE(HasStandbySignal());
+  EXPECT_OK(supervisor_->Stop({}).status());
+  EXPECT_OK(supervisor_->Stop({}).status());
+}
+
+TEST_F(SupervisorTest, AnAgentRestartAdoptsTheServerUntouched) {
+  MakeSupervisor();
+  ASSERT_OK_AND_ASSIGN(const StartResult started, supervisor_->Start({.as_standby = false}));
+  supervisor_.reset();
+  MakeSupervisor();
+  ASSERT_TRUE(Await(
+      [&](const observe::PostgresSection& section) { return section.state_reason == "adopted"; }));
+  EXPECT_EQ(board_.Get()->postgres.pid, started.pid);
+  EXPECT_EQ(events_.Count("postgres.adopted"), 1u);
+  EXPECT_EQ(supervisor_->desired(), (DesiredState{true, false, StartRole::kPrimary}));
+}
+
+TEST_F(SupervisorTest, ACrashIsSeenWithinASecondAndRestartedInItsRole) {
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  const auto process = supervisor_->postmaster();
+  const base::MonotonicTime start = base::RealClock().Monotonic();
+  ASSERT_OK(process->Signal(SIGKILL));
+  ASSERT_TRUE(Await([&](const auto& section) { return section.state != PostgresState::kRunning; }));
+  EXPECT_LT(base::RealClock().Monotonic() - start, absl::Seconds(1));
+  ASSERT_TRUE(AwaitState(PostgresState::kRunning));
+  EXPECT_NE(supervisor_->postmaster()->pid(), process->pid());
+  EXPECT_FALSE(HasStandbySignal());
+  EXPECT_EQ(events_.Count("postgres.crashed"), 1u);
+  EXPECT_EQ(board_.Get()->postgres.restarts, 1);
+  ASSERT_TRUE(events_.Await("postgres.restarted"));
+}
+
+TEST_F(SupervisorTest, TheTermDecidesTheRoleOfACrashRestart) {
+  role_for_restart_ = [] { return StartRole::kStandby; };
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
+  ASSERT_TRUE(events_.Await("postgres.restarted"));
+  EXPECT_TRUE(HasStandbySignal());
+}
+
+TEST_F(SupervisorTest, TooManyCrashesAreAQuarantineThatOutlivesTheAgent) {
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({}));
+  cluster_.Behave("die_after 10");
+  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
+  ASSERT_TRUE(AwaitState(PostgresState::kQuarantined));
+  EXPECT_EQ(board_.Get()->faults.size(), 1u);
+  EXPECT_EQ(events_.Count("postgres.quarantined"), 1u);
+  supervisor_.reset();
+  cluster_.Behave("");
+  MakeSupervisor();
+  EXPECT_EQ(state(), PostgresState::kQuarantined);
+  EXPECT_TRUE(supervisor_->desired().quarantined);
+  // A caller's start ends it.
+  ASSERT_OK(supervisor_->Start({}));
+  EXPECT_TRUE(board_.Get()->faults.empty());
+  EXPECT_FALSE(supervisor_->desired().quarantined);
+}
+
+TEST_F(SupervisorTest, AServerThatDiedWhileTheAgentWasAwayIsStartedAgain) {
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({}));
+  const auto process = supervisor_->postmaster();
+  supervisor_.reset();
+  ASSERT_OK(process->Signal(SIGKILL));
+  ASSERT_TRUE(process->WaitExit(absl::Seconds(5)));
+  MakeSupervisor();
+  ASSERT_TRUE(events_.Await("postgres.restarted"));
+}
+
+TEST_F(SupervisorTest, AStoppedServerIsLeftAlone) {
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({}));
+  ASSERT_OK(supervisor_->Stop({}).status());
+  supervisor_.reset();
+  board_.Update(
+      [](observe::NodeStatus& status) { status.postgres.state = PostgresState::kUnknown; });
+  MakeSupervisor();
+  ASSERT_TRUE(AwaitState(PostgresState::kStopped));
+  EXPECT_EQ(events_.Count("postgres.crashed"), 0u);
+  EXPECT_FALSE(supervisor_->desired().running);
+}
+
+TEST_F(SupervisorTest, AFailedStartChangesNothing) {
+  MakeSupervisor();
+  ASSERT_OK(base::WriteFileDurably(cluster_.data_dir() + "/PG_VERSION", "13\n"));
+  EXPECT_THAT(supervisor_->Start({}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("PostgreSQL 13")));
+  EXPECT_FALSE(HasStandbySignal());
+  EXPECT_EQ(supervisor_->desired(), DesiredState{});
+  ASSERT_OK(base::WriteFileDurably(cluster_.data_dir() + "/PG_VERSION", "15\n"));
+  cluster_.Behave("fail bad configuration");
+  EXPECT_THAT(supervisor_->Start({}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("bad configuration")));
+  EXPECT_FALSE(supervisor_->desired().running);
+  EXPECT_EQ(state(), PostgresState::kStopped);
+}
+
+TEST_F(SupervisorTest, AStartWithoutProgressGivesUpAndLeavesTheServer) {
+  no_progress_limit_ = absl::Seconds(2);
+  MakeSupervisor();
+  cluster_.Behave("ready_after never");
+  const auto failed = supervisor_->Start({});
+  EXPECT_THAT(failed, StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("no progress")));
+  EXPECT_EQ(base::GetReason(failed.status())->reason, "START_NO_PROGRESS");
+  ASSERT_NE(supervisor_->postmaster(), nullptr);
+  EXPECT_EQ(state(), PostgresState::kStarting);
+  StopOptions stop;
+  stop.timeout = absl::Seconds(5);
+  EXPECT_OK(supervisor_->Stop(stop).status());
+}
+
+TEST_F(SupervisorTest, AStartThatNobodyWaitsForIsStillSeenToSucceed) {
+  no_progress_limit_ = absl::Seconds(2);
+  MakeSupervisor();
+  cluster_.Behave("ready_after 4000");
+  EXPECT_THAT(supervisor_->Start({}), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_TRUE(AwaitState(PostgresState::kRunning));
+}
+
+TEST_F(SupervisorTest, TheServerDyingDuringAStartIsItsError) {
+  MakeSupervisor();
+  cluster_.Behave("ready_after never\ndie_after 200");
+  EXPECT_THAT(supervisor_->Start({}), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(events_.Count("postgres.crashed"), 0u);
+  EXPECT_EQ(supervisor_->postmaster(), nullptr);
+}
+
+TEST_F(SupervisorTest, ACancelledStartStopsWaiting) {
+  MakeSupervisor();
+  cluster_.Behave("ready_after never");
+  observe::Progress progress(base::RealClock());
+  progress.RequestCancel();
+  StartOptions start;
+  start.progress = &progress;
+  EXPECT_THAT(supervisor_->Start(start), StatusIs(absl::StatusCode::kCancelled));
+}
+
+TEST_F(SupervisorTest, OneActionAtATime) {
+  MakeSupervisor();
+  absl::Status inner;
+  ASSERT_OK(supervisor_->WithServerStopped("restore", [&] {
+    inner = supervisor_->Start({}).status();
+    return absl::OkStatus();
+  }));
+  EXPECT_THAT(inner, StatusIs(absl::StatusCode::kAborted, HasSubstr("restore is running")));
+  ASSERT_OK(supervisor_->Start({}));
+  EXPECT_THAT(supervisor_->WithServerStopped("restore", [] { return absl::OkStatus(); }),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("postgres runs")));
+}
+
+TEST_F(SupervisorTest, ARestartIsNoCrash) {
+  MakeSupervisor();
+  ASSERT_OK_AND_ASSIGN(const StartResult first, supervisor_->Start({}));
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_OK_AND_ASSIGN(const StartResult second, supervisor_->Restart({}, {}));
+    EXPECT_NE(second.pid, first.pid);
+  }
+  EXPECT_EQ(events_.Count("postgres.crashed"), 0u);
+  EXPECT_EQ(board_.Get()->postgres.restarts, 0);
+}
+
+TEST_F(SupervisorTest, AStopThatTimesOutIsFinishedByTheWatch) {
+  MakeSupervisor();
+  cluster_.Behave("stubborn smart");
+  ASSERT_OK(supervisor_->Start({}));
+  StopOptions smart;
+  smart.mode = StopMode::kSmart;
+  smart.timeout = absl::Milliseconds(200);
+  EXPECT_THAT(supervisor_->Stop(smart), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_EQ(state(), PostgresState::kStopping);
+  ASSERT_OK(supervisor_->postmaster()->Signal(SIGINT));
+  EXPECT_TRUE(AwaitState(PostgresState::kStopped));
+  EXPECT_EQ(events_.Count("postgres.crashed"), 0u);
+}
+
+TEST_F(SupervisorTest, AMissingDataDirectoryIsAState) {
+  ASSERT_OK(base::RemoveTree(cluster_.data_dir()));
+  MakeSupervisor();
+  EXPECT_TRUE(AwaitState(PostgresState::kNoDataDirectory));
+}
+
+}  // namespace
+}  // namespace metal::pg
