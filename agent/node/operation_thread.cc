@@ -101,6 +101,8 @@ bool OperationManager::Journalize(const EntryPtr& entry) {
   {
     base::MutexLock lock(mutex_);
     abandoned = entry->abandoned;
+    // Before anyone learns of it: who was refused may ask for something else at once.
+    if (!status.ok() || abandoned) entry->action.Release();
     if (!status.ok()) {
       entry->refusal = base::Annotate(status, running.spec.kind + " refused");
       entries_.erase(running.name);

@@ -113,7 +113,8 @@ absl::Status OperationManager::CheckLaneLocked(const OperationSpec& spec) {
   int busy = 0;
   const Entry* holder = nullptr;
   for (const auto& [name, entry] : entries_) {
-    if (!entry->live() || entry->operation.spec.lane != spec.lane) continue;
+    const bool at_work = entry->live() && !entry->operation.done();
+    if (!at_work || entry->operation.spec.lane != spec.lane) continue;
     ++busy;
     if (holder == nullptr) holder = entry.get();
   }

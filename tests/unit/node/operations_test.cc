@@ -84,6 +84,16 @@ TEST_F(OperationsTest, LanesAreBoundedAndIndependent) {
   EXPECT_EQ(gate.entered(), 6);
 }
 
+TEST_F(OperationsTest, LaneIsFreeForWhoSawTheEnd) {
+  auto manager = Open();
+  for (const OperationLane lane : {OperationLane::kAction, OperationLane::kBackup}) {
+    for (int i = 0; i < 50; ++i) {
+      ASSERT_OK_AND_ASSIGN(const Operation started, manager->Start(Spec("X", "", lane), Succeed()));
+      Done(*manager, started.name);
+    }
+  }
+}
+
 TEST_F(OperationsTest, CancelEndsItAsCancelled) {
   auto manager = Open();
   Gate gate;
