@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
 #include <string_view>
@@ -193,13 +194,14 @@ class Mutator {
 
 // Runs one input from memory of its exact size, so that a sanitizer sees a read beyond it.
 void RunOne(const Bytes& input) {
-  const std::vector<uint8_t> exact(input);
-  g_input = exact.data();
-  g_input_size = exact.size();
+  const auto exact = std::make_unique<uint8_t[]>(input.size());  // not null even when empty
+  std::copy(input.begin(), input.end(), exact.get());
+  g_input = exact.get();
+  g_input_size = input.size();
   g_new_place = false;
   alarm(kSecondsForOneInput);
   g_recording = true;
-  LLVMFuzzerTestOneInput(exact.data(), exact.size());
+  LLVMFuzzerTestOneInput(exact.get(), input.size());
   g_recording = false;
   alarm(0);
   g_input = nullptr;
@@ -276,7 +278,8 @@ extern "C" __attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc()
   }
 }
 
-// So that a finding of UBSan goes through the handler above.
+// So that a finding goes through the handler above.
+extern "C" const char* __asan_default_options() { return "abort_on_error=1"; }
 extern "C" const char* __ubsan_default_options() { return "abort_on_error=1"; }
 
 int main(int argc, char** argv) {
