@@ -1,7 +1,7 @@
 // DetachedCall: runs a call that may hang in a device on a thread of its own, and stops waiting
 // when patience ends. At most one thread of an object exists: while an earlier call hangs, no new
-// one is started. Threading: one caller at a time. The object may be destroyed while its call
-// hangs.
+// one is started.
+// Threading: one caller at a time. The object may be destroyed while its call hangs.
 #pragma once
 
 #include <functional>

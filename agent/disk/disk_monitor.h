@@ -1,12 +1,13 @@
 // Watches the disks under this node's directories: identity, SMART, probes; publishes them and
-// raises faults and events. Threads: one prober per target (may hang with its device), one
-// supervisor (200 ms tick, judges deadlines, touches no disk), one inventory thread (sysfs, free
-// space, SMART; slow things with deadlines). The status path reads the StatusBoard alone. Faults:
-// "stalled", "slow", "media_error", "write_error", "gone", "read_only", "full", "corruption" of a
-// probe, subject
-// "<disk>:<role>"; "wearing_out", "overheating", "read_only" of SMART's critical warnings, subject
-// "<disk>". Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown,
-// disk.unsupported, disk.smart_warning, disk.smart_cleared; subject as above.
+// raises faults and events.
+// Threads: one prober per target (may hang with its device), one supervisor (200 ms tick, judges
+// deadlines, touches no disk), one inventory thread (sysfs, free space, SMART; slow things with
+// deadlines). The status path reads the StatusBoard alone.
+// Faults: "stalled", "slow", "media_error", "write_error", "gone", "read_only", "full",
+// "corruption" of a probe, subject "<disk>:<role>"; "wearing_out", "overheating", "read_only" of
+// SMART's critical warnings, subject "<disk>".
+// Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported,
+// disk.smart_warning, disk.smart_cleared; subject as above.
 #pragma once
 
 #include <functional>

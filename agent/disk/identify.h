@@ -1,6 +1,7 @@
 // Decodes the NVMe Identify Controller data structure (CNS 01h).
 // Source: NVM Express Base Specification 2.0, "Identify Controller Data Structure". Input: 4096
-// bytes, little-endian. Threading: pure functions.
+// bytes, little-endian.
+// Threading: pure functions.
 #pragma once
 
 #include <cstddef>

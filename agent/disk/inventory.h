@@ -1,7 +1,9 @@
 // Finds what a path is stored on: mount → block device → partitions, md, dm and loop devices → the
-// disk(s). Source: /proc/self/mountinfo and sysfs only; never the filesystem of the path itself, so
-// that a hung disk cannot hang it. Threading: pure functions of the trees under SysRoots. Reads of
-// sysfs can be slow: not for the status path.
+// disk(s).
+// Source: /proc/self/mountinfo and sysfs only; never the filesystem of the path itself, so that a
+// hung disk cannot hang it.
+// Threading: pure functions of the trees under SysRoots. Reads of sysfs can be slow: not for the
+// status path.
 #pragma once
 
 #include <cstdint>

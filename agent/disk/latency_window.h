@@ -1,5 +1,6 @@
 // LatencyWindow: latencies of the last one to two windows of time, in two histograms that take
-// turns. Threading: not thread-safe; its owner locks.
+// turns.
+// Threading: not thread-safe; its owner locks.
 #pragma once
 
 #include <optional>

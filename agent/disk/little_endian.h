@@ -1,4 +1,5 @@
-// Reads little-endian integers out of log pages. Threading: pure functions.
+// Reads little-endian integers out of log pages.
+// Threading: pure functions.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,10 @@
 // The privileged helper: a small process, forked before the agent drops root, that answers a fixed
-// set of requests. Protocol: one SOCK_SEQPACKET socketpair, fixed-size messages both ways, no paths
-// and no commands from the client: a device is a validated "nvme<number>", a process must be a
-// postmaster. The helper only reads from drives, and makes one systemd scope. It ends when the
-// agent does (EOF on the socket; PR_SET_PDEATHSIG where the kernel allows it). A drive that does
-// not answer holds one thread of the helper, never the agent: calls here end at their deadline.
+// set of requests.
+// Protocol: one SOCK_SEQPACKET socketpair, fixed-size messages both ways, no paths and no commands
+// from the client: a device is a validated "nvme<number>", a process must be a postmaster. The
+// helper only reads from drives, and makes one systemd scope. It ends when the agent does (EOF on
+// the socket; PR_SET_PDEATHSIG where the kernel allows it). A drive that does not answer holds one
+// thread of the helper, never the agent: calls here end at their deadline.
 #pragma once
 
 #include <sys/types.h>

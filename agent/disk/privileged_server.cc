@@ -46,6 +46,12 @@ std::string_view ControllerOf(const HelperRequest& request) {
   return {request.controller, strnlen(request.controller, sizeof(request.controller))};
 }
 
+// Invalid opcode, invalid field, invalid log page: the drive does not know what was asked for.
+bool IsNotOffered(int nvme_status) {
+  const int type_and_code = nvme_status & 0x7ff;
+  return type_and_code == 0x001 || type_and_code == 0x002 || type_and_code == 0x109;
+}
+
 HelperReply RunAdminCommand(const HelperRequest& request, const std::string& device_root,
                             nvme_admin_cmd command) {
   const std::string path = fmt::format("{}/{}", device_root, ControllerOf(request));
@@ -71,7 +77,7 @@ HelperReply RunAdminCommand(const HelperRequest& request, const std::string& dev
                               strerror(error)));
   }
   if (result > 0) {
-    return Answer(HelperResult::kDeviceError,
+    return Answer(IsNotOffered(result) ? HelperResult::kUnsupported : HelperResult::kDeviceError,
                   fmt::format("admin command {:#04x} to {}: NVMe status type {:#x} code {:#04x}",
                               unsigned{command.opcode}, path, (result >> 8) & 7, result & 0xff));
   }

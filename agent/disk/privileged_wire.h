@@ -1,6 +1,7 @@
 // The messages between the agent and its privileged helper, and the helper's side of the socket.
-// Both messages have a fixed size; whatever else arrives is dropped. Both ends are the same binary:
-// no versions. Threading: Serve is the helper process's main; the rest are pure functions.
+// Both messages have a fixed size; whatever else arrives is dropped. Both ends are the same
+// binary: no versions.
+// Threading: Serve is the helper process's main; the rest are pure functions.
 #pragma once
 
 #include <sys/types.h>

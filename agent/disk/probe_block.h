@@ -1,8 +1,10 @@
 // The stamp of a written probe block: says who wrote which block when, so that a block read back
 // proves that the write reached its place: a lost, misdirected or torn write is found although the
-// device reported none. Layout (little-endian): magic "METALPRB", version u32 = 1, block u32,
-// sequence u64, node 64 bytes, role 64 bytes (cut, NUL-padded), a pattern grown from the sequence,
-// CRC-32C of all before it in the last 4 bytes. Threading: pure functions.
+// device reported none.
+// Layout (little-endian): magic "METALPRB", version u32 = 1, block u32, sequence u64, node 64
+// bytes, role 64 bytes (cut, NUL-padded), a pattern grown from the sequence, CRC-32C of all before
+// it in the last 4 bytes.
+// Threading: pure functions.
 #pragma once
 
 #include <cstddef>

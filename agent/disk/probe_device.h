@@ -1,6 +1,7 @@
 // ProbeDevice: the seam between the prober and a real file: prepare it, start one 4 KiB transfer,
-// collect completions. Threading: all calls come from the prober's thread (Open, Start and the
-// destructor may hang with the device, Wait may not); Wake alone comes from other threads.
+// collect completions.
+// Threading: all calls come from the prober's thread (Open, Start and the destructor may hang with
+// the device, Wait may not); Wake alone comes from other threads.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // RunStorageProbe: a bounded one-shot measurement of one target through its prober: one request at
 // a time (queue depth 1), 4 KiB random O_DIRECT reads, then 4 KiB O_DIRECT|O_DSYNC writes, on the
-// probe file. Threading: any thread that may wait; the device can hang without the caller hanging.
+// probe file.
+// Threading: any thread that may wait; the device can hang without the caller hanging.
 #pragma once
 
 #include <cstdint>

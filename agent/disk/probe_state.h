@@ -1,7 +1,8 @@
 // What the probes of one target say about its device: a pure state machine with its transitions as
 // a table. Deadlines are judged here from the age of what is outstanding, so a probe that never
-// returns is seen as well as a slow one. Threading: a ProbeStateMachine belongs to one thread (the
-// supervisor's); it never does I/O and reads no clock.
+// returns is seen as well as a slow one.
+// Threading: a ProbeStateMachine belongs to one thread (the supervisor's); it never does I/O and
+// reads no clock.
 #pragma once
 
 #include <array>

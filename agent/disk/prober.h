@@ -1,11 +1,11 @@
 // Prober: asks one directory's device, all the time and gently, whether it still reads and writes.
-// A 4 KiB O_DIRECT read of a random place of its own 16 MiB file every `read_interval`, a stamped 4
-// KiB O_DIRECT|O_DSYNC write of one place every `write_interval`; io_uring, no blocking call once
-// the file is open. At most 8 are outstanding; then no more are issued and their age tells the
-// story. Deadlines are judged from outside, by whoever calls Observe(). A block read back that this
-// prober wrote must hold what was written last: {node, role, block, sequence, crc}. Threading: the
-// prober's own thread does all I/O and may hang with the device; every method is thread-safe and
-// never waits for it, except Stop (bounded).
+// A 4 KiB O_DIRECT read of a random place of its own 16 MiB file every `read_interval`, a stamped
+// 4 KiB O_DIRECT|O_DSYNC write of one place every `write_interval`; io_uring, no blocking call
+// once the file is open. At most 8 are outstanding; then no more are issued and their age tells
+// the story. Deadlines are judged from outside, by whoever calls Observe(). A block read back that
+// this prober wrote must hold what was written last: {node, role, block, sequence, crc}.
+// Threading: the prober's own thread does all I/O and may hang with the device; every method is
+// thread-safe and never waits for it, except Stop (bounded).
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // ProberCore: what a prober's thread and its owner share; the thread may outlive the owner when it
-// hangs in its device. Threading: Run is the thread's body and does all I/O; it never holds the
-// mutex while it calls the device. Every other method is thread-safe and holds the mutex for
-// microseconds.
+// hangs in its device.
+// Threading: Run is the thread's body and does all I/O; it never holds the mutex while it calls
+// the device. Every other method is thread-safe and holds the mutex for microseconds.
 #pragma once
 
 #include <array>

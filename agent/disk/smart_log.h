@@ -1,6 +1,7 @@
 // Decodes the NVMe SMART / Health Information log (log page 02h).
 // Source: NVM Express Base Specification 2.0, "SMART / Health Information". Input: 512 bytes,
-// little-endian. Threading: pure functions.
+// little-endian.
+// Threading: pure functions.
 #pragma once
 
 #include <array>

@@ -1,6 +1,6 @@
 // SmartWatch: the latest SMART state of each disk; raises and clears the faults of critical
-// warnings. Threading: thread-safe. Refresh is called by one thread, and waits up to 500 ms for
-// each drive.
+// warnings.
+// Threading: thread-safe. Refresh is called by one thread, and waits up to 500 ms for each drive.
 #pragma once
 
 #include <map>
