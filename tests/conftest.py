@@ -83,6 +83,6 @@ def node(workspace, pg):
 
 
 @pytest.fixture
-def primary(node):
-    """An agent with a new cluster that accepts writes."""
-    return node.make_primary()
+def primary(workspace, pg):
+    """An agent with a cluster that accepts writes."""
+    return nodes.Node(workspace, pg).make_primary()

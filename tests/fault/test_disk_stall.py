@@ -32,7 +32,8 @@ class LoopDisk:
         self.device = made.stdout.strip()
         workspace.at_end(lambda: run(["losetup", "-d", self.device], as_root=True))
         run(["mkfs.ext4", "-q", "-F", self.device], as_root=True)
-        os.makedirs(mount, exist_ok=True)
+        self.mount = mount
+        os.makedirs(mount)
         run(["mount", self.device, mount], as_root=True)
         workspace.at_end(lambda: run(["umount", mount], as_root=True))
         os.rmdir(os.path.join(mount, "lost+found"))
@@ -80,9 +81,10 @@ class LoopDisk:
 @pytest.fixture
 def hanging(workspace, pg):
     """A primary on a disk that can be made to hang, with the agent in the cgroup."""
-    node = Node(workspace, pg, disk={"probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms",
-                                     "probe_stall_after": "2s"})
-    node.disk = LoopDisk(workspace, node.data_dir)
+    disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
+    node = Node(workspace, pg, data_dir=disk.mount, disk={
+        "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "probe_stall_after": "2s"})
+    node.disk = disk
     node.launch()
     node.disk.capture(node.process.pid)
     process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)

@@ -71,7 +71,7 @@ class Storm:
         try:
             while not self._stop.is_set():
                 for statement in STORM:
-                    self._node.sql(statement.format(n=self.rounds, before=self.rounds - 2))
+                    self._node.sql(statement.format(n=self.rounds, before=max(0, self.rounds - 2)))
                     if self._stop.is_set():
                         break
                 self.rounds += 1
@@ -85,7 +85,7 @@ def tables(server, database="postgres"):
                        "JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') "
                        "AND relpersistence = 'p' AND nspname = 'public' ORDER BY 1", database).splitlines()
     query = " UNION ALL ".join(f"SELECT '{name}', count(*), sum(hashtextextended(t::text, 0)) FROM {name} t" for name in names)
-    return server.sql(query, database).splitlines()
+    return sorted(server.sql(query, database).splitlines())
 
 
 def dump_digest(server, database="postgres"):

@@ -1,4 +1,5 @@
 """Node: one agent with its configuration, its PostgreSQL and its repository, and metalctl to talk to it."""
+import atexit
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import time
 from harness import process
 from harness.postgres import Database, postmaster_pid
 from harness.process import run, wait_for
-from harness.workspace import ROOT, free_port
+from harness.workspace import ROOT, Workspace, free_port
 
 BIN = os.path.join(os.environ.get("METAL_BUILD_DIR", os.path.join(ROOT, "build/dev")), "bin")
 
@@ -23,10 +24,11 @@ class Answer:
             self.json = json.loads(result.stdout)
         except ValueError:
             self.json = None
-        self._shown = repr(result)
+        self._command = " ".join(map(str, result.arguments[1:]))
 
     def __repr__(self):
-        return self._shown
+        said = self.error.strip() or self.stdout[-1500:]
+        return f"metalctl {self._command}\nexit {self.code} {self.reason}\n{said}"
 
     @property
     def error(self):
@@ -43,13 +45,13 @@ class Answer:
 class Node(Database):
     """Directories below the workspace: NAME/data, NAME/state, NAME/run, and `repository` shared by all nodes of it."""
 
-    def __init__(self, workspace, version, name="node", **config):
+    def __init__(self, workspace, version, name="node", data_dir=None, **config):
         self.workspace, self.name = workspace, name
         self.root = workspace.directory(name, 0o755)
         self.state = workspace.directory(f"{name}/state")
         self.run_dir = workspace.directory(f"{name}/run", 0o755)
         self.repository = workspace.directory("repository")
-        super().__init__(version, self.run_dir, free_port(), os.path.join(self.root, "data"))
+        super().__init__(version, self.run_dir, free_port(), data_dir or os.path.join(self.root, "data"))
         self.endpoint = f"unix:{self.run_dir}/agent.sock"
         self.log = os.path.join(self.root, "agent.log")
         self.port_file = os.path.join(self.run_dir, "address")
@@ -66,7 +68,6 @@ class Node(Database):
             self.config.setdefault(section, {}).update(options)
         self.roles = []  # [[tls.role]] tables
         self.process = None
-        self.extra_ctl = []
         workspace.at_end(self.close)
 
     # ---- the agent ----
@@ -136,12 +137,13 @@ class Node(Database):
 
     # ---- metalctl ----
 
-    def ctl_arguments(self, *arguments):
-        return [f"{BIN}/metalctl", "--endpoint", self.endpoint, *self.extra_ctl, *arguments]
+    def ctl_arguments(self, *arguments, endpoint=None):
+        return [f"{BIN}/metalctl", "--endpoint", endpoint or self.endpoint, *arguments]
 
-    def ctl(self, *arguments, code=None, timeout=180):
+    def ctl(self, *arguments, code=None, timeout=180, endpoint=None):
         """metalctl -o json as the tests' own user. `code`: the exit code that must come."""
-        result = run(self.ctl_arguments("-o", "json", *arguments), code=None, as_root=True, timeout=timeout + 10)
+        command = self.ctl_arguments("-o", "json", *arguments, endpoint=endpoint)
+        result = run(command, code=None, as_root=True, timeout=timeout)
         answer = Answer(result)
         if code is not None and answer.code != code:
             raise process.CommandFailed(f"expected exit {code}: {answer!r}")
@@ -205,12 +207,32 @@ class Node(Database):
     def init(self, *arguments, **options):
         return self.ok("pg", "init", *arguments, **options)
 
-    def make_primary(self, term=1):
-        """A new cluster that accepts writes."""
+    def make_primary(self):
+        """Starts the agent and has a cluster that accepts writes under term 1. Without a wal_dir it is a copy of one that
+        was made the same way before: initdb and its syncs are the slowest part of most tests."""
+        if self.process:
+            self.create_primary()
+            return self
+        if "wal_dir" in self.config["postgres"]:
+            self.start_agent().create_primary()
+            return self
+        template = template_of(self.version)
+        for source, target in ((f"{template}/data", self.data_dir), (f"{template}/../repository", self.repository)):
+            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=copy_owned)
+            self.workspace.give(target)
+            for directory, names, _ in os.walk(target):
+                for name in names:
+                    self.workspace.give(os.path.join(directory, name))
+        copy_owned(f"{template}/term", os.path.join(self.state, "term"))
+        self.start_agent()
+        self.ok("pg", "start")
+        return self
+
+    def create_primary(self):
+        """With initdb, by the agent that runs."""
         self.init("--set", "shared_buffers=32MB", "max_wal_size=256MB", "fsync=off")
         self.ok("pg", "start")
-        self.promote(term)
-        return self
+        self.promote(1)
 
     def promote(self, term):
         self.ok("term", "begin", str(term))
@@ -240,6 +262,30 @@ class Node(Database):
         """Ends the present WAL segment with at least one record in it; returns that segment's name."""
         return self.sql("SELECT pg_logical_emit_message(false, 'test', 'x') IS NULL; "
                         "SELECT pg_walfile_name(pg_current_wal_lsn()); SELECT pg_switch_wal() IS NULL").splitlines()[1]
+
+
+_templates = {}
+
+
+def copy_owned(source, target):
+    shutil.copyfile(source, target)
+    shutil.copymode(source, target)
+    if process.IS_ROOT:
+        os.chown(target, process.UID, process.GID)
+
+
+def template_of(version):
+    """A directory with the data and the term of a primary that was stopped; made once for each version."""
+    if version.name not in _templates:
+        workspace = Workspace()
+        atexit.register(workspace.close)
+        node = Node(workspace, version).start_agent()
+        node.create_primary()
+        node.ok("pg", "stop")
+        node.stop_agent()
+        os.rename(os.path.join(node.state, "term"), os.path.join(node.root, "term"))
+        _templates[version.name] = node.root
+    return _templates[version.name]
 
 
 def seconds(duration):

@@ -134,7 +134,8 @@ class PlainServer(Database):
                 return self.answers()
             wait_for(f"{self.data_dir} answers", ready, timeout)
         elif wait == "end":
-            self.process.wait(timeout)
+            code = self.process.wait(timeout)
+            assert code == 0, f"{self.data_dir} ended with {code}:\n{self.log_text()[-3000:]}"
         return self
 
     def stop(self, how=signal.SIGINT):

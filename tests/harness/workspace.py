@@ -53,6 +53,14 @@ class Workspace:
         os.chmod(path, mode)
         return self.give(path)
 
+    def small_disk(self, name, megabytes):
+        """A file system in memory, unmounted after whatever was set up later has ended. Needs root."""
+        path = self.directory(name)
+        options = f"size={megabytes}m,mode=700,uid={process.UID},gid={process.GID}"
+        process.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], as_root=True)
+        self.at_end(lambda: process.run(["umount", path], as_root=True))
+        return path
+
     def at_end(self, action):
         """Actions run in reverse order."""
         self._undo.append(action)

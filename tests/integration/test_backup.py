@@ -14,7 +14,7 @@ from harness.workspace import Workspace
 @pytest.fixture(scope="module")
 def source(pg, module_workspace):
     """A primary with contents, shared by the tests of one version."""
-    node = Node(module_workspace, pg).start_agent().make_primary()
+    node = Node(module_workspace, pg).make_primary()
     node.location = database.fill(node, module_workspace)
     return node
 
@@ -48,6 +48,7 @@ def replay(node, directory, lsn, action):
                          recovery_target_lsn=lsn, recovery_target_timeline="current", recovery_target_action=action,
                          primary_conninfo="", hot_standby="on" if action == "promote" else "off", max_connections="100")
     server.start(wait="answers" if action == "promote" else "end")
+    assert f"recovery stopping after WAL location (LSN) \"{lsn}\"" in server.log_text() or action == "promote"
     return server
 
 
@@ -243,7 +244,7 @@ def test_standby_as_the_source(small, workspace):
 
 def test_wal_directory_elsewhere(workspace, pg):
     wal = os.path.join(workspace.path, "elsewhere")
-    node = Node(workspace, pg, postgres={"wal_dir": wal}).start_agent().make_primary()
+    node = Node(workspace, pg, postgres={"wal_dir": wal}).make_primary()
     assert os.path.realpath(os.path.join(node.data_dir, "pg_wal")) == wal
     node.pgbench_load(1)
     node.backup()

@@ -235,7 +235,7 @@ def test_cancelled_backup_leaves_nothing(primary):
 
 def test_backup_cancelled_while_it_waits_for_wal(workspace, pg):
     """The archive does not take WAL: the backup waits, is told to stop, and stops."""
-    node = Node(workspace, pg).start_agent().make_primary()
+    node = Node(workspace, pg).make_primary()
     pause = workspace.file("pause", "")
     node.restart_agent(faults="wal.begin=pause", pause=pause)
     name = node.detach("backup", "create")
@@ -277,11 +277,9 @@ def test_backup_goes_on_beside_a_change_of_role(primary):
 
 @pytest.mark.skipif(not process.IS_ROOT, reason="only root can mount a small file system")
 def test_full_repository(workspace, pg):
+    workspace.small_disk("repository", 24)
     node = Node(workspace, pg)
-    process.run(["mount", "-t", "tmpfs", "-o", f"size=24m,mode=700,uid={process.UID},gid={process.GID}", "tmpfs",
-                 node.repository], as_root=True)
-    workspace.at_end(lambda: process.run(["umount", "-l", node.repository], as_root=True))
-    node.start_agent().make_primary()
+    node.make_primary()
     node.sql("CREATE TABLE noise AS SELECT g AS a, gen_random_uuid() AS b, gen_random_uuid() AS c, gen_random_uuid() AS d "
              "FROM generate_series(1, 400000) g; CHECKPOINT")
     answer = node.ctl("backup", "create", "--codec", "none")

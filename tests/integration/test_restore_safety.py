@@ -85,15 +85,10 @@ def test_half_a_restore_cannot_be_started(backed_up, workspace):
 def test_space_is_checked_before_anything_is_written(backed_up, workspace):
     if not process.IS_ROOT:
         pytest.skip("only root can mount a small file system")
-    target = workspace.directory("small")
-    process.run(["mount", "-t", "tmpfs", "-o", f"size=10m,mode=700,uid={process.UID},gid={process.GID}", "tmpfs", target],
-                as_root=True)
-    try:
-        answer = backed_up.ctl("backup", "restore", "--target", target)
-        assert answer.code == 1 and answer.reason == "NO_SPACE" and has_hint(answer.error), answer
-        assert os.listdir(target) == []
-    finally:
-        process.run(["umount", target], as_root=True)
+    target = workspace.small_disk("small", 10)
+    answer = backed_up.ctl("backup", "restore", "--target", target)
+    assert answer.code == 1 and answer.reason == "NO_SPACE" and has_hint(answer.error), answer
+    assert os.listdir(target) == []
 
 
 def test_tablespace_in_place_of_the_source_is_refused(primary, workspace):

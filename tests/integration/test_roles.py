@@ -60,7 +60,7 @@ def test_fence_makes_read_only_and_outlives_everything(primary):
     assert answer["was_primary"] is True
     session.close()
     assert "read-only" in primary.sql("CREATE TABLE t (a int)", code=3).stderr
-    refused(primary, "promote", "--term", "2", says="split brain feared")
+    refused(primary, "promote", "--term", "2", says="fenced")
     primary.kill_agent()
     primary.start_agent()
     primary.wait_running()

@@ -25,22 +25,20 @@ class Secured:
         self.node.config["tls"] = {"certificate": self.server[0], "key": self.server[1],
                                    "client_ca": self.authority.certificate}
         self.node.roles = [{"san": name, "role": role} for role, name in ROLES.items()]
-        self.node.start_agent()
+        self.node.make_primary()
         with open(self.node.port_file, encoding="utf-8") as file:
             self.address = file.read().strip()
 
     def ctl(self, caller, *command, authority=None, server_name=None):
         certificate, key = self.callers[caller]
-        options = ["--endpoint", self.address, "--ca", authority or self.authority.certificate, "--cert", certificate,
+        options = ["--ca", authority or self.authority.certificate, "--cert", certificate,
                    "--key", key, "--timeout", "5", *(["--server-name", server_name] if server_name else [])]
-        return self.node.ctl(*options, *command)
+        return self.node.ctl(*options, *command, endpoint=self.address)
 
 
 @pytest.fixture(scope="module")
 def secured(pg, module_workspace):
-    made = Secured(module_workspace, pg)
-    made.node.make_primary()
-    return made
+    return Secured(module_workspace, pg)
 
 
 @pytest.mark.parametrize("role,allowed", [
@@ -76,9 +74,9 @@ def test_caller_of_another_authority_is_refused(secured, module_workspace):
 
 
 def test_caller_without_a_certificate_or_without_tls_is_refused(secured):
-    node = secured.node
-    assert node.ctl("--endpoint", secured.address, "--timeout", "3", "status").code == 3
-    assert node.ctl("--endpoint", secured.address, "--ca", secured.authority.certificate, "--timeout", "3", "status").code == 3
+    node, address = secured.node, secured.address
+    assert node.ctl("--timeout", "3", "status", endpoint=address).code == 3
+    assert node.ctl("--ca", secured.authority.certificate, "--timeout", "3", "status", endpoint=address).code == 3
 
 
 def test_caller_checks_the_agent_too(secured, module_workspace):
@@ -114,7 +112,7 @@ def test_plain_tcp_on_loopback_is_served(node):
     with open(node.port_file, encoding="utf-8") as file:
         address = file.read().strip()
     assert node.status()["node"]["grpc_address"] == address
-    assert node.ctl("--endpoint", address, "status").code == 0
+    assert node.ctl("status", endpoint=address).code == 0
 
 
 @pytest.mark.parametrize("config,says", [
