@@ -48,7 +48,7 @@ struct BackupStartOptions {
   std::string label;
   bool fast_checkpoint = true;                 // false: spread, may take checkpoint_timeout
   absl::Duration timeout = absl::Minutes(30);  // of the start checkpoint
-  std::function<bool()> cancelled;             // may be empty
+  std::function<bool()> cancelled = {};        // may be empty
 };
 
 class BackupSession {

@@ -31,7 +31,7 @@ struct InitdbOptions {
   AgentSettings settings;
   HbaOptions hba;
   absl::Duration timeout = absl::Minutes(10);
-  std::function<bool()> cancelled;  // polled; may be empty
+  std::function<bool()> cancelled = {};  // polled; may be empty
 };
 
 // Errors: those of CheckCreatable; INVALID_ARGUMENT for options that this version does not have;

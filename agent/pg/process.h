@@ -76,7 +76,7 @@ struct LaunchOptions {
   // Orphans of a killed postmaster hold its shared memory for 1–5 s: launches are repeated for so
   // long.
   absl::Duration lock_patience = absl::Seconds(15);
-  std::function<bool()> cancelled;  // may be empty
+  std::function<bool()> cancelled = {};  // may be empty
 };
 // Starts the postmaster and returns once it owns the data directory (postmaster.pid names it).
 // ALREADY_EXISTS when one runs already; FAILED_PRECONDITION (PORT_IN_USE, POSTGRES_START_FAILED)
@@ -91,8 +91,8 @@ struct StopOptions {
   // `mode`: none. kKill only when the caller asked for it by name.
   StopMode escalate_to = StopMode::kSmart;
   absl::Duration escalation_timeout = absl::Seconds(10);  // for each further mode
-  std::function<bool()> cancelled;              // stops waiting, not the server; may be empty
-  std::function<void(StopMode)> on_escalation;  // may be empty
+  std::function<bool()> cancelled = {};              // stops waiting, not the server; may be empty
+  std::function<void(StopMode)> on_escalation = {};  // may be empty
 };
 struct StopResult {
   StopMode mode = StopMode::kFast;  // the mode that ended it

@@ -14,7 +14,7 @@ namespace metal::pg {
 
 struct PromoteOptions {
   absl::Duration timeout = absl::Seconds(60);
-  std::function<bool()> cancelled;
+  std::function<bool()> cancelled = {};
   // CHECKPOINT after the promotion: only then pg_control shows the new timeline and pg_rewind may
   // use this server.
   bool checkpoint = true;

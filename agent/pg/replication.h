@@ -91,7 +91,7 @@ struct WaitForLsnRequest {
   base::TimelineId timeline = 0;  // 0: any
   WaitFor what = WaitFor::kReplayed;
   absl::Duration timeout = absl::Seconds(30);
-  std::function<bool()> cancelled;
+  std::function<bool()> cancelled = {};
 };
 // On a primary its flush LSN answers for all three. Returns the LSN reached. DEADLINE_EXCEEDED
 // names how far it came; FAILED_PRECONDITION (TIMELINE_MISMATCH) when the server is on another

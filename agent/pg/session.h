@@ -35,7 +35,7 @@ struct SqlResult {
 
 struct QueryOptions {
   absl::Duration timeout = absl::Seconds(2);
-  std::function<bool()> cancelled;  // polled every 100 ms; may be empty
+  std::function<bool()> cancelled = {};  // polled every 100 ms; may be empty
 };
 
 class SqlSession {

@@ -1,0 +1,174 @@
+#include "agent/pg/monitor.h"
+
+#include <unistd.h>
+
+#include "gmock/gmock.h"
+#include "tests/harness/fake_sql_session.h"
+#include "tests/harness/simulated_clock.h"
+#include "tests/harness/status_matchers.h"
+
+namespace metal::pg {
+namespace {
+
+using ::metal::testing::FakeServerState;
+using ::metal::testing::SqlRow;
+using observe::PostgresState;
+using ::testing::HasSubstr;
+
+class MonitorTest : public ::testing::Test {
+ protected:
+  MonitorTest() { SetState(PostgresState::kRunning); }
+  // What the supervisor publishes.
+  void SetState(PostgresState state) {
+    board_.Update([state](observe::NodeStatus& status) {
+      status.postgres.state = state;
+      status.postgres.pid = getpid();
+    });
+  }
+  void Rounds(int count) {
+    for (int i = 0; i < count; ++i) {
+      monitor_.RunOnce();
+      clock_.Advance(absl::Seconds(1));
+    }
+  }
+  std::string Seconds(absl::Time time) {
+    return fmt::format("{:.3f}", absl::ToDoubleSeconds(time - absl::UnixEpoch()));
+  }
+  void Receive(const char* lsn, absl::Time last_message) {
+    server_.Change([&](FakeServerState& state) {
+      state.in_recovery = true;
+      state.received = state.replayed = *base::Lsn::Parse("0/5000000");
+      state.receiver = SqlRow{{"pid", "9"},
+                              {"status", "streaming"},
+                              {"sender_host", "10.0.0.1"},
+                              {"sender_port", "5432"},
+                              {"written_lsn", "0/5000000"},
+                              {"flushed_lsn", "0/5000000"},
+                              {"latest_end_lsn", lsn},
+                              {"received_tli", "1"},
+                              {"last_message", Seconds(last_message)}};
+    });
+  }
+  observe::PostgresSection postgres() { return board_.Get()->postgres; }
+  observe::StandbySection standby() { return board_.Get()->standby; }
+
+  testing::SimulatedClock clock_;
+  testing::FakePostgres server_{clock_};
+  observe::StatusBoard board_{clock_};
+  PgMonitor monitor_{{}, server_.factory(), board_, clock_};
+};
+
+TEST_F(MonitorTest, APrimarysSectionsArePublishedWithTheirTime) {
+  server_.Change([](FakeServerState& state) {
+    state.ready_segments = 2;
+    state.followers = {{{"pid", "5"},
+                        {"application_name", "b"},
+                        {"state", "streaming"},
+                        {"replay_lsn", "0/3000000"}}};
+  });
+  const absl::Time now = clock_.Now();
+  Rounds(1);
+  EXPECT_EQ(postgres().role_observed, observe::Role::kPrimary);
+  EXPECT_EQ(postgres().current_lsn.ToString(), "0/3000060");
+  EXPECT_EQ(postgres().version, "15.20");
+  EXPECT_EQ(postgres().time.captured_at, now);
+  EXPECT_FALSE(standby().present);
+  ASSERT_EQ(board_.Get()->followers.followers.size(), 1u);
+  EXPECT_EQ(board_.Get()->followers.followers[0].lag_bytes, 0x60u);
+  EXPECT_EQ(board_.Get()->archive.ready_segments, 2u);
+  EXPECT_EQ(board_.Get()->archive.time.captured_at, now);
+}
+
+TEST_F(MonitorTest, OneSessionServesManyRounds) {
+  Rounds(30);
+  EXPECT_EQ(server_.connects(), 1);
+}
+
+TEST_F(MonitorTest, AHungServerIsUnresponsiveAndComesBack) {
+  Rounds(1);
+  const absl::Time good = postgres().time.captured_at;
+  server_.set_hung(true);
+  Rounds(1);
+  EXPECT_EQ(postgres().state, PostgresState::kRunning);  // one miss is no verdict
+  Rounds(3);
+  EXPECT_EQ(postgres().state, PostgresState::kUnresponsive);
+  EXPECT_EQ(postgres().time.captured_at, good);  // a reader sees how old it is
+  EXPECT_THAT(postgres().state_reason, HasSubstr("did not answer"));
+  server_.set_hung(false);
+  Rounds(1);
+  EXPECT_EQ(postgres().state, PostgresState::kRunning);
+  EXPECT_EQ(postgres().state_reason, "");
+}
+
+TEST_F(MonitorTest, AServerThatDoesNotRunIsNotConnectedTo) {
+  for (const PostgresState state :
+       {PostgresState::kStopped, PostgresState::kStarting, PostgresState::kCrashed,
+        PostgresState::kQuarantined, PostgresState::kNoDataDirectory}) {
+    SetState(state);
+    Rounds(2);
+    EXPECT_EQ(postgres().state, state);
+  }
+  EXPECT_EQ(server_.connects(), 0);
+}
+
+TEST_F(MonitorTest, ANewServerGetsANewSession) {
+  Rounds(2);
+  server_.set_down(true);
+  Rounds(1);
+  server_.set_down(false);
+  Rounds(1);
+  EXPECT_EQ(postgres().state, PostgresState::kRunning);
+  EXPECT_EQ(server_.connects(), 2);
+}
+
+TEST_F(MonitorTest, AnyFailedStatementCostsARoundAndNoMore) {
+  for (int at = 1; at <= 8; ++at) {
+    server_.FailStatement(at, absl::InternalError("postgres: odd"));
+    Rounds(4);
+    EXPECT_EQ(postgres().state, PostgresState::kRunning) << at;
+  }
+}
+
+TEST_F(MonitorTest, AStandbyOnAnIdlePrimaryHasNoLagForHours) {
+  for (int hour = 0; hour < 3; ++hour) {
+    Receive("0/5000000", clock_.Now() - absl::Seconds(20));
+    Rounds(1);
+    EXPECT_TRUE(standby().present);
+    EXPECT_EQ(standby().lag_source, "caught_up");
+    EXPECT_EQ(standby().lag_seconds, absl::ZeroDuration());
+    EXPECT_EQ(standby().sender_host, "10.0.0.1");
+    clock_.Advance(absl::Hours(1));
+  }
+}
+
+TEST_F(MonitorTest, AfterTheReceiverIsGoneTheLagGrowsFromItsLastMessage) {
+  Receive("0/5000000", clock_.Now());
+  Rounds(1);
+  server_.Change([](FakeServerState& state) { state.receiver.reset(); });
+  clock_.Advance(absl::Seconds(99));
+  Rounds(1);
+  EXPECT_EQ(standby().lag_source, "link_dead");
+  EXPECT_EQ(standby().receiver_state, "");
+  ASSERT_TRUE(standby().lag_seconds.has_value());
+  EXPECT_NEAR(absl::ToDoubleSeconds(*standby().lag_seconds), 100, 1);
+  EXPECT_EQ(standby().lag_bytes, std::nullopt);
+}
+
+TEST_F(MonitorTest, LagAfterIdlenessCountsFromTheLastTimeItWasCaughtUp) {
+  Receive("0/5000000", clock_.Now());
+  Rounds(1);
+  Receive("0/6000000", clock_.Now());
+  Rounds(1);
+  EXPECT_EQ(standby().lag_source, "replay_timestamp");
+  EXPECT_EQ(standby().lag_bytes, 0x1000000u);
+  EXPECT_LT(*standby().lag_seconds, absl::Seconds(3));
+}
+
+TEST_F(MonitorTest, TheThreadStopsAtOnce) {
+  PgMonitor monitor({}, server_.factory(), board_, clock_);
+  monitor.Start();
+  monitor.Stop();
+}
+
+}  // namespace
+}  // namespace metal::pg
