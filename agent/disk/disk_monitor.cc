@@ -14,6 +14,7 @@
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_report.h"
 #include "agent/disk/smart_watch.h"
+#include "agent/disk/tick_guard.h"
 
 namespace metal::disk {
 namespace {
@@ -23,6 +24,7 @@ using base::MutexLock;
 
 // Together with SmartWatch's patience below the second in which the monitor must end.
 constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
+constexpr absl::Duration kLongestNap = absl::Seconds(1);  // of the supervisor, beside its tick
 constexpr absl::Duration kStopPatience = absl::Milliseconds(400);
 
 // What only the filesystem itself can tell.
@@ -185,10 +187,13 @@ class DiskMonitor::Impl {
 
   void Supervise() {
     MonotonicTime last_publish = clock_.Monotonic();
+    TickGuard guard(options_.tick + kLongestNap);
     MutexLock lock(mutex_);
     while (!stop_) {
-      for (auto& [role, target] : targets_) Judge(role, *target);
       const MonotonicTime now = clock_.Monotonic();
+      if (guard.Awake(now)) {
+        for (auto& [role, target] : targets_) Judge(role, *target);
+      }
       if (publish_ || now - last_publish >= options_.publish_interval) {
         publish_ = false;
         last_publish = now;
