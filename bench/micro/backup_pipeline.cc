@@ -1,8 +1,11 @@
-// Runs the copy and unpack pipelines on a directory, without PostgreSQL: for profiling the data path alone.
-//   backup_pipeline copy DATA_DIRECTORY OUTPUT [--codec=zstd|lz4|none] [--level=N] [--threads=N] [--depth=N]
+// Runs the copy and unpack pipelines on a directory, without PostgreSQL: for profiling the data
+// path alone.
+//   backup_pipeline copy DATA_DIRECTORY OUTPUT [--codec=zstd|lz4|none] [--level=N] [--threads=N]
+//   [--depth=N]
 //                   [--engine=auto|io_uring|threads|pread] [--check]
 //   backup_pipeline unpack OUTPUT TARGET        (TARGET "-": verify only)
-// OUTPUT gets packs/, files.zst and manifest. Prints one line: bytes, seconds, MB/s, CPU seconds, resident memory.
+// OUTPUT gets packs/, files.zst and manifest. Prints one line: bytes, seconds, MB/s, CPU seconds,
+// resident memory.
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -43,14 +46,16 @@ absl::StatusOr<std::unique_ptr<uring::IoEngine>> Engine(const Flags& flags, uint
   return std::move(choice.engine);
 }
 
-void Report(std::string_view what, std::string_view engine, uint64_t bytes, uint64_t stored, absl::Duration wall) {
+void Report(std::string_view what, std::string_view engine, uint64_t bytes, uint64_t stored,
+            absl::Duration wall) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   const double cpu = static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                      static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
   const double seconds = absl::ToDoubleSeconds(wall);
-  fmt::print("{} {} bytes={} stored={} seconds={:.3f} MB/s={:.0f} cpu={:.2f} rss_mib={}\n", what, engine, bytes,
-             stored, seconds, static_cast<double>(bytes) / seconds / 1e6, cpu, usage.ru_maxrss / 1024);
+  fmt::print("{} {} bytes={} stored={} seconds={:.3f} MB/s={:.0f} cpu={:.2f} rss_mib={}\n", what,
+             engine, bytes, stored, seconds, static_cast<double>(bytes) / seconds / 1e6, cpu,
+             usage.ru_maxrss / 1024);
 }
 
 absl::Status Copy(const std::string& source, const std::string& output, const Flags& flags) {
@@ -73,12 +78,14 @@ absl::Status Copy(const std::string& source, const std::string& output, const Fl
   PageRechecker rechecker(std::move(recheck), base::RealClock());
   observe::Progress progress(base::RealClock());
   const absl::Time begin = absl::Now();
-  METAL_ASSIGN_OR_RETURN(auto pipeline, CopyPipeline::Create(options, std::move(engine), &rechecker, *list, progress));
+  METAL_ASSIGN_OR_RETURN(
+      auto pipeline, CopyPipeline::Create(options, std::move(engine), &rechecker, *list, progress));
   DirectoryWalk walk({source, 15, 202209061});
   METAL_RETURN_IF_ERROR(pipeline->CopyTree(walk));
   METAL_RETURN_IF_ERROR(pipeline->Finish());
   METAL_ASSIGN_OR_RETURN(const FileListTotals totals, list->Finish());
-  Report("copy", pipeline->engine_name(), totals.bytes, pipeline->packs().stored_bytes(), absl::Now() - begin);
+  Report("copy", pipeline->engine_name(), totals.bytes, pipeline->packs().stored_bytes(),
+         absl::Now() - begin);
 
   BackupHeader header;
   header.label = kLabel;
@@ -87,7 +94,8 @@ absl::Status Copy(const std::string& source, const std::string& output, const Fl
   header.bytes = totals.bytes;
   header.file_list_bytes = totals.raw_bytes;
   header.file_list_sha256 = totals.sha256;
-  for (const auto& pack : pipeline->packs().packs()) header.packs.push_back({pack->name, pack->size});
+  for (const auto& pack : pipeline->packs().packs())
+    header.packs.push_back({pack->name, pack->size});
   if (pipeline->totals().corrupt_page_count > 0) {
     fmt::print("corrupt pages: {}\n", pipeline->totals().corrupt_page_count);
   }
@@ -116,13 +124,16 @@ absl::Status Unpack(const std::string& output, const std::string& target, const 
   METAL_ASSIGN_OR_RETURN(auto engine, Engine(flags, UnpackEngineDepth(options)));
   observe::Progress progress(base::RealClock());
   const absl::Time begin = absl::Now();
-  METAL_ASSIGN_OR_RETURN(auto pipeline, UnpackPipeline::Create(options, std::move(engine), progress));
-  METAL_ASSIGN_OR_RETURN(auto list, FileListReader::Open(base::JoinPath(output, kFileListName),
-                                                         {header.file_list_bytes, header.file_list_sha256,
-                                                          static_cast<uint32_t>(header.packs.size())}));
+  METAL_ASSIGN_OR_RETURN(auto pipeline,
+                         UnpackPipeline::Create(options, std::move(engine), progress));
+  METAL_ASSIGN_OR_RETURN(auto list,
+                         FileListReader::Open(base::JoinPath(output, kFileListName),
+                                              {header.file_list_bytes, header.file_list_sha256,
+                                               static_cast<uint32_t>(header.packs.size())}));
   METAL_RETURN_IF_ERROR(pipeline->Run(*list));
   const absl::Time written = absl::Now();
-  if (directory.valid() && syncfs(directory.get()) != 0) return base::ErrnoStatus(errno, "syncfs", target);
+  if (directory.valid() && syncfs(directory.get()) != 0)
+    return base::ErrnoStatus(errno, "syncfs", target);
   fmt::print("syncfs {:.3f} s\n", absl::ToDoubleSeconds(absl::Now() - written));
   Report(target == "-" ? "verify" : "unpack", pipeline->engine_name(), pipeline->totals().bytes,
          pipeline->totals().stored_bytes, absl::Now() - begin);

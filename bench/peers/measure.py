@@ -36,13 +36,14 @@ def drop_caches():
 
 
 def tree_bytes(directory, skip=()):
-    """Sum of the sizes of the regular files below `directory`, leaving out directories named in `skip`."""
+    """Sum of the sizes of the regular files below `directory`, leaving out directories named in `skip` and the
+    files with which the agent probes its disks."""
     total = 0
     for parent, directories, files in os.walk(directory):
         directories[:] = [name for name in directories if name not in skip]
         for name in files:
             status = os.lstat(os.path.join(parent, name))
-            if stat.S_ISREG(status.st_mode):
+            if stat.S_ISREG(status.st_mode) and not name.startswith(".metal-probe"):
                 total += status.st_size
     return total
 

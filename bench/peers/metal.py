@@ -92,12 +92,36 @@ level = 1
             self._call("promote", "--term", "1")
             (self._dir / "promoted").touch()
 
+    @property
+    def pid(self):
+        return self._agent.pid
+
+    def command(self, *words):
+        return self._ctl(*words)
+
+    def start(self):
+        """The agent with its server as the primary, left running."""
+        self._prepare_repository()
+        self._start_agent()
+        self._become_primary()
+
+    def stop(self):
+        """Ends what start() started."""
+        try:
+            self._call("pg", "stop")
+        finally:
+            self._stop_agent()
+            self._bench.server.stop()
+
+    def _prepare_repository(self):
+        shutil.rmtree(self._repository, ignore_errors=True)
+        self._repository.mkdir()
+        shutil.chown(self._repository, self._bench.user)
+
     def backup(self):
         """A full backup into an empty repository."""
         bench, server = self._bench, self._bench.server
-        shutil.rmtree(self._repository, ignore_errors=True)
-        self._repository.mkdir()
-        shutil.chown(self._repository, bench.user)
+        self._prepare_repository()
         self._start_agent()
         try:
             self._become_primary()
