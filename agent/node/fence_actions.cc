@@ -10,7 +10,8 @@ namespace metal::node {
 namespace {
 
 constexpr absl::Duration kQuery = absl::Seconds(5);
-constexpr absl::Duration kStopTimeout = absl::Seconds(10);
+constexpr absl::Duration kStopTimeout =
+    absl::Seconds(5);  // for each way to stop: a fence is in a hurry
 
 std::string TermSubject(const TermHolder& holder) { return fmt::format("term {}", holder.term); }
 
@@ -67,7 +68,7 @@ absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
   context.progress.BeginPhase("looking at the server");
   StandbyRestart options;
   options.drain = false;
-  options.stop_timeout = kStopTimeout;
+  options.stop_timeout = options.escalation_timeout = kStopTimeout;
   options.escalate_to = pg::StopMode::kKill;
   std::unique_ptr<pg::SqlSession> session;
   const bool read_only = IsReadOnly(session);

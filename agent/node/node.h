@@ -121,7 +121,7 @@ class Node {
   absl::StatusOr<PromoteAnswer> Promote(const RequestContext& context,
                                         const PromoteRequest& request);
   // Stored durably first. A primary, or a server that does not answer, is stopped (fast,
-  // immediate, kill: 10 s each) and started as a standby; one that is down stays down. The role
+  // immediate, kill: 5 s each) and started as a standby; one that is down stays down. The role
   // watch repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
   absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
@@ -174,6 +174,9 @@ class Node {
                      OperationLane lane = OperationLane::kAction) const;
 
   // ---- The bodies of operations: postgres_actions.cc, role_actions.cc, backup_actions.cc ----
+  // The agent's settings and HBA lines as configured now: they may have changed since the last
+  // start.
+  absl::Status InstallManagedFiles();
   absl::StatusOr<OperationResult> RunInit(OperationContext& context,
                                           const InitDataDirectoryRequest& request);
   absl::StatusOr<OperationResult> RunStart(OperationContext& context,

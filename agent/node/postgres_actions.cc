@@ -131,19 +131,23 @@ absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
   });
 }
 
+absl::Status Node::InstallManagedFiles() {
+  const base::AgentConfig& config = parts_.config;
+  // A directory that cannot be started is refused, unchanged.
+  METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(config.pg_data_dir));
+  METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
+  METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));
+  METAL_RETURN_IF_ERROR(pg::InstallManagedSettings(config.pg_data_dir, AgentSettingsOf(config)));
+  return pg::InstallManagedHba(config.pg_data_dir, HbaOf(config));
+}
+
 absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
                                                const StartPostgresRequest& request) {
   const base::AgentConfig& config = parts_.config;
   const pg::StartRole role = DecideStartRole(parts_.terms, config.pg_data_dir);
   const auto running = parts_.supervisor.postmaster();
   if (running == nullptr || !running->alive()) {
-    // The agent's configuration may have changed since the last start (port, repository). A
-    // directory that cannot be started is left for Start to refuse, unchanged.
-    METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(config.pg_data_dir));
-    METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
-    METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));
-    METAL_RETURN_IF_ERROR(pg::InstallManagedSettings(config.pg_data_dir, AgentSettingsOf(config)));
-    METAL_RETURN_IF_ERROR(pg::InstallManagedHba(config.pg_data_dir, HbaOf(config)));
+    METAL_RETURN_IF_ERROR(InstallManagedFiles());
   }
   pg::StartOptions options;
   options.as_standby = role == pg::StartRole::kStandby;
@@ -216,6 +220,7 @@ absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
 
 absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
                                                  const RestartPostgresRequest& request) {
+  METAL_RETURN_IF_ERROR(InstallManagedFiles());
   // pg_control says "in production" or "in archive recovery" now, and the matching "shut down"
   // after the stop: the answer is the same before and after.
   const pg::StartRole role = DecideStartRole(parts_.terms, parts_.config.pg_data_dir);

@@ -93,13 +93,23 @@ void Drain(RoleStepContext& context, pg::SqlSession& session) {
 absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectPatiently(RoleStepContext& context,
                                                                  absl::Duration patience) {
   const base::MonotonicTime deadline = context.clock.Monotonic() + patience;
+  absl::Status last;
   while (true) {
     auto session = context.connect();
-    if (session.ok() || !absl::IsUnavailable(session.status())) return session;
+    if (session.ok()) return session;
+    last = session.status();
+    if (!absl::IsUnavailable(last)) break;
     METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
-    if (context.clock.Monotonic() >= deadline) return session;
+    if (context.clock.Monotonic() >= deadline) break;
     context.clock.Sleep(kPoll);
   }
+  if (last.message().find("HINT: ") != std::string::npos) return last;
+  absl::Status hinted(last.code(),
+                      fmt::format("{}. HINT: repeat it once the server answers; Fence stops one "
+                                  "that does not",
+                                  std::string(last.message())));
+  const auto reason = base::GetReason(last);
+  return reason ? base::WithReason(std::move(hinted), *reason) : hinted;
 }
 
 absl::StatusOr<bool> StopReceiving(RoleStepContext& context, pg::SqlSession& session) {
