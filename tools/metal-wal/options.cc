@@ -35,37 +35,37 @@ bool TakesValue(std::string_view name) {
 }  // namespace
 
 const char kHelpText[] =
-    "metal-wal: PostgreSQL's archive_command and restore_command with metal-agent.\n"
-    "\n"
-    "Usage:\n"
-    "  metal-wal push  [options] PATH NAME   archive the file PATH (%p) under NAME (%f)\n"
-    "  metal-wal fetch [options] NAME PATH   write the archived file NAME (%f) to PATH (%p)\n"
-    "\n"
-    "Options:\n"
-    "  --socket PATH     the agent's WAL socket (default /run/metal/wal.sock)\n"
-    "  --timeout SECONDS give up after this time (default 60)\n"
-    "  --cluster ID      system identifier (default: from global/pg_control in the working "
-    "directory,\n"
-    "                    which is the data directory when PostgreSQL starts metal-wal)\n"
-    "  --strict          fetch: try again until the timeout when the agent cannot answer, then "
-    "exit with 200,\n"
-    "                    which stops the server, instead of a code that ends recovery as if there "
-    "were no more WAL\n"
-    "  --help, --version\n"
-    "\n"
-    "Examples:\n"
-    "  archive_command = 'metal-wal push %p %f'\n"
-    "  restore_command = 'metal-wal fetch %f %p'             # standby: streaming goes on when the "
-    "agent is away\n"
-    "  restore_command = 'metal-wal fetch --strict %f %p'    # restore: never end recovery early\n"
-    "  metal-wal fetch --cluster 7300000000000000001 00000001000000000000000A /tmp/segment\n"
-    "\n"
-    "Exit codes: 0 done (the file is durable in the repository, or PATH is complete); 1 not in the "
-    "archive;\n"
-    "  2 wrong usage; 3 try again: agent not running, busy or too slow; 4 refused or failed: read "
-    "the message;\n"
-    "  200 fetch --strict: neither done nor known to be absent.\n"
-    "PostgreSQL retries a failed push for ever and keeps the WAL meanwhile.\n";
+    R"(metal-wal: PostgreSQL's archive_command and restore_command with metal-agent.
+
+Usage:
+  metal-wal push  [options] PATH NAME   archive the file PATH (%p) under NAME (%f)
+  metal-wal fetch [options] NAME PATH   write the archived file NAME (%f) to PATH (%p)
+
+Options:
+  --socket PATH      the agent's WAL socket (default /run/metal/wal.sock)
+  --timeout SECONDS  give up after this time (default 60)
+  --cluster ID       system identifier (default: from global/pg_control in the working
+                     directory, which is the data directory when PostgreSQL runs this)
+  --strict           fetch: when the agent cannot answer, try again until the timeout and
+                     then exit with 200, which stops the server; any other code ends a
+                     recovery as if there were no more WAL. Implied where PostgreSQL recovers
+                     to an end: recovery.signal and no standby.signal in the working directory
+  --help, --version
+
+Examples:
+  archive_command = 'metal-wal push %p %f'
+  restore_command = 'metal-wal fetch %f %p'
+  metal-wal fetch --cluster 7300000000000000001 00000001000000000000000A /tmp/segment
+
+Exit codes:
+  0 done: the file is durable in the repository, or PATH is complete
+  1 not in the archive (silent)
+  2 wrong usage
+  3 try again: agent not running, busy or too slow
+  4 refused or failed: read the message
+  200 fetch, strict: neither done nor known to be absent
+PostgreSQL retries a failed push for ever and keeps the WAL meanwhile.
+)";
 
 std::optional<Options> ParseOptions(int argc, const char* const* argv, std::string& error) {
   Options options;

@@ -24,9 +24,9 @@ struct Options {
   std::string socket_path = "/run/metal/wal.sock";
   int timeout_seconds = 60;
   uint64_t system_identifier = 0;  // 0: read global/pg_control of the working directory
-  bool strict = false;
-  std::string file_name;  // %f
-  std::string path;       // %p
+  bool strict = false;             // false: as the working directory says
+  std::string file_name;           // %f
+  std::string path;                // %p
 };
 
 // nullopt and a message in `error` when the arguments are wrong.

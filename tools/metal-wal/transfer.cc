@@ -19,6 +19,13 @@ constexpr const char* kControlFile = "global/pg_control";
 constexpr int kRetryMilliseconds = 200;
 constexpr uint32_t kOldestControlVersion = 1300, kNewestControlVersion = 9999;
 
+// Whether PostgreSQL, whose working directory this is, will promote itself when it is told that
+// there is no more WAL. A standby goes on with streaming instead, and must not be stopped because
+// an agent is away.
+bool RecoversToAnEnd() {
+  return access("recovery.signal", F_OK) == 0 && access("standby.signal", F_OK) != 0;
+}
+
 ExitCode Report(const Options& options, const Answer& answer) {
   // A standby asks for the next file every few seconds: that it is not there yet is no news.
   if (answer.code != kDone && answer.code != kNotFound) {
@@ -122,6 +129,7 @@ ExitCode Push(const Options& options) {
 }
 
 ExitCode Fetch(const Options& options) {
+  const bool strict = options.strict || RecoversToAnEnd();
   const time_t deadline = Now() + options.timeout_seconds;
   backup::WalRequest request;
   request.operation = backup::WalOperation::kFetch;
@@ -134,13 +142,13 @@ ExitCode Fetch(const Options& options) {
   if (request.system_identifier != 0) {
     const std::string temporary = options.path + ".metal-tmp";
     answer = FetchInto(options, request, temporary, deadline);
-    while (options.strict && answer.code == kTryAgain && Now() < deadline) {
+    while (strict && answer.code == kTryAgain && Now() < deadline) {
       poll(nullptr, 0, kRetryMilliseconds);
       answer = FetchInto(options, request, temporary, deadline);
     }
   }
   Report(options, answer);
-  if (options.strict && answer.code != kDone && answer.code != kNotFound) return kStopRecovery;
+  if (strict && answer.code != kDone && answer.code != kNotFound) return kStopRecovery;
   return answer.code;
 }
 

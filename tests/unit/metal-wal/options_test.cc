@@ -86,7 +86,7 @@ TEST(OptionsTest, OnlyStrictFetchUsesACodeThatStopsTheServer) {
   for (const ExitCode code : {kDone, kNotFound, kUsage, kTryAgain, kFailed}) EXPECT_LT(code, 126);
   EXPECT_GT(kStopRecovery, 128);
   for (const char* code : {"0 done", "1 not in the archive", "2 wrong usage", "3 try again",
-                           "4 refused", "200 fetch"}) {
+                           "4 refused", "200 fetch, strict"}) {
     EXPECT_THAT(kHelpText, HasSubstr(code));
   }
 }

@@ -137,6 +137,22 @@ TEST_F(TransferTest, StrictFetchWaitsForTheAgent) {
   EXPECT_EQ(Fetch(options), kDone);
 }
 
+// Whether PostgreSQL would promote itself for want of WAL depends on its signal files.
+TEST_F(TransferTest, RecoveryToAnEndIsStrictAndAStandbyIsNot) {
+  server_.reset();
+  char previous[4096];
+  ASSERT_NE(getcwd(previous, sizeof previous), nullptr);
+  ASSERT_EQ(chdir(directory_.path().c_str()), 0);
+  Options options = FetchOf(TestSegment{}.Name());
+  options.timeout_seconds = 1;
+  EXPECT_EQ(Fetch(options), kTryAgain);
+  directory_.Write("recovery.signal", "");
+  EXPECT_EQ(Fetch(options), kStopRecovery);
+  directory_.Write("standby.signal", "");
+  EXPECT_EQ(Fetch(options), kTryAgain);
+  ASSERT_EQ(chdir(previous), 0);
+}
+
 TEST_F(TransferTest, AgentThatDoesNotAnswerIsLeftAtTheTimeout) {
   const std::string path = directory_.File("silent.sock");
   const base::UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
