@@ -128,7 +128,7 @@ absl::Status CheckSpace(const DataDirectory& directory, base::ByteCount free,
                                       "disk of {} has {} free, at least {} are needed. HINT: free "
                                       "space on it (never inside pg_wal by hand)",
                                       path, free.ToString(), kLeastFree.ToString()),
-                          {"DISK_FULL", {{"path", path}, {"data_directory", directory.path}}});
+                          {"NO_SPACE", {{"path", path}, {"data_directory", directory.path}}});
 }
 
 absl::Status CheckLinks(const DataDirectory& directory) {

@@ -55,7 +55,7 @@ absl::StatusOr<DataDirectory> InspectDataDirectory(const std::string& path);
 // OK when `postgres` of this version can be started on the directory by user `uid`.
 // FAILED_PRECONDITION with a reason: DATA_DIRECTORY_MISSING, DATA_DIRECTORY_INCOMPLETE,
 // DATA_DIRECTORY_FOREIGN, DATA_DIRECTORY_OWNER, DATA_DIRECTORY_MODE, VERSION_MISMATCH,
-// TABLESPACE_MISSING; RESOURCE_EXHAUSTED (DISK_FULL) with less than 16 MiB free. Changes nothing.
+// TABLESPACE_MISSING; RESOURCE_EXHAUSTED (NO_SPACE) with less than 16 MiB free. Changes nothing.
 absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersion& version,
                             uid_t uid);
 

@@ -120,7 +120,7 @@ absl::Status RunInitdb(const InitdbOptions& options, const std::vector<std::stri
     return base::WithReason(
         base::Error(absl::StatusCode::kResourceExhausted,
                     "initdb: {}. HINT: free space on the disk of {}", reason, options.data_dir),
-        {"DISK_FULL", {{"path", options.data_dir}}});
+        {"NO_SPACE", {{"path", options.data_dir}}});
   }
   return base::Error(absl::StatusCode::kInternal, "initdb: {}", reason);
 }

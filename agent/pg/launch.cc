@@ -119,7 +119,7 @@ absl::Status StartFailure(const LaunchOptions& options, const std::string& failu
       base::Error(
           disk_full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
           "start postgres on {}: {}", options.place.data_dir, text),
-      {disk_full ? "DISK_FULL" : "POSTGRES_START_FAILED", {{"postgres_message", failure}}});
+      {disk_full ? "NO_SPACE" : "POSTGRES_START_FAILED", {{"postgres_message", failure}}});
 }
 
 // Starts one daemon and waits until it owns the directory. A null pointer: it ended; `failure` says

@@ -89,7 +89,11 @@ absl::StatusOr<StartResult> PostgresSupervisor::Start(const StartOptions& option
     board_.ClearFault("postgres_quarantined", "postgres");
   } else {
     METAL_RETURN_IF_ERROR(StoreDesired(before));
-    if (!before.quarantined) PublishStopped();
+    if (before.quarantined) {
+      PublishState(observe::PostgresState::kQuarantined, std::string(result.status().message()));
+    } else {
+      PublishStopped();
+    }
     Emit(observe::Severity::kError, "postgres.start_failed",
          std::string(result.status().message()));
   }
@@ -144,10 +148,18 @@ absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
 }
 
 absl::Status PostgresSupervisor::SetRole(StartRole role) {
+  {
+    // A crash restart that is being launched has already asked for its role: its end is awaited, so
+    // that the caller sees the server that came of it.
+    base::MutexLock lock(mutex_);
+    action_ended_.WaitFor(mutex_, kWatchPatience, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return action_ != kWatchAction;
+    });
+  }
+  base::MutexLock store(store_mutex_);
   DesiredState state = desired();
-  if (state.role == role) return absl::OkStatus();
   state.role = role;
-  return StoreDesired(state);
+  return StoreDesiredLocked(state);
 }
 
 absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
@@ -247,11 +259,13 @@ absl::Status PostgresSupervisor::AwaitReady(const Postmaster& process,
     }
     if (process.WaitExit(kReadyPoll)) {
       SetProcess(nullptr);
-      const std::string failure = LaunchFailure();
+      std::string failure = LaunchFailure();
+      if (failure.empty()) failure = "it ended without a message";
+      const bool has_hint = failure.find("HINT") != std::string::npos;
       return base::WithReason(
-          base::Error(absl::StatusCode::kFailedPrecondition,
-                      "start postgres on {}: {}. HINT: see {}", options_.data_dir,
-                      failure.empty() ? "it ended without a message" : failure, options_.log_path),
+          base::Error(absl::StatusCode::kFailedPrecondition, "start postgres on {}: {}{}",
+                      options_.data_dir, failure,
+                      has_hint ? "" : fmt::format(". HINT: see {}", options_.log_path)),
           {"POSTGRES_START_FAILED", {{"postgres_message", failure}}});
     }
     if (ending() || (progress != nullptr && progress->cancelled())) {

@@ -85,7 +85,9 @@ class PostgresSupervisor {
                                   observe::Progress* progress = nullptr);
   absl::StatusOr<StartResult> Restart(const StopOptions& stop, const StartOptions& start);
 
-  // The role with which a crashed server is started again (after a promotion: primary). Durable.
+  // The role with which a crashed server is started again (after a promotion: primary; before a
+  // fence: standby). Durable. A crash restart under way is waited for, so postmaster() afterwards
+  // is its result.
   absl::Status SetRole(StartRole role);
 
   // The live postmaster, or null.
@@ -126,6 +128,8 @@ class PostgresSupervisor {
 
   absl::StatusOr<std::shared_ptr<const Postmaster>> LivePostmaster();
   absl::Status StoreDesired(const DesiredState& state);
+  absl::Status StoreDesiredLocked(const DesiredState& state)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(store_mutex_);
   void SetProcess(std::shared_ptr<const Postmaster> process);
   bool ending();
   void PublishState(observe::PostgresState state, const std::string& reason);
@@ -142,6 +146,7 @@ class PostgresSupervisor {
   observe::EventLog& events_;
   base::Clock& clock_;
 
+  base::Mutex store_mutex_;  // one writer of postgres.desired; taken before mutex_
   base::Mutex mutex_;
   std::string action_ ABSL_GUARDED_BY(mutex_);  // running action; empty: none
   std::shared_ptr<const Postmaster> process_ ABSL_GUARDED_BY(mutex_);

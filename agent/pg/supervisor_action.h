@@ -12,7 +12,10 @@
 namespace metal::pg {
 
 // The name under which the watch thread holds the slot while it looks.
-inline constexpr const char* kWatchAction = "watch";
+inline constexpr const char* kWatchAction = "the look of the watch thread";
+
+// The longest look is the launch of a crash restart: LaunchOptions::lock_patience and a bit.
+inline constexpr absl::Duration kWatchPatience = absl::Seconds(30);
 
 // Holds the slot until it is destroyed.
 class PostgresSupervisor::Action {
@@ -20,7 +23,6 @@ class PostgresSupervisor::Action {
   // ABORTED (ACTION_RUNNING) with the holder's name when it is taken. A look of the watch thread is
   // waited for.
   static absl::StatusOr<Action> Begin(PostgresSupervisor& supervisor, const std::string& name) {
-    constexpr absl::Duration kWatchPatience = absl::Seconds(5);
     base::MutexLock lock(supervisor.mutex_);
     supervisor.action_ended_.WaitFor(supervisor.mutex_, kWatchPatience,
                                      [&] { return supervisor.action_ != kWatchAction; });
@@ -29,7 +31,7 @@ class PostgresSupervisor::Action {
           base::Error(absl::StatusCode::kAborted,
                       "postgres: {} is running. HINT: wait for it and try again",
                       supervisor.action_),
-          {"ACTION_RUNNING", {{"action", supervisor.action_}}});
+          {"ACTION_IN_PROGRESS", {{"action", supervisor.action_}}});
     }
     supervisor.action_ = name;
     return Action(supervisor);

@@ -36,6 +36,11 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostma
 }
 
 absl::Status PostgresSupervisor::StoreDesired(const DesiredState& state) {
+  base::MutexLock store(store_mutex_);
+  return StoreDesiredLocked(state);
+}
+
+absl::Status PostgresSupervisor::StoreDesiredLocked(const DesiredState& state) {
   if (desired() == state) return absl::OkStatus();
   METAL_RETURN_IF_ERROR(StoreDesiredState(options_.state_dir, state));
   base::MutexLock lock(mutex_);

@@ -79,7 +79,7 @@ TEST_F(DataDirectoryTest, AFullDiskIsResourceExhausted) {
   full.data_free = {100};
   const absl::Status status = CheckStartable(full, kFifteen, geteuid());
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("100 B free")));
-  EXPECT_EQ(ReasonOf(status), "DISK_FULL");
+  EXPECT_EQ(ReasonOf(status), "NO_SPACE");
 }
 
 TEST_F(DataDirectoryTest, TablespacesAreLinksOrInPlaceDirectories) {

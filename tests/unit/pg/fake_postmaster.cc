@@ -72,7 +72,7 @@ int64_t Milliseconds() {
       ready = true;
     }
     if (words.contains("die_after") && age >= std::atoll(words["die_after"].c_str())) _exit(3);
-    usleep(2000);
+    base::RealClock().Sleep(absl::Milliseconds(2));
   }
   unlink((data_dir + "/postmaster.pid").c_str());
   _exit(0);

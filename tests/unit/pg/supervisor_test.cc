@@ -126,7 +126,12 @@ TEST_F(SupervisorTest, TooManyCrashesAreAQuarantineThatOutlivesTheAgent) {
   MakeSupervisor();
   EXPECT_EQ(state(), PostgresState::kQuarantined);
   EXPECT_TRUE(supervisor_->desired().quarantined);
+  cluster_.Behave("fail still broken");
+  EXPECT_THAT(supervisor_->Start({}), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(state(), PostgresState::kQuarantined);
+  EXPECT_EQ(board_.Get()->faults.size(), 1u);
   // A caller's start ends it.
+  cluster_.Behave("");
   ASSERT_OK(supervisor_->Start({}));
   EXPECT_TRUE(board_.Get()->faults.empty());
   EXPECT_FALSE(supervisor_->desired().quarantined);

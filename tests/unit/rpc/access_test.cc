@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "agent/base/status.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.h"
 #include "gtest/gtest.h"
