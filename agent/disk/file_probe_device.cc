@@ -28,6 +28,9 @@ constexpr uint32_t kRingEntries = 2 * kProbeSlots;
 constexpr size_t kFileSize = size_t{kProbeFileBlocks} * kProbeBlockSize;
 constexpr size_t kFillChunk = 256 << 10;
 
+// Closing alone keeps the lock as long as a child that another thread forks just now holds a copy.
+void Unlock(int fd) { flock(fd, LOCK_UN); }
+
 // Anonymous memory for the slots' buffers: never returned to the allocator while the device may
 // still write to it.
 class SlotMemory {
@@ -154,6 +157,7 @@ absl::Status FileProbeDevice::CreateFile(const std::function<void()>& before_ste
   }
   before_step();
   METAL_RETURN_IF_ERROR(base::SyncDirectory(base::DirectoryOf(path_)));
+  Unlock(file.get());
   METAL_RETURN_IF_ERROR(file.Close());
   METAL_ASSIGN_OR_RETURN(lock_, base::OpenFile(path_, O_RDONLY | O_NOFOLLOW));
   return Lock(lock_.get());
@@ -219,6 +223,7 @@ void FileProbeDevice::Close() {
   ring_open_ = false;
   read_.Reset();
   write_.Reset();
+  if (lock_.valid()) Unlock(lock_.get());
   lock_.Reset();
 }
 

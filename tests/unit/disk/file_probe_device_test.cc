@@ -1,6 +1,9 @@
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -102,6 +105,36 @@ TEST(FileProbeDeviceTest, ASecondProberIsRefused) {
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("another process")));
   first->Close();
   EXPECT_OK(second->Open([] {}));
+}
+
+// Another thread starts programs all the time: a copy of our descriptors lives on for a moment.
+TEST(FileProbeDeviceTest, AForkMeanwhileDoesNotKeepTheLock) {
+  metal::testing::TempDir dir;
+  const auto device = MakeFileProbeDevice(dir.File("probe"));
+  std::vector<pid_t> children;
+  const auto fork_child = [&] {
+    const pid_t child = fork();
+    if (child == 0) {
+      pause();
+      _exit(0);
+    }
+    children.push_back(child);
+  };
+  int steps = 0;
+  const absl::Status created = device->Open([&] {
+    if (++steps % 10 == 0) fork_child();
+  });
+  fork_child();
+  device->Close();
+  const absl::Status again = device->Open([] {});
+  for (const pid_t child : children) {
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
+  if (absl::IsUnimplemented(created)) GTEST_SKIP() << created.message();
+  EXPECT_OK(created);
+  EXPECT_OK(again);
+  EXPECT_GT(children.size(), 2u);
 }
 
 TEST(FileProbeDeviceTest, AWakeEndsAWait) {
