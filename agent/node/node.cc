@@ -1,5 +1,7 @@
 #include "agent/node/node.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -161,8 +163,26 @@ RoleState Node::SettledRoleState() {
   return ClassifyRole(parts_.terms.Get(), postgres);
 }
 
+absl::Status Node::ExplainDirectory(RoleRequest request) {
+  const auto directory = pg::InspectDataDirectory(parts_.config.pg_data_dir);
+  if (!directory.ok()) return directory.status();
+  if (request == RoleRequest::kInitDataDirectory || request == RoleRequest::kRestoreBackup) {
+    return pg::CheckCreatable(*directory, ::geteuid());
+  }
+  if (parts_.supervisor.postmaster() != nullptr) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(const pg::PostgresVersion version, parts_.install.Version());
+  return pg::CheckStartable(*directory, version, ::geteuid());
+}
+
 absl::Status Node::Admit(RoleRequest request) {
-  const absl::Status admitted = CheckRequest(SettledRoleState(), request);
+  const RoleState state = SettledRoleState();
+  const absl::Status admitted = CheckRequest(state, request);
+  if (!admitted.ok() && state != RoleState::kFenced) {
+    const absl::Status directory = ExplainDirectory(request);
+    if (!directory.ok()) {
+      return base::Annotate(directory, fmt::format("{} refused", RoleRequestName(request)));
+    }
+  }
   const auto reason = base::GetReason(admitted);
   if (!reason || reason->reason != "FENCED") return admitted;
   return base::Annotate(Fenced(parts_.terms.Get()),

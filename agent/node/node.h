@@ -161,6 +161,8 @@ class Node {
   // directory say now.
   RoleState SettledRoleState();
   absl::Status Admit(RoleRequest request);
+  // What is wrong with the data directory for this request, naming it; OK when nothing is.
+  absl::Status ExplainDirectory(RoleRequest request);
   void RegisterResumers();
   // Runs a role change as an operation and waits for it as long as its caller has patience.
   absl::StatusOr<OperationResult> RunRoleChange(OperationSpec spec, OperationBody body);

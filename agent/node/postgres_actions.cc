@@ -120,9 +120,8 @@ absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
                          parts_.operations.FindByRequest(context));
   if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("no_progress_timeout", request.no_progress_timeout));
-  const RoleState state = SettledRoleState();
-  if (state != RoleState::kPrimary) {  // a running primary is started already
-    METAL_RETURN_IF_ERROR(CheckRequest(state, RoleRequest::kStartStandby));
+  if (SettledRoleState() != RoleState::kPrimary) {  // a running primary is started already
+    METAL_RETURN_IF_ERROR(Admit(RoleRequest::kStartStandby));
   }
   OperationSpec spec = Spec(context, "StartPostgres", "postgres");
   spec.parameters = {{"no_progress_timeout", absl::FormatDuration(request.no_progress_timeout)}};

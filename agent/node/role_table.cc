@@ -16,7 +16,8 @@ using R = RoleRequest;
 constexpr std::string_view kNoCluster =
     "there is no data directory. HINT: InitDataDirectory or RestoreBackup first";
 constexpr std::string_view kHasCluster =
-    "the data directory exists already. HINT: use another agent.data_dir, or move the old one away";
+    "the data directory exists already. HINT: use another postgres.data_dir, or move the old one "
+    "away";
 constexpr std::string_view kIsUp = "PostgreSQL is running. HINT: StopPostgres first";
 constexpr std::string_view kIsDown = "PostgreSQL is stopped. HINT: StartPostgres first";
 constexpr std::string_view kNotOrdered =
