@@ -28,7 +28,8 @@ using base::JoinPath;
 
 constexpr int kDefaultLevel = 1;
 constexpr uint32_t kFileMode = 0600;
-constexpr size_t kPageEventsMax = 10;  // events of single corrupt pages; the last event counts them all
+constexpr size_t kPageEventsMax =
+    10;  // events of single corrupt pages; the last event counts them all
 constexpr std::string_view kControlPath = "global/pg_control";
 
 absl::Time Microseconds(absl::Time time) { return absl::FromUnixMicros(absl::ToUnixMicros(time)); }
@@ -116,26 +117,29 @@ absl::Status BackupRun::ChooseCodec() {
   header_.level = codec_ == configured ? context_.config.backup_level : kDefaultLevel;
   if (request_.level) header_.level = *request_.level;
   if (codec_ == stream::CodecKind::kNone) header_.level = 0;
-  return stream::MakeEncoder(codec_, header_.level).status();  // refuses a bad level before anything starts
+  return stream::MakeEncoder(codec_, header_.level)
+      .status();  // refuses a bad level before anything starts
 }
 
 absl::Status BackupRun::ChooseLabel() {
   header_.start_time = Microseconds(context_.clock.Now());
-  const std::string stamp = absl::FormatTime("%Y%m%dT%H%M%SZ", header_.start_time, absl::UTCTimeZone());
+  const std::string stamp =
+      absl::FormatTime("%Y%m%dT%H%M%SZ", header_.start_time, absl::UTCTimeZone());
   header_.label = request_.label.empty() ? stamp + "-F" : request_.label;
   if (!store::IsValidLabel(header_.label) || header_.label == "latest") {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "backup label \"{}\" is not valid. HINT: use at most 64 letters, digits, dots, "
-                       "dashes or underscores",
-                       EscapeField(header_.label));
+    return base::Error(
+        absl::StatusCode::kInvalidArgument,
+        "backup label \"{}\" is not valid. HINT: use at most 64 letters, digits, dots, "
+        "dashes or underscores",
+        EscapeField(header_.label));
   }
   for (int i = 2;; ++i) {
     backup_directory_ = repository_->BackupDirectory(header_.system_identifier, header_.label);
     pack_directory_ = repository_->PackDirectory(header_.system_identifier, header_.label);
     if (!base::PathExists(backup_directory_) && !base::PathExists(pack_directory_)) break;
     if (!request_.label.empty()) {
-      return base::Error(absl::StatusCode::kAlreadyExists, "backup {} exists. HINT: choose another label",
-                         header_.label);
+      return base::Error(absl::StatusCode::kAlreadyExists,
+                         "backup {} exists. HINT: choose another label", header_.label);
     }
     header_.label = fmt::format("{}-F{}", stamp, i);
   }
@@ -221,9 +225,9 @@ absl::Status BackupRun::MakePipeline() {
   recheck.current_lsn = [this] { return source_->CurrentLsn(); };
   recheck.read = MakePageReader(context_.config.pg_data_dir);
   rechecker_ = std::make_unique<PageRechecker>(std::move(recheck), context_.clock);
-  METAL_ASSIGN_OR_RETURN(
-      pipeline_, CopyPipeline::Create(std::move(options), std::move(choice.engine),
-                                      rechecker_.get(), *list_, context_.progress));
+  METAL_ASSIGN_OR_RETURN(pipeline_,
+                         CopyPipeline::Create(std::move(options), std::move(choice.engine),
+                                              rechecker_.get(), *list_, context_.progress));
   return absl::OkStatus();
 }
 
@@ -273,7 +277,8 @@ absl::Status BackupRun::AddMemoryFile(std::string_view path, const std::string& 
   return pipeline_->AddFile(entry, contents);
 }
 
-// After all other files: on a standby its minimum recovery point is where the copy becomes consistent.
+// After all other files: on a standby its minimum recovery point is where the copy becomes
+// consistent.
 absl::Status BackupRun::CopyControlFile() {
   const std::string path = JoinPath(context_.config.pg_data_dir, kControlPath);
   std::string previous;
@@ -334,12 +339,13 @@ absl::Status BackupRun::FinishFiles() {
   }
   header_.corrupt_page_count = copied.corrupt_page_count;
   header_.corrupt_pages = copied.corrupt_pages;
-  header_.checksums = !checksums_on_                    ? ChecksumVerdict::kUnchecked
+  header_.checksums = !checksums_on_                   ? ChecksumVerdict::kUnchecked
                       : copied.corrupt_page_count == 0 ? ChecksumVerdict::kClean
-                                                        : ChecksumVerdict::kSuspect;
-  base::LogInfo("backup.copied label={} files={} frames={} vanished={} shrunk={} pages_in_window={}",
-                header_.label, totals.files, copied.frames, copied.vanished_files,
-                copied.shrunk_files, copied.pages_in_window);
+                                                       : ChecksumVerdict::kSuspect;
+  base::LogInfo(
+      "backup.copied label={} files={} frames={} vanished={} shrunk={} pages_in_window={}",
+      header_.label, totals.files, copied.frames, copied.vanished_files, copied.shrunk_files,
+      copied.pages_in_window);
   pipeline_.reset();  // the buffers are not needed while waiting for WAL
   return absl::OkStatus();
 }
@@ -354,12 +360,14 @@ absl::Status BackupRun::WaitForWal() {
   range.to = header_.stop_lsn;
   range.segment_size = header_.wal_segment_size;
   const absl::Status status = context_.wal_archive->WaitForSegments(
-      range, std::max(wal_deadline_ - context_.clock.Now(), absl::ZeroDuration()), context_.progress);
+      range, std::max(wal_deadline_ - context_.clock.Now(), absl::ZeroDuration()),
+      context_.progress);
   if (absl::IsDeadlineExceeded(status) && header_.from_standby) {
     // No segment switch happens on a standby: the end may lie in an unfinished segment.
-    absl::Status hinted(status.code(),
-                        fmt::format("{} The backup is from a standby: run pg_switch_wal() on the primary",
-                                    std::string(status.message())));
+    absl::Status hinted(
+        status.code(),
+        fmt::format("{} The backup is from a standby: run pg_switch_wal() on the primary",
+                    std::string(status.message())));
     if (const auto reason = base::GetReason(status)) hinted = base::WithReason(hinted, *reason);
     return hinted;
   }
@@ -404,10 +412,11 @@ absl::Status BackupRun::Complete() {
   const bool suspect = header_.checksums == ChecksumVerdict::kSuspect;
   Emit(suspect ? observe::Severity::kCritical : observe::Severity::kInfo,
        suspect ? "backup.suspect" : "backup.completed",
-       fmt::format("{} in {} files, stored in {}, {:.0f} MB/s with {}{}",
-                   base::ByteCount{header_.bytes}.ToString(), header_.files,
-                   base::ByteCount{header_.stored_bytes}.ToString(), rate, header_.io_engine,
-                   suspect ? fmt::format("; {} pages do not verify", header_.corrupt_page_count) : ""));
+       fmt::format(
+           "{} in {} files, stored in {}, {:.0f} MB/s with {}{}",
+           base::ByteCount{header_.bytes}.ToString(), header_.files,
+           base::ByteCount{header_.stored_bytes}.ToString(), rate, header_.io_engine,
+           suspect ? fmt::format("; {} pages do not verify", header_.corrupt_page_count) : ""));
   return base::FaultPoint("backup.completed");
 }
 
@@ -434,7 +443,8 @@ absl::StatusOr<BackupInfo> CreateBackup(const BackupRequest& request,
   if (!info.ok() && context.events != nullptr) {
     observe::Event event;
     event.time = absl::InfinitePast();
-    event.severity = absl::IsCancelled(info.status()) ? observe::Severity::kInfo : observe::Severity::kError;
+    event.severity =
+        absl::IsCancelled(info.status()) ? observe::Severity::kInfo : observe::Severity::kError;
     event.type = absl::IsCancelled(info.status()) ? "backup.cancelled" : "backup.failed";
     event.subject = "backups/" + run.label();
     event.message = std::string(info.status().message());

@@ -1,8 +1,9 @@
 // CreateBackup: a full backup of a running PostgreSQL into the repository.
-// Order: lock repository → remove garbage of dead runs → backup start → copy → backup stop → pg_control → label files →
-// wait for the WAL → publish. Until the last rename nothing names the backup: a crash anywhere leaves only garbage.
-// Threading: blocks the calling thread, which becomes the ring thread; codec threads run beside it. Memory is bounded by
-// config.backup_memory whatever the database size.
+// Order: lock repository → remove garbage of dead runs → backup start → copy → backup stop →
+// pg_control → label files → wait for the WAL → publish. Until the last rename nothing names the
+// backup: a crash anywhere leaves only garbage. Threading: blocks the calling thread, which becomes
+// the ring thread; codec threads run beside it. Memory is bounded by config.backup_memory whatever
+// the database size.
 #pragma once
 
 #include <functional>
@@ -21,21 +22,26 @@
 namespace metal::backup {
 
 struct BackupRequest {
-  std::string label;                        // empty: "<UTC time>-F", for example 20261122T021500Z-F
-  std::optional<stream::CodecKind> codec;   // unset: config.backup_codec
-  std::optional<int> level;                 // unset: config.backup_level for the configured codec, else the codec's 1
-  bool spread_checkpoint = false;           // wait for a spread checkpoint, up to checkpoint_timeout
-  absl::Duration wal_timeout = absl::Minutes(10);  // for the backup's WAL to become durable in the archive
+  std::string label;                       // empty: "<UTC time>-F", for example 20261122T021500Z-F
+  std::optional<stream::CodecKind> codec;  // unset: config.backup_codec
+  std::optional<int>
+      level;  // unset: config.backup_level for the configured codec, else the codec's 1
+  bool spread_checkpoint = false;  // wait for a spread checkpoint, up to checkpoint_timeout
+  absl::Duration wal_timeout =
+      absl::Minutes(10);  // for the backup's WAL to become durable in the archive
   std::map<std::string, std::string> annotations;  // free text kept with the backup
 };
 
-// Opens the SQL session of the backup. Called once, after the repository is locked. See postgres_source.h.
+// Opens the SQL session of the backup. Called once, after the repository is locked. See
+// postgres_source.h.
 using SourceFactory = std::function<absl::StatusOr<std::unique_ptr<BackupSource>>()>;
 
-// Ok also for a suspect backup: look at info.state. Errors: ABORTED/REPOSITORY (another writer), RESOURCE_EXHAUSTED/NO_SPACE,
-// DEADLINE_EXCEEDED/WAL_MISSING, DATA_LOSS (the source or the repository's disk), CANCELLED. After an error the files of this
-// run are removed; what could not be removed goes with the next run.
-absl::StatusOr<BackupInfo> CreateBackup(const BackupRequest& request, const SourceFactory& open_source,
+// Ok also for a suspect backup: look at info.state. Errors: ABORTED/REPOSITORY (another writer),
+// RESOURCE_EXHAUSTED/NO_SPACE, DEADLINE_EXCEEDED/WAL_MISSING, DATA_LOSS (the source or the
+// repository's disk), CANCELLED. After an error the files of this run are removed; what could not
+// be removed goes with the next run.
+absl::StatusOr<BackupInfo> CreateBackup(const BackupRequest& request,
+                                        const SourceFactory& open_source,
                                         const OperationContext& context);
 
 }  // namespace metal::backup

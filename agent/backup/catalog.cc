@@ -99,7 +99,8 @@ absl::StatusOr<std::vector<BackupInfo>> Catalog::List(uint64_t system_identifier
     }
   }
   std::sort(backups.begin(), backups.end(), [](const BackupInfo& a, const BackupInfo& b) {
-    if (a.header.start_time != b.header.start_time) return a.header.start_time > b.header.start_time;
+    if (a.header.start_time != b.header.start_time)
+      return a.header.start_time > b.header.start_time;
     return a.label > b.label;
   });
   return backups;
@@ -110,9 +111,10 @@ absl::StatusOr<BackupInfo> Catalog::Get(uint64_t system_identifier, std::string_
   if (label == "latest") {
     METAL_ASSIGN_OR_RETURN(std::vector<BackupInfo> all, List(system_identifier));
     if (all.empty()) {
-      return NotFound(repository_.root(),
-                      fmt::format("no backup of system {} in repository {}. HINT: metalctl backup create",
-                                  system_identifier, repository_.root()));
+      return NotFound(
+          repository_.root(),
+          fmt::format("no backup of system {} in repository {}. HINT: metalctl backup create",
+                      system_identifier, repository_.root()));
     }
     return all.front();
   }
@@ -122,9 +124,10 @@ absl::StatusOr<BackupInfo> Catalog::Get(uint64_t system_identifier, std::string_
   }
   const std::string directory = repository_.BackupDirectory(system_identifier, label);
   if (!base::PathExists(JoinPath(directory, kManifestName))) {
-    return NotFound(repository_.root(), fmt::format("backup {} of system {} is not in repository {}. "
-                                                    "HINT: metalctl backup list",
-                                                    label, system_identifier, repository_.root()));
+    return NotFound(repository_.root(),
+                    fmt::format("backup {} of system {} is not in repository {}. "
+                                "HINT: metalctl backup list",
+                                label, system_identifier, repository_.root()));
   }
   return Load(directory, std::string(label));
 }

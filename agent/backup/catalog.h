@@ -1,5 +1,5 @@
-// The catalogue: which complete backups a repository holds. Reads only the small manifest of each backup.
-// Threading: thread-safe; blocks on the repository's disk.
+// The catalogue: which complete backups a repository holds. Reads only the small manifest of each
+// backup. Threading: thread-safe; blocks on the repository's disk.
 #pragma once
 
 #include <cstdint>
@@ -37,17 +37,20 @@ class Catalog {
  public:
   explicit Catalog(store::Repository repository) : repository_(std::move(repository)) {}
 
-  // Complete backups of a system, newest first. A backup whose manifest is damaged is left out and named in `damaged` when
-  // that is given.
+  // Complete backups of a system, newest first. A backup whose manifest is damaged is left out and
+  // named in `damaged` when that is given.
   absl::StatusOr<std::vector<BackupInfo>> List(uint64_t system_identifier,
                                                std::vector<std::string>* damaged = nullptr) const;
-  // `label` may be "latest" and may carry the prefix "backups/". NOT_FOUND names what there is; DATA_LOSS: damaged manifest.
+  // `label` may be "latest" and may carry the prefix "backups/". NOT_FOUND names what there is;
+  // DATA_LOSS: damaged manifest.
   absl::StatusOr<BackupInfo> Get(uint64_t system_identifier, std::string_view label) const;
-  // The same, in whichever system has it. INVALID_ARGUMENT when several systems do ("latest" with several systems too).
+  // The same, in whichever system has it. INVALID_ARGUMENT when several systems do ("latest" with
+  // several systems too).
   absl::StatusOr<BackupInfo> Find(std::string_view label) const;
 
-  // Removes what no manifest names: packs, file lists, and directories of runs that died. Does nothing to packs when a
-  // manifest cannot be read (it may name them). REQUIRES: the caller holds Repository::LockForBackup. Returns bytes freed.
+  // Removes what no manifest names: packs, file lists, and directories of runs that died. Does
+  // nothing to packs when a manifest cannot be read (it may name them). REQUIRES: the caller holds
+  // Repository::LockForBackup. Returns bytes freed.
   absl::StatusOr<uint64_t> RemoveGarbage(uint64_t system_identifier) const;
 
   const store::Repository& repository() const { return repository_; }

@@ -1,5 +1,6 @@
-// What every backup operation is given from outside: configuration, time, progress, events, the I/O engine's maker.
-// Threading: used by the operation's thread; everything referred to outlives the call.
+// What every backup operation is given from outside: configuration, time, progress, events, the I/O
+// engine's maker. Threading: used by the operation's thread; everything referred to outlives the
+// call.
 #pragma once
 
 #include <functional>
@@ -23,8 +24,9 @@ struct OperationContext {
   const base::AgentConfig& config;
   base::Clock& clock;
   observe::Progress& progress;
-  observe::EventLog* events = nullptr;     // may be null
-  WalArchive* wal_archive = nullptr;       // of config.repository_path; null: WAL is neither waited for nor checked
+  observe::EventLog* events = nullptr;  // may be null
+  WalArchive* wal_archive =
+      nullptr;  // of config.repository_path; null: WAL is neither waited for nor checked
   EngineFactory make_engine = uring::MakeEngine;
 };
 

@@ -1,7 +1,8 @@
-// CopyPipeline: reads a data directory and appends it to packs, as fast as the disk or the codecs allow.
-// The calling thread is the ring thread: it walks, opens, submits reads, hands full frames to the codec threads, appends
-// encoded frames to packs and writes the file list. A read is issued only when a frame buffer is free, so memory is bounded
-// by the number of frame buffers whatever the files are. Threading: one thread; codec threads are its own.
+// CopyPipeline: reads a data directory and appends it to packs, as fast as the disk or the codecs
+// allow. The calling thread is the ring thread: it walks, opens, submits reads, hands full frames
+// to the codec threads, appends encoded frames to packs and writes the file list. A read is issued
+// only when a frame buffer is free, so memory is bounded by the number of frame buffers whatever
+// the files are. Threading: one thread; codec threads are its own.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/frame_job.h"
+#include "agent/backup/frame_reader.h"
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/worker_pool.h"
 #include "agent/base/units.h"
@@ -25,10 +27,6 @@
 #include "agent/uring/io_engine.h"
 
 namespace metal::backup {
-
-// Files below this size share frames.
-inline constexpr uint32_t kBundleBelow = 256 << 10;
-inline constexpr uint32_t kReadSize = 512 << 10;
 
 struct CopyOptions {
   std::string data_directory;
@@ -63,8 +61,8 @@ class CopyPipeline {
       FileListWriter& list, observe::Progress& progress);
   ~CopyPipeline();
 
-  // Copies everything that the walk gives. DATA_LOSS for unreadable bytes, RESOURCE_EXHAUSTED when the repository is full,
-  // CANCELLED. After an error the pipeline can only be destroyed.
+  // Copies everything that the walk gives. DATA_LOSS for unreadable bytes, RESOURCE_EXHAUSTED when
+  // the repository is full, CANCELLED. After an error the pipeline can only be destroyed.
   absl::Status CopyTree(DirectoryWalk& walk);
   // Adds a file whose contents are in memory, at most 1 MiB.
   absl::Status AddFile(const FileEntry& entry, std::string_view contents);
@@ -88,51 +86,27 @@ class CopyPipeline {
   absl::Status AppendEncoded();
   void StartRequests();
   absl::Status Wait(absl::Duration timeout);
-  absl::Status CompleteRead(FrameRead& read);
-
-  // Filling frames.
-  absl::StatusOr<bool> FillOne();
-  absl::StatusOr<bool> NextFile();
-  absl::Status OpenFile(const WalkEntry& entry);
-  bool FillLarge();
-  bool FillBundle();
-  void AddPiece(FrameJob& job, SourceFile& file, uint64_t offset, uint32_t length);
-  void AddReads(FrameJob& job, uint32_t piece);
-  void SealBundle();
-  void DispatchWhenReady(FrameJob& job);
-  absl::Status CloseFrameOf(SourceFile& file);
-  absl::Status EmitFile(SourceFile& file);
-  FrameJob* TakeJob();
-  SourceFile* NewFile();
+  std::vector<std::unique_ptr<FrameJob>> MakeJobs(PageRechecker* rechecker);
+  std::vector<FrameJob*> FreeJobs() const;
 
   const CopyOptions options_;
-  FileListWriter& list_;
   observe::Progress& progress_;
   CopyTotals totals_;
 
   uring::AlignedBuffer memory_;  // frame buffers
   std::vector<CodecState> codec_states_;
   std::vector<std::unique_ptr<FrameJob>> jobs_;
-  std::vector<FrameJob*> free_jobs_;
-  std::deque<FrameJob*> encoded_;      // finished by a codec, waiting for staging space
-  std::deque<FrameRead*> waiting_reads_;
+  FrameReader reader_;
+  std::deque<FrameJob*> encoded_;  // finished by a codec, waiting for staging space
   uint64_t read_bytes_in_flight_ = 0;
-
-  std::deque<SourceFile> files_;       // storage
-  std::vector<SourceFile*> free_files_;
-  SourceFile* large_ = nullptr;        // being split into frames
-  SourceFile* small_ = nullptr;        // waiting for room in a bundle
-  FrameJob* bundle_ = nullptr;
-  DirectoryWalk* walk_ = nullptr;
-  bool walk_ended_ = true;
-  WalkEntry walk_entry_;
 
   store::PackWriter packs_;
   std::vector<std::unique_ptr<FinishPackJob>> finish_jobs_;
   std::vector<WorkItem*> finished_;
   std::vector<uring::IoRequest*> done_;
 
-  // The engine waits for requests in flight when it goes, the workers for running items: both before the buffers.
+  // The engine waits for requests in flight when it goes, the workers for running items: both
+  // before the buffers.
   std::unique_ptr<uring::IoEngine> engine_;
   std::unique_ptr<WorkerPool> workers_;
 };

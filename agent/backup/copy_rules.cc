@@ -11,7 +11,7 @@ namespace {
 
 // Directories at the top whose contents PostgreSQL makes anew at start.
 constexpr std::array<std::string_view, 8> kEmptyDirectories = {
-    "pg_dynshmem", "pg_notify",   "pg_replslot", "pg_serial",
+    "pg_dynshmem",  "pg_notify",   "pg_replslot", "pg_serial",
     "pg_snapshots", "pg_stat_tmp", "pg_subtrans", "pg_wal"};
 
 enum class Match : uint8_t { kExact, kPrefix };
@@ -34,7 +34,8 @@ constexpr std::array<SkipRule, 17> kSkipRules = {{
     {"tablespace_map", Match::kExact, Where::kAnywhere},
     {"backup_manifest", Match::kExact, Where::kAnywhere},
     {"pgsql_tmp", Match::kPrefix, Where::kAnywhere},
-    // Left over from an earlier restore or backup: they would change what the copy does at its start.
+    // Left over from an earlier restore or backup: they would change what the copy does at its
+    // start.
     {"backup_label.old", Match::kExact, Where::kTop},
     {"tablespace_map.old", Match::kExact, Where::kTop},
     {"backup_manifest.tmp", Match::kExact, Where::kTop},
@@ -111,8 +112,7 @@ bool IsRelationDirectory(std::string_view directory) {
 
 std::optional<RelationFile> ParseRelationFile(std::string_view name) {
   RelationFile file;
-  const size_t digits =
-      std::min(name.find_first_not_of("0123456789"), name.size());
+  const size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
   if (digits == 0) return std::nullopt;
   file.relation = name.substr(0, digits);
   std::string_view rest = name.substr(digits);

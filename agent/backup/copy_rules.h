@@ -1,6 +1,7 @@
-// Which entries of a data directory belong into a backup, and which files are relations whose pages carry checksums.
-// Source: PostgreSQL src/backend/backup/basebackup.c (excludeDirContents, excludeFiles, sendDir) of 13–18; pgBackRest's
-// manifest build for the files that basebackup.c leaves to the server. Threading: pure functions.
+// Which entries of a data directory belong into a backup, and which files are relations whose pages
+// carry checksums. Source: PostgreSQL src/backend/backup/basebackup.c (excludeDirContents,
+// excludeFiles, sendDir) of 13–18; pgBackRest's manifest build for the files that basebackup.c
+// leaves to the server. Threading: pure functions.
 #pragma once
 
 #include <cstdint>

@@ -130,7 +130,8 @@ absl::StatusOr<bool> DirectoryWalk::TakeDirectory(const struct stat& status, con
   return true;
 }
 
-// PostgreSQL resets an unlogged relation from its init fork at the end of recovery: only that fork is worth copying.
+// PostgreSQL resets an unlogged relation from its init fork at the end of recovery: only that fork
+// is worth copying.
 bool DirectoryWalk::HasInitFork(int directory_fd, std::string_view relation) {
   if (init_checked_ != relation) {
     init_checked_ = relation;

@@ -1,6 +1,7 @@
-// Walks a data directory and its tablespaces, one entry at a time, keeping only the open directories in memory.
-// Applies the copy rules: what it gives is what a backup holds. Entries that vanish while it walks are left out.
-// Threading: one thread at a time. Blocks on the data disk for metadata.
+// Walks a data directory and its tablespaces, one entry at a time, keeping only the open
+// directories in memory. Applies the copy rules: what it gives is what a backup holds. Entries that
+// vanish while it walks are left out. Threading: one thread at a time. Blocks on the data disk for
+// metadata.
 #pragma once
 
 #include <dirent.h>
@@ -40,8 +41,8 @@ struct WalkEntry {
   int directory_fd = -1;
   const char* name = nullptr;
   uint64_t size = 0;
-  bool relation = false;         // pages carry checksums
-  uint32_t segment = 0;          // of the relation's file
+  bool relation = false;  // pages carry checksums
+  uint32_t segment = 0;   // of the relation's file
 };
 
 class DirectoryWalk {
@@ -49,21 +50,22 @@ class DirectoryWalk {
   explicit DirectoryWalk(WalkOptions options);
   ~DirectoryWalk();
 
-  // A directory comes before what is in it. kEnd at the end. FAILED_PRECONDITION for a link that is neither a tablespace nor
-  // resolvable, or a nesting deeper than 64.
+  // A directory comes before what is in it. kEnd at the end. FAILED_PRECONDITION for a link that is
+  // neither a tablespace nor resolvable, or a nesting deeper than 64.
   absl::Status Next(WalkEntry& entry);
 
-  // Files that are neither regular nor directories (sockets, devices), at most 100; they are left out.
+  // Files that are neither regular nor directories (sockets, devices), at most 100; they are left
+  // out.
   const std::vector<std::string>& special_files() const { return special_files_; }
 
  private:
   using FileId = std::pair<dev_t, ino_t>;
   struct Level {
     DIR* stream = nullptr;
-    std::string path;              // relative, empty at the top
-    bool relations = false;        // files are relation files
-    bool tablespace_links = false; // pg_tblspc
-    bool version_only = false;     // a tablespace's top: only this server version's directory
+    std::string path;               // relative, empty at the top
+    bool relations = false;         // files are relation files
+    bool tablespace_links = false;  // pg_tblspc
+    bool version_only = false;      // a tablespace's top: only this server version's directory
   };
 
   absl::Status Begin();

@@ -50,16 +50,17 @@ bool ParseMode(std::string_view field, uint32_t& mode) {
 using Fields = std::span<const std::string_view>;
 
 bool ParseFile(Fields f, FileEntry& file) {
-  return ParsePath(f[0], file.path) && ParseField(f[1], file.size) && ParseField(f[2], file.mtime) &&
-         ParseMode(f[3], file.mode) && f[4].size() == 8 && ParseField(f[4], file.crc32c, 16);
+  return ParsePath(f[0], file.path) && ParseField(f[1], file.size) &&
+         ParseField(f[2], file.mtime) && ParseMode(f[3], file.mode) && f[4].size() == 8 &&
+         ParseField(f[4], file.crc32c, 16);
 }
 
 bool ParseExtent(Fields f, Extent& x) {
-  return ParseField(f[0], x.file_offset) && ParseField(f[1], x.length) && ParseField(f[2], x.pack) &&
-         ParseField(f[3], x.pack_offset) && ParseField(f[4], x.stored_length) &&
-         ParseField(f[5], x.raw_length) && ParseField(f[6], x.frame_offset) && x.length > 0 &&
-         x.raw_length <= store::kFrameRawMax && x.frame_offset <= x.raw_length &&
-         x.length <= x.raw_length - x.frame_offset &&
+  return ParseField(f[0], x.file_offset) && ParseField(f[1], x.length) &&
+         ParseField(f[2], x.pack) && ParseField(f[3], x.pack_offset) &&
+         ParseField(f[4], x.stored_length) && ParseField(f[5], x.raw_length) &&
+         ParseField(f[6], x.frame_offset) && x.length > 0 && x.raw_length <= store::kFrameRawMax &&
+         x.frame_offset <= x.raw_length && x.length <= x.raw_length - x.frame_offset &&
          x.stored_length > store::kFrameHeaderSize &&
          x.stored_length <= store::kFrameHeaderSize + store::kFrameStoredMax &&
          x.pack_offset >= store::kPackHeaderSize && x.pack_offset <= (1ull << 62);
@@ -168,7 +169,8 @@ struct FileListWriter::Stream {
         return base::Error(absl::StatusCode::kInternal, "compress {}: {}", path,
                            ZSTD_getErrorName(remaining));
       }
-      METAL_RETURN_IF_ERROR(base::WriteAll(fd.get(), std::string_view(compressed.data(), out.pos), path));
+      METAL_RETURN_IF_ERROR(
+          base::WriteAll(fd.get(), std::string_view(compressed.data(), out.pos), path));
     } while (mode == ZSTD_e_end ? remaining != 0 : in.pos < in.size);
     pending.clear();
     return absl::OkStatus();
@@ -258,7 +260,7 @@ struct FileListReader::Stream {
   size_t compressed_pos = 0, compressed_end = 0;
   bool source_ended = false;
   bool frame_complete = false;
-  std::string text;   // decompressed, from `line_start` on not yet handed out
+  std::string text;  // decompressed, from `line_start` on not yet handed out
   size_t line_start = 0;
   size_t scanned = 0;  // no newline in [line_start, scanned)
   uint64_t raw_bytes = 0;

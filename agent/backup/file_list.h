@@ -1,5 +1,6 @@
-// The file list of a backup (files.zst): one line for each directory, tablespace link, file and extent; zstd-compressed and
-// streamed both ways, so its size does not matter. Format: agent/docs/repository-format.md.
+// The file list of a backup (files.zst): one line for each directory, tablespace link, file and
+// extent; zstd-compressed and streamed both ways, so its size does not matter. Format:
+// agent/docs/repository-format.md.
 //   D <path> <mode>                                   directory
 //   L <oid> <location>                                tablespace: pg_tblspc/<oid> links to location
 //   F <path> <size> <mtime> <mode> <crc32c>           file; its extents follow
@@ -22,24 +23,25 @@
 
 namespace metal::backup {
 
-// A part of a file: `length` bytes at `frame_offset` of the decoded frame that lies at `pack_offset` of the pack.
+// A part of a file: `length` bytes at `frame_offset` of the decoded frame that lies at
+// `pack_offset` of the pack.
 struct Extent {
   uint64_t file_offset = 0;
   uint32_t length = 0;
-  uint32_t pack = 0;          // index of a `pack` line of the manifest
-  uint64_t pack_offset = 0;   // of the frame's header
-  uint32_t stored_length = 0; // frame header and payload
-  uint32_t raw_length = 0;    // of the whole decoded frame
-  uint32_t frame_offset = 0;  // of this extent's first byte in the decoded frame
+  uint32_t pack = 0;           // index of a `pack` line of the manifest
+  uint64_t pack_offset = 0;    // of the frame's header
+  uint32_t stored_length = 0;  // frame header and payload
+  uint32_t raw_length = 0;     // of the whole decoded frame
+  uint32_t frame_offset = 0;   // of this extent's first byte in the decoded frame
   friend bool operator==(const Extent&, const Extent&) = default;
 };
 
 struct FileEntry {
-  std::string path;       // relative to the data directory
+  std::string path;  // relative to the data directory
   uint64_t size = 0;
-  int64_t mtime = 0;      // seconds since the epoch
-  uint32_t mode = 0600;   // permission bits
-  uint32_t crc32c = 0;    // of the whole file
+  int64_t mtime = 0;     // seconds since the epoch
+  uint32_t mode = 0600;  // permission bits
+  uint32_t crc32c = 0;   // of the whole file
   friend bool operator==(const FileEntry&, const FileEntry&) = default;
 };
 
@@ -56,7 +58,8 @@ struct FileListRecord {
 };
 
 void AppendRecord(const FileListRecord& record, std::string& out);  // one line with its newline
-// `line` without newline. Members of `record` that the kind does not use are left alone. DATA_LOSS for a bad line.
+// `line` without newline. Members of `record` that the kind does not use are left alone. DATA_LOSS
+// for a bad line.
 absl::Status ParseRecord(std::string_view line, FileListRecord& record);
 
 struct FileListTotals {
@@ -74,7 +77,8 @@ class FileListWriter {
   absl::Status AddDirectory(std::string_view path, uint32_t mode);
   absl::Status AddTablespace(uint32_t oid, std::string_view location);
   absl::Status AddFile(const FileEntry& file, std::span<const Extent> extents);
-  // Writes the end line; the file is durable when this returned OK (its directory entry is the caller's to sync).
+  // Writes the end line; the file is durable when this returned OK (its directory entry is the
+  // caller's to sync).
   absl::StatusOr<FileListTotals> Finish();
 
  private:
@@ -104,8 +108,9 @@ class FileListReader {
   FileListReader(ByteSource source, Expected expected);
   ~FileListReader();
 
-  // Next record; kEnd once, after length, hash, counts and every file's extents were checked. Nothing may be believed
-  // for good before kEnd was seen. DATA_LOSS when the list is damaged. REQUIRES: kEnd was not returned yet.
+  // Next record; kEnd once, after length, hash, counts and every file's extents were checked.
+  // Nothing may be believed for good before kEnd was seen. DATA_LOSS when the list is damaged.
+  // REQUIRES: kEnd was not returned yet.
   absl::Status Next(FileListRecord& record);
 
  private:

@@ -1,6 +1,7 @@
-// FrameJob: one frame on its way from files to a pack: filled by reads, then checked, hashed and encoded by a codec thread.
-// A frame holds 1 MiB of a large file, or several small files at 4 KiB steps, so that O_DIRECT reads land in place.
-// Threading: owned by the ring thread; between Submit and TakeFinished by one codec thread.
+// FrameJob: one frame on its way from files to a pack: filled by reads, then checked, hashed and
+// encoded by a codec thread. A frame holds 1 MiB of a large file, or several small files at 4 KiB
+// steps, so that O_DIRECT reads land in place. Threading: owned by the ring thread; between Submit
+// and TakeFinished by one codec thread.
 #pragma once
 
 #include <array>
@@ -24,21 +25,22 @@
 
 namespace metal::backup {
 
-// A file while it is copied. Belongs to the ring thread; codec threads read path, direct, check_pages and first_block.
+// A file while it is copied. Belongs to the ring thread; codec threads read path, direct,
+// check_pages and first_block.
 struct SourceFile {
   FileEntry entry;  // size: as planned at open, later what was there
   base::UniqueFd fd;
   bool direct = false;
   bool check_pages = false;
-  bool all_issued = false;         // every part has its frame
-  bool shrunk = false;             // truncated while it was read
-  uint32_t page_size = 0;          // relation files are cut to whole pages; 0: not a relation
+  bool all_issued = false;  // every part has its frame
+  bool shrunk = false;      // truncated while it was read
+  uint32_t page_size = 0;   // relation files are cut to whole pages; 0: not a relation
   base::BlockNumber first_block = 0;
-  uint64_t issued = 0;             // bytes that have their frame
+  uint64_t issued = 0;  // bytes that have their frame
   uint32_t reads_open = 0;
   uint32_t frames_open = 0;
-  std::vector<Extent> extents;     // by order in the file
-  std::vector<uint32_t> crcs;      // of each extent
+  std::vector<Extent> extents;  // by order in the file
+  std::vector<uint32_t> crcs;   // of each extent
 };
 
 // What one frame holds of one file.
@@ -46,10 +48,10 @@ struct FramePiece {
   SourceFile* file = nullptr;
   uint64_t file_offset = 0;
   uint32_t frame_offset = 0;
-  uint32_t wanted = 0;    // planned length
-  uint32_t got = 0;       // length that was there
+  uint32_t wanted = 0;  // planned length
+  uint32_t got = 0;     // length that was there
   uint32_t crc32c = 0;
-  uint32_t extent = 0;    // index in file->extents
+  uint32_t extent = 0;  // index in file->extents
 };
 
 class FrameJob;
@@ -81,20 +83,21 @@ class FrameJob final : public WorkItem {
 
   std::span<const std::byte> header() const { return header_; }
   std::span<const std::byte> payload() const { return payload_; }
+  size_t stored_size() const { return header_.size() + payload_.size(); }
 
   // Filled by the ring thread.
   const std::span<std::byte> raw;
   std::vector<FramePiece> pieces;
-  std::vector<FrameRead> reads;   // never grows past kReadsMax: requests keep their address
+  std::vector<FrameRead> reads;  // never grows past kReadsMax: requests keep their address
   uint32_t reads_open = 0;
-  bool filled = false;            // no more pieces will come
-  uint32_t fill = 0;              // bytes of `raw` that pieces take
+  bool filled = false;  // no more pieces will come
+  uint32_t fill = 0;    // bytes of `raw` that pieces take
 
   // Results of Run.
   absl::Status status;
-  uint32_t raw_length = 0;        // 0: nothing was there, no frame
+  uint32_t raw_length = 0;  // 0: nothing was there, no frame
   std::vector<CorruptPage> corrupt_pages;
-  uint32_t pages_in_window = 0;   // bad pages that WAL replay replaces
+  uint32_t pages_in_window = 0;  // bad pages that WAL replay replaces
 
  private:
   absl::Status CheckPages(const FramePiece& piece, CodecState& state);

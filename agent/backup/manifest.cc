@@ -35,7 +35,8 @@ bool ParseVerdict(std::string_view text, ChecksumVerdict& verdict) {
   return false;
 }
 
-// One key of the manifest: how it is written and how it is read. A key may repeat when it writes several lines.
+// One key of the manifest: how it is written and how it is read. A key may repeat when it writes
+// several lines.
 struct Field {
   std::string_view key;
   size_t values;  // fields after the key
@@ -261,7 +262,8 @@ absl::StatusOr<std::string_view> CheckEnvelope(std::string_view text) {
   std::string_view last = text.substr(last_start, text.size() - 1 - last_start);
   if (last.substr(0, 4) != "end\t") return Damaged("the end is missing");
   last.remove_prefix(4);
-  if (last != Sha256Of(text.substr(0, last_start))) return Damaged("contents do not match the hash");
+  if (last != Sha256Of(text.substr(0, last_start)))
+    return Damaged("contents do not match the hash");
   return text.substr(first_end + 1, last_start - first_end - 1);
 }
 

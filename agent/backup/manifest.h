@@ -1,6 +1,7 @@
-// The manifest of a backup: a small text file whose appearance under its final name is what makes the backup exist.
-// It says everything about the backup but the list of files, which is files.zst beside it (see file_list.h) and is bound to
-// the manifest by length and SHA-256. Format: agent/docs/repository-format.md. Threading: pure functions.
+// The manifest of a backup: a small text file whose appearance under its final name is what makes
+// the backup exist. It says everything about the backup but the list of files, which is files.zst
+// beside it (see file_list.h) and is bound to the manifest by length and SHA-256. Format:
+// agent/docs/repository-format.md. Threading: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +30,9 @@ enum class ChecksumVerdict {
 };
 
 struct CorruptPage {
-  std::string path;  // relative to the data directory
+  std::string path;             // relative to the data directory
   base::BlockNumber block = 0;  // of the relation fork, across its segments
-  std::string reason;  // "unchanged on re-read", "lsn ahead of the server"
+  std::string reason;           // "unchanged on re-read", "lsn ahead of the server"
   friend bool operator==(const CorruptPage&, const CorruptPage&) = default;
 };
 
@@ -65,9 +66,9 @@ struct BackupHeader {
   std::vector<CorruptPage> corrupt_pages;  // the first kCorruptPagesKept
 
   uint64_t files = 0, directories = 0, frames = 0;
-  uint64_t bytes = 0;         // raw bytes of all files
-  uint64_t stored_bytes = 0;  // bytes of packs that this backup wrote
-  std::string data_directory;  // of the source, links resolved
+  uint64_t bytes = 0;                           // raw bytes of all files
+  uint64_t stored_bytes = 0;                    // bytes of packs that this backup wrote
+  std::string data_directory;                   // of the source, links resolved
   std::map<uint32_t, std::string> tablespaces;  // location by OID; in-place ones are not listed
   std::map<std::string, std::string> annotations;
 

@@ -39,14 +39,16 @@ std::string PathMember(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BackupManifestWriter>> BackupManifestWriter::Create(Options options) {
+absl::StatusOr<std::unique_ptr<BackupManifestWriter>> BackupManifestWriter::Create(
+    Options options) {
   std::unique_ptr<BackupManifestWriter> writer(new BackupManifestWriter(std::move(options)));
   METAL_ASSIGN_OR_RETURN(writer->fd_, base::OpenFile(writer->options_.path + ".tmp",
                                                      O_WRONLY | O_CREAT | O_EXCL, 0600));
   const bool second = writer->options_.major_version >= 17;
   std::string head =
       fmt::format("{{ \"PostgreSQL-Backup-Manifest-Version\": {},\n", second ? 2 : 1);
-  if (second) head += fmt::format("\"System-Identifier\": {},\n", writer->options_.system_identifier);
+  if (second)
+    head += fmt::format("\"System-Identifier\": {},\n", writer->options_.system_identifier);
   head += "\"Files\": [";
   METAL_RETURN_IF_ERROR(writer->Append(head));
   return writer;
@@ -71,18 +73,21 @@ absl::Status BackupManifestWriter::AddFile(const FileEntry& file) {
                                             absl::FromUnixSeconds(file.mtime), absl::UTCTimeZone());
   // PostgreSQL prints the CRC's four bytes as they lie in memory.
   const uint32_t crc = __builtin_bswap32(file.crc32c);
-  return Append(fmt::format("{}{{ {}, \"Size\": {}, \"Last-Modified\": \"{}\", "
-                            "\"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{:08x}\" }}",
-                            separator, PathMember(file.path), file.size, time, crc));
+  return Append(
+      fmt::format("{}{{ {}, \"Size\": {}, \"Last-Modified\": \"{}\", "
+                  "\"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{:08x}\" }}",
+                  separator, PathMember(file.path), file.size, time, crc));
 }
 
 absl::Status BackupManifestWriter::Finish() {
-  METAL_RETURN_IF_ERROR(Append(fmt::format(
-      "\n],\n\"WAL-Ranges\": [\n{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}\n],\n",
-      options_.timeline, options_.start_lsn.ToString(), options_.stop_lsn.ToString())));
+  METAL_RETURN_IF_ERROR(Append(
+      fmt::format("\n],\n\"WAL-Ranges\": [\n{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", "
+                  "\"End-LSN\": \"{}\" }}\n],\n",
+                  options_.timeline, options_.start_lsn.ToString(), options_.stop_lsn.ToString())));
   METAL_RETURN_IF_ERROR(Flush());
-  METAL_RETURN_IF_ERROR(base::WriteAll(
-      fd_.get(), fmt::format("\"Manifest-Checksum\": \"{}\"}}\n", sha256_.Finish()), options_.path));
+  METAL_RETURN_IF_ERROR(
+      base::WriteAll(fd_.get(), fmt::format("\"Manifest-Checksum\": \"{}\"}}\n", sha256_.Finish()),
+                     options_.path));
   METAL_RETURN_IF_ERROR(fd_.Close());
   const std::string temporary = options_.path + ".tmp";
   if (rename(temporary.c_str(), options_.path.c_str()) != 0) {

@@ -1,6 +1,6 @@
 // Writes PostgreSQL's backup_manifest for a restored directory, so that pg_verifybackup checks it.
-// Source: PostgreSQL documentation "Backup Manifest Format"; version 1 for 13–16, version 2 with System-Identifier from 17.
-// Streamed: the number of files does not matter. Threading: one thread.
+// Source: PostgreSQL documentation "Backup Manifest Format"; version 1 for 13–16, version 2 with
+// System-Identifier from 17. Streamed: the number of files does not matter. Threading: one thread.
 #pragma once
 
 #include <cstdint>

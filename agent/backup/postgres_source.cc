@@ -21,7 +21,8 @@ class PostgresSource final : public BackupSource {
     options.label = request.label;
     options.fast_checkpoint = request.fast_checkpoint;
     options.cancelled = request.cancelled;
-    if (!request.fast_checkpoint) options.timeout = absl::Hours(25);  // checkpoint_timeout is at most a day
+    if (!request.fast_checkpoint)
+      options.timeout = absl::Hours(25);  // checkpoint_timeout is at most a day
     METAL_ASSIGN_OR_RETURN(const pg::BackupStart start, session_.Start(options));
     return SourceStart{start.system_identifier, start.server_version, start.from_standby,
                        start.timeline, start.lsn};

@@ -1,5 +1,5 @@
-// The BackupSource of a real server: pg::BackupSession on a connection of its own, kept for the whole backup.
-// Threading: see source.h.
+// The BackupSource of a real server: pg::BackupSession on a connection of its own, kept for the
+// whole backup. Threading: see source.h.
 #pragma once
 
 #include "agent/backup/backup.h"
@@ -7,7 +7,8 @@
 
 namespace metal::backup {
 
-// Connects with `options`, but without statement and lock timeouts: the start checkpoint may take long.
+// Connects with `options`, but without statement and lock timeouts: the start checkpoint may take
+// long.
 SourceFactory MakePostgresSource(pg::ConnectOptions options);
 
 }  // namespace metal::backup

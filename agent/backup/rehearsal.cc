@@ -89,8 +89,8 @@ absl::Status Rehearsal::MakeSocketDirectory() {
 
 absl::Status Rehearsal::Failed(std::string_view what) const {
   const std::string words = pg::LogFailure(JoinPath(root_, "postgres.log"), 0);
-  return base::Error(absl::StatusCode::kInternal, "rehearsal of backup {}: {}{}{}", header_.label, what,
-                     words.empty() ? "" : ": ", words);
+  return base::Error(absl::StatusCode::kInternal, "rehearsal of backup {}: {}{}{}", header_.label,
+                     what, words.empty() ? "" : ": ", words);
 }
 
 absl::Status Rehearsal::Restore() {
@@ -109,13 +109,20 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Rehearsal::Serv
   const std::string hba = JoinPath(root_, "hba.conf");
   METAL_RETURN_IF_ERROR(base::WriteFileDurably(hba, "local all all trust\n"));
   std::vector<std::pair<std::string, std::string>> settings = {
-      {"listen_addresses", ""},  {"unix_socket_directories", socket_dir_},
-      {"unix_socket_permissions", "0700"}, {"hba_file", hba},
-      {"ssl", "off"},            {"archive_mode", "off"},
-      {"synchronous_standby_names", ""},   {"logging_collector", "off"},
-      {"log_destination", "stderr"},       {"shared_buffers", "128MB"},
-      {"huge_pages", "off"},     {"autovacuum", "off"},
-      {"fsync", "off"},          {"cluster_name", "metal-rehearsal"},
+      {"listen_addresses", ""},
+      {"unix_socket_directories", socket_dir_},
+      {"unix_socket_permissions", "0700"},
+      {"hba_file", hba},
+      {"ssl", "off"},
+      {"archive_mode", "off"},
+      {"synchronous_standby_names", ""},
+      {"logging_collector", "off"},
+      {"log_destination", "stderr"},
+      {"shared_buffers", "128MB"},
+      {"huge_pages", "off"},
+      {"autovacuum", "off"},
+      {"fsync", "off"},
+      {"cluster_name", "metal-rehearsal"},
       {"external_pid_file", ""}};
   const std::string conf = JoinPath(data_, "postgresql.conf");
   if (base::PathExists(conf)) return settings;
@@ -132,7 +139,8 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Rehearsal::Serv
   return settings;
 }
 
-absl::StatusOr<std::unique_ptr<pg::SqlSession>> Rehearsal::Connect(const std::string& database) const {
+absl::StatusOr<std::unique_ptr<pg::SqlSession>> Rehearsal::Connect(
+    const std::string& database) const {
   pg::ConnectOptions options;
   options.socket_dir = socket_dir_;
   options.port = kPort;
@@ -158,7 +166,8 @@ absl::Status Rehearsal::Boot() {
   return AwaitOpen();
 }
 
-// Open for writes means: WAL was replayed to consistency, and recovery ended. Waits as long as the replay makes progress.
+// Open for writes means: WAL was replayed to consistency, and recovery ended. Waits as long as the
+// replay makes progress.
 absl::Status Rehearsal::AwaitOpen() {
   context_.progress.BeginPhase("rehearsal: replaying WAL");
   std::string seen;
@@ -196,7 +205,8 @@ absl::StatusOr<std::string> Rehearsal::Amcheck() {
   METAL_ASSIGN_OR_RETURN(auto session, Connect("postgres"));
   METAL_ASSIGN_OR_RETURN(
       const pg::SqlResult databases,
-      session->Query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1", absl::Seconds(30)));
+      session->Query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1",
+                     absl::Seconds(30)));
   session.reset();
   for (size_t i = 0; i < databases.rows.size(); ++i) {
     METAL_ASSIGN_OR_RETURN(auto connection, Connect(databases.Text(i, "datname")));
@@ -205,8 +215,16 @@ absl::StatusOr<std::string> Rehearsal::Amcheck() {
   }
   base::SubprocessOptions check;
   METAL_ASSIGN_OR_RETURN(const std::string program, install_.Program("pg_amcheck"));
-  check.argv = {program, "--all", "--heapallindexed", "--no-password", "-h", socket_dir_, "-p",
-                fmt::format("{}", kPort), "-U", context_.config.pg_superuser};
+  check.argv = {program,
+                "--all",
+                "--heapallindexed",
+                "--no-password",
+                "-h",
+                socket_dir_,
+                "-p",
+                fmt::format("{}", kPort),
+                "-U",
+                context_.config.pg_superuser};
   check.timeout = absl::Hours(24);
   check.cancelled = [this] { return context_.progress.cancelled(); };
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(check));

@@ -1,7 +1,7 @@
-// A restore rehearsal: restores a backup into a scratch directory, boots PostgreSQL on it until it is consistent and open,
-// runs pg_amcheck on every database, stops it and removes everything.
-// The server listens on a private unix socket only, archives nothing and answers to nobody but this process's user.
-// Threading: one thread.
+// A restore rehearsal: restores a backup into a scratch directory, boots PostgreSQL on it until it
+// is consistent and open, runs pg_amcheck on every database, stops it and removes everything. The
+// server listens on a private unix socket only, archives nothing and answers to nobody but this
+// process's user. Threading: one thread.
 #pragma once
 
 #include <string>
@@ -12,8 +12,9 @@
 
 namespace metal::backup {
 
-// `scratch` is the parent of the directory that is made and removed. Answers a sentence about what was proven.
-// FAILED_PRECONDITION: programs of another version; INTERNAL with the server's or pg_amcheck's own words otherwise.
+// `scratch` is the parent of the directory that is made and removed. Answers a sentence about what
+// was proven. FAILED_PRECONDITION: programs of another version; INTERNAL with the server's or
+// pg_amcheck's own words otherwise.
 absl::StatusOr<std::string> Rehearse(const BackupHeader& header, const std::string& scratch,
                                      const OperationContext& context);
 

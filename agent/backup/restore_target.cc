@@ -85,7 +85,8 @@ std::string ExistingAncestor(std::string path) {
 
 absl::Status RemoveContents(const std::string& path) {
   METAL_ASSIGN_OR_RETURN(const auto names, Contents(path));
-  for (const std::string& name : names) METAL_RETURN_IF_ERROR(base::RemoveTree(JoinPath(path, name)));
+  for (const std::string& name : names)
+    METAL_RETURN_IF_ERROR(base::RemoveTree(JoinPath(path, name)));
   return absl::OkStatus();
 }
 
@@ -113,7 +114,8 @@ std::vector<std::string> RestoreTarget::OuterPlaces() const {
   return places;
 }
 
-// `ours`: an earlier restore that died notes the version directory (or the WAL directory) as its own.
+// `ours`: an earlier restore that died notes the version directory (or the WAL directory) as its
+// own.
 absl::Status RestoreTarget::CheckPlace(const std::string& path, const std::string& what,
                                        bool ours) const {
   if (path.empty() || path[0] != '/') {
@@ -122,13 +124,15 @@ absl::Status RestoreTarget::CheckPlace(const std::string& path, const std::strin
   }
   struct stat status {};
   if (stat(path.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
-    return TargetError(options_.directory, fmt::format("cannot use {} {}: not a directory", what, path));
+    return TargetError(options_.directory,
+                       fmt::format("cannot use {} {}: not a directory", what, path));
   }
   METAL_ASSIGN_OR_RETURN(const auto names, Contents(path));
   for (const std::string& name : names) {
     if (ours && (what == "WAL directory" || name == options_.version_directory)) continue;
     // A tablespace may hold directories of other server versions.
-    if (what != "WAL directory" && name.substr(0, 3) == "PG_" && name != options_.version_directory) {
+    if (what != "WAL directory" && name.substr(0, 3) == "PG_" &&
+        name != options_.version_directory) {
       continue;
     }
     return TargetError(options_.directory,
@@ -149,7 +153,8 @@ absl::Status RestoreTarget::Check() const {
     return TargetError(directory, "is not a directory. HINT: give another path");
   }
   if (base::PathExists(JoinPath(directory, "postmaster.pid"))) {
-    return TargetError(directory, "is in use: it holds a postmaster.pid. HINT: give another directory");
+    return TargetError(directory,
+                       "is in use: it holds a postmaster.pid. HINT: give another directory");
   }
   METAL_ASSIGN_OR_RETURN(const Notes notes, ReadNotes(directory));
   if (!notes.present) {
@@ -163,8 +168,9 @@ absl::Status RestoreTarget::Check() const {
   for (const auto& [oid, location] : options_.tablespaces) {
     const std::string version = JoinPath(location, options_.version_directory);
     const auto& noted = notes.version_directories;
-    METAL_RETURN_IF_ERROR(CheckPlace(location, fmt::format("tablespace {} at", oid),
-                                     std::find(noted.begin(), noted.end(), version) != noted.end()));
+    METAL_RETURN_IF_ERROR(
+        CheckPlace(location, fmt::format("tablespace {} at", oid),
+                   std::find(noted.begin(), noted.end(), version) != noted.end()));
   }
   if (options_.wal_directory.empty()) return absl::OkStatus();
   return CheckPlace(options_.wal_directory, "WAL directory",
@@ -189,14 +195,16 @@ absl::Status RestoreTarget::CheckSpace(const std::map<uint32_t, uint64_t>& bytes
   }
   for (const auto& [device, need] : needs) {
     struct statvfs space {};
-    if (statvfs(need.path.c_str(), &space) != 0) return base::ErrnoStatus(errno, "statvfs", need.path);
+    if (statvfs(need.path.c_str(), &space) != 0)
+      return base::ErrnoStatus(errno, "statvfs", need.path);
     const uint64_t available = uint64_t{space.f_bavail} * space.f_frsize;
     if (available >= need.bytes) continue;
     return base::WithReason(
         absl::ResourceExhaustedError(fmt::format(
             "restore needs {} on the filesystem of {}, which has {} free. HINT: free space or "
             "restore elsewhere",
-            base::ByteCount{need.bytes}.ToString(), need.path, base::ByteCount{available}.ToString())),
+            base::ByteCount{need.bytes}.ToString(), need.path,
+            base::ByteCount{available}.ToString())),
         {"NO_SPACE", {{"path", need.path}}});
   }
   return absl::OkStatus();
@@ -227,7 +235,8 @@ absl::Status RestoreTarget::Begin() {
   for (const auto& [oid, location] : options_.tablespaces) {
     notes.push_back("tablespace\t" + EscapeField(JoinPath(location, options_.version_directory)));
   }
-  if (!options_.wal_directory.empty()) notes.push_back("wal\t" + EscapeField(options_.wal_directory));
+  if (!options_.wal_directory.empty())
+    notes.push_back("wal\t" + EscapeField(options_.wal_directory));
   METAL_RETURN_IF_ERROR(pg::WriteIncompleteSentinel(directory, std::string(kTask), notes));
   if (chmod(directory.c_str(), 0700) != 0) return base::ErrnoStatus(errno, "chmod", directory);
   std::vector<std::string> places = OuterPlaces();
@@ -247,11 +256,11 @@ absl::Status RestoreTarget::Make(const FileListRecord& record) {
   if (record.kind == RecordKind::kTablespace) {
     const auto location = options_.tablespaces.find(record.tablespace);
     if (location == options_.tablespaces.end()) {
-      return base::Error(absl::StatusCode::kDataLoss, "file list: tablespace {} is not in the manifest",
-                         record.tablespace);
+      return base::Error(absl::StatusCode::kDataLoss,
+                         "file list: tablespace {} is not in the manifest", record.tablespace);
     }
-    return MakeLink(location->second, JoinPath(options_.directory,
-                                               fmt::format("pg_tblspc/{}", record.tablespace)));
+    return MakeLink(location->second,
+                    JoinPath(options_.directory, fmt::format("pg_tblspc/{}", record.tablespace)));
   }
   const std::string path = JoinPath(options_.directory, record.file.path);
   if (record.file.path == "pg_wal" && !options_.wal_directory.empty()) {

@@ -1,6 +1,6 @@
-// RestoreTarget: the directory that a restore makes, with its tablespaces and WAL directory: checked, locked, marked as half
-// made, cleaned up after a restore that died, and finished. Writes only what Begin found empty or what its own notes name.
-// Threading: one thread.
+// RestoreTarget: the directory that a restore makes, with its tablespaces and WAL directory:
+// checked, locked, marked as half made, cleaned up after a restore that died, and finished. Writes
+// only what Begin found empty or what its own notes name. Threading: one thread.
 #pragma once
 
 #include <cstdint>
@@ -18,17 +18,19 @@ namespace metal::backup {
 class RestoreTarget {
  public:
   struct Options {
-    std::string directory;      // absolute
-    std::string wal_directory;  // empty: inside
+    std::string directory;                        // absolute
+    std::string wal_directory;                    // empty: inside
     std::map<uint32_t, std::string> tablespaces;  // final location by OID
     std::string version_directory;                // PG_<major>_<catalog version>
     std::string backup;                           // for the sentinel's notes
   };
   explicit RestoreTarget(Options options) : options_(std::move(options)) {}
 
-  // FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, or a place inside another one. Changes nothing.
+  // FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, or a place inside another one. Changes
+  // nothing.
   absl::Status Check() const;
-  // RESOURCE_EXHAUSTED/NO_SPACE unless each filesystem has room. `bytes` by tablespace OID, 0: the data directory itself.
+  // RESOURCE_EXHAUSTED/NO_SPACE unless each filesystem has room. `bytes` by tablespace OID, 0: the
+  // data directory itself.
   absl::Status CheckSpace(const std::map<uint32_t, uint64_t>& bytes) const;
   // Creates the directory, locks it, removes what an earlier restore left, writes the sentinel.
   absl::Status Begin();
@@ -51,7 +53,9 @@ class RestoreTarget {
   std::vector<base::UniqueFd> filesystems_;  // a directory on each
 };
 
-// tablespace_map with other locations, escaped as PostgreSQL does. Lines of OIDs that are not in `locations` stay.
-std::string RewriteTablespaceMap(const std::string& text, const std::map<uint32_t, std::string>& locations);
+// tablespace_map with other locations, escaped as PostgreSQL does. Lines of OIDs that are not in
+// `locations` stay.
+std::string RewriteTablespaceMap(const std::string& text,
+                                 const std::map<uint32_t, std::string>& locations);
 
 }  // namespace metal::backup

@@ -1,11 +1,11 @@
 // SHA-256 of a stream of bytes. Threading: not thread-safe.
 #pragma once
 
+#include <openssl/evp.h>
+
 #include <memory>
 #include <string>
 #include <string_view>
-
-#include <openssl/evp.h>
 
 namespace metal::backup {
 

@@ -1,6 +1,7 @@
-// BackupSource: the PostgreSQL side of a base backup, a seam so that the engine is tested without a server.
-// Source: PostgreSQL 13–18, "Making a Base Backup Using the Low Level API"; research: pg_backup_start and pg_backup_stop.
-// Threading: Start and Stop from the operation's thread; CurrentLsn from any thread, also while the copy runs.
+// BackupSource: the PostgreSQL side of a base backup, a seam so that the engine is tested without a
+// server. Source: PostgreSQL 13–18, "Making a Base Backup Using the Low Level API"; research:
+// pg_backup_start and pg_backup_stop. Threading: Start and Stop from the operation's thread;
+// CurrentLsn from any thread, also while the copy runs.
 #pragma once
 
 #include <cstdint>
@@ -15,16 +16,16 @@ namespace metal::backup {
 
 struct SourceStartRequest {
   std::string label;
-  bool fast_checkpoint = true;     // false: spread, may take checkpoint_timeout
-  std::function<bool()> cancelled; // polled; may be empty
+  bool fast_checkpoint = true;      // false: spread, may take checkpoint_timeout
+  std::function<bool()> cancelled;  // polled; may be empty
 };
 
 struct SourceStart {
   uint64_t system_identifier = 0;
-  int postgres_version = 0;      // server_version_num, for example 150018
-  bool from_standby = false;     // pg_is_in_recovery() at the start
+  int postgres_version = 0;   // server_version_num, for example 150018
+  bool from_standby = false;  // pg_is_in_recovery() at the start
   base::TimelineId timeline = 0;
-  base::Lsn start_lsn;           // redo position of the start checkpoint
+  base::Lsn start_lsn;  // redo position of the start checkpoint
 };
 
 struct SourceStop {
@@ -39,7 +40,8 @@ class BackupSource {
   virtual ~BackupSource() = default;  // ends the backup mode when Stop was not called
   // Makes a checkpoint and opens the backup.
   virtual absl::StatusOr<SourceStart> Start(const SourceStartRequest& request) = 0;
-  // Upper bound of every LSN that a page may carry now: the insert position, or what was received on a standby.
+  // Upper bound of every LSN that a page may carry now: the insert position, or what was received
+  // on a standby.
   virtual absl::StatusOr<base::Lsn> CurrentLsn() = 0;
   // Closes the backup; does not wait for the archive.
   virtual absl::StatusOr<SourceStop> Stop() = 0;

@@ -35,9 +35,11 @@ absl::Status CheckPack(const std::string& path, const PackReference& reference,
   std::byte bytes[store::kPackHeaderSize];
   const ssize_t got = pread(fd->get(), bytes, sizeof bytes, 0);
   if (got < 0) return base::ErrnoStatus(errno, "read", path);
-  if (got != static_cast<ssize_t>(sizeof bytes)) return Lost(fmt::format("pack {} is cut off", path));
+  if (got != static_cast<ssize_t>(sizeof bytes))
+    return Lost(fmt::format("pack {} is cut off", path));
   const auto header = store::DecodePackHeader(bytes);
-  if (!header.ok()) return Lost(fmt::format("pack {}: {}", path, std::string(header.status().message())));
+  if (!header.ok())
+    return Lost(fmt::format("pack {}: {}", path, std::string(header.status().message())));
   if (header->system_identifier != system_identifier ||
       fmt::format("{}/{}.pack", header->label, header->number) != reference.path) {
     return Lost(fmt::format("pack {} is another pack: {}/{} of system {}", path, header->label,
@@ -58,22 +60,25 @@ uint32_t TablespaceOf(std::string_view path) {
 
 absl::StatusOr<StoredBackup> OpenStoredBackup(const std::string& repository_path,
                                               uint64_t system_identifier, std::string_view label) {
-  METAL_ASSIGN_OR_RETURN(const store::Repository repository, store::Repository::Open(repository_path));
+  METAL_ASSIGN_OR_RETURN(const store::Repository repository,
+                         store::Repository::Open(repository_path));
   const Catalog catalog(repository);
   StoredBackup backup;
-  METAL_ASSIGN_OR_RETURN(backup.info, system_identifier == 0 ? catalog.Find(label)
-                                                             : catalog.Get(system_identifier, label));
+  METAL_ASSIGN_OR_RETURN(backup.info, system_identifier == 0
+                                          ? catalog.Find(label)
+                                          : catalog.Get(system_identifier, label));
   const uint64_t system = backup.info.header.system_identifier;
-  backup.list_path = base::JoinPath(repository.BackupDirectory(system, backup.info.label), kFileListName);
+  backup.list_path =
+      base::JoinPath(repository.BackupDirectory(system, backup.info.label), kFileListName);
   backup.packs_directory = repository.PacksDirectory(system);
   return backup;
 }
 
 absl::StatusOr<std::unique_ptr<FileListReader>> OpenFileList(const StoredBackup& backup) {
   const BackupHeader& header = backup.info.header;
-  auto list = FileListReader::Open(
-      backup.list_path, {header.file_list_bytes, header.file_list_sha256,
-                         static_cast<uint32_t>(header.packs.size())});
+  auto list =
+      FileListReader::Open(backup.list_path, {header.file_list_bytes, header.file_list_sha256,
+                                              static_cast<uint32_t>(header.packs.size())});
   if (absl::IsNotFound(list.status())) return Lost(fmt::format("{} is missing", backup.list_path));
   return list;
 }
@@ -111,7 +116,8 @@ absl::StatusOr<std::map<uint32_t, uint64_t>> ScanFileList(const StoredBackup& ba
   return bytes;
 }
 
-absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header, const OperationContext& context) {
+absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header,
+                                        const OperationContext& context) {
   if (context.wal_archive == nullptr) return 0;
   WalRange range;
   range.system_identifier = header.system_identifier;
@@ -144,8 +150,8 @@ UnpackOptions UnpackOptionsFor(const StoredBackup& backup, const OperationContex
   return options;
 }
 
-absl::StatusOr<std::unique_ptr<UnpackPipeline>> MakeUnpackPipeline(UnpackOptions options,
-                                                                   const OperationContext& context) {
+absl::StatusOr<std::unique_ptr<UnpackPipeline>> MakeUnpackPipeline(
+    UnpackOptions options, const OperationContext& context) {
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
                          uring::ParseEngineKind(context.config.io_engine));
   METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,

@@ -1,5 +1,5 @@
-// A backup in the repository as restore and verify see it: found, its packs and file list checked before they are used.
-// Threading: one thread.
+// A backup in the repository as restore and verify see it: found, its packs and file list checked
+// before they are used. Threading: one thread.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +30,19 @@ absl::StatusOr<StoredBackup> OpenStoredBackup(const std::string& repository_path
 
 absl::StatusOr<std::unique_ptr<FileListReader>> OpenFileList(const StoredBackup& backup);
 
-// Every pack is there, has its size and a good header. DATA_LOSS/REPOSITORY names the first that does not.
+// Every pack is there, has its size and a good header. DATA_LOSS/REPOSITORY names the first that
+// does not.
 absl::Status CheckPacks(const StoredBackup& backup);
 
-// Reads the whole file list, which checks it; answers the bytes of files by tablespace OID, 0: the data directory.
+// Reads the whole file list, which checks it; answers the bytes of files by tablespace OID, 0: the
+// data directory.
 absl::StatusOr<std::map<uint32_t, uint64_t>> ScanFileList(const StoredBackup& backup,
                                                           observe::Progress& progress);
 
-// FAILED_PRECONDITION/WAL_MISSING unless the archive holds the WAL [start, stop) of the backup. Answers the number of
-// segments; 0 without an archive in the context.
-absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header, const OperationContext& context);
+// FAILED_PRECONDITION/WAL_MISSING unless the archive holds the WAL [start, stop) of the backup.
+// Answers the number of segments; 0 without an archive in the context.
+absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header,
+                                        const OperationContext& context);
 
 // Options for the packs of this backup, with the context's threads, depth and memory.
 UnpackOptions UnpackOptionsFor(const StoredBackup& backup, const OperationContext& context);

@@ -1,13 +1,11 @@
 #include "agent/backup/unpack_pipeline.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
-#include "agent/backup/copy_pipeline.h"
+#include "agent/backup/frame_reader.h"
 #include "agent/base/check.h"
 #include "agent/base/crc32c.h"
 #include "agent/base/fault_point.h"
@@ -40,16 +38,6 @@ absl::Status Lost(std::string text) {
   return base::WithReason(absl::DataLossError(std::move(text)), {"REPOSITORY", {}});
 }
 
-absl::Status WithSpaceReason(absl::Status status, const std::string& path) {
-  if (!absl::IsResourceExhausted(status)) return status;
-  return base::WithReason(std::move(status), {"NO_SPACE", {{"path", path}}});
-}
-
-bool ClearDirect(int fd) {
-  const int flags = fcntl(fd, F_GETFL);
-  return flags >= 0 && fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0;
-}
-
 }  // namespace
 
 uint32_t UnpackEngineDepth(const UnpackOptions& options) {
@@ -60,12 +48,9 @@ absl::StatusOr<std::unique_ptr<UnpackPipeline>> UnpackPipeline::Create(
     UnpackOptions options, std::unique_ptr<uring::IoEngine> engine, observe::Progress& progress) {
   std::unique_ptr<UnpackPipeline> pipeline(
       new UnpackPipeline(std::move(options), std::move(engine), progress));
-  int target = -1;
-  if (pipeline->restoring()) {
-    METAL_ASSIGN_OR_RETURN(pipeline->target_, base::OpenFile(pipeline->options_.target_directory,
-                                                             O_RDONLY | O_DIRECTORY));
-    target = pipeline->target_.get();
-  }
+  METAL_ASSIGN_OR_RETURN(TargetWriter target,
+                         TargetWriter::Create(pipeline->options_.target_directory));
+  pipeline->target_ = std::move(target);
   for (size_t i = 0; i < std::max<size_t>(pipeline->options_.threads, 1); ++i) {
     pipeline->decoders_.push_back(stream::MakeDecoder());
   }
@@ -73,9 +58,10 @@ absl::StatusOr<std::unique_ptr<UnpackPipeline>> UnpackPipeline::Create(
   const auto memory = pipeline->memory_.span();
   for (size_t i = 0; i < count; ++i) {
     const auto raw = memory.subspan(i * store::kFrameRawMax, store::kFrameRawMax);
-    const auto encoded = memory.subspan(count * store::kFrameRawMax + i * kEncodedSize, kEncodedSize);
-    pipeline->jobs_.push_back(
-        std::make_unique<UnpackJob>(raw, encoded, pipeline->decoders_, target));
+    const auto encoded =
+        memory.subspan(count * store::kFrameRawMax + i * kEncodedSize, kEncodedSize);
+    pipeline->jobs_.push_back(std::make_unique<UnpackJob>(raw, encoded, pipeline->decoders_,
+                                                          pipeline->target_->directory()));
     pipeline->free_jobs_.push_back(pipeline->jobs_.back().get());
   }
   uring::IoEngine* const raw_engine = pipeline->engine_.get();
@@ -103,9 +89,10 @@ absl::Status UnpackPipeline::Damage(TargetFile& file, const std::string& what) {
   file.damaged = true;
   if (totals_.first_damage.empty()) totals_.first_damage = what;
   if (!restoring()) return absl::OkStatus();
-  return Lost(fmt::format("{}. HINT: restore another backup; metalctl backup verify shows the extent "
-                          "of the damage",
-                          what));
+  return Lost(
+      fmt::format("{}. HINT: restore another backup; metalctl backup verify shows the extent "
+                  "of the damage",
+                  what));
 }
 
 absl::Status UnpackPipeline::FrameDamage(const UnpackJob& job, const absl::Status& why) {
@@ -146,32 +133,8 @@ absl::Status UnpackPipeline::BeginFile() {
   current_ = NewFile();
   current_->entry = record_.file;
   current_->capture = options_.captured && options_.captured(record_.file.path);
-  if (restoring() && record_.file.size == 0 && !current_->capture) return OpenLarge(*current_);
+  if (restoring() && record_.file.size == 0 && !current_->capture) return target_->Open(*current_);
   return absl::OkStatus();
-}
-
-absl::Status UnpackPipeline::OpenLarge(TargetFile& file) {
-  const char* path = file.entry.path.c_str();
-  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-  const mode_t mode = file.entry.mode & 0777;
-  const bool want_direct = file.entry.size > 0;
-  int fd = openat(target_.get(), path, kFlags | (want_direct ? O_DIRECT : 0), mode);
-  file.direct = fd >= 0 && want_direct;
-  if (fd < 0 && errno == EINVAL) {
-    unlinkat(target_.get(), path, 0);  // open(2) creates the file before it refuses O_DIRECT
-    fd = openat(target_.get(), path, kFlags, mode);
-  }
-  const std::string full = base::JoinPath(options_.target_directory, file.entry.path);
-  if (fd < 0) return WithSpaceReason(base::ErrnoStatus(errno, "create", full), full);
-  file.fd = base::UniqueFd(fd);
-  if (file.entry.size == 0) return absl::OkStatus();
-  // Writes inside the size of a preallocated file run in parallel; those that extend it do not.
-  if (fallocate(fd, 0, 0, static_cast<off_t>(RoundUp(file.entry.size))) == 0) {
-    file.padded = file.entry.size % kAlign != 0;
-    return absl::OkStatus();
-  }
-  if (errno == EOPNOTSUPP || errno == ENOSYS) return absl::OkStatus();
-  return WithSpaceReason(base::ErrnoStatus(errno, "preallocate", full), full);
 }
 
 absl::StatusOr<std::shared_ptr<OpenPack>> UnpackPipeline::PackOf(uint32_t index) {
@@ -196,8 +159,8 @@ absl::StatusOr<std::shared_ptr<OpenPack>> UnpackPipeline::PackOf(uint32_t index)
   return pack;
 }
 
-// Adds the extent in record_ to the frame that is being gathered, or begins another one. Leaves record_waits_ set when no
-// frame buffer is free.
+// Adds the extent in record_ to the frame that is being gathered, or begins another one. Leaves
+// record_waits_ set when no frame buffer is free.
 absl::Status UnpackPipeline::TakeExtent() {
   const Extent& extent = record_.extent;
   TargetFile& file = *current_;
@@ -221,7 +184,7 @@ absl::Status UnpackPipeline::TakeExtent() {
     if (file.capture && !file.small) {
       return Lost(fmt::format("file list: {} is {} bytes long", file.entry.path, file.entry.size));
     }
-    if (restoring() && !file.small) METAL_RETURN_IF_ERROR(OpenLarge(file));
+    if (restoring() && !file.small) METAL_RETURN_IF_ERROR(target_->Open(file));
   }
   UnpackPiece& piece = pending_->pieces.emplace_back();
   piece.file = &file;
@@ -330,59 +293,15 @@ absl::Status UnpackPipeline::CompleteRead(UnpackRead& read) {
   return absl::OkStatus();
 }
 
-void UnpackPipeline::PrepareWrite(UnpackJob& job, UnpackPiece& piece) {
-  TargetFile& file = *piece.file;
-  const uint64_t end = piece.file_offset + piece.length;
-  uint64_t length = piece.length;
-  if (file.direct) {
-    const bool tail = end == file.entry.size;
-    if (piece.file_offset % kAlign == 0 && piece.frame_offset % kAlign == 0 &&
-        (length % kAlign == 0 || tail)) {
-      length = RoundUp(length);
-      file.padded |= end % kAlign != 0;
-    } else {
-      ClearDirect(file.fd.get());
-      file.direct = false;
-    }
-  }
-  piece.write.op = uring::IoOp::kWrite;
-  piece.write.fd = file.fd.get();
-  piece.write.buffer = job.raw.data() + piece.frame_offset;
-  piece.write.length = static_cast<uint32_t>(length);
-  piece.write.offset = piece.file_offset;
-  piece.write.context = &piece;
-  ++job.writes_open;
-  waiting_.push_back(&piece.write);
-}
-
 absl::Status UnpackPipeline::CompleteWrite(UnpackPiece& piece) {
-  TargetFile& file = *piece.file;
-  uring::IoRequest& request = piece.write;
-  const std::string path = base::JoinPath(options_.target_directory, file.entry.path);
-  if (request.result == -EINVAL && !piece.fell_back && ClearDirect(file.fd.get())) {
-    piece.fell_back = true;
-    file.direct = false;
-    waiting_.push_back(&request);
+  METAL_ASSIGN_OR_RETURN(const bool written, target_->Complete(piece));
+  if (!written) {
+    waiting_.push_back(&piece.write);
     return absl::OkStatus();
   }
-  if (request.result <= 0) {
-    const int error = request.result < 0 ? -request.result : ENOSPC;
-    return WithSpaceReason(base::ErrnoStatus(error, "write", path), path);
-  }
-  const auto done = static_cast<uint32_t>(request.result);
-  if (done < request.length) {
-    const uint32_t step = done & ~(kAlign - 1);
-    if (step == 0 && ++piece.stalls > kStallsMax) return base::ErrnoStatus(EIO, "write", path);
-    request.buffer += step;
-    request.offset += step;
-    request.length -= step;
-    waiting_.push_back(&request);
-    return absl::OkStatus();
-  }
-  UnpackJob& job = *piece.job;
-  --job.writes_open;
+  --piece.job->writes_open;
   METAL_RETURN_IF_ERROR(ClosePiece(piece));
-  return CloseJob(job);
+  return CloseJob(*piece.job);
 }
 
 // ---- decoded frames
@@ -400,7 +319,8 @@ absl::Status UnpackPipeline::HandleDecoded(UnpackJob& job) {
   ++job.writes_open;  // keeps the job until its pieces were looked at
   for (UnpackPiece& piece : job.pieces) {
     if (restoring() && !piece.file->small) {
-      PrepareWrite(job, piece);
+      waiting_.push_back(target_->Write(piece));
+      ++job.writes_open;
       continue;
     }
     if (piece.file->capture && !piece.file->damaged && options_.on_captured) {
@@ -428,29 +348,16 @@ absl::Status UnpackPipeline::ClosePiece(UnpackPiece& piece) {
   return FinishFile(file);
 }
 
-absl::Status UnpackPipeline::FinishLarge(TargetFile& file) {
-  const std::string path = base::JoinPath(options_.target_directory, file.entry.path);
-  const int fd = file.fd.get();
-  if (file.padded && ftruncate(fd, static_cast<off_t>(file.entry.size)) != 0) {
-    return base::ErrnoStatus(errno, "truncate", path);
-  }
-  if (fchmod(fd, file.entry.mode) != 0) return base::ErrnoStatus(errno, "chmod", path);
-  const timespec times[2] = {{file.entry.mtime, 0}, {file.entry.mtime, 0}};
-  if (futimens(fd, times) != 0) return base::ErrnoStatus(errno, "set the time of", path);
-  return file.fd.Close();
-}
-
 absl::Status UnpackPipeline::FinishFile(TargetFile& file) {
   uint32_t crc = 0;
   for (size_t i = 0; i < file.crcs.size(); ++i) {
     crc = base::Crc32cCombine(crc, file.crcs[i], file.lengths[i]);
   }
   if (!file.damaged && crc != file.entry.crc32c) {
-    METAL_RETURN_IF_ERROR(Damage(
-        file, fmt::format("{}: CRC-32C is {:08x} and should be {:08x}", file.entry.path, crc,
-                          file.entry.crc32c)));
+    METAL_RETURN_IF_ERROR(Damage(file, fmt::format("{}: CRC-32C is {:08x} and should be {:08x}",
+                                                   file.entry.path, crc, file.entry.crc32c)));
   }
-  if (file.fd.valid()) METAL_RETURN_IF_ERROR(FinishLarge(file));
+  if (file.fd.valid()) METAL_RETURN_IF_ERROR(target_->Close(file));
   ++totals_.files;
   totals_.bytes += file.entry.size;
   if (!file.damaged && options_.on_file) METAL_RETURN_IF_ERROR(options_.on_file(file.entry));

@@ -1,13 +1,16 @@
-// UnpackPipeline: reads the frames that a file list names, checks them, and writes the files (restore) or not (verify).
-// The calling thread is the ring thread: it reads the list, submits reads of frames, hands them to the codec threads, and
-// writes parts of large files from the buffers they were decoded into. Every frame's hash and CRC and every file's CRC is
-// checked. Memory is bounded by the number of frame buffers. Threading: one thread; codec threads are its own.
+// UnpackPipeline: reads the frames that a file list names, checks them, and writes the files
+// (restore) or not (verify). The calling thread is the ring thread: it reads the list, submits
+// reads of frames, hands them to the codec threads, and writes parts of large files from the
+// buffers they were decoded into. Every frame's hash and CRC and every file's CRC is checked.
+// Memory is bounded by the number of frame buffers. Threading: one thread; codec threads are its
+// own.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest.h"
+#include "agent/backup/target_writer.h"
 #include "agent/backup/unpack_job.h"
 #include "agent/backup/worker_pool.h"
 #include "agent/base/units.h"
@@ -35,7 +39,8 @@ struct UnpackOptions {
   std::string target_directory;
   // Restore: called for each directory and tablespace record, before anything inside it comes.
   std::function<absl::Status(const FileListRecord&)> on_directory;
-  // Restore: paths that are not written but handed out (global/pg_control); below kBundleBelow bytes.
+  // Restore: paths that are not written but handed out (global/pg_control); below kBundleBelow
+  // bytes.
   std::function<bool(std::string_view path)> captured;
   std::function<absl::Status(const FileEntry&, std::string_view contents)> on_captured;
   // Called for each file whose contents are right; may be empty.
@@ -47,22 +52,21 @@ uint32_t UnpackEngineDepth(const UnpackOptions& options);
 struct UnpackTotals {
   uint64_t files = 0;
   uint64_t bytes = 0;
-  uint64_t frames = 0;         // decoded, a frame that was read twice counts twice
-  uint64_t stored_bytes = 0;   // of those frames
+  uint64_t frames = 0;        // decoded, a frame that was read twice counts twice
+  uint64_t stored_bytes = 0;  // of those frames
   uint64_t damaged_frames = 0;
   uint64_t damaged_files = 0;
-  std::string first_damage;    // says which frame or file and why
+  std::string first_damage;  // says which frame or file and why
 };
 
 class UnpackPipeline {
  public:
-  static absl::StatusOr<std::unique_ptr<UnpackPipeline>> Create(UnpackOptions options,
-                                                                std::unique_ptr<uring::IoEngine> engine,
-                                                                observe::Progress& progress);
+  static absl::StatusOr<std::unique_ptr<UnpackPipeline>> Create(
+      UnpackOptions options, std::unique_ptr<uring::IoEngine> engine, observe::Progress& progress);
   ~UnpackPipeline();
 
-  // Runs the whole list. Restore: DATA_LOSS/REPOSITORY at the first damage. Verify: damage is counted in the totals; only a
-  // damaged list or a failing disk is an error. CANCELLED.
+  // Runs the whole list. Restore: DATA_LOSS/REPOSITORY at the first damage. Verify: damage is
+  // counted in the totals; only a damaged list or a failing disk is an error. CANCELLED.
   absl::Status Run(FileListReader& list);
 
   const UnpackTotals& totals() const { return totals_; }
@@ -77,7 +81,6 @@ class UnpackPipeline {
   absl::StatusOr<bool> TakeRecord();
   absl::Status TakeExtent();
   absl::Status BeginFile();
-  absl::Status OpenLarge(TargetFile& file);
   absl::StatusOr<std::shared_ptr<OpenPack>> PackOf(uint32_t index);
   absl::Status StartReads(UnpackJob& job);
   absl::Status DispatchPending();
@@ -87,11 +90,9 @@ class UnpackPipeline {
   absl::Status CompleteWrite(UnpackPiece& piece);
   absl::Status TakeDecoded();
   absl::Status HandleDecoded(UnpackJob& job);
-  void PrepareWrite(UnpackJob& job, UnpackPiece& piece);
   absl::Status ClosePiece(UnpackPiece& piece);
   absl::Status CloseJob(UnpackJob& job);
   absl::Status FinishFile(TargetFile& file);
-  absl::Status FinishLarge(TargetFile& file);
   absl::Status Damage(TargetFile& file, const std::string& what);
   absl::Status FrameDamage(const UnpackJob& job, const absl::Status& why);
   TargetFile* NewFile();
@@ -99,7 +100,7 @@ class UnpackPipeline {
   const UnpackOptions options_;
   observe::Progress& progress_;
   UnpackTotals totals_;
-  base::UniqueFd target_;
+  std::optional<TargetWriter> target_;
 
   uring::AlignedBuffer memory_;
   std::vector<std::unique_ptr<stream::Decoder>> decoders_;
@@ -120,7 +121,8 @@ class UnpackPipeline {
 
   std::vector<WorkItem*> finished_;
   std::vector<uring::IoRequest*> done_;
-  // The engine waits for requests in flight when it goes, the workers for running items: both before the buffers.
+  // The engine waits for requests in flight when it goes, the workers for running items: both
+  // before the buffers.
   std::unique_ptr<uring::IoEngine> engine_;
   std::unique_ptr<WorkerPool> workers_;
 };

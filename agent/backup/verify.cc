@@ -13,9 +13,9 @@ namespace {
 absl::StatusOr<VerifyReport> Verify(const VerifyRequest& request, const OperationContext& context) {
   const base::MonotonicTime begin = context.clock.Monotonic();
   context.progress.BeginPhase("checking structure");
-  METAL_ASSIGN_OR_RETURN(const StoredBackup backup,
-                         OpenStoredBackup(context.config.repository_path, request.system_identifier,
-                                          request.backup));
+  METAL_ASSIGN_OR_RETURN(
+      const StoredBackup backup,
+      OpenStoredBackup(context.config.repository_path, request.system_identifier, request.backup));
   const BackupHeader& header = backup.info.header;
   METAL_RETURN_IF_ERROR(CheckPacks(backup));
   METAL_RETURN_IF_ERROR(ScanFileList(backup, context.progress).status());
@@ -32,12 +32,12 @@ absl::StatusOr<VerifyReport> Verify(const VerifyRequest& request, const Operatio
   METAL_RETURN_IF_ERROR(pipeline->Run(*list));
   const UnpackTotals totals = pipeline->totals();
   if (totals.damaged_files > 0) {
-    return base::WithReason(
-        absl::DataLossError(fmt::format(
-            "{} frames and {} files are damaged, the first: {}. HINT: take a new backup and look at "
-            "the repository's disk",
-            totals.damaged_frames, totals.damaged_files, totals.first_damage)),
-        {"REPOSITORY", {{"repository", context.config.repository_path}}});
+    return base::WithReason(absl::DataLossError(fmt::format(
+                                "{} frames and {} files are damaged, the first: {}. HINT: take a "
+                                "new backup and look at "
+                                "the repository's disk",
+                                totals.damaged_frames, totals.damaged_files, totals.first_damage)),
+                            {"REPOSITORY", {{"repository", context.config.repository_path}}});
   }
   report.files = totals.files;
   report.frames = totals.frames;
@@ -64,13 +64,15 @@ absl::StatusOr<VerifyReport> VerifyBackup(const VerifyRequest& request,
     event.severity = report.ok() ? observe::Severity::kInfo : observe::Severity::kCritical;
     event.type = report.ok() ? "backup.verified" : "backup.verify_failed";
     event.subject = "backups/" + (report.ok() ? report->backup : request.backup);
-    event.message = report.ok() ? fmt::format("{} frames, {} WAL segments{}{}", report->frames,
-                                              report->wal_segments, report->rehearsal.empty() ? "" : "; ",
-                                              report->rehearsal)
-                                : std::string(report.status().message());
+    event.message =
+        report.ok()
+            ? fmt::format("{} frames, {} WAL segments{}{}", report->frames, report->wal_segments,
+                          report->rehearsal.empty() ? "" : "; ", report->rehearsal)
+            : std::string(report.status().message());
     context.events->Append(std::move(event));
   }
-  if (!report.ok()) return base::Annotate(report.status(), fmt::format("verify backup {}", request.backup));
+  if (!report.ok())
+    return base::Annotate(report.status(), fmt::format("verify backup {}", request.backup));
   return report;
 }
 

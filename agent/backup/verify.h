@@ -1,6 +1,6 @@
-// VerifyBackup: proves that a backup can be restored. Reads every frame, checks each hash, CRC and file CRC and that the WAL is
-// there; on request rehearses: restores into a scratch directory, boots PostgreSQL to consistency, runs pg_amcheck.
-// Threading: as RestoreBackup.
+// VerifyBackup: proves that a backup can be restored. Reads every frame, checks each hash, CRC and
+// file CRC and that the WAL is there; on request rehearses: restores into a scratch directory,
+// boots PostgreSQL to consistency, runs pg_amcheck. Threading: as RestoreBackup.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct VerifyRequest {
   std::string backup;              // label, "latest", or "backups/<either>"
   uint64_t system_identifier = 0;  // 0: the one system that has this backup
   bool rehearse = false;
-  std::string scratch_directory;   // parent of the rehearsal's directory; empty: config.state_dir
+  std::string scratch_directory;  // parent of the rehearsal's directory; empty: config.state_dir
 };
 
 struct VerifyReport {
@@ -29,11 +29,14 @@ struct VerifyReport {
   uint64_t wal_segments = 0;
   absl::Duration elapsed;
   bool suspect = false;
-  std::string rehearsal;  // empty: not asked for; else what was done, e.g. "consistent at 0/3000100, pg_amcheck clean"
+  std::string rehearsal;  // empty: not asked for; else what was done, e.g. "consistent at
+                          // 0/3000100, pg_amcheck clean"
 };
 
-// DATA_LOSS/REPOSITORY: a frame, file or the manifest is damaged (the message names the first, and how many).
-// FAILED_PRECONDITION/WAL_MISSING: the backup's WAL is not complete. INTERNAL: the rehearsal failed.
-absl::StatusOr<VerifyReport> VerifyBackup(const VerifyRequest& request, const OperationContext& context);
+// DATA_LOSS/REPOSITORY: a frame, file or the manifest is damaged (the message names the first, and
+// how many). FAILED_PRECONDITION/WAL_MISSING: the backup's WAL is not complete. INTERNAL: the
+// rehearsal failed.
+absl::StatusOr<VerifyReport> VerifyBackup(const VerifyRequest& request,
+                                          const OperationContext& context);
 
 }  // namespace metal::backup

@@ -1,6 +1,7 @@
-// WorkerPool: the codec threads. The ring thread submits items and collects them when they are finished; an item is about
-// 1 MiB of work, so one lock per item costs nothing, and sleeping threads are woken only when they sleep.
-// Threading: Submit, TakeFinished, PrepareToSleep and the destructor belong to the ring thread; Run is called on a worker.
+// WorkerPool: the codec threads. The ring thread submits items and collects them when they are
+// finished; an item is about 1 MiB of work, so one lock per item costs nothing, and sleeping
+// threads are woken only when they sleep. Threading: Submit, TakeFinished, PrepareToSleep and the
+// destructor belong to the ring thread; Run is called on a worker.
 #pragma once
 
 #include <atomic>
@@ -33,8 +34,8 @@ class WorkerPool {
   void Submit(WorkItem* item);
   // Appends finished items in the order in which they finished.
   void TakeFinished(std::vector<WorkItem*>& out);
-  // Announces that the ring thread is about to wait: the next finished item calls `wake`. False: something has finished
-  // already, do not wait.
+  // Announces that the ring thread is about to wait: the next finished item calls `wake`. False:
+  // something has finished already, do not wait.
   bool PrepareToSleep();
   size_t threads() const { return threads_.size(); }
   // Items submitted and not taken back yet.

@@ -29,7 +29,9 @@ T Get(const std::byte* at) {
   return value;
 }
 
-absl::Status Damaged(std::string_view what) { return base::Error(absl::StatusCode::kDataLoss, "{}", what); }
+absl::Status Damaged(std::string_view what) {
+  return base::Error(absl::StatusCode::kDataLoss, "{}", what);
+}
 
 }  // namespace
 

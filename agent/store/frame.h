@@ -1,6 +1,6 @@
-// The binary layout of packs: a 4 KiB header, then frames back to back. A frame is a 32-byte header and a payload of at most
-// 1 MiB of raw bytes, encoded independently of every other frame. All numbers are little-endian.
-// Source: agent/docs/repository-format.md. Threading: pure functions.
+// The binary layout of packs: a 4 KiB header, then frames back to back. A frame is a 32-byte header
+// and a payload of at most 1 MiB of raw bytes, encoded independently of every other frame. All
+// numbers are little-endian. Source: agent/docs/repository-format.md. Threading: pure functions.
 #pragma once
 
 #include <array>
@@ -15,11 +15,13 @@
 
 namespace metal::store {
 
-inline constexpr uint32_t kFrameRawMax = 1 << 20;    // raw bytes of a frame
+inline constexpr uint32_t kFrameRawMax = 1 << 20;  // raw bytes of a frame
 inline constexpr size_t kFrameHeaderSize = 32;
-inline constexpr uint32_t kFrameStoredMax = kFrameRawMax;  // a payload that would be longer is stored with codec none
+inline constexpr uint32_t kFrameStoredMax =
+    kFrameRawMax;  // a payload that would be longer is stored with codec none
 inline constexpr size_t kPackHeaderSize = 4096;
-inline constexpr uint64_t kPackSizeMax = 1ull << 30;  // a pack is closed before a frame would pass this
+inline constexpr uint64_t kPackSizeMax = 1ull
+                                         << 30;  // a pack is closed before a frame would pass this
 
 struct FrameHeader {
   stream::CodecKind codec = stream::CodecKind::kNone;
@@ -36,16 +38,17 @@ absl::StatusOr<FrameHeader> DecodeFrameHeader(std::span<const std::byte, kFrameH
 
 struct PackHeader {
   uint64_t system_identifier = 0;
-  uint32_t number = 0;    // n of <n>.pack, from 1
-  std::string label;      // of the backup that wrote it, at most 64 bytes
+  uint32_t number = 0;  // n of <n>.pack, from 1
+  std::string label;    // of the backup that wrote it, at most 64 bytes
   friend bool operator==(const PackHeader&, const PackHeader&) = default;
 };
 void EncodePackHeader(const PackHeader& header, std::span<std::byte, kPackHeaderSize> out);
 absl::StatusOr<PackHeader> DecodePackHeader(std::span<const std::byte, kPackHeaderSize> bytes);
 
-// Decodes one frame as it lies in a pack: header, then payload. `raw` gets header.raw_length bytes and must be as long.
-// Checks the header, the payload's hash, the decoding and the CRC of the raw bytes. DATA_LOSS says which one failed.
-// REQUIRES: raw.size() >= the header's raw_length is checked, not assumed.
+// Decodes one frame as it lies in a pack: header, then payload. `raw` gets header.raw_length bytes
+// and must be as long. Checks the header, the payload's hash, the decoding and the CRC of the raw
+// bytes. DATA_LOSS says which one failed. REQUIRES: raw.size() >= the header's raw_length is
+// checked, not assumed.
 absl::StatusOr<FrameHeader> DecodeFrame(std::span<const std::byte> stored, std::span<std::byte> raw,
                                         stream::Decoder& decoder);
 

@@ -61,7 +61,8 @@ PackWriter::PackWriter(Options options)
 }
 
 bool PackWriter::CanAppend(size_t size) const {
-  // A new pack may begin: its header takes a block, and what is left of the current buffer stays unused.
+  // A new pack may begin: its header takes a block, and what is left of the current buffer stays
+  // unused.
   return free_.size() * options_.buffer_size >= size + kPackHeaderSize;
 }
 
@@ -84,8 +85,8 @@ absl::Status PackWriter::Preallocate(PackFile& pack, uint64_t up_to) {
   while (pack.allocated < up_to) {
     const uint64_t step =
         std::max<uint64_t>(std::min(options_.preallocate, options_.pack_size_max), kAlign);
-    if (fallocate(pack.fd.get(), 0, static_cast<off_t>(pack.allocated),
-                  static_cast<off_t>(step)) == 0) {
+    if (fallocate(pack.fd.get(), 0, static_cast<off_t>(pack.allocated), static_cast<off_t>(step)) ==
+        0) {
       pack.allocated += step;
       continue;
     }

@@ -1,8 +1,9 @@
-// PackWriter: appends frames to pack files through aligned staging buffers and large O_DIRECT writes.
-// The owner of the I/O engine drives it: Append copies a frame into staging, NextWrite hands out requests to submit,
-// Complete takes them back. Files are preallocated, so writes do not extend them; Finish trims and fsyncs.
-// Durability: a pack is durable when FinishPack returned OK for it and its directory was synced.
-// Threading: one thread, except FinishPack, which may run elsewhere once the pack is sealed and written.
+// PackWriter: appends frames to pack files through aligned staging buffers and large O_DIRECT
+// writes. The owner of the I/O engine drives it: Append copies a frame into staging, NextWrite
+// hands out requests to submit, Complete takes them back. Files are preallocated, so writes do not
+// extend them; Finish trims and fsyncs. Durability: a pack is durable when FinishPack returned OK
+// for it and its directory was synced. Threading: one thread, except FinishPack, which may run
+// elsewhere once the pack is sealed and written.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +22,14 @@
 namespace metal::store {
 
 struct PackFile {
-  std::string path;     // absolute
-  std::string name;     // "<label>/<n>.pack"
+  std::string path;  // absolute
+  std::string name;  // "<label>/<n>.pack"
   base::UniqueFd fd;
-  uint64_t size = 0;       // bytes appended, the final file size
-  uint64_t allocated = 0;  // bytes preallocated
+  uint64_t size = 0;         // bytes appended, the final file size
+  uint64_t allocated = 0;    // bytes preallocated
   uint32_t writes_open = 0;  // staged or in flight
   bool direct = true;
-  bool sealed = false;     // no more frames
+  bool sealed = false;  // no more frames
 };
 
 // Trims the file to its size, fsyncs and closes it. REQUIRES: sealed, no writes open.
@@ -51,11 +52,15 @@ class PackWriter {
     uint32_t pack = 0;    // index into packs()
     uint64_t offset = 0;  // of the frame's header
   };
-  // Whether a frame of `size` stored bytes fits into free staging now. False: submit writes and wait for one.
+  // Whether a frame of `size` stored bytes fits into free staging now. False: submit writes and
+  // wait for one.
   bool CanAppend(size_t size) const;
-  // Copies header and payload. RESOURCE_EXHAUSTED/NO_SPACE when the disk is full. REQUIRES: CanAppend(sum of sizes).
-  absl::StatusOr<Place> Append(std::span<const std::byte> header, std::span<const std::byte> payload);
-  // Seals the pack that is being filled, so that its tail is written. More frames would begin another one.
+  // Copies header and payload. RESOURCE_EXHAUSTED/NO_SPACE when the disk is full. REQUIRES:
+  // CanAppend(sum of sizes).
+  absl::StatusOr<Place> Append(std::span<const std::byte> header,
+                               std::span<const std::byte> payload);
+  // Seals the pack that is being filled, so that its tail is written. More frames would begin
+  // another one.
   void Seal();
 
   // Next write, or null. The request is the engine's until Complete.
@@ -93,10 +98,10 @@ class PackWriter {
   uring::AlignedBuffer memory_;
   std::vector<Buffer> buffers_;
   std::vector<Buffer*> free_;
-  std::vector<Buffer*> queued_;   // to be submitted, oldest first
-  Buffer* current_ = nullptr;     // being filled
-  PackFile* pack_ = nullptr;      // being filled; null: none is open
-  std::vector<PackFile*> sealed_; // not yet taken
+  std::vector<Buffer*> queued_;    // to be submitted, oldest first
+  Buffer* current_ = nullptr;      // being filled
+  PackFile* pack_ = nullptr;       // being filled; null: none is open
+  std::vector<PackFile*> sealed_;  // not yet taken
   std::vector<std::unique_ptr<PackFile>> packs_;
   uint32_t writes_open_ = 0;
   uint64_t stored_bytes_ = 0;

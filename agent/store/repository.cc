@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::string_view kMarker = "metal-repository";
 
-absl::Status RepositoryError(absl::StatusCode code, const std::string& root, const std::string& text) {
+absl::Status RepositoryError(absl::StatusCode code, const std::string& root,
+                             const std::string& text) {
   return base::WithReason(absl::Status(code, text), {"REPOSITORY", {{"repository", root}}});
 }
 
@@ -90,8 +91,8 @@ absl::StatusOr<Repository> Repository::OpenOrCreate(const std::string& path) {
   METAL_RETURN_IF_ERROR(base::MakeDirectories(path));
   METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::ListDirectory(path));
   const bool foreign = std::any_of(names.begin(), names.end(), [](const std::string& name) {
-    // An interrupted creation leaves at most a temporary marker; a fresh filesystem has lost+found; disk probes may have
-    // come first.
+    // An interrupted creation leaves at most a temporary marker; a fresh filesystem has lost+found;
+    // disk probes may have come first.
     return name != "lost+found" && name.find(kMarker) == std::string::npos &&
            name.rfind(".metal-probe", 0) != 0;
   });
@@ -155,8 +156,8 @@ absl::StatusOr<base::UniqueFd> Repository::LockForBackup(uint64_t system_identif
 bool IsValidLabel(std::string_view label) {
   if (label.empty() || label.size() > 64 || label[0] == '.' || label[0] == '-') return false;
   return std::all_of(label.begin(), label.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '.' || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
   });
 }
 

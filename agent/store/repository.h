@@ -1,5 +1,5 @@
-// The backup repository in a POSIX directory: where everything lives, who may write, and the format's version.
-// Layout (agent/docs/repository-format.md):
+// The backup repository in a POSIX directory: where everything lives, who may write, and the
+// format's version. Layout (agent/docs/repository-format.md):
 //   <root>/metal-repository                           format version and repository id, text
 //   <root>/<system identifier>/backups/<label>/       manifest (text), files.zst
 //   <root>/<system identifier>/packs/<label>/<n>.pack frames
@@ -22,8 +22,8 @@ inline constexpr int kRepositoryFormat = 1;
 
 class Repository {
  public:
-  // Opens a repository; creates it when `path` is absent or an empty directory. FAILED_PRECONDITION (reason REPOSITORY) when
-  // the directory holds something else or a newer format.
+  // Opens a repository; creates it when `path` is absent or an empty directory. FAILED_PRECONDITION
+  // (reason REPOSITORY) when the directory holds something else or a newer format.
   static absl::StatusOr<Repository> OpenOrCreate(const std::string& path);
   // NOT_FOUND (reason REPOSITORY) when there is none.
   static absl::StatusOr<Repository> Open(const std::string& path);
@@ -40,8 +40,9 @@ class Repository {
   // System identifiers that have a directory here, ascending.
   absl::StatusOr<std::vector<uint64_t>> ListSystems() const;
 
-  // The one writer of backups of a system: an flock that the kernel drops when the process dies. Creates the system's
-  // directories. ABORTED (reason REPOSITORY) when another process holds it. Hold the descriptor while writing.
+  // The one writer of backups of a system: an flock that the kernel drops when the process dies.
+  // Creates the system's directories. ABORTED (reason REPOSITORY) when another process holds it.
+  // Hold the descriptor while writing.
   absl::StatusOr<base::UniqueFd> LockForBackup(uint64_t system_identifier) const;
 
  private:

@@ -31,7 +31,9 @@ using Flags = std::map<std::string, std::string>;
 
 int Number(const Flags& flags, const std::string& name, int otherwise) {
   const auto found = flags.find(name);
-  return found == flags.end() ? otherwise : std::stoi(found->second);
+  int number = otherwise;
+  if (found != flags.end()) ParseField(found->second, number);
+  return number;
 }
 
 std::string Text(const Flags& flags, const std::string& name, const std::string& otherwise) {

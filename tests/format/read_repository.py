@@ -94,14 +94,16 @@ def unescape(field):
 def safe_path(field):
     path = unescape(field)
     parts = path.split(b"/")
-    check(all(part not in (b"", b".", b"..") for part in parts) and b"\0" not in path, f"unsafe path {path!r}")
+    check(all(part not in (b"", b".", b"..") for part in parts) and b"\0" not in path,
+          f"unsafe path {path!r}")
     return path
 
 
 REPEATED = {"corrupt-page", "tablespace", "annotation", "pack"}
 SINGLE = """label type system-identifier postgres-version control-version catalog-version page-size segment-pages
-wal-segment-size source timeline start-lsn stop-lsn start-time stop-time copy-microseconds codec level io-engine checksums
-corrupt-pages files directories frames bytes stored-bytes data-directory backup-label tablespace-map file-list-bytes
+wal-segment-size source timeline start-lsn stop-lsn start-time stop-time copy-microseconds codec level io-engine
+checksums corrupt-pages files directories frames bytes stored-bytes data-directory backup-label tablespace-map
+file-list-bytes
 file-list-sha256""".split()
 
 
@@ -151,7 +153,8 @@ class Extent:
         numbers = [int(field) for field in fields]
         self.offset, self.length, self.pack, self.pack_offset = numbers[:4]
         self.stored, self.raw, self.frame_offset = numbers[4:]
-        check(self.length > 0 and self.frame_offset + self.length <= self.raw <= FRAME_MAX, "extent: passes its frame")
+        check(self.length > 0 and self.frame_offset + self.length <= self.raw <= FRAME_MAX,
+              "extent: passes its frame")
 
 
 class FileRecord:

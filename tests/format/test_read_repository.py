@@ -1,4 +1,4 @@
-"""The reader was written from agent/docs/repository-format.md: what it restores is what the agent restores, and what the agent
+"""The reader was written from agent/docs/repository-format.md: it restores what the agent restores, and what the agent
 finds damaged it finds damaged. Run through tests/run, which builds the agent and finds PostgreSQL first."""
 import filecmp
 import glob
@@ -13,7 +13,8 @@ WRITTEN_BY_RESTORE = {"backup_manifest", "recovery.signal", "postgresql.auto.con
 
 
 def read(*arguments, code=0):
-    result = subprocess.run(["/usr/bin/python3", READER, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(["/usr/bin/python3", READER, *arguments], capture_output=True, text=True, timeout=300,
+                            check=False)
     assert result.returncode == code, result.stdout + result.stderr
     return result.stdout + result.stderr
 

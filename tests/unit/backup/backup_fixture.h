@@ -1,4 +1,5 @@
-// A synthetic data directory, a source without a server and a context: what backup and restore need in tests.
+// A synthetic data directory, a source without a server and a context: what backup and restore need
+// in tests.
 #pragma once
 
 #include <sys/stat.h>
@@ -56,7 +57,8 @@ inline std::string TestControlFile(bool checksums = true, uint64_t system = kTes
 }
 
 // Pages with right checksums for blocks first, first + 1, …
-inline std::string TestPages(size_t count, base::BlockNumber first, unsigned seed, uint64_t lsn = 0x1000) {
+inline std::string TestPages(size_t count, base::BlockNumber first, unsigned seed,
+                             uint64_t lsn = 0x1000) {
   std::string bytes(count * stream::kPageSize, '\0');
   std::minstd_rand random(seed);
   for (size_t i = 0; i < count; ++i) {
@@ -68,8 +70,9 @@ inline std::string TestPages(size_t count, base::BlockNumber first, unsigned see
     const uint16_t lower = 24, upper = 4096;
     std::memcpy(page + 12, &lower, 2);
     std::memcpy(page + 14, &upper, 2);
-    const uint16_t checksum = stream::PageChecksum(
-        std::as_bytes(std::span(page, stream::kPageSize)), first + static_cast<base::BlockNumber>(i));
+    const uint16_t checksum =
+        stream::PageChecksum(std::as_bytes(std::span(page, stream::kPageSize)),
+                             first + static_cast<base::BlockNumber>(i));
     std::memcpy(page + 8, &checksum, 2);
   }
   return bytes;
@@ -115,7 +118,8 @@ class BackupTest : public ::testing::Test {
     config_.backup_codec = "zstd";
     config_.backup_threads = 2;
     config_.io_engine = "pread";
-    archive_ = std::make_unique<WalArchive>(WalArchiveOptions{config_.repository_path}, clock_, &events_);
+    archive_ =
+        std::make_unique<WalArchive>(WalArchiveOptions{config_.repository_path}, clock_, &events_);
     script_.on_stop = [this] { PushWal(); };
   }
 
@@ -133,8 +137,8 @@ class BackupTest : public ::testing::Test {
 
   // A cluster in small: every kind of entry that the engine treats in its own way.
   void MakeCluster() {
-    for (const char* name : {"pg_wal", "pg_wal/archive_status", "pg_tblspc", "pg_replslot", "pg_notify",
-                             "pg_stat_tmp", "base/1/empty_dir"}) {
+    for (const char* name : {"pg_wal", "pg_wal/archive_status", "pg_tblspc", "pg_replslot",
+                             "pg_notify", "pg_stat_tmp", "base/1/empty_dir"}) {
       ASSERT_OK(base::MakeDirectories(dir_.File("data/" + std::string(name))));
     }
     Put("PG_VERSION", "15\n");
@@ -145,24 +149,26 @@ class BackupTest : public ::testing::Test {
     Put("postmaster.pid", "1\n");
     Put("pg_wal/000000010000000000000003", "wal is not copied");
     Put("pg_replslot/slot/state", "not copied");
-    Put("base/1/16384", TestPages(400, 0, 2));            // 3.1 MiB: several frames
-    Put("base/1/16384.1", TestPages(40, 131072, 3));      // a second segment: blocks go on
+    Put("base/1/16384", TestPages(400, 0, 2));        // 3.1 MiB: several frames
+    Put("base/1/16384.1", TestPages(40, 131072, 3));  // a second segment: blocks go on
     Put("base/1/16384_fsm", TestPages(3, 0, 4));
     Put("base/1/16384_vm", TestPages(1, 0, 5));
     Put("base/1/16385", "");
-    Put("base/1/16390", TestPages(2, 0, 6));              // unlogged
+    Put("base/1/16390", TestPages(2, 0, 6));  // unlogged
     Put("base/1/16390_init", TestPages(1, 0, 7));
-    Put("base/1/t3_16399", TestPages(1, 0, 8));           // temporary
+    Put("base/1/t3_16399", TestPages(1, 0, 8));  // temporary
     Put("base/1/pg_filenode.map", std::string(512, 'm'));
     Put("base/1/pg_internal.init", "rebuilt at start");
     Put("base/pgsql_tmp/pgsql_tmp1.0", "sort");
     Put("odd name\t100%\xc3\xa9", "names are bytes");
-    for (int i = 0; i < 300; ++i) Put(fmt::format("base/1/{}", 20000 + i), TestPages(1 + i % 4, 0, 9));
+    for (int i = 0; i < 300; ++i)
+      Put(fmt::format("base/1/{}", 20000 + i), TestPages(1 + i % 4, 0, 9));
   }
 
   // What a restore of MakeCluster must hold, beyond what the restore itself writes.
   static bool IsCopied(const std::string& path) {
-    for (const char* skipped : {"postmaster.pid", "pg_wal/0", "pg_replslot/slot", "t3_", "pg_internal", "pgsql_tmp"}) {
+    for (const char* skipped :
+         {"postmaster.pid", "pg_wal/0", "pg_replslot/slot", "t3_", "pg_internal", "pgsql_tmp"}) {
       if (path.find(skipped) != std::string::npos) return false;
     }
     return path != "base/1/16390";
@@ -221,8 +227,8 @@ class BackupTest : public ::testing::Test {
   std::vector<std::string> RepositoryEntries() {
     std::vector<std::string> entries;
     for (const char* kind : {"backups", "packs"}) {
-      const auto names = base::ListDirectory(
-          fmt::format("{}/{}/{}", config_.repository_path, kTestSystem, kind));
+      const auto names =
+          base::ListDirectory(fmt::format("{}/{}/{}", config_.repository_path, kTestSystem, kind));
       if (names.ok()) {
         for (const std::string& name : *names) entries.push_back(fmt::format("{}/{}", kind, name));
       }
@@ -235,7 +241,8 @@ class BackupTest : public ::testing::Test {
     fault.nth = nth;
     fault.kind = fault_kind;
     fault.error = error;
-    make_engine_ = [this, fault](uring::EngineKind kind, uint32_t depth) -> absl::StatusOr<uring::EngineChoice> {
+    make_engine_ = [this, fault](uring::EngineKind kind,
+                                 uint32_t depth) -> absl::StatusOr<uring::EngineChoice> {
       auto choice = uring::MakeEngine(kind, depth);
       if (!choice.ok()) return choice.status();
       auto engine = std::make_unique<CountingEngine>(std::move(choice->engine), fault, &fired_);

@@ -16,8 +16,8 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
 using testing::IsOk;
+using ::testing::Not;
 using testing::StatusIs;
 
 class CreateBackupTest : public BackupTest {
@@ -47,14 +47,16 @@ TEST_F(CreateBackupTest, HoldsWhatTheRulesSay) {
   EXPECT_EQ(info.state, BackupState::kComplete);
   EXPECT_EQ(info.header.checksums, ChecksumVerdict::kClean);
   const std::set<std::string> paths = Paths();
-  for (const char* there : {"PG_VERSION", "global/pg_control", "base/1/16384", "base/1/16384.1", "base/1/16385",
-                            "base/1/16390_init", "pg_wal/", "pg_wal/archive_status/", "pg_replslot/", "pg_stat_tmp/",
-                            "base/1/empty_dir/", "backup_label", "odd name\t100%\xc3\xa9"}) {
+  for (const char* there :
+       {"PG_VERSION", "global/pg_control", "base/1/16384", "base/1/16384.1", "base/1/16385",
+        "base/1/16390_init", "pg_wal/", "pg_wal/archive_status/", "pg_replslot/", "pg_stat_tmp/",
+        "base/1/empty_dir/", "backup_label", "odd name\t100%\xc3\xa9"}) {
     EXPECT_THAT(paths, Contains(there));
   }
-  for (const char* absent : {"postmaster.pid", "base/1/16390", "base/1/t3_16399", "base/1/pg_internal.init",
-                             "pg_replslot/slot/", "pg_wal/000000010000000000000003", "base/pgsql_tmp/",
-                             "tablespace_map", "pg_wal/summaries/"}) {
+  for (const char* absent :
+       {"postmaster.pid", "base/1/16390", "base/1/t3_16399", "base/1/pg_internal.init",
+        "pg_replslot/slot/", "pg_wal/000000010000000000000003", "base/pgsql_tmp/", "tablespace_map",
+        "pg_wal/summaries/"}) {
     EXPECT_THAT(paths, Not(Contains(absent)));
   }
   EXPECT_EQ(info.header.files, 314u);
@@ -73,7 +75,8 @@ TEST_F(CreateBackupTest, IsListedAndFound) {
   EXPECT_EQ(all[1].header, first.header);
   ASSERT_OK_AND_ASSIGN(const BackupInfo latest, TheCatalog().Find("backups/latest"));
   EXPECT_EQ(latest.label, second.label);
-  EXPECT_THAT(TheCatalog().Find("nothing"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("HINT")));
+  EXPECT_THAT(TheCatalog().Find("nothing"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("HINT")));
   EXPECT_GT(first.ratio(), 1.0);
 }
 
@@ -92,7 +95,8 @@ TEST_F(CreateBackupTest, EveryCodecAndEngineGivesTheSameFiles) {
   for (const char* engine : {"io_uring", "threads", "pread"}) {
     config_.io_engine = engine;
     if (!uring::MakeEngine(*uring::ParseEngineKind(engine), 4).ok()) continue;
-    for (const auto codec : {stream::CodecKind::kNone, stream::CodecKind::kZstd, stream::CodecKind::kLz4}) {
+    for (const auto codec :
+         {stream::CodecKind::kNone, stream::CodecKind::kZstd, stream::CodecKind::kLz4}) {
       clock_.Advance(absl::Seconds(1));
       BackupRequest request;
       request.codec = codec;
@@ -115,7 +119,8 @@ TEST_F(CreateBackupTest, EveryCodecAndEngineGivesTheSameFiles) {
 TEST_F(CreateBackupTest, ACorruptPageMakesItSuspectAndIsNamed) {
   MakeCluster();
   std::string pages = TestPages(40, 131072, 3);
-  pages[17 * stream::kPageSize + 6000] = static_cast<char>(pages[17 * stream::kPageSize + 6000] + 1);
+  pages[17 * stream::kPageSize + 6000] =
+      static_cast<char>(pages[17 * stream::kPageSize + 6000] + 1);
   Put("base/1/16384.1", pages);
   ASSERT_OK_AND_ASSIGN(const BackupInfo info, Backup());
   EXPECT_EQ(info.state, BackupState::kSuspect);
@@ -145,7 +150,8 @@ TEST_F(CreateBackupTest, TablespacesAreCopiedOnceWithTheVersionsDirectoryOnly) {
   dir_.Write("outside/note.txt", "not ours");
   ASSERT_EQ(symlink(outside.c_str(), dir_.File("data/pg_tblspc/16400").c_str()), 0);
   Put("inside/PG_15_202209061/5/16501", TestPages(1, 0, 1));
-  ASSERT_EQ(symlink(dir_.File("data/inside").c_str(), dir_.File("data/pg_tblspc/16401").c_str()), 0);
+  ASSERT_EQ(symlink(dir_.File("data/inside").c_str(), dir_.File("data/pg_tblspc/16401").c_str()),
+            0);
   Put("pg_tblspc/16402/PG_15_202209061/5/16502", TestPages(1, 0, 1));
   script_.tablespace_map = fmt::format("16400 {}\n16401 {}\n", outside, dir_.File("data/inside"));
   ASSERT_OK_AND_ASSIGN(const BackupInfo info, Backup());
@@ -210,7 +216,8 @@ TEST_F(CreateBackupTest, ATornControlFileIsNotPublished) {
   const auto source = [&]() -> absl::StatusOr<std::unique_ptr<BackupSource>> {
     class Damaging final : public BackupSource {
      public:
-      Damaging(std::string path, std::string bytes) : path_(std::move(path)), bytes_(std::move(bytes)) {}
+      Damaging(std::string path, std::string bytes)
+          : path_(std::move(path)), bytes_(std::move(bytes)) {}
       absl::StatusOr<SourceStart> Start(const SourceStartRequest&) override {
         return SourceStart{kTestSystem, 150004, false, 1, kTestStart};
       }
@@ -232,7 +239,8 @@ TEST_F(CreateBackupTest, ATornControlFileIsNotPublished) {
 
 TEST_F(CreateBackupTest, TwoWritersDoNotMeet) {
   MakeCluster();
-  ASSERT_OK_AND_ASSIGN(const auto repository, store::Repository::OpenOrCreate(config_.repository_path));
+  ASSERT_OK_AND_ASSIGN(const auto repository,
+                       store::Repository::OpenOrCreate(config_.repository_path));
   ASSERT_OK_AND_ASSIGN(const base::UniqueFd lock, repository.LockForBackup(kTestSystem));
   EXPECT_THAT(Backup(), StatusIs(absl::StatusCode::kAborted, HasSubstr("another process")));
 }
@@ -257,9 +265,8 @@ TEST_F(CreateBackupTest, GarbageOfDeadRunsIsRemovedAndBackupsStay) {
   dir_.Write(system + "packs/" + first.label + "/99.pack", "x");
   clock_.Advance(absl::Seconds(5));
   ASSERT_OK_AND_ASSIGN(const BackupInfo second, Backup());
-  EXPECT_THAT(RepositoryEntries(),
-              ElementsAre("backups/" + first.label, "backups/" + second.label, "packs/" + first.label,
-                          "packs/" + second.label));
+  EXPECT_THAT(RepositoryEntries(), ElementsAre("backups/" + first.label, "backups/" + second.label,
+                                               "packs/" + first.label, "packs/" + second.label));
   EXPECT_FALSE(base::PathExists(dir_.File(system + "packs/" + first.label + "/99.pack")));
   EXPECT_OK(Verify(first.label));
 }
@@ -287,7 +294,8 @@ class MovingFileTest : public CreateBackupTest {
  protected:
   // Changes the file when the nth read of the copy is submitted.
   void ChangeAtRead(uint64_t nth, std::function<void()> change) {
-    make_engine_ = [nth, change](uring::EngineKind kind, uint32_t depth) -> absl::StatusOr<uring::EngineChoice> {
+    make_engine_ = [nth, change](uring::EngineKind kind,
+                                 uint32_t depth) -> absl::StatusOr<uring::EngineChoice> {
       class Trigger final : public uring::IoEngine {
        public:
         Trigger(std::unique_ptr<uring::IoEngine> inner, uint64_t at, std::function<void()> act)
@@ -312,7 +320,8 @@ class MovingFileTest : public CreateBackupTest {
       };
       auto choice = uring::MakeEngine(kind, depth);
       if (!choice.ok()) return choice.status();
-      return uring::EngineChoice{std::make_unique<Trigger>(std::move(choice->engine), nth, change), ""};
+      return uring::EngineChoice{std::make_unique<Trigger>(std::move(choice->engine), nth, change),
+                                 ""};
     };
   }
 };
@@ -351,7 +360,8 @@ TEST_F(MovingFileTest, AGrownFileIsStoredWithItsSizeAtOpen) {
 TEST_F(MovingFileTest, VanishedFilesAreLeftOut) {
   MakeCluster();
   ChangeAtRead(1, [&] {
-    for (int i = 0; i < 300; ++i) unlink(dir_.File(fmt::format("data/base/1/{}", 20000 + i)).c_str());
+    for (int i = 0; i < 300; ++i)
+      unlink(dir_.File(fmt::format("data/base/1/{}", 20000 + i)).c_str());
   });
   ASSERT_OK_AND_ASSIGN(const BackupInfo info, Backup());
   EXPECT_LT(info.header.files, 314u);
@@ -365,9 +375,12 @@ TEST_F(CreateBackupTest, EveryFailingRequestFailsTheBackupOrIsOvercome) {
     int error;
     bool harmless;
   };
-  for (const Case& c : {Case{testing::FaultKind::kError, EIO, false}, Case{testing::FaultKind::kError, ENOSPC, false},
-                        Case{testing::FaultKind::kTornWrite, EIO, false}, Case{testing::FaultKind::kShort, 0, true},
-                        Case{testing::FaultKind::kInterrupted, 0, true}, Case{testing::FaultKind::kError, EINVAL, true}}) {
+  for (const Case& c :
+       {Case{testing::FaultKind::kError, EIO, false},
+        Case{testing::FaultKind::kError, ENOSPC, false},
+        Case{testing::FaultKind::kTornWrite, EIO, false}, Case{testing::FaultKind::kShort, 0, true},
+        Case{testing::FaultKind::kInterrupted, 0, true},
+        Case{testing::FaultKind::kError, EINVAL, true}}) {
     int failures = 0;
     for (uint64_t nth = 1;; nth += 1 + nth / 4) {
       fired_ = 0;
@@ -384,10 +397,13 @@ TEST_F(CreateBackupTest, EveryFailingRequestFailsTheBackupOrIsOvercome) {
       } else {
         ++failures;
         EXPECT_FALSE(c.harmless) << info.status();
-        EXPECT_THAT(std::string(info.status().message()), HasSubstr(config_.pg_data_dir.substr(0, 8)));
-        for (const std::string& entry : RepositoryEntries()) EXPECT_EQ(entry.find("latest"), std::string::npos);
+        EXPECT_THAT(std::string(info.status().message()),
+                    HasSubstr(config_.pg_data_dir.substr(0, 8)));
+        for (const std::string& entry : RepositoryEntries())
+          EXPECT_EQ(entry.find("latest"), std::string::npos);
       }
-      ASSERT_OK(base::RemoveTree(config_.repository_path + fmt::format("/{}/backups", kTestSystem)));
+      ASSERT_OK(
+          base::RemoveTree(config_.repository_path + fmt::format("/{}/backups", kTestSystem)));
       ASSERT_OK(base::RemoveTree(config_.repository_path + fmt::format("/{}/packs", kTestSystem)));
     }
     EXPECT_EQ(failures > 0, !c.harmless);

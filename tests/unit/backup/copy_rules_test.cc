@@ -15,7 +15,8 @@ class CopyRulesTest : public ::testing::TestWithParam<Row> {};
 
 TEST_P(CopyRulesTest, Classifies) {
   const Row& row = GetParam();
-  EXPECT_EQ(row.directory ? ClassifyDirectory(row.path) : ClassifyFile(row.path), row.action) << row.path;
+  EXPECT_EQ(row.directory ? ClassifyDirectory(row.path) : ClassifyFile(row.path), row.action)
+      << row.path;
 }
 
 constexpr auto kCopy = EntryAction::kCopy;
@@ -28,9 +29,10 @@ INSTANTIATE_TEST_SUITE_P(
                       Row{"pg_notify", true, kEmpty}, Row{"pg_replslot", true, kEmpty},
                       Row{"pg_serial", true, kEmpty}, Row{"pg_snapshots", true, kEmpty},
                       Row{"pg_stat_tmp", true, kEmpty}, Row{"pg_subtrans", true, kEmpty},
-                      Row{"pg_stat", true, kCopy}, Row{"pg_logical", true, kCopy}, Row{"pg_xact", true, kCopy},
-                      Row{"pg_twophase", true, kCopy}, Row{"pg_multixact", true, kCopy},
-                      Row{"pg_commit_ts", true, kCopy}, Row{"base", true, kCopy}, Row{"log", true, kCopy},
+                      Row{"pg_stat", true, kCopy}, Row{"pg_logical", true, kCopy},
+                      Row{"pg_xact", true, kCopy}, Row{"pg_twophase", true, kCopy},
+                      Row{"pg_multixact", true, kCopy}, Row{"pg_commit_ts", true, kCopy},
+                      Row{"base", true, kCopy}, Row{"log", true, kCopy},
                       Row{"base/pgsql_tmp", true, kSkip}, Row{"mine/pg_wal", true, kCopy},
                       Row{"metal.initdb", true, kSkip}));
 
@@ -39,10 +41,11 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Row{"PG_VERSION", false, kCopy}, Row{"postgresql.conf", false, kCopy},
         Row{"postgresql.auto.conf", false, kCopy}, Row{"current_logfiles", false, kCopy},
-        Row{"global/pg_control", false, EntryAction::kCopyLast}, Row{"base/1/pg_control", false, kCopy},
-        Row{"global/pg_filenode.map", false, kCopy}, Row{"postmaster.pid", false, kSkip},
-        Row{"postmaster.opts", false, kSkip}, Row{"postgresql.auto.conf.tmp", false, kSkip},
-        Row{"current_logfiles.tmp", false, kSkip}, Row{"global/pg_internal.init", false, kSkip},
+        Row{"global/pg_control", false, EntryAction::kCopyLast},
+        Row{"base/1/pg_control", false, kCopy}, Row{"global/pg_filenode.map", false, kCopy},
+        Row{"postmaster.pid", false, kSkip}, Row{"postmaster.opts", false, kSkip},
+        Row{"postgresql.auto.conf.tmp", false, kSkip}, Row{"current_logfiles.tmp", false, kSkip},
+        Row{"global/pg_internal.init", false, kSkip},
         Row{"base/1/pg_internal.init.4711", false, kSkip}, Row{"backup_label", false, kSkip},
         Row{"tablespace_map", false, kSkip}, Row{"backup_manifest", false, kSkip},
         Row{"backup_label.old", false, kSkip}, Row{"tablespace_map.old", false, kSkip},
@@ -52,8 +55,10 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"pg_tblspc/16400/.metal-probe", false, kSkip}, Row{"metal.conf", false, kCopy},
         Row{"mine/standby.signal", false, kCopy}, Row{"base/1/t3_16399", false, kSkip},
         Row{"base/1/t12_16399_fsm.1", false, kSkip}, Row{"base/1/tables", false, kCopy},
-        Row{"t3_16399", false, kCopy}, Row{"pg_tblspc/16400/PG_15_202209061/5/t3_16399", false, kSkip},
-        Row{"pg_tblspc/16400/PG_15_202209061/5/16399", false, kCopy}, Row{"base/pgsql_tmp1.0", false, kSkip}));
+        Row{"t3_16399", false, kCopy},
+        Row{"pg_tblspc/16400/PG_15_202209061/5/t3_16399", false, kSkip},
+        Row{"pg_tblspc/16400/PG_15_202209061/5/16399", false, kCopy},
+        Row{"base/pgsql_tmp1.0", false, kSkip}));
 
 TEST(RelationFileTest, NamesAreParsed) {
   struct Case {
@@ -61,18 +66,19 @@ TEST(RelationFileTest, NamesAreParsed) {
     RelationFork fork;
     uint32_t segment;
   };
-  for (const Case& c : {Case{"16384", RelationFork::kMain, 0}, Case{"16384.12", RelationFork::kMain, 12},
-                        Case{"16384_fsm", RelationFork::kFreeSpaceMap, 0},
-                        Case{"16384_vm.1", RelationFork::kVisibilityMap, 1},
-                        Case{"16384_init", RelationFork::kInit, 0}}) {
+  for (const Case& c :
+       {Case{"16384", RelationFork::kMain, 0}, Case{"16384.12", RelationFork::kMain, 12},
+        Case{"16384_fsm", RelationFork::kFreeSpaceMap, 0},
+        Case{"16384_vm.1", RelationFork::kVisibilityMap, 1},
+        Case{"16384_init", RelationFork::kInit, 0}}) {
     const auto file = ParseRelationFile(c.name);
     ASSERT_TRUE(file.has_value()) << c.name;
     EXPECT_EQ(file->relation, "16384");
     EXPECT_EQ(file->fork, c.fork) << c.name;
     EXPECT_EQ(file->segment, c.segment) << c.name;
   }
-  for (const char* name : {"", "PG_VERSION", "pg_filenode.map", "16384_", "16384_other", "16384.", "16384.x",
-                           "_vm", "16384.99999999999", "t1_16384", "16384_vm_init"}) {
+  for (const char* name : {"", "PG_VERSION", "pg_filenode.map", "16384_", "16384_other", "16384.",
+                           "16384.x", "_vm", "16384.99999999999", "t1_16384", "16384_vm_init"}) {
     EXPECT_FALSE(ParseRelationFile(name).has_value()) << name;
   }
 }
@@ -81,8 +87,9 @@ TEST(RelationDirectoryTest, OnlyDatabaseDirectoriesHoldRelations) {
   for (const char* path : {"global", "base/1", "base/16384", "pg_tblspc/16400/PG_15_202209061/5"}) {
     EXPECT_TRUE(IsRelationDirectory(path)) << path;
   }
-  for (const char* path : {"", "base", "base/1/2", "base/x", "pg_xact", "pg_tblspc", "pg_tblspc/16400",
-                           "pg_tblspc/16400/PG_15_202209061", "pg_tblspc/16400/other/5", "mine/1"}) {
+  for (const char* path :
+       {"", "base", "base/1/2", "base/x", "pg_xact", "pg_tblspc", "pg_tblspc/16400",
+        "pg_tblspc/16400/PG_15_202209061", "pg_tblspc/16400/other/5", "mine/1"}) {
     EXPECT_FALSE(IsRelationDirectory(path)) << path;
   }
 }

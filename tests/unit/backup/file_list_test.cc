@@ -29,7 +29,8 @@ class FileListTest : public ::testing::Test {
       const Extent extent{0, 8192, 0, 4096 + 100ull * i, 64, 1 << 20, 8192};
       ASSERT_OK((*writer)->AddFile(file, std::span(&extent, 1)));
     }
-    const Extent two[] = {{0, 1 << 20, 0, 4096, 100, 1 << 20, 0}, {1 << 20, 10, 1, 4096, 50, 10, 0}};
+    const Extent two[] = {{0, 1 << 20, 0, 4096, 100, 1 << 20, 0},
+                          {1 << 20, 10, 1, 4096, 50, 10, 0}};
     ASSERT_OK((*writer)->AddFile({"large", (1 << 20) + 10, 1, 0640, 1}, two));
     ASSERT_OK((*writer)->AddFile({"empty", 0, 1, 0600, 0}, {}));
     auto totals = (*writer)->Finish();
@@ -112,7 +113,8 @@ TEST_F(FileListTest, EveryBitFlipIsRejectedOrHarmless) {
 TEST_F(FileListTest, AnotherListThanTheManifestNamesIsRejected) {
   Write(3);
   totals_.sha256[0] = totals_.sha256[0] == 'a' ? 'b' : 'a';
-  EXPECT_THAT(ReadAll(compressed_), StatusIs(absl::StatusCode::kDataLoss, ::testing::HasSubstr("hash")));
+  EXPECT_THAT(ReadAll(compressed_),
+              StatusIs(absl::StatusCode::kDataLoss, ::testing::HasSubstr("hash")));
 }
 
 TEST_F(FileListTest, TrailingBytesAreRejected) {
@@ -129,15 +131,16 @@ TEST_P(FileListLineTest, IsRejected) {
 
 INSTANTIATE_TEST_SUITE_P(
     BadLines, FileListLineTest,
-    ::testing::Values("", "Z", "D\tbase", "D\t/abs\t0700", "D\ta/../b\t0700", "D\ta//b\t0700", "D\ta\t99999",
-                      "D\ta%0\t0700", "D\ta%zz\t0700", "F\ta\t-1\t0\t0600\t00000000", "F\ta\t1\t0\t0600\t0",
-                      "F\t.\t1\t0\t0600\t00000000", "L\t16400\trelative", "L\tx\t/mnt",
-                      "X\t0\t0\t0\t4096\t64\t10\t0",         // no bytes
-                      "X\t0\t11\t0\t4096\t64\t10\t0",        // longer than its frame
-                      "X\t0\t4\t0\t4096\t64\t10\t8",         // passes its frame's end
-                      "X\t0\t10\t0\t4095\t64\t10\t0",        // inside the pack's header
-                      "X\t0\t10\t0\t4096\t32\t10\t0",        // no payload
-                      "X\t0\t10\t0\t4096\t9999999\t10\t0",   // payload too long
+    ::testing::Values("", "Z", "D\tbase", "D\t/abs\t0700", "D\ta/../b\t0700", "D\ta//b\t0700",
+                      "D\ta\t99999", "D\ta%0\t0700", "D\ta%zz\t0700", "F\ta\t-1\t0\t0600\t00000000",
+                      "F\ta\t1\t0\t0600\t0", "F\t.\t1\t0\t0600\t00000000", "L\t16400\trelative",
+                      "L\tx\t/mnt",
+                      "X\t0\t0\t0\t4096\t64\t10\t0",        // no bytes
+                      "X\t0\t11\t0\t4096\t64\t10\t0",       // longer than its frame
+                      "X\t0\t4\t0\t4096\t64\t10\t8",        // passes its frame's end
+                      "X\t0\t10\t0\t4095\t64\t10\t0",       // inside the pack's header
+                      "X\t0\t10\t0\t4096\t32\t10\t0",       // no payload
+                      "X\t0\t10\t0\t4096\t9999999\t10\t0",  // payload too long
                       "X\t0\t2000000\t0\t4096\t64\t2000000\t0", "E\t1\t2\t3", "E\t1\t2\t3\t4\t5"));
 
 }  // namespace

@@ -26,7 +26,8 @@ BackupHeader Example() {
   h.io_engine = "io_uring";
   h.checksums = ChecksumVerdict::kSuspect;
   h.corrupt_page_count = 2;
-  h.corrupt_pages = {{"base/1/16384", 77, "unchanged on re-read"}, {"base/1/\t%\xff", 4294967295, ""}};
+  h.corrupt_pages = {{"base/1/16384", 77, "unchanged on re-read"},
+                     {"base/1/\t%\xff", 4294967295, ""}};
   h.files = 1200;
   h.directories = 30;
   h.frames = 3700;
@@ -74,7 +75,8 @@ TEST(ManifestTest, NewerFormatIsNamedAsSuch) {
 }
 
 TEST(ManifestTest, TrailingBytesAreRejected) {
-  EXPECT_THAT(ParseManifest(FormatManifest(Example()) + "x"), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(ParseManifest(FormatManifest(Example()) + "x"),
+              StatusIs(absl::StatusCode::kDataLoss));
 }
 
 TEST(ManifestTest, PackPathsCannotLeaveTheRepository) {

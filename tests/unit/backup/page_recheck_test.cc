@@ -25,15 +25,17 @@ class PageRecheckTest : public ::testing::Test {
     PageRechecker::Options options;
     options.start_lsn = base::Lsn{0x2000};
     options.current_lsn = [] { return base::Lsn{0x3000}; };
-    options.read = [this](const std::string&, bool, uint64_t, std::span<std::byte> out) -> absl::StatusOr<size_t> {
+    options.read = [this](const std::string&, bool, uint64_t,
+                          std::span<std::byte> out) -> absl::StatusOr<size_t> {
       const std::string& next = rereads_[std::min(reads_++, rereads_.size() - 1)];
       std::memcpy(out.data(), next.data(), next.size());
       return next.size();
     };
     PageRechecker rechecker(std::move(options), clock_);
     std::string scratch(stream::kPageSize, '\0');
-    const auto verdict = rechecker.Check({"base/1/16384", true, 0, kBlock}, std::as_writable_bytes(std::span(page)),
-                                         std::as_writable_bytes(std::span(scratch)));
+    const auto verdict =
+        rechecker.Check({"base/1/16384", true, 0, kBlock}, std::as_writable_bytes(std::span(page)),
+                        std::as_writable_bytes(std::span(scratch)));
     EXPECT_OK(verdict);
     return *verdict;
   }
@@ -95,7 +97,8 @@ TEST_F(PageRecheckTest, PausesAreBoundedForAllPagesTogether) {
   options.start_lsn = base::Lsn{0x2000};
   options.current_lsn = [] { return base::Lsn{0x3000}; };
   std::string page = Page(0x2800, true);
-  options.read = [&](const std::string&, bool, uint64_t, std::span<std::byte> out) -> absl::StatusOr<size_t> {
+  options.read = [&](const std::string&, bool, uint64_t,
+                     std::span<std::byte> out) -> absl::StatusOr<size_t> {
     std::memcpy(out.data(), page.data(), page.size());
     return page.size();
   };
@@ -104,7 +107,8 @@ TEST_F(PageRecheckTest, PausesAreBoundedForAllPagesTogether) {
   std::string scratch(stream::kPageSize, '\0');
   const absl::Time before = clock_.Now();
   for (int i = 0; i < 100; ++i) {
-    EXPECT_OK(rechecker.Check({"base/1/16384", true, 0, kBlock}, std::as_writable_bytes(std::span(page)),
+    EXPECT_OK(rechecker.Check({"base/1/16384", true, 0, kBlock},
+                              std::as_writable_bytes(std::span(page)),
                               std::as_writable_bytes(std::span(scratch))));
   }
   EXPECT_LE(clock_.Now() - before, absl::Seconds(1));
@@ -113,16 +117,20 @@ TEST_F(PageRecheckTest, PausesAreBoundedForAllPagesTogether) {
 TEST_F(PageRecheckTest, ALostServerIsAnError) {
   PageRechecker::Options options;
   std::string page = Page(0x1000, true);
-  options.current_lsn = []() -> absl::StatusOr<base::Lsn> { return absl::UnavailableError("connection lost"); };
-  options.read = [&](const std::string&, bool, uint64_t, std::span<std::byte> out) -> absl::StatusOr<size_t> {
+  options.current_lsn = []() -> absl::StatusOr<base::Lsn> {
+    return absl::UnavailableError("connection lost");
+  };
+  options.read = [&](const std::string&, bool, uint64_t,
+                     std::span<std::byte> out) -> absl::StatusOr<size_t> {
     std::memcpy(out.data(), page.data(), page.size());
     return page.size();
   };
   PageRechecker rechecker(std::move(options), clock_);
   std::string scratch(stream::kPageSize, '\0');
-  EXPECT_THAT(rechecker.Check({"base/1/16384", true, 0, kBlock}, std::as_writable_bytes(std::span(page)),
-                              std::as_writable_bytes(std::span(scratch))),
-              StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(
+      rechecker.Check({"base/1/16384", true, 0, kBlock}, std::as_writable_bytes(std::span(page)),
+                      std::as_writable_bytes(std::span(scratch))),
+      StatusIs(absl::StatusCode::kUnavailable));
 }
 
 }  // namespace

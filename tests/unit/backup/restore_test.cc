@@ -13,8 +13,8 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::IsOk;
+using ::testing::Not;
 using testing::StatusIs;
 
 class RestoreTest : public BackupTest {
@@ -26,7 +26,8 @@ class RestoreTest : public BackupTest {
     label_ = info->label;
   }
   std::string Pack(int number = 1) const {
-    return fmt::format("{}/{}/packs/{}/{}.pack", config_.repository_path, kTestSystem, label_, number);
+    return fmt::format("{}/{}/packs/{}/{}.pack", config_.repository_path, kTestSystem, label_,
+                       number);
   }
   void FlipByte(const std::string& path, off_t at) {
     const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
@@ -50,7 +51,8 @@ TEST_F(RestoreTest, GivesTheFilesBackWithModesAndTimes) {
     if (!IsCopied(path) || path == "postgresql.auto.conf") continue;
     ASSERT_TRUE(restored.count(path)) << path;
     EXPECT_TRUE(restored.at(path) == contents) << path;
-    struct stat want {}, have {};
+    struct stat want {
+    }, have{};
     ASSERT_EQ(stat(base::JoinPath(config_.pg_data_dir, path).c_str(), &want), 0);
     ASSERT_EQ(stat(base::JoinPath(target_, path).c_str(), &have), 0);
     EXPECT_EQ(have.st_mode, want.st_mode) << path;
@@ -59,8 +61,8 @@ TEST_F(RestoreTest, GivesTheFilesBackWithModesAndTimes) {
     }
   }
   for (const auto& [path, contents] : restored) {
-    const bool ours = path == "backup_label" || path == "backup_manifest" || path == "recovery.signal" ||
-                      path == "pg_wal/archive_status/";
+    const bool ours = path == "backup_label" || path == "backup_manifest" ||
+                      path == "recovery.signal" || path == "pg_wal/archive_status/";
     EXPECT_TRUE(ours || (source.count(path) != 0 && IsCopied(path))) << path;
   }
   EXPECT_EQ(restored.at("backup_label"), "START WAL LOCATION: 0/3000028\n");
@@ -100,7 +102,8 @@ TEST_F(RestoreTest, ANonEmptyTargetIsRefusedAndNotTouched) {
 
 TEST_F(RestoreTest, ATargetInUseIsRefused) {
   dir_.Write("restored/postmaster.pid", "1");
-  EXPECT_THAT(Restore(target_), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("in use")));
+  EXPECT_THAT(Restore(target_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("in use")));
 }
 
 TEST_F(RestoreTest, ASecondRestoreIntoTheSameTargetIsRefusedWhileOneRuns) {
@@ -108,7 +111,8 @@ TEST_F(RestoreTest, ASecondRestoreIntoTheSameTargetIsRefusedWhileOneRuns) {
   const std::string lock = dir_.Write("restored/metal.incomplete.lock", "");
   const int fd = open(lock.c_str(), O_RDWR | O_CLOEXEC);
   ASSERT_EQ(flock(fd, LOCK_EX | LOCK_NB), 0);
-  EXPECT_THAT(Restore(target_), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another restore")));
+  EXPECT_THAT(Restore(target_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another restore")));
   close(fd);
   EXPECT_OK(Restore(target_));
 }
@@ -145,7 +149,8 @@ TEST_F(RestoreTest, EveryDamagedByteOfAPackIsFound) {
     FlipByte(Pack(), at);
     const bool in_header_padding = at >= 96 && at < 4092;
     const auto verified = Verify(label_);
-    EXPECT_THAT(verified, StatusIs(absl::StatusCode::kDataLoss)) << "byte " << at << in_header_padding;
+    EXPECT_THAT(verified, StatusIs(absl::StatusCode::kDataLoss))
+        << "byte " << at << in_header_padding;
     FlipByte(Pack(), at);
   }
   EXPECT_OK(Verify(label_));
@@ -175,9 +180,11 @@ TEST_F(RestoreTest, EveryFailingRequestFailsTheRestoreOrIsOvercome) {
     int error;
     bool harmless;
   };
-  for (const Case& c : {Case{testing::FaultKind::kError, EIO, false}, Case{testing::FaultKind::kTornWrite, ENOSPC, false},
-                        Case{testing::FaultKind::kShort, 0, true}, Case{testing::FaultKind::kInterrupted, 0, true},
-                        Case{testing::FaultKind::kError, EINVAL, true}}) {
+  for (const Case& c :
+       {Case{testing::FaultKind::kError, EIO, false},
+        Case{testing::FaultKind::kTornWrite, ENOSPC, false},
+        Case{testing::FaultKind::kShort, 0, true}, Case{testing::FaultKind::kInterrupted, 0, true},
+        Case{testing::FaultKind::kError, EINVAL, true}}) {
     int failures = 0;
     for (uint64_t nth = 1;; nth += 1 + nth / 4) {
       fired_ = 0;
@@ -222,7 +229,8 @@ TEST_F(RestoreTest, TablespacesAreMapped) {
   script_.tablespace_map = "16400 " + outside + "\n";
   clock_.Advance(absl::Seconds(1));
   ASSERT_OK(Backup());
-  EXPECT_THAT(Restore(target_), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("16400")));
+  EXPECT_THAT(Restore(target_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("16400")));
   RestoreRequest request;
   request.tablespace_mapping = {{16400, dir_.File("mapped")}};
   ASSERT_OK(Restore(target_, request));

@@ -15,7 +15,8 @@ namespace {
 
 using testing::StatusIs;
 
-std::vector<std::byte> MakeFrame(stream::CodecKind codec, size_t raw_length, std::vector<std::byte>& raw) {
+std::vector<std::byte> MakeFrame(stream::CodecKind codec, size_t raw_length,
+                                 std::vector<std::byte>& raw) {
   std::minstd_rand random(7);
   raw.resize(raw_length);
   for (std::byte& byte : raw) byte = static_cast<std::byte>(random() % 7);
@@ -32,7 +33,8 @@ std::vector<std::byte> MakeFrame(stream::CodecKind codec, size_t raw_length, std
 
 TEST(FrameTest, EveryCodecSurvivesTheRoundTrip) {
   const auto decoder = stream::MakeDecoder();
-  for (const auto codec : {stream::CodecKind::kNone, stream::CodecKind::kZstd, stream::CodecKind::kLz4}) {
+  for (const auto codec :
+       {stream::CodecKind::kNone, stream::CodecKind::kZstd, stream::CodecKind::kLz4}) {
     for (const size_t length : {size_t{1}, size_t{8191}, size_t{kFrameRawMax}}) {
       std::vector<std::byte> raw, out(kFrameRawMax);
       const auto frame = MakeFrame(codec, length, raw);
@@ -62,7 +64,8 @@ TEST(FrameTest, EveryTruncationIsFound) {
   std::vector<std::byte> raw, out(kFrameRawMax);
   const auto good = MakeFrame(stream::CodecKind::kLz4, 5000, raw);
   for (size_t length = 0; length < good.size(); ++length) {
-    ASSERT_THAT(DecodeFrame(std::span(good).first(length), out, *decoder), StatusIs(absl::StatusCode::kDataLoss));
+    ASSERT_THAT(DecodeFrame(std::span(good).first(length), out, *decoder),
+                StatusIs(absl::StatusCode::kDataLoss));
   }
 }
 
@@ -75,7 +78,9 @@ TEST(FrameTest, AFrameLongerThanItsBufferIsNotDecoded) {
 
 TEST(FrameTest, TheHeaderLiesAsDocumented) {
   std::array<std::byte, kFrameHeaderSize> bytes;
-  EncodeFrameHeader({stream::CodecKind::kLz4, 0x01020304 & 0xfffff, 0x0a0b, 0x1122334455667788, 0xcafebabe}, bytes);
+  EncodeFrameHeader(
+      {stream::CodecKind::kLz4, 0x01020304 & 0xfffff, 0x0a0b, 0x1122334455667788, 0xcafebabe},
+      bytes);
   EXPECT_EQ(std::memcmp(bytes.data(), "FRM1\x02\0\0\0", 8), 0);
   EXPECT_EQ(bytes[16], std::byte{0x88});
   EXPECT_EQ(bytes[24], std::byte{0xbe});

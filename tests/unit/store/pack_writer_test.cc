@@ -45,7 +45,9 @@ class PackWriterTest : public ::testing::Test {
     return absl::OkStatus();
   }
 
-  static std::string Frame(int i) { return std::string(100 + (i * 7919) % 9000, static_cast<char>('a' + i % 26)); }
+  static std::string Frame(int i) {
+    return std::string(100 + (i * 7919) % 9000, static_cast<char>('a' + i % 26));
+  }
 
   // Appends 60 frames; places_ says where they lie.
   absl::Status WriteAll(PackWriter& writer, uring::IoEngine& engine) {
@@ -103,10 +105,11 @@ TEST_F(PackWriterTest, EveryFailingWriteIsReportedOrOvercome) {
     bool harmless;
     absl::StatusCode code;
   };
-  for (const Case& c : {Case{testing::FaultKind::kError, EIO, false, absl::StatusCode::kDataLoss},
-                        Case{testing::FaultKind::kError, ENOSPC, false, absl::StatusCode::kResourceExhausted},
-                        Case{testing::FaultKind::kError, EINVAL, true, absl::StatusCode::kOk},
-                        Case{testing::FaultKind::kShort, 0, true, absl::StatusCode::kOk}}) {
+  for (const Case& c :
+       {Case{testing::FaultKind::kError, EIO, false, absl::StatusCode::kDataLoss},
+        Case{testing::FaultKind::kError, ENOSPC, false, absl::StatusCode::kResourceExhausted},
+        Case{testing::FaultKind::kError, EINVAL, true, absl::StatusCode::kOk},
+        Case{testing::FaultKind::kShort, 0, true, absl::StatusCode::kOk}}) {
     for (uint64_t nth = 1;; ++nth) {
       testing::Fault fault;
       fault.nth = nth;
@@ -123,7 +126,8 @@ TEST_F(PackWriterTest, EveryFailingWriteIsReportedOrOvercome) {
       } else {
         EXPECT_THAT(status, StatusIs(c.code, ::testing::HasSubstr(".pack")));
       }
-      for (int n = 1; n < 10; ++n) ASSERT_OK(base::RemoveTree(dir_.File(fmt::format("{}.pack", n))));
+      for (int n = 1; n < 10; ++n)
+        ASSERT_OK(base::RemoveTree(dir_.File(fmt::format("{}.pack", n))));
       if (engine.fired() == 0) break;
     }
   }

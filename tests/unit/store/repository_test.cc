@@ -9,8 +9,8 @@
 namespace metal::store {
 namespace {
 
-using testing::StatusIs;
 using ::testing::HasSubstr;
+using testing::StatusIs;
 
 TEST(RepositoryTest, IsCreatedOnceAndKeepsItsId) {
   testing::TempDir dir;
@@ -64,8 +64,10 @@ TEST(RepositoryTest, OneWriterPerSystem) {
 }
 
 TEST(LabelTest, OnlyPlainNames) {
-  for (const char* good : {"20261122T021500Z-F", "a", "A.b_c-d"}) EXPECT_TRUE(IsValidLabel(good)) << good;
-  for (const char* bad : {"", ".", "..", "-x", "a/b", "a b", "\xc3\xa9"}) EXPECT_FALSE(IsValidLabel(bad)) << bad;
+  for (const char* good : {"20261122T021500Z-F", "a", "A.b_c-d"})
+    EXPECT_TRUE(IsValidLabel(good)) << good;
+  for (const char* bad : {"", ".", "..", "-x", "a/b", "a b", "\xc3\xa9"})
+    EXPECT_FALSE(IsValidLabel(bad)) << bad;
   EXPECT_FALSE(IsValidLabel(std::string(65, 'a')));
 }
 
