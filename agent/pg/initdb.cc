@@ -116,7 +116,9 @@ absl::Status RunInitdb(const InitdbOptions& options, const std::vector<std::stri
       break;
     }
   }
-  if (result->standard_error.find("No space left on device") != std::string::npos) {
+  // A short write is reported without an errno, with PostgreSQL's hint "Check free disk space."
+  if (result->standard_error.find("No space left on device") != std::string::npos ||
+      result->standard_error.find("Check free disk space") != std::string::npos) {
     return base::WithReason(
         base::Error(absl::StatusCode::kResourceExhausted,
                     "initdb: {}. HINT: free space on the disk of {}", reason, options.data_dir),

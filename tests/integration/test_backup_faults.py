@@ -100,8 +100,8 @@ def test_backup_killed_at_every_step(primary):
         assert done["result_name"] in kept, point
         assert not [each for each in names_in_repository(primary) if ".tmp" in each], point
     listed_backups_are_whole(primary)
-    in_backup = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE '%backup%' AND pid <> pg_backend_pid()"
-    assert primary.sql(in_backup) == "0", "no session is left in backup mode"
+    in_backup = "SELECT query FROM pg_stat_activity WHERE query ILIKE '%backup_start%' AND pid <> pg_backend_pid()"
+    assert primary.sql(in_backup) == "", "no session is left in backup mode"
 
 
 @pytest.mark.slow
@@ -317,7 +317,7 @@ def test_corrupt_page_makes_the_backup_suspect(primary, workspace):
     assert answer.json["result"]["state"] == "suspect" and answer.json["result"]["corrupt_pages"] == "1"
     shown = primary.ok("backup", "show", answer.json["result_name"])
     assert shown["summary"]["state"] == "BACKUP_STATE_SUSPECT"
-    assert shown["corrupt_pages"] == [f"{path} block 7"]
+    assert len(shown["corrupt_pages"]) == 1 and shown["corrupt_pages"][0].startswith(f"{path} block 7")
     events = [each for each in primary.events("backup.corrupt_page", after)]
     assert events and any(path in each["message"] for each in events)
     assert primary.ok("backup", "show", clean)["summary"]["state"] == "BACKUP_STATE_COMPLETE"

@@ -118,11 +118,12 @@ def test_lost_node_comes_back(backed_up):
         "POSTGRES_STATE_NO_DATA_DIRECTORY", "POSTGRES_STATE_STOPPED"))
     assert node.ctl("pg", "start").code == 5
 
-    assert node.ctl("backup", "restore", "--term", "0").code != 0
+    assert node.ctl("backup", "restore", "--term", "2").code == 5, "the term has not begun"
+    node.ok("term", "begin", "2")
     node.ok("backup", "restore", "--term", "2")
     assert node.ok("pg", "start")["result"]["role"] == "standby"
     wait_for("all WAL is replayed", lambda: node.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == "1", 60)
-    node.promote(2)
+    node.ok("promote", "--term", "2")
     assert database.tables(node) == rows
     node.sql("CREATE TABLE writable (a int)")
     node.backup()
