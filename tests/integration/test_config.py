@@ -145,9 +145,9 @@ def test_password_of_the_superuser_is_a_scram_verifier(node):
     assert node.sql("SHOW wal_segment_size; SHOW server_encoding") == "1MB\nUTF8"
     connect = ["-h", "127.0.0.1", "-w", "-c", "SELECT 1"]
     from harness.process import run
-    good = run([node.version.program("psql"), "-XAt", *connect], env={**node.env, "PGHOST": "", "PGPASSWORD": "a secret of the test"})
-    assert good.stdout == "1\n"
-    run([node.version.program("psql"), "-XAt", *connect], env={**node.env, "PGHOST": "", "PGPASSWORD": "wrong"}, code=2)
+    psql = [node.version.program("psql"), "-XAt", *connect]
+    assert run(psql, env={**node.env, "PGHOST": "", "PGPASSWORD": "a secret of the test"}).stdout == "1\n"
+    run(psql, env={**node.env, "PGHOST": "", "PGPASSWORD": "wrong"}, code=2)
     for directory, _, files in os.walk(node.state):
         for name in files:
             with open(os.path.join(directory, name), "rb") as file:
