@@ -15,6 +15,7 @@ namespace metal::node {
 namespace {
 
 constexpr absl::Duration kLookTimeout = absl::Seconds(2);
+constexpr absl::Duration kWaitSlice = absl::Milliseconds(250);
 
 std::string Parameter(const Operation& operation, const std::string& name) {
   const auto parameter = operation.spec.parameters.find(name);
@@ -80,6 +81,7 @@ pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_di
 Node::Node(NodeParts parts) : parts_(std::move(parts)) {}
 
 Node::~Node() {
+  StopWaiting();
   // Bodies use this object.
   parts_.operations.Drain();
   {
@@ -200,23 +202,37 @@ OperationSpec Node::Spec(const RequestContext& context, std::string kind, std::s
 }
 
 absl::StatusOr<OperationResult> Node::RunRoleChange(OperationSpec spec, OperationBody body) {
-  const absl::Duration patience = spec.request.patience;
+  const RequestContext context = spec.request;
   METAL_ASSIGN_OR_RETURN(const Operation operation,
                          parts_.operations.Start(std::move(spec), std::move(body)));
-  return AwaitRoleChange(operation, patience);
+  return AwaitRoleChange(operation, context);
 }
 
 absl::StatusOr<std::optional<OperationResult>> Node::JoinRoleChange(const RequestContext& context) {
   METAL_ASSIGN_OR_RETURN(const std::optional<Operation> earlier,
                          parts_.operations.FindByRequest(context));
   if (!earlier) return std::optional<OperationResult>();
-  METAL_ASSIGN_OR_RETURN(OperationResult result, AwaitRoleChange(*earlier, context.patience));
+  METAL_ASSIGN_OR_RETURN(OperationResult result, AwaitRoleChange(*earlier, context));
   return std::optional<OperationResult>(std::move(result));
 }
 
+void Node::StopWaiting() {
+  base::MutexLock lock(mutex_);
+  no_waiting_ = true;
+}
+
+bool Node::ShouldStopWaiting(const std::function<bool()>& caller_left) {
+  if (caller_left && caller_left()) return true;
+  base::MutexLock lock(mutex_);
+  return no_waiting_;
+}
+
 absl::StatusOr<OperationResult> Node::AwaitRoleChange(const Operation& started,
-                                                      absl::Duration patience) {
-  METAL_ASSIGN_OR_RETURN(const Operation operation, parts_.operations.Wait(started.name, patience));
+                                                      const RequestContext& context) {
+  Operation operation = started;
+  while (!operation.done() && !ShouldStopWaiting(context.caller_left)) {
+    METAL_ASSIGN_OR_RETURN(operation, parts_.operations.Wait(started.name, kWaitSlice));
+  }
   if (!operation.done()) {
     return base::WithReason(
         base::Error(absl::StatusCode::kDeadlineExceeded,

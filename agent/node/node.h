@@ -1,7 +1,7 @@
 // Node: what this host can be asked to do, in the domain's terms. The API layer calls nothing else
 // to change anything. Long verbs start an operation and return it. Role verbs (BeginTerm, Promote,
-// Fence, Unfence) also run as an operation, detached from their caller, but wait for it as long as
-// the caller has patience: DEADLINE_EXCEEDED then names the operation, which goes on; the same
+// Fence, Unfence) also run as an operation, detached from their caller, but wait for it until it is
+// done or the caller has left: DEADLINE_EXCEEDED then names the operation, which goes on; the same
 // request_id joins it again. Terms and fences are stored durably before anything else happens.
 // Every verb first asks the role table (role_table.h); refusals are FAILED_PRECONDITION with reason
 // ROLE_TRANSITION or FENCED. Threading: thread-safe; every verb may block on disks or SQL: never
@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -79,6 +80,10 @@ class Node {
   ~Node();
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
+
+  // Calls that wait for an action or an LSN return within 250 ms from now on: call it before the
+  // API layer is asked to end. The actions go on.
+  void StopWaiting();
 
   // Registers what can be resumed, settles what an earlier process left unfinished
   // (OperationManager::Recover), starts the role watch and the refresh of the backup section. Call
@@ -164,14 +169,15 @@ class Node {
   // What is wrong with the data directory for this request, naming it; OK when nothing is.
   absl::Status ExplainDirectory(RoleRequest request);
   void RegisterResumers();
-  // Runs a role change as an operation and waits for it as long as its caller has patience.
+  // Runs a role change as an operation and waits for it until its caller has left.
   absl::StatusOr<OperationResult> RunRoleChange(OperationSpec spec, OperationBody body);
   // The answer of a role change that was asked for before under the same request_id; nullopt: a new
   // request. A copy of an old request that comes late must not act again (an Unfence after a later
   // Fence), so this comes before the change.
   absl::StatusOr<std::optional<OperationResult>> JoinRoleChange(const RequestContext& context);
   absl::StatusOr<OperationResult> AwaitRoleChange(const Operation& started,
-                                                  absl::Duration patience);
+                                                  const RequestContext& context);
+  bool ShouldStopWaiting(const std::function<bool()>& caller_left);
   OperationSpec Spec(const RequestContext& context, std::string kind, std::string subject,
                      OperationLane lane = OperationLane::kAction) const;
 
@@ -221,6 +227,7 @@ class Node {
   base::Mutex mutex_;
   base::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool no_waiting_ ABSL_GUARDED_BY(mutex_) = false;
   bool refresh_ ABSL_GUARDED_BY(mutex_) = false;
   // Of the role watch thread.
   std::optional<base::MonotonicTime> rogue_since_;

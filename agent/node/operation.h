@@ -27,9 +27,9 @@ struct RequestContext {
   std::string body_hash;   // a hash of the whole request without request_id; same id with another
                            // hash is refused
   std::string caller;      // for the journal and the event log, e.g. "uid:0" or a certificate's SAN
-  // How long the caller will wait for a call that waits. The action itself never ends because its
-  // caller left.
-  absl::Duration patience = absl::InfiniteDuration();
+  // Polled by a call that waits; true: the caller is gone, so stop waiting. The action itself never
+  // ends because its caller left. May be empty.
+  std::function<bool()> caller_left;
 };
 
 // Which operations may run beside each other.

@@ -176,6 +176,7 @@ void OperationManager::LaunchLocked(const EntryPtr& entry) {
 
 absl::StatusOr<Operation> OperationManager::Start(OperationSpec spec, OperationBody body) {
   if (spec.request.body_hash.empty()) spec.request.body_hash = BodyOf(spec);
+  spec.request.caller_left = nullptr;  // refers to the call, which the operation outlives
   if (spec.request.request_id.size() > 256) {
     return absl::InvalidArgumentError("request_id is longer than 256 bytes");
   }

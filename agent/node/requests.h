@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -114,6 +115,7 @@ struct FenceAnswer {
 
 enum class LsnMode { kReceived, kFlushed, kReplayed };
 struct WaitForLsnRequest {
+  std::function<bool()> caller_left;  // as in RequestContext; may be empty
   base::Lsn lsn;
   base::TimelineId timeline = 0;  // 0: any
   LsnMode mode = LsnMode::kReplayed;

@@ -235,10 +235,7 @@ absl::StatusOr<WaitForLsnAnswer> Node::WaitForLsn(const WaitForLsnRequest& reque
               : request.mode == LsnMode::kFlushed ? pg::WaitFor::kFlushed
                                                   : pg::WaitFor::kReplayed;
   wait.timeout = request.timeout;
-  wait.cancelled = [this] {
-    base::MutexLock lock(mutex_);
-    return stopping_;
-  };
+  wait.cancelled = [this, &request] { return ShouldStopWaiting(request.caller_left); };
   METAL_ASSIGN_OR_RETURN(const base::Lsn reached, pg::WaitForLsn(*session, parts_.clock, wait));
   METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
   return WaitForLsnAnswer{reached, state.timeline};
