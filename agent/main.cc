@@ -1,18 +1,19 @@
-// metal-agent: the composition root. Parses, loads, constructs, serves, drains; does no work of its own.
+// metal-agent: the composition root. Parses, loads, constructs, serves, drains; does no work of its
+// own.
+#include <sys/signalfd.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
 
-#include <sys/signalfd.h>
-#include <unistd.h>
-
+#include "agent/assembly.h"
 #include "agent/backup/wal_archive.h"
 #include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
-#include "agent/base/privileges.h"
 #include "agent/base/status.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
@@ -23,106 +24,16 @@
 #include "agent/pg/monitor.h"
 #include "agent/pg/supervisor.h"
 #include "agent/rpc/services.h"
-#include "agent/uring/io_engine.h"
 #include "agent/version.h"
 
 namespace metal {
 namespace {
 
-constexpr int kOomScore = -900;  // the postmaster inherits it; its children reset their own
 constexpr absl::Duration kRpcGrace = absl::Milliseconds(300);
 constexpr absl::Duration kWalGrace = absl::Milliseconds(500);
 
-// What the process was started with, before anything blocks or threads exist.
-struct Identity {
-  std::unique_ptr<disk::PrivilegedHelper> helper;
-};
-
-// As root: forks the privileged helper, provides directories, becomes the configured user.
-absl::StatusOr<Identity> TakeIdentity(const base::AgentConfig& config) {
-  Identity identity;
-  METAL_ASSIGN_OR_RETURN(identity.helper, disk::StartPrivilegedHelper());
-  if (::geteuid() != 0) return identity;
-  METAL_ASSIGN_OR_RETURN(const auto user, base::FindOsUser(config.os_user));
-  for (const std::string& path :
-       {config.state_dir, base::DirectoryOf(config.socket), base::DirectoryOf(config.wal_socket),
-        config.pg_socket_dir, config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
-    METAL_RETURN_IF_ERROR(base::ProvideDirectory(path, user, 0750));
-  }
-  if (auto lowered = base::LowerOomScore(kOomScore); !lowered.ok()) {
-    base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());
-  }
-  METAL_RETURN_IF_ERROR(base::BecomeUser(user));
-  return identity;
-}
-
-void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board) {
-  char host[256] = {};
-  ::gethostname(host, sizeof host - 1);
-  std::string engine = "unavailable";
-  std::string reason;
-  auto kind = uring::ParseEngineKind(config.io_engine);
-  auto choice = kind.ok() ? uring::MakeEngine(*kind, 8) : kind.status();
-  if (choice.ok()) {
-    engine = choice->engine->name();
-    reason = choice->reason;
-  } else {
-    reason = std::string(choice.status().message());
-  }
-  board.Update([&](observe::NodeStatus& status) {
-    status.node.node_id = config.node_id;
-    status.node.cluster_id = config.cluster_id;
-    status.node.hostname = host;
-    status.node.agent_version = kAgentVersion;
-    status.node.os_user = base::CurrentOsUser();
-    status.node.agent_start = base::RealClock().Now();
-    status.node.io_engine = engine;
-    status.node.io_engine_reason = reason;
-  });
-}
-
-// A session factory for the node's own PostgreSQL.
-pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout) {
-  pg::ConnectOptions options;
-  options.socket_dir = config.pg_socket_dir;
-  options.port = config.pg_port;
-  options.user = config.pg_superuser;
-  options.statement_timeout = statement_timeout;
-  return [options] { return pg::ConnectLibpq(options); };
-}
-
-pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config, const node::TermStore& terms,
-                                          disk::PrivilegedHelper& helper) {
-  pg::SupervisorOptions options;
-  options.data_dir = config.pg_data_dir;
-  options.state_dir = config.state_dir;
-  options.socket_dir = config.pg_socket_dir;
-  options.listen_addresses = config.pg_listen_addresses;
-  options.port = config.pg_port;
-  options.restart_max = config.pg_restart_max;
-  options.restart_window = config.pg_restart_window;
-  if (base::PathExists("/run/systemd/system")) {
-    options.move_to_scope = [&helper, port = config.pg_port](pid_t pid) {
-      return helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
-    };
-  }
-  options.role_for_restart = [&terms, data_dir = config.pg_data_dir] {
-    return node::DecideStartRole(terms, data_dir);
-  };
-  return options;
-}
-
-disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
-  disk::DiskMonitorOptions options;
-  options.node_id = config.node_id;
-  options.probe_enabled = config.probe_enabled;
-  options.schedule.read_interval = config.probe_read_interval;
-  options.schedule.write_interval = config.probe_write_interval;
-  options.limits.stall_after = config.probe_stall_after;
-  return options;
-}
-
-// Blocks until SIGTERM or SIGINT. SIGHUP is ignored: certificates are watched, configuration needs a restart.
+// Blocks until SIGTERM or SIGINT. SIGHUP is ignored: certificates are watched, configuration needs
+// a restart.
 int WaitForSignal(const sigset_t& signals) {
   base::UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC));
   signalfd_siginfo info{};
@@ -136,16 +47,19 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    disk::PrivilegedHelper& helper) {
   base::Clock& clock = base::RealClock();
   METAL_RETURN_IF_ERROR(base::MakeDirectories(config.state_dir, 0700));
-  METAL_ASSIGN_OR_RETURN(auto lock, pg::DataDirectoryLock::Acquire(config.pg_data_dir, config.state_dir));
+  METAL_ASSIGN_OR_RETURN(auto lock,
+                         pg::DataDirectoryLock::Acquire(config.pg_data_dir, config.state_dir));
   observe::StatusBoard board(clock);
   PublishIdentity(config, board);
-  METAL_ASSIGN_OR_RETURN(auto events, observe::OpenEventLog(config.state_dir + "/events.db", clock));
+  METAL_ASSIGN_OR_RETURN(auto events,
+                         observe::OpenEventLog(config.state_dir + "/events.db", clock));
   auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, *events);
   METAL_ASSIGN_OR_RETURN(auto operations,
                          node::OperationManager::Open({.path = config.state_dir + "/operations.db"},
                                                       clock, board, *events));
   pg::Install install(config.pg_bin_dir);
-  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, helper), install, board, *events, clock);
+  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, helper), install, board,
+                                    *events, clock);
   const auto sessions = SessionsOf(config, absl::Seconds(30));
   pg::ConfigEditor config_editor({.data_dir = config.pg_data_dir,
                                   .scratch_dir = config.state_dir,
@@ -160,15 +74,25 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
         backup::WalArchiveOptions{.repository_path = config.repository_path}, clock, events.get());
     backup::WalServerOptions options;
     options.socket_path = config.wal_socket;
-    options.current_system_identifier = [&board] { return board.Get()->postgres.system_identifier; };
+    options.current_system_identifier = [&board] {
+      return board.Get()->postgres.system_identifier;
+    };
     METAL_ASSIGN_OR_RETURN(wal_server, backup::WalServer::Start(options, archive, clock));
   }
 
-  node::Node node({.config = config, .clock = clock, .board = board, .events = *events, .terms = *terms,
-                   .operations = *operations, .install = install, .supervisor = supervisor,
-                   .config_editor = config_editor, .connect = sessions,
+  node::Node node({.config = config,
+                   .clock = clock,
+                   .board = board,
+                   .events = *events,
+                   .terms = *terms,
+                   .operations = *operations,
+                   .install = install,
+                   .supervisor = supervisor,
+                   .config_editor = config_editor,
+                   .connect = sessions,
                    .disks = disks,
-                   .wal_archive = archive.get(), .data_lock = &lock});
+                   .wal_archive = archive.get(),
+                   .data_lock = &lock});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
   pg::PgMonitor monitor({}, SessionsOf(config, absl::Seconds(5)), board, clock);
@@ -180,6 +104,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
              fmt::format("agent {} serves {}", kAgentVersion, services.address()));
   const int signal = WaitForSignal(signals);
   base::LogInfo("event=stopping signal={}", strsignal(signal));
+  node.StopWaiting();
   services.Shutdown(kRpcGrace);
   monitor.Stop();
   if (wal_server != nullptr) wal_server->Stop(kWalGrace);
@@ -189,8 +114,10 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
 }
 
 int Usage(int code) {
-  std::fputs("usage: metal-agent --config FILE [--check]\n"
-             "       metal-agent --print-default-config | --version | --help\n", code == 0 ? stdout : stderr);
+  std::fputs(
+      "usage: metal-agent --config FILE [--check]\n"
+      "       metal-agent --print-default-config | --version | --help\n",
+      code == 0 ? stdout : stderr);
   return code;
 }
 
@@ -201,10 +128,14 @@ int Main(int argc, char** argv) {
     const std::string_view argument = argv[i];
     if (argument == "--help") return Usage(0);
     if (argument == "--version") return std::printf("metal-agent %s\n", kAgentVersion) > 0 ? 0 : 1;
-    if (argument == "--print-default-config") return std::fputs(base::DefaultConfigText().c_str(), stdout) >= 0 ? 0 : 1;
-    if (argument == "--check") check = true;
-    else if (argument == "--config" && i + 1 < argc) config_path = argv[++i];
-    else return Usage(2);
+    if (argument == "--print-default-config")
+      return std::fputs(base::DefaultConfigText().c_str(), stdout) >= 0 ? 0 : 1;
+    if (argument == "--check")
+      check = true;
+    else if (argument == "--config" && i + 1 < argc)
+      config_path = argv[++i];
+    else
+      return Usage(2);
   }
   sigset_t signals;
   sigemptyset(&signals);
@@ -214,10 +145,11 @@ int Main(int argc, char** argv) {
   auto config = base::LoadConfig(config_path);
   absl::Status status = config.status();
   if (status.ok() && !check) {
-    auto identity = TakeIdentity(*config);
-    status = identity.ok() ? Serve(*config, signals, *identity->helper) : identity.status();
+    auto helper = TakeIdentity(*config);
+    status = helper.ok() ? Serve(*config, signals, **helper) : helper.status();
   }
-  if (!status.ok()) std::fprintf(stderr, "metal-agent: %s\n", std::string(status.message()).c_str());
+  if (!status.ok())
+    std::fprintf(stderr, "metal-agent: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;
 }
 

@@ -54,7 +54,8 @@ std::optional<Permission> PermissionOf(std::string_view rpc) {
 
 absl::Status Refused(std::string_view rpc, std::string_view who, std::string_view hint) {
   return base::WithReason(
-      base::Error(absl::StatusCode::kPermissionDenied, "{} may not call {}. HINT: {}", who, rpc, hint),
+      base::Error(absl::StatusCode::kPermissionDenied, "{} may not call {}. HINT: {}", who, rpc,
+                  hint),
       {"PERMISSION_DENIED", {{"rpc", std::string(rpc)}, {"role", std::string(who)}}});
 }
 

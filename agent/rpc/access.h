@@ -1,6 +1,6 @@
-// Who may call what: one table of RPC → least role. Roles come from exact subject alternative names of client certificates;
-// callers on the unix socket and on loopback TCP without TLS have every role (the socket's mode guards the first).
-// Threading: immutable after construction.
+// Who may call what: one table of RPC → least role. Roles come from exact subject alternative names
+// of client certificates; callers on the unix socket and on loopback TCP without TLS have every
+// role (the socket's mode guards the first). Threading: immutable after construction.
 #pragma once
 
 #include <map>
@@ -37,7 +37,8 @@ class AccessControl {
   absl::StatusOr<std::string> Authorize(std::string_view rpc, const std::string& peer, bool tls,
                                         const std::vector<std::string>& names) const;
   // The same from a call.
-  absl::StatusOr<std::string> Authorize(std::string_view rpc, const grpc::ServerContextBase& context) const;
+  absl::StatusOr<std::string> Authorize(std::string_view rpc,
+                                        const grpc::ServerContextBase& context) const;
 
  private:
   std::map<std::string, CallerRole, std::less<>> roles_;  // by subject alternative name

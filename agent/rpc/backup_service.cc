@@ -24,7 +24,8 @@ absl::StatusOr<std::string> CodecOf(v1::BackupCodec codec) {
     case v1::BACKUP_CODEC_LZ4:
       return std::string("lz4");
     default:
-      return base::Error(absl::StatusCode::kInvalidArgument, "unknown codec {}", static_cast<int>(codec));
+      return base::Error(absl::StatusCode::kInvalidArgument, "unknown codec {}",
+                         static_cast<int>(codec));
   }
 }
 
@@ -85,51 +86,53 @@ void TimelineToProto(const backup::WalTimeline& timeline, v1::ArchivedTimeline* 
 grpc::Status BackupService::CreateBackup(grpc::ServerContext* context,
                                          const v1::CreateBackupRequest* request,
                                          v1::CreateBackupResponse* response) {
-  return handler_.Run("BackupService/CreateBackup", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    node::CreateBackupRequest domain;
-    METAL_ASSIGN_OR_RETURN(domain.codec, CodecOf(request->codec()));
-    if (request->has_level()) domain.level = request->level();
-    domain.spread_checkpoint = request->spread_checkpoint();
-    domain.annotations = {request->annotations().begin(), request->annotations().end()};
-    METAL_ASSIGN_OR_RETURN(
-        const auto operation,
-        node_.CreateBackup(MakeRequestContext(*request, request->request_id(), caller), domain));
-    ToProto(operation, response->mutable_operation());
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "BackupService/CreateBackup", *context, [&](const std::string& caller) -> absl::Status {
+        node::CreateBackupRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.codec, CodecOf(request->codec()));
+        if (request->has_level()) domain.level = request->level();
+        domain.spread_checkpoint = request->spread_checkpoint();
+        domain.annotations = {request->annotations().begin(), request->annotations().end()};
+        METAL_ASSIGN_OR_RETURN(
+            const auto operation,
+            node_.CreateBackup(MakeRequestContext(*request, request->request_id(), caller),
+                               domain));
+        ToProto(operation, response->mutable_operation());
+        return absl::OkStatus();
+      });
 }
 
 grpc::Status BackupService::ListBackups(grpc::ServerContext* context,
                                         const v1::ListBackupsRequest* request,
                                         v1::ListBackupsResponse* response) {
-  return handler_.Run("BackupService/ListBackups", *context,
-                      [&](const std::string&) -> absl::Status {
-    if (request->page_size() < 0 || request->page_size() > kPageMax) {
-      return base::Error(absl::StatusCode::kInvalidArgument, "page_size {} is not in 1 … {}",
-                         request->page_size(), kPageMax);
-    }
-    METAL_ASSIGN_OR_RETURN(const auto backups, node_.ListBackups());
-    // Newest first; the token is the label of the last backup of the page before.
-    auto next = backups.begin();
-    if (!request->page_token().empty()) {
-      next = std::find_if(backups.begin(), backups.end(), [&](const backup::BackupInfo& info) {
-        return info.label < request->page_token();
+  return handler_.Run(
+      "BackupService/ListBackups", *context, [&](const std::string&) -> absl::Status {
+        if (request->page_size() < 0 || request->page_size() > kPageMax) {
+          return base::Error(absl::StatusCode::kInvalidArgument, "page_size {} is not in 1 … {}",
+                             request->page_size(), kPageMax);
+        }
+        METAL_ASSIGN_OR_RETURN(const auto backups, node_.ListBackups());
+        // Newest first; the token is the label of the last backup of the page before.
+        auto next = backups.begin();
+        if (!request->page_token().empty()) {
+          next = std::find_if(backups.begin(), backups.end(), [&](const backup::BackupInfo& info) {
+            return info.label < request->page_token();
+          });
+        }
+        const int size = request->page_size() == 0 ? kPageDefault : request->page_size();
+        for (; next != backups.end(); ++next) {
+          if (response->backups_size() == size) {
+            response->set_next_page_token(std::prev(next)->label);
+            break;
+          }
+          BackupToProto(*next, response->add_backups());
+        }
+        return absl::OkStatus();
       });
-    }
-    const int size = request->page_size() == 0 ? kPageDefault : request->page_size();
-    for (; next != backups.end(); ++next) {
-      if (response->backups_size() == size) {
-        response->set_next_page_token(std::prev(next)->label);
-        break;
-      }
-      BackupToProto(*next, response->add_backups());
-    }
-    return absl::OkStatus();
-  });
 }
 
-grpc::Status BackupService::GetBackup(grpc::ServerContext* context, const v1::GetBackupRequest* request,
+grpc::Status BackupService::GetBackup(grpc::ServerContext* context,
+                                      const v1::GetBackupRequest* request,
                                       v1::GetBackupResponse* response) {
   return handler_.Run("BackupService/GetBackup", *context, [&](const std::string&) -> absl::Status {
     METAL_ASSIGN_OR_RETURN(const auto info, node_.GetBackup(request->name()));
@@ -141,55 +144,58 @@ grpc::Status BackupService::GetBackup(grpc::ServerContext* context, const v1::Ge
 grpc::Status BackupService::VerifyBackup(grpc::ServerContext* context,
                                          const v1::VerifyBackupRequest* request,
                                          v1::VerifyBackupResponse* response) {
-  return handler_.Run("BackupService/VerifyBackup", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    node::VerifyBackupRequest domain;
-    domain.name = request->name();
-    domain.rehearse = request->rehearse();
-    domain.scratch_directory = request->scratch_directory();
-    METAL_ASSIGN_OR_RETURN(
-        const auto operation,
-        node_.VerifyBackup(MakeRequestContext(*request, request->request_id(), caller), domain));
-    ToProto(operation, response->mutable_operation());
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "BackupService/VerifyBackup", *context, [&](const std::string& caller) -> absl::Status {
+        node::VerifyBackupRequest domain;
+        domain.name = request->name();
+        domain.rehearse = request->rehearse();
+        domain.scratch_directory = request->scratch_directory();
+        METAL_ASSIGN_OR_RETURN(
+            const auto operation,
+            node_.VerifyBackup(MakeRequestContext(*request, request->request_id(), caller),
+                               domain));
+        ToProto(operation, response->mutable_operation());
+        return absl::OkStatus();
+      });
 }
 
 grpc::Status BackupService::RestoreBackup(grpc::ServerContext* context,
                                           const v1::RestoreBackupRequest* request,
                                           v1::RestoreBackupResponse* response) {
-  return handler_.Run("BackupService/RestoreBackup", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    if (request->port() < 0 || request->port() > 65535) {
-      return base::Error(absl::StatusCode::kInvalidArgument, "port {} is not in 1 … 65535", request->port());
-    }
-    node::RestoreBackupRequest domain;
-    domain.holder = {request->header().term(), request->header().orchestrator_id()};
-    domain.name = request->name();
-    domain.target_directory = request->target_directory();
-    domain.tablespace_mapping = {request->tablespace_mapping().begin(),
-                                 request->tablespace_mapping().end()};
-    domain.recovery_target = TargetOf(request->recovery_target());
-    domain.port = request->port();
-    domain.validate_only = request->validate_only();
-    METAL_ASSIGN_OR_RETURN(
-        const auto operation,
-        node_.RestoreBackup(MakeRequestContext(*request, request->header().request_id(), caller), domain));
-    if (operation) ToProto(*operation, response->mutable_operation());
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "BackupService/RestoreBackup", *context, [&](const std::string& caller) -> absl::Status {
+        if (request->port() < 0 || request->port() > 65535) {
+          return base::Error(absl::StatusCode::kInvalidArgument, "port {} is not in 1 … 65535",
+                             request->port());
+        }
+        node::RestoreBackupRequest domain;
+        domain.holder = {request->header().term(), request->header().orchestrator_id()};
+        domain.name = request->name();
+        domain.target_directory = request->target_directory();
+        domain.tablespace_mapping = {request->tablespace_mapping().begin(),
+                                     request->tablespace_mapping().end()};
+        domain.recovery_target = TargetOf(request->recovery_target());
+        domain.port = request->port();
+        domain.validate_only = request->validate_only();
+        METAL_ASSIGN_OR_RETURN(
+            const auto operation,
+            node_.RestoreBackup(
+                MakeRequestContext(*request, request->header().request_id(), caller), domain));
+        if (operation) ToProto(*operation, response->mutable_operation());
+        return absl::OkStatus();
+      });
 }
 
 grpc::Status BackupService::GetArchiveStatus(grpc::ServerContext* context,
                                              const v1::GetArchiveStatusRequest*,
                                              v1::GetArchiveStatusResponse* response) {
-  return handler_.Run("BackupService/GetArchiveStatus", *context,
-                      [&](const std::string&) -> absl::Status {
-    ToProto(board_.Get()->archive, clock_.Monotonic(), response->mutable_status());
-    METAL_ASSIGN_OR_RETURN(const auto timelines, node_.ListArchivedTimelines());
-    for (const auto& timeline : timelines) TimelineToProto(timeline, response->add_timelines());
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "BackupService/GetArchiveStatus", *context, [&](const std::string&) -> absl::Status {
+        ToProto(board_.Get()->archive, clock_.Monotonic(), response->mutable_status());
+        METAL_ASSIGN_OR_RETURN(const auto timelines, node_.ListArchivedTimelines());
+        for (const auto& timeline : timelines) TimelineToProto(timeline, response->add_timelines());
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace metal::rpc

@@ -21,7 +21,8 @@ class BackupService final : public metal::agent::v1::BackupService::Service {
   grpc::Status ListBackups(grpc::ServerContext* context,
                            const metal::agent::v1::ListBackupsRequest* request,
                            metal::agent::v1::ListBackupsResponse* response) override;
-  grpc::Status GetBackup(grpc::ServerContext* context, const metal::agent::v1::GetBackupRequest* request,
+  grpc::Status GetBackup(grpc::ServerContext* context,
+                         const metal::agent::v1::GetBackupRequest* request,
                          metal::agent::v1::GetBackupResponse* response) override;
   grpc::Status VerifyBackup(grpc::ServerContext* context,
                             const metal::agent::v1::VerifyBackupRequest* request,

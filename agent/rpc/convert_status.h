@@ -27,7 +27,8 @@ observe::Severity FromProto(v1::Severity severity);
 // `now` gives the sections their age.
 void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::NodeStatus* out);
 void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::DiskStatus* out);
-void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now, v1::ArchiveStatus* out);
+void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now,
+             v1::ArchiveStatus* out);
 void ToProto(const observe::Fault& fault, v1::Fault* out);
 void ToProto(const observe::Event& event, v1::Event* out);
 void ToProto(const observe::BackupSummary& backup, v1::BackupSummary* out);

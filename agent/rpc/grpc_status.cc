@@ -8,7 +8,8 @@ namespace {
 constexpr const char* kErrorInfoType = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr const char* kDomain = "metal.agent";
 
-// Protobuf wire format, as far as three small messages need it (google/rpc/status.proto, error_details.proto).
+// Protobuf wire format, as far as three small messages need it (google/rpc/status.proto,
+// error_details.proto).
 void AppendVarint(std::string& out, uint64_t value) {
   while (value >= 0x80) {
     out += static_cast<char>(value | 0x80);

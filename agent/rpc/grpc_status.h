@@ -1,6 +1,6 @@
-// The one place that maps absl::Status to grpc::Status. A reason (base/status.h) becomes google.rpc.ErrorInfo with domain
-// "metal.agent" in the status details, in the standard wire form, so that any client library decodes it.
-// Threading: pure functions.
+// The one place that maps absl::Status to grpc::Status. A reason (base/status.h) becomes
+// google.rpc.ErrorInfo with domain "metal.agent" in the status details, in the standard wire form,
+// so that any client library decodes it. Threading: pure functions.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
-// What every RPC does around its domain call: authorize, run, map the status, log refusals and failures.
-// Threading: thread-safe.
+// What every RPC does around its domain call: authorize, run, map the status, log refusals and
+// failures. Threading: thread-safe.
 #pragma once
 
 #include <string>
@@ -21,7 +21,8 @@ class Handler {
 
   // Calls body(caller) → absl::Status after the caller was authorized. `rpc` is "Service/Method".
   template <typename Body>
-  grpc::Status Run(std::string_view rpc, const grpc::ServerContextBase& context, Body&& body) const {
+  grpc::Status Run(std::string_view rpc, const grpc::ServerContextBase& context,
+                   Body&& body) const {
     auto caller = access_.Authorize(rpc, context);
     const absl::Status status = caller.ok() ? body(*caller) : caller.status();
     if (!status.ok()) LogRefusal(rpc, status);
@@ -33,12 +34,14 @@ class Handler {
   const AccessControl& access_;
 };
 
-// Identity of a mutating request: its request_id and a hash of the rest of its body. `request_id` must be the field's own
-// value inside `request`; two bodies that differ only in it have the same hash.
+// Identity of a mutating request: its request_id and a hash of the rest of its body. `request_id`
+// must be the field's own value inside `request`; two bodies that differ only in it have the same
+// hash.
 node::RequestContext MakeRequestContext(const google::protobuf::Message& request,
                                         const std::string& request_id, const std::string& caller);
 
-// Waits and streams end early when the client is gone or the server shuts down: poll this between slices of at most 250 ms.
+// Waits and streams end early when the client is gone or the server shuts down: poll this between
+// slices of at most 250 ms.
 bool ShouldStop(const grpc::ServerContext& context);
 
 }  // namespace metal::rpc

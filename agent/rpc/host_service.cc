@@ -6,9 +6,11 @@
 namespace metal::rpc {
 namespace {
 
-constexpr absl::Duration kWatchSlice = absl::Milliseconds(250);   // how soon a lost client is noticed
-constexpr absl::Duration kWatchPace = absl::Milliseconds(100);    // between two snapshots of one stream
-constexpr absl::Duration kWatchHeartbeat = absl::Seconds(5);      // a snapshot at least this often
+constexpr absl::Duration kWatchSlice =
+    absl::Milliseconds(250);  // how soon a lost client is noticed
+constexpr absl::Duration kWatchPace =
+    absl::Milliseconds(100);                                  // between two snapshots of one stream
+constexpr absl::Duration kWatchHeartbeat = absl::Seconds(5);  // a snapshot at least this often
 constexpr int kEventsMax = 10000;
 
 bool Passes(const observe::Event& event, const v1::WatchEventsRequest& request) {
@@ -47,7 +49,8 @@ grpc::Status HostService::WatchStatus(grpc::ServerContext* context,
   });
 }
 
-grpc::Status HostService::ListEvents(grpc::ServerContext* context, const v1::ListEventsRequest* request,
+grpc::Status HostService::ListEvents(grpc::ServerContext* context,
+                                     const v1::ListEventsRequest* request,
                                      v1::ListEventsResponse* response) {
   return handler_.Run("HostService/ListEvents", *context, [&](const std::string&) -> absl::Status {
     if (request->page_size() < 0 || request->page_size() > kEventsMax) {
@@ -98,7 +101,8 @@ grpc::Status HostService::GetCapabilities(grpc::ServerContext* context,
     response->set_postgres_version(capabilities.postgres_version);
     for (const auto& engine : capabilities.io_engines) response->add_io_engines(engine);
     for (const auto& codec : capabilities.codecs) response->add_codecs(codec);
-    response->mutable_features()->insert(capabilities.features.begin(), capabilities.features.end());
+    response->mutable_features()->insert(capabilities.features.begin(),
+                                         capabilities.features.end());
     return absl::OkStatus();
   });
 }

@@ -1,5 +1,5 @@
-// HostService: reads the published status and the event log; asks the node for nothing but its capabilities.
-// Threading: called by the gRPC pool; holds references only.
+// HostService: reads the published status and the event log; asks the node for nothing but its
+// capabilities. Threading: called by the gRPC pool; holds references only.
 #pragma once
 
 #include "agent/base/clock.h"
@@ -17,17 +17,18 @@ class HostService final : public metal::agent::v1::HostService::Service {
               observe::EventLog& events, base::Clock& clock)
       : handler_(handler), node_(node), board_(board), events_(events), clock_(clock) {}
 
-  grpc::Status GetStatus(grpc::ServerContext* context, const metal::agent::v1::GetStatusRequest* request,
+  grpc::Status GetStatus(grpc::ServerContext* context,
+                         const metal::agent::v1::GetStatusRequest* request,
                          metal::agent::v1::GetStatusResponse* response) override;
-  grpc::Status WatchStatus(grpc::ServerContext* context,
-                           const metal::agent::v1::WatchStatusRequest* request,
-                           grpc::ServerWriter<metal::agent::v1::WatchStatusResponse>* writer) override;
+  grpc::Status WatchStatus(
+      grpc::ServerContext* context, const metal::agent::v1::WatchStatusRequest* request,
+      grpc::ServerWriter<metal::agent::v1::WatchStatusResponse>* writer) override;
   grpc::Status ListEvents(grpc::ServerContext* context,
                           const metal::agent::v1::ListEventsRequest* request,
                           metal::agent::v1::ListEventsResponse* response) override;
-  grpc::Status WatchEvents(grpc::ServerContext* context,
-                           const metal::agent::v1::WatchEventsRequest* request,
-                           grpc::ServerWriter<metal::agent::v1::WatchEventsResponse>* writer) override;
+  grpc::Status WatchEvents(
+      grpc::ServerContext* context, const metal::agent::v1::WatchEventsRequest* request,
+      grpc::ServerWriter<metal::agent::v1::WatchEventsResponse>* writer) override;
   grpc::Status GetCapabilities(grpc::ServerContext* context,
                                const metal::agent::v1::GetCapabilitiesRequest* request,
                                metal::agent::v1::GetCapabilitiesResponse* response) override;

@@ -24,7 +24,8 @@ absl::StatusOr<absl::Duration> TimeoutOf(const Request& request, absl::Duration 
   if (!request.has_timeout()) return fallback;
   const absl::Duration timeout = FromProto(request.timeout());
   if (timeout <= absl::ZeroDuration() || timeout > kWaitMax) {
-    return base::Error(absl::StatusCode::kInvalidArgument, "timeout must be above 0 and at most 10 minutes");
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "timeout must be above 0 and at most 10 minutes");
   }
   return timeout;
 }
@@ -40,6 +41,16 @@ node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
   }
 }
 
+// A call that waits for its action stops waiting when its client is gone; the action goes on.
+template <typename Request>
+node::RequestContext ContextOf(const Request& request, const std::string& caller,
+                               const grpc::ServerContext& context) {
+  node::RequestContext origin =
+      MakeRequestContext(request, request.header().request_id(), caller);
+  origin.caller_left = [&context] { return ShouldStop(context); };
+  return origin;
+}
+
 }  // namespace
 
 absl::StatusOr<node::TermHolder> HolderOf(const v1::TermHeader& header) {
@@ -53,60 +64,65 @@ absl::StatusOr<node::TermHolder> HolderOf(const v1::TermHeader& header) {
 grpc::Status ReplicationService::BeginTerm(grpc::ServerContext* context,
                                            const v1::BeginTermRequest* request,
                                            v1::BeginTermResponse* response) {
-  return handler_.Run("ReplicationService/BeginTerm", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    node::BeginTermRequest domain;
-    METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-    METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-    METAL_ASSIGN_OR_RETURN(
-        const auto answer,
-        node_.BeginTerm(MakeRequestContext(*request, request->header().request_id(), caller), domain));
-    PositionToProto(answer.position, response->mutable_position());
-    response->set_was_primary(answer.was_primary);
-    response->set_postgres_down(answer.postgres_down);
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "ReplicationService/BeginTerm", *context, [&](const std::string& caller) -> absl::Status {
+        node::BeginTermRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+        METAL_ASSIGN_OR_RETURN(
+            const auto answer,
+            node_.BeginTerm(ContextOf(*request, caller, *context),
+                            domain));
+        PositionToProto(answer.position, response->mutable_position());
+        response->set_was_primary(answer.was_primary);
+        response->set_postgres_down(answer.postgres_down);
+        return absl::OkStatus();
+      });
 }
 
 grpc::Status ReplicationService::Promote(grpc::ServerContext* context,
                                          const v1::PromoteRequest* request,
                                          v1::PromoteResponse* response) {
-  return handler_.Run("ReplicationService/Promote", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    node::PromoteRequest domain;
-    METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-    METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-    METAL_ASSIGN_OR_RETURN(
-        const auto answer,
-        node_.Promote(MakeRequestContext(*request, request->header().request_id(), caller), domain));
-    response->set_timeline(answer.timeline);
-    response->set_lsn(answer.lsn.value);
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "ReplicationService/Promote", *context, [&](const std::string& caller) -> absl::Status {
+        node::PromoteRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+        METAL_ASSIGN_OR_RETURN(
+            const auto answer,
+            node_.Promote(ContextOf(*request, caller, *context),
+                          domain));
+        response->set_timeline(answer.timeline);
+        response->set_lsn(answer.lsn.value);
+        return absl::OkStatus();
+      });
 }
 
-grpc::Status ReplicationService::Fence(grpc::ServerContext* context, const v1::FenceRequest* request,
+grpc::Status ReplicationService::Fence(grpc::ServerContext* context,
+                                       const v1::FenceRequest* request,
                                        v1::FenceResponse* response) {
-  return handler_.Run("ReplicationService/Fence", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    node::FenceRequest domain;
-    METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-    domain.reason = request->reason();
-    METAL_ASSIGN_OR_RETURN(
-        const auto answer,
-        node_.Fence(MakeRequestContext(*request, request->header().request_id(), caller), domain));
-    response->set_was_primary(answer.was_primary);
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "ReplicationService/Fence", *context, [&](const std::string& caller) -> absl::Status {
+        node::FenceRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        domain.reason = request->reason();
+        METAL_ASSIGN_OR_RETURN(
+            const auto answer,
+            node_.Fence(ContextOf(*request, caller, *context),
+                        domain));
+        response->set_was_primary(answer.was_primary);
+        return absl::OkStatus();
+      });
 }
 
 grpc::Status ReplicationService::Unfence(grpc::ServerContext* context,
                                          const v1::UnfenceRequest* request, v1::UnfenceResponse*) {
-  return handler_.Run("ReplicationService/Unfence", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    METAL_ASSIGN_OR_RETURN(const auto holder, HolderOf(request->header()));
-    return node_.Unfence(MakeRequestContext(*request, request->header().request_id(), caller), holder);
-  });
+  return handler_.Run(
+      "ReplicationService/Unfence", *context, [&](const std::string& caller) -> absl::Status {
+        METAL_ASSIGN_OR_RETURN(const auto holder, HolderOf(request->header()));
+        return node_.Unfence(ContextOf(*request, caller, *context),
+                             holder);
+      });
 }
 
 grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
@@ -114,19 +130,20 @@ grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
                                             v1::WaitForLsnResponse* response) {
   return handler_.Run("ReplicationService/WaitForLsn", *context,
                       [&](const std::string&) -> absl::Status {
-    if (request->lsn() == 0) {
-      return base::Error(absl::StatusCode::kInvalidArgument, "lsn must be set");
-    }
-    node::WaitForLsnRequest domain;
-    domain.lsn = base::Lsn{request->lsn()};
-    domain.timeline = request->timeline();
-    domain.mode = ModeOf(request->mode());
-    METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-    METAL_ASSIGN_OR_RETURN(const auto answer, node_.WaitForLsn(domain));
-    response->set_lsn(answer.lsn.value);
-    response->set_timeline(answer.timeline);
-    return absl::OkStatus();
-  });
+                        if (request->lsn() == 0) {
+                          return base::Error(absl::StatusCode::kInvalidArgument, "lsn must be set");
+                        }
+                        node::WaitForLsnRequest domain;
+                        domain.caller_left = [context] { return ShouldStop(*context); };
+                        domain.lsn = base::Lsn{request->lsn()};
+                        domain.timeline = request->timeline();
+                        domain.mode = ModeOf(request->mode());
+                        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+                        METAL_ASSIGN_OR_RETURN(const auto answer, node_.WaitForLsn(domain));
+                        response->set_lsn(answer.lsn.value);
+                        response->set_timeline(answer.timeline);
+                        return absl::OkStatus();
+                      });
 }
 
 }  // namespace metal::rpc

@@ -12,13 +12,16 @@ class ReplicationService final : public metal::agent::v1::ReplicationService::Se
  public:
   ReplicationService(const Handler& handler, node::Node& node) : handler_(handler), node_(node) {}
 
-  grpc::Status BeginTerm(grpc::ServerContext* context, const metal::agent::v1::BeginTermRequest* request,
+  grpc::Status BeginTerm(grpc::ServerContext* context,
+                         const metal::agent::v1::BeginTermRequest* request,
                          metal::agent::v1::BeginTermResponse* response) override;
-  grpc::Status Promote(grpc::ServerContext* context, const metal::agent::v1::PromoteRequest* request,
+  grpc::Status Promote(grpc::ServerContext* context,
+                       const metal::agent::v1::PromoteRequest* request,
                        metal::agent::v1::PromoteResponse* response) override;
   grpc::Status Fence(grpc::ServerContext* context, const metal::agent::v1::FenceRequest* request,
                      metal::agent::v1::FenceResponse* response) override;
-  grpc::Status Unfence(grpc::ServerContext* context, const metal::agent::v1::UnfenceRequest* request,
+  grpc::Status Unfence(grpc::ServerContext* context,
+                       const metal::agent::v1::UnfenceRequest* request,
                        metal::agent::v1::UnfenceResponse* response) override;
   grpc::Status WaitForLsn(grpc::ServerContext* context,
                           const metal::agent::v1::WaitForLsnRequest* request,

@@ -15,7 +15,7 @@
 namespace metal::rpc {
 namespace {
 
-constexpr int kThreadsMax = 32;              // calls at once; watches count
+constexpr int kThreadsMax = 32;  // calls at once; watches count
 constexpr int kMessageBytesMax = 16 << 20;
 constexpr unsigned kCertificateRefreshSeconds = 1;
 constexpr mode_t kSocketMode = 0660;
@@ -43,10 +43,11 @@ GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> GrpcServer::TcpCredentials() const {
   if (config_.tls_certificate.empty()) {
     if (!IsLoopbackAddress(config_.listen)) {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "listen on {} without TLS: plain TCP is only served on loopback. HINT: configure [tls] "
-                         "certificate, key and client_ca, or listen on 127.0.0.1",
-                         config_.listen);
+      return base::Error(
+          absl::StatusCode::kInvalidArgument,
+          "listen on {} without TLS: plain TCP is only served on loopback. HINT: configure [tls] "
+          "certificate, key and client_ca, or listen on 127.0.0.1",
+          config_.listen);
     }
     return grpc::InsecureServerCredentials();
   }

@@ -1,6 +1,7 @@
 // GrpcServer: the listeners, their credentials and the registered services.
-// Unix socket (mode 0660), and one TCP address: with mTLS when [tls] is configured (certificate files are read again within
-// seconds of a change), without TLS only on a loopback address. Threading: construct, Start and Shutdown on one thread.
+// Unix socket (mode 0660), and one TCP address: with mTLS when [tls] is configured (certificate
+// files are read again within seconds of a change), without TLS only on a loopback address.
+// Threading: construct, Start and Shutdown on one thread.
 #pragma once
 
 #include <memory>
@@ -20,8 +21,8 @@ class GrpcServer {
   explicit GrpcServer(const base::AgentConfig& config) : config_(config) {}
   ~GrpcServer();
 
-  // The services outlive the server. INVALID_ARGUMENT for plain TCP that is not loopback; FAILED_PRECONDITION when an
-  // address is in use or a certificate cannot be read.
+  // The services outlive the server. INVALID_ARGUMENT for plain TCP that is not loopback;
+  // FAILED_PRECONDITION when an address is in use or a certificate cannot be read.
   absl::Status Start(const std::vector<grpc::Service*>& services);
   // Bound TCP address "host:port"; empty when there is no TCP listener.
   const std::string& address() const { return address_; }

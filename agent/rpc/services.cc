@@ -40,7 +40,9 @@ struct Services::Parts {
 
 Services::Services(const base::AgentConfig& config, node::Node& node, observe::StatusBoard& board,
                    observe::EventLog& events, base::Clock& clock)
-    : config_(config), board_(board), parts_(std::make_unique<Parts>(config, node, board, events, clock)) {}
+    : config_(config),
+      board_(board),
+      parts_(std::make_unique<Parts>(config, node, board, events, clock)) {}
 
 Services::~Services() = default;
 
@@ -49,9 +51,11 @@ std::string Services::address() const {
 }
 
 absl::Status Services::Start() {
-  METAL_RETURN_IF_ERROR(parts_->server.Start({&parts_->host, &parts_->operations, &parts_->postgres,
-                                              &parts_->replication, &parts_->backup, &parts_->storage}));
-  board_.Update([&](observe::NodeStatus& status) { status.node.grpc_address = parts_->server.address(); });
+  METAL_RETURN_IF_ERROR(
+      parts_->server.Start({&parts_->host, &parts_->operations, &parts_->postgres,
+                            &parts_->replication, &parts_->backup, &parts_->storage}));
+  board_.Update(
+      [&](observe::NodeStatus& status) { status.node.grpc_address = parts_->server.address(); });
   if (config_.port_file.empty()) return absl::OkStatus();
   return base::WriteFileDurably(config_.port_file, parts_->server.address() + "\n", 0644);
 }

@@ -21,7 +21,8 @@ class Services {
            observe::EventLog& events, base::Clock& clock);
   ~Services();
 
-  // Binds and serves; publishes the bound address and writes config.port_file. Errors as GrpcServer::Start.
+  // Binds and serves; publishes the bound address and writes config.port_file. Errors as
+  // GrpcServer::Start.
   absl::Status Start();
   // "host:port", or the unix socket when there is no TCP listener.
   std::string address() const;

@@ -14,9 +14,10 @@ constexpr absl::Duration kSlice = absl::Milliseconds(250);
 // Faults whose subject is the disk or a directory that is probed on it.
 bool Concerns(const observe::Fault& fault, const observe::DiskSection& disk) {
   if (fault.subject == disk.device) return true;
-  return std::any_of(disk.probes.begin(), disk.probes.end(), [&](const observe::ProbeSection& probe) {
-    return fault.subject == probe.path || fault.subject == disk.device + ":" + probe.role;
-  });
+  return std::any_of(
+      disk.probes.begin(), disk.probes.end(), [&](const observe::ProbeSection& probe) {
+        return fault.subject == probe.path || fault.subject == disk.device + ":" + probe.role;
+      });
 }
 
 }  // namespace
@@ -34,21 +35,21 @@ grpc::Status StorageService::ListDisks(grpc::ServerContext* context, const v1::L
 grpc::Status StorageService::GetStorageHealth(grpc::ServerContext* context,
                                               const v1::GetStorageHealthRequest* request,
                                               v1::GetStorageHealthResponse* response) {
-  return handler_.Run("StorageService/GetStorageHealth", *context,
-                      [&](const std::string&) -> absl::Status {
-    const auto status = board_.Get();
-    for (const auto& disk : status->disks) {
-      if ("disks/" + disk.device != request->name()) continue;
-      ToProto(disk, clock_.Monotonic(), response->mutable_disk());
-      for (const auto& [key, fault] : status->faults) {
-        if (Concerns(fault, disk)) ToProto(fault, response->add_faults());
-      }
-      return absl::OkStatus();
-    }
-    return base::Error(absl::StatusCode::kNotFound,
-                       "no disk '{}' under this node's directories. HINT: metalctl disk list",
-                       request->name());
-  });
+  return handler_.Run(
+      "StorageService/GetStorageHealth", *context, [&](const std::string&) -> absl::Status {
+        const auto status = board_.Get();
+        for (const auto& disk : status->disks) {
+          if ("disks/" + disk.device != request->name()) continue;
+          ToProto(disk, clock_.Monotonic(), response->mutable_disk());
+          for (const auto& [key, fault] : status->faults) {
+            if (Concerns(fault, disk)) ToProto(fault, response->add_faults());
+          }
+          return absl::OkStatus();
+        }
+        return base::Error(absl::StatusCode::kNotFound,
+                           "no disk '{}' under this node's directories. HINT: metalctl disk list",
+                           request->name());
+      });
 }
 
 grpc::Status StorageService::WatchStorageHealth(
@@ -78,15 +79,15 @@ grpc::Status StorageService::WatchStorageHealth(
 grpc::Status StorageService::RunStorageProbe(grpc::ServerContext* context,
                                              const v1::RunStorageProbeRequest* request,
                                              v1::RunStorageProbeResponse* response) {
-  return handler_.Run("StorageService/RunStorageProbe", *context,
-                      [&](const std::string& caller) -> absl::Status {
-    METAL_ASSIGN_OR_RETURN(
-        const auto operation,
-        node_.RunStorageProbe(MakeRequestContext(*request, request->request_id(), caller),
-                              {request->role(), request->reads(), request->writes()}));
-    ToProto(operation, response->mutable_operation());
-    return absl::OkStatus();
-  });
+  return handler_.Run(
+      "StorageService/RunStorageProbe", *context, [&](const std::string& caller) -> absl::Status {
+        METAL_ASSIGN_OR_RETURN(
+            const auto operation,
+            node_.RunStorageProbe(MakeRequestContext(*request, request->request_id(), caller),
+                                  {request->role(), request->reads(), request->writes()}));
+        ToProto(operation, response->mutable_operation());
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace metal::rpc

@@ -15,7 +15,8 @@ class StorageService final : public metal::agent::v1::StorageService::Service {
                  base::Clock& clock)
       : handler_(handler), node_(node), board_(board), clock_(clock) {}
 
-  grpc::Status ListDisks(grpc::ServerContext* context, const metal::agent::v1::ListDisksRequest* request,
+  grpc::Status ListDisks(grpc::ServerContext* context,
+                         const metal::agent::v1::ListDisksRequest* request,
                          metal::agent::v1::ListDisksResponse* response) override;
   grpc::Status GetStorageHealth(grpc::ServerContext* context,
                                 const metal::agent::v1::GetStorageHealthRequest* request,

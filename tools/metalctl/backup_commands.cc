@@ -29,22 +29,28 @@ std::string BackupText(const v1::Backup& backup) {
   FactList facts;
   facts.Add("backup", ShortName(summary.name()));
   facts.Add("state", StateWord(summary.state()));
-  facts.Add("taken", fmt::format("{} to {}", FormatTime(summary.start_time()), FormatTime(summary.stop_time())));
+  facts.Add("taken", fmt::format("{} to {}", FormatTime(summary.start_time()),
+                                 FormatTime(summary.stop_time())));
   facts.Add("source", backup.from_standby() ? "standby" : "primary");
   facts.Add("system", std::to_string(backup.system_identifier()));
   facts.Add("PostgreSQL", std::to_string(backup.postgres_version_num()));
   facts.Add("LSN", fmt::format("{} to {}, timeline {}", FormatLsn(summary.start_lsn()),
                                FormatLsn(summary.stop_lsn()), summary.timeline()));
-  facts.Add("size", fmt::format("{} in {} files", FormatBytes(summary.size_bytes()), backup.file_count()));
+  facts.Add("size",
+            fmt::format("{} in {} files", FormatBytes(summary.size_bytes()), backup.file_count()));
   facts.Add("stored", fmt::format("{} in {} frames, ratio {}", FormatBytes(summary.stored_bytes()),
                                   backup.frame_count(), Ratio(summary)));
-  facts.Add("codec", summary.codec() == "none" ? "none" : fmt::format("{} level {}", summary.codec(), backup.level()));
-  facts.Add("rate", fmt::format("{} with {}", FormatRate(summary.bytes_per_second()), summary.io_engine()));
+  facts.Add("codec", summary.codec() == "none"
+                         ? "none"
+                         : fmt::format("{} level {}", summary.codec(), backup.level()));
+  facts.Add("rate",
+            fmt::format("{} with {}", FormatRate(summary.bytes_per_second()), summary.io_engine()));
   for (const auto& [oid, path] : std::map<std::string, std::string>(backup.tablespaces().begin(),
                                                                     backup.tablespaces().end())) {
     facts.Add("tablespace " + oid, path);
   }
-  if (backup.corrupt_page_count() > 0) facts.Add("corrupt pages", std::to_string(backup.corrupt_page_count()));
+  if (backup.corrupt_page_count() > 0)
+    facts.Add("corrupt pages", std::to_string(backup.corrupt_page_count()));
   for (const auto& page : backup.corrupt_pages()) facts.Add("  page", page);
   for (const auto& [name, value] : std::map<std::string, std::string>(backup.annotations().begin(),
                                                                       backup.annotations().end())) {
@@ -69,8 +75,8 @@ int FetchBackup(const Client& client, const std::string& name, v1::Backup* backu
 
 void PrintFacts(const v1::Operation& operation) {
   FactList facts;
-  for (const auto& [name, value] : std::map<std::string, std::string>(operation.result().begin(),
-                                                                      operation.result().end())) {
+  for (const auto& [name, value] :
+       std::map<std::string, std::string>(operation.result().begin(), operation.result().end())) {
     facts.Add(name, value);
   }
   fmt::print("{}", facts.ToString());
@@ -101,14 +107,16 @@ int CreateBackup(const Client& client, const BackupCreateOptions& options) {
     Client::PrintJson(operation);
   } else if (code == kExitOk && !options.follow.detach) {
     v1::Backup backup;
-    if (const int fetched = FetchBackup(client, operation.result_name(), &backup); fetched != kExitOk) {
+    if (const int fetched = FetchBackup(client, operation.result_name(), &backup);
+        fetched != kExitOk) {
       return fetched;
     }
     fmt::print("{}", BackupText(backup));
   }
   if (code == kExitOk && suspect) {
-    fmt::print(stderr, "metalctl: the backup is suspect: pages in the source do not match their checksum\n"
-                       "HINT: metalctl backup show {}; rebuild this node from a healthy one\n",
+    fmt::print(stderr,
+               "metalctl: the backup is suspect: pages in the source do not match their checksum\n"
+               "HINT: metalctl backup show {}; rebuild this node from a healthy one\n",
                ShortName(operation.result_name()));
     code = kExitCorrupt;
   }
@@ -132,11 +140,13 @@ int ListBackups(const Client& client) {
     Client::PrintJson(all);
     return kExitOk;
   }
-  TextTable table({"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", ">RATIO", ">RATE", "CODEC", "ENGINE", "STOP LSN"});
+  TextTable table({"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", ">RATIO", ">RATE", "CODEC",
+                   "ENGINE", "STOP LSN"});
   for (const auto& backup : all.backups()) {
     const auto& summary = backup.summary();
-    table.AddRow({ShortName(summary.name()), StateWord(summary.state()), FormatTime(summary.stop_time()),
-                  FormatBytes(summary.size_bytes()), FormatBytes(summary.stored_bytes()), Ratio(summary),
+    table.AddRow({ShortName(summary.name()), StateWord(summary.state()),
+                  FormatTime(summary.stop_time()), FormatBytes(summary.size_bytes()),
+                  FormatBytes(summary.stored_bytes()), Ratio(summary),
                   FormatRate(summary.bytes_per_second()), summary.codec(), summary.io_engine(),
                   FormatLsn(summary.stop_lsn())});
   }
@@ -185,7 +195,8 @@ int RestoreBackup(const Client& client, const RestoreOptions& options) {
   request.mutable_header()->set_request_id(NewRequestId());
   request.set_name(FullName(options.name));
   request.set_target_directory(options.target_directory);
-  request.mutable_tablespace_mapping()->insert(options.tablespaces.begin(), options.tablespaces.end());
+  request.mutable_tablespace_mapping()->insert(options.tablespaces.begin(),
+                                               options.tablespaces.end());
   request.set_recovery_target(options.recover == "immediate" ? v1::RECOVERY_TARGET_IMMEDIATE
                               : options.recover == "standby" ? v1::RECOVERY_TARGET_STANDBY
                                                              : v1::RECOVERY_TARGET_LATEST);
@@ -225,21 +236,25 @@ int ShowArchive(const Client& client) {
   const auto& archive = response.status();
   FactList facts;
   facts.Add("archiving", archive.enabled() ? "on" : "off");
-  facts.Add("waiting", fmt::format("{} segments, {}", archive.ready_segments(), FormatBytes(archive.backlog_bytes())));
-  if (archive.has_oldest_ready_age()) facts.Add("oldest waits", FormatDuration(archive.oldest_ready_age()));
-  facts.Add("last archived", archive.last_archived_wal().empty()
-                                 ? "none"
-                                 : archive.last_archived_wal() + " at " + FormatTime(archive.last_archived_time()));
+  facts.Add("waiting", fmt::format("{} segments, {}", archive.ready_segments(),
+                                   FormatBytes(archive.backlog_bytes())));
+  if (archive.has_oldest_ready_age())
+    facts.Add("oldest waits", FormatDuration(archive.oldest_ready_age()));
+  facts.Add("last archived",
+            archive.last_archived_wal().empty()
+                ? "none"
+                : archive.last_archived_wal() + " at " + FormatTime(archive.last_archived_time()));
   facts.Add("failures", std::to_string(archive.failed_count()));
   facts.Add("last error", archive.last_error());
   fmt::print("{}", facts.ToString());
   TextTable table({">TIMELINE", "FIRST", "LAST", ">SEGMENTS", ">STORED", "MISSING"});
   for (const auto& timeline : response.timelines()) {
     std::string missing;
-    for (const auto& segment : timeline.missing_segments()) missing += (missing.empty() ? "" : " ") + segment;
-    table.AddRow({std::to_string(timeline.timeline()), timeline.first_segment(), timeline.last_segment(),
-                  std::to_string(timeline.segment_count()), FormatBytes(timeline.stored_bytes()),
-                  missing.empty() ? "none" : missing});
+    for (const auto& segment : timeline.missing_segments())
+      missing += (missing.empty() ? "" : " ") + segment;
+    table.AddRow({std::to_string(timeline.timeline()), timeline.first_segment(),
+                  timeline.last_segment(), std::to_string(timeline.segment_count()),
+                  FormatBytes(timeline.stored_bytes()), missing.empty() ? "none" : missing});
   }
   if (!table.empty()) fmt::print("\n{}", table.ToString());
   return kExitOk;

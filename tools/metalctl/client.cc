@@ -68,12 +68,16 @@ int ExitCodeOf(grpc::StatusCode code) {
 
 int Client::Fail(const grpc::Status& status) const {
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-    fmt::print(stderr, "metalctl: no agent answers at {}: {}\nHINT: is metal-agent running? give --endpoint or METAL_ENDPOINT\n",
+    fmt::print(stderr,
+               "metalctl: no agent answers at {}: {}\nHINT: is metal-agent running? give "
+               "--endpoint or METAL_ENDPOINT\n",
                options_.endpoint, status.error_message());
   } else {
     std::string message = status.error_message();
-    if (const size_t hint = message.find(" HINT: "); hint != std::string::npos) message[hint] = '\n';
-    fmt::print(stderr, "metalctl: {}\n", message.empty() ? "the call failed without a message" : message);
+    if (const size_t hint = message.find(" HINT: "); hint != std::string::npos)
+      message[hint] = '\n';
+    fmt::print(stderr, "metalctl: {}\n",
+               message.empty() ? "the call failed without a message" : message);
   }
   return ExitCodeOf(status.error_code());
 }

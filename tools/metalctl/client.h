@@ -32,7 +32,7 @@ enum ExitCode {
 };
 
 struct ClientOptions {
-  std::string endpoint;  // "unix:/path" or "host:port"
+  std::string endpoint;                           // "unix:/path" or "host:port"
   std::string ca, certificate, key, server_name;  // TLS when ca is set
   absl::Duration timeout = absl::Seconds(10);     // of each short call
   bool json = false;

@@ -20,7 +20,8 @@ void AppendCases(const CLI::App& app, const std::string& path, std::string& out)
   out += fmt::format("    '{}') words='{}' ;;\n", path, Words(app));
   for (const CLI::App* command : app.get_subcommands(nullptr)) {
     if (command->get_name().empty()) continue;
-    AppendCases(*command, path.empty() ? command->get_name() : path + " " + command->get_name(), out);
+    AppendCases(*command, path.empty() ? command->get_name() : path + " " + command->get_name(),
+                out);
   }
 }
 

@@ -6,7 +6,8 @@
 namespace metal::ctl {
 namespace {
 
-std::string Join(const google::protobuf::RepeatedPtrField<std::string>& words, const char* separator) {
+std::string Join(const google::protobuf::RepeatedPtrField<std::string>& words,
+                 const char* separator) {
   std::string out;
   for (const auto& word : words) out += (out.empty() ? "" : separator) + word;
   return out;
@@ -20,7 +21,8 @@ std::string ProbeWord(v1::ProbeState state) {
 std::string DiskHealth(const v1::DiskStatus& disk) {
   v1::ProbeState worst = v1::PROBE_STATE_UNSPECIFIED;
   for (const auto& probe : disk.probes()) {
-    if (probe.state() == v1::PROBE_STATE_UNSUPPORTED && worst != v1::PROBE_STATE_UNSPECIFIED) continue;
+    if (probe.state() == v1::PROBE_STATE_UNSUPPORTED && worst != v1::PROBE_STATE_UNSPECIFIED)
+      continue;
     worst = worst == v1::PROBE_STATE_UNSUPPORTED ? probe.state() : std::max(worst, probe.state());
   }
   return ProbeWord(worst);
@@ -59,8 +61,8 @@ std::string DiskText(const v1::DiskStatus& disk) {
   facts.Add("size", FormatBytes(disk.size_bytes()));
   facts.Add("scheduler", disk.scheduler());
   facts.Add("write cache", disk.write_cache());
-  facts.Add("filesystem", fmt::format("{} on {}, {} free of {}", disk.filesystem(), disk.mount_point(),
-                                      FormatBytes(disk.filesystem_free_bytes()),
+  facts.Add("filesystem", fmt::format("{} on {}, {} free of {}", disk.filesystem(),
+                                      disk.mount_point(), FormatBytes(disk.filesystem_free_bytes()),
                                       FormatBytes(disk.filesystem_size_bytes())));
   facts.Add("smart", SmartText(disk.smart()));
   for (const auto& probe : disk.probes()) {
@@ -93,13 +95,15 @@ int ListDisks(const Client& client) {
     Client::PrintJson(response);
     return kExitOk;
   }
-  TextTable table({"DISK", "HOLDS", "MODEL", "TRANSPORT", ">SIZE", "FILESYSTEM", ">FREE", "HEALTH", "SMART"});
+  TextTable table(
+      {"DISK", "HOLDS", "MODEL", "TRANSPORT", ">SIZE", "FILESYSTEM", ">FREE", "HEALTH", "SMART"});
   for (const auto& disk : response.disks()) {
     table.AddRow({disk.device(), Join(disk.roles(), ","), disk.model(), disk.transport(),
                   FormatBytes(disk.size_bytes()), disk.filesystem(),
                   FormatBytes(disk.filesystem_free_bytes()), DiskHealth(disk),
-                  disk.smart().supported() ? fmt::format("0x{:02x}", disk.smart().critical_warning())
-                                           : "unsupported"});
+                  disk.smart().supported()
+                      ? fmt::format("0x{:02x}", disk.smart().critical_warning())
+                      : "unsupported"});
   }
   fmt::print("{}", table.empty() ? "no disks known yet\n" : table.ToString());
   return kExitOk;
@@ -182,7 +186,8 @@ int ProbeDisk(const Client& client, const ProbeOptions& options) {
       return found == facts.end() ? std::string("-") : found->second + " µs";
     };
     TextTable table({"I/O", ">P50", ">P99", ">MAX"});
-    table.AddRow({"read 4 KiB O_DIRECT", fact("read_p50_us"), fact("read_p99_us"), fact("read_max_us")});
+    table.AddRow(
+        {"read 4 KiB O_DIRECT", fact("read_p50_us"), fact("read_p99_us"), fact("read_max_us")});
     table.AddRow({"write 4 KiB O_DIRECT|O_DSYNC", fact("write_p50_us"), fact("write_p99_us"),
                   fact("write_max_us")});
     fmt::print("{}", table.ToString());

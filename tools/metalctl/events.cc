@@ -18,8 +18,8 @@ void PrintEvent(const Client& client, const v1::Event& event) {
     return;
   }
   fmt::print("{}  {:8}  {:24}  {}: {}\n", FormatClock(event.time()),
-             EnumWord(v1::Severity_Name(event.severity()), "SEVERITY_"), event.type(), event.subject(),
-             event.message());
+             EnumWord(v1::Severity_Name(event.severity()), "SEVERITY_"), event.type(),
+             event.subject(), event.message());
   std::fflush(stdout);
 }
 

@@ -1,10 +1,11 @@
 #include "tools/metalctl/follow.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <iostream>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "absl/time/clock.h"
 #include "fmt/format.h"
@@ -78,7 +79,8 @@ enum class Answer { kContinue, kCancel, kLeave };
 
 Answer AskAfterInterrupt(const std::string& name) {
   if (!isatty(STDIN_FILENO)) return Answer::kLeave;
-  fmt::print(stderr, "\n{} goes on in the agent. [c]ancel it, [l]eave it running, or [w]atch on? ", name);
+  fmt::print(stderr, "\n{} goes on in the agent. [c]ancel it, [l]eave it running, or [w]atch on? ",
+             name);
   std::fflush(stderr);
   std::string answer;
   std::getline(std::cin, answer);
@@ -104,7 +106,8 @@ void Cancel(const Client& client, const std::string& name) {
   v1::CancelOperationRequest request;
   request.set_name(name);
   v1::CancelOperationResponse response;
-  if (auto status = client.operations->CancelOperation(&context, request, &response); !status.ok()) {
+  if (auto status = client.operations->CancelOperation(&context, request, &response);
+      !status.ok()) {
     client.Fail(status);
   }
 }
@@ -133,12 +136,11 @@ std::string ProgressLine(const v1::Operation& operation, int width) {
   if (progress.total_bytes() <= 0) {
     return line + "  " + FormatDuration(progress.phase_elapsed());
   }
-  const double share = std::min(
-      1.0, static_cast<double>(progress.done_bytes()) / static_cast<double>(progress.total_bytes()));
-  std::string facts = fmt::format("{:3.0f}%  {} of {}  {}", share * 100,
-                                  FormatBytes(progress.done_bytes()),
-                                  FormatBytes(progress.total_bytes()),
-                                  FormatRate(progress.bytes_per_second()));
+  const double share = std::min(1.0, static_cast<double>(progress.done_bytes()) /
+                                         static_cast<double>(progress.total_bytes()));
+  std::string facts =
+      fmt::format("{:3.0f}%  {} of {}  {}", share * 100, FormatBytes(progress.done_bytes()),
+                  FormatBytes(progress.total_bytes()), FormatRate(progress.bytes_per_second()));
   if (progress.has_eta()) facts += "  ETA " + FormatDuration(progress.eta());
   const int room = width - static_cast<int>(line.size() + facts.size()) - 6;
   if (room >= 10) {
@@ -166,12 +168,14 @@ int FollowOperation(const Client& client, v1::Operation* operation, const Follow
       const Answer answer = AskAfterInterrupt(operation->name());
       if (answer == Answer::kCancel) Cancel(client, operation->name());
       if (answer == Answer::kLeave) {
-        fmt::print(stderr, "{} goes on. HINT: metalctl op watch {}\n", operation->name(), operation->name());
+        fmt::print(stderr, "{} goes on. HINT: metalctl op watch {}\n", operation->name(),
+                   operation->name());
         return kExitInterrupted;
       }
       continue;
     }
-    // A restart of the agent breaks the stream; the operation is then resumed or reported as failed.
+    // A restart of the agent breaks the stream; the operation is then resumed or reported as
+    // failed.
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE || ++failures > 30) {
       display.EndLine();
       return client.Fail(status);

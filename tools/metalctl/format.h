@@ -1,4 +1,5 @@
-// How values are written for people: bytes, rates, durations, times, LSNs, enum names. Pure functions.
+// How values are written for people: bytes, rates, durations, times, LSNs, enum names. Pure
+// functions.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +11,14 @@
 
 namespace metal::ctl {
 
-std::string FormatBytes(int64_t bytes);                 // "3.4 GiB"
-std::string FormatRate(double bytes_per_second);        // "812 MB/s"; decimal, as disks are sold
-std::string FormatSeconds(double seconds);              // "3.2 s", "4m10s", "2h03m", "5d02h"
+std::string FormatBytes(int64_t bytes);           // "3.4 GiB"
+std::string FormatRate(double bytes_per_second);  // "812 MB/s"; decimal, as disks are sold
+std::string FormatSeconds(double seconds);        // "3.2 s", "4m10s", "2h03m", "5d02h"
 std::string FormatDuration(const google::protobuf::Duration& duration);
 std::string FormatLatency(const google::protobuf::Duration& duration);  // "85 µs", "3.1 ms"
 std::string FormatTime(const google::protobuf::Timestamp& time);        // "2026-11-22 02:15:00Z"
 std::string FormatClock(const google::protobuf::Timestamp& time);       // with milliseconds
-std::string FormatLsn(uint64_t lsn);                    // "16/B374D848"; "-" for 0
+std::string FormatLsn(uint64_t lsn);                                    // "16/B374D848"; "-" for 0
 // "POSTGRES_STATE_RUNNING" with prefix "POSTGRES_STATE_" → "running".
 std::string EnumWord(std::string_view name, std::string_view prefix);
 double ToSeconds(const google::protobuf::Duration& duration);

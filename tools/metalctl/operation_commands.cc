@@ -34,14 +34,14 @@ std::string OperationText(const v1::Operation& operation) {
   facts.Add("created", FormatClock(operation.create_time()));
   if (operation.has_end_time()) {
     facts.Add("ended", FormatClock(operation.end_time()));
-    const double seconds = static_cast<double>(operation.end_time().seconds() -
-                                               operation.create_time().seconds()) +
-                           1e-9 * (operation.end_time().nanos() - operation.create_time().nanos());
+    const double seconds =
+        static_cast<double>(operation.end_time().seconds() - operation.create_time().seconds()) +
+        1e-9 * (operation.end_time().nanos() - operation.create_time().nanos());
     facts.Add("took", FormatSeconds(seconds));
   }
   facts.Add("result", operation.result_name());
-  for (const auto& [name, value] : std::map<std::string, std::string>(operation.result().begin(),
-                                                                      operation.result().end())) {
+  for (const auto& [name, value] :
+       std::map<std::string, std::string>(operation.result().begin(), operation.result().end())) {
     facts.Add("  " + name, value);
   }
   if (operation.has_error()) {
@@ -70,7 +70,8 @@ int ListOperations(const Client& client, const OperationListOptions& options) {
   TextTable table({"OPERATION", "KIND", "STATE", "PROGRESS", "CREATED", "CALLER"});
   for (const auto& operation : response.operations()) {
     table.AddRow({operation.name(), operation.kind(), StateWord(operation.state()),
-                  ProgressWord(operation), FormatTime(operation.create_time()), operation.caller()});
+                  ProgressWord(operation), FormatTime(operation.create_time()),
+                  operation.caller()});
   }
   fmt::print("{}", table.empty() ? "no operations\n" : table.ToString());
   return kExitOk;
@@ -118,7 +119,8 @@ int CancelOperation(const Client& client, const std::string& name) {
   v1::CancelOperationRequest request;
   request.set_name(FullName(name));
   v1::CancelOperationResponse response;
-  if (auto status = client.operations->CancelOperation(&context, request, &response); !status.ok()) {
+  if (auto status = client.operations->CancelOperation(&context, request, &response);
+      !status.ok()) {
     return client.Fail(status);
   }
   if (client.json()) {

@@ -26,8 +26,8 @@ int Finish(const Client& client, v1::Operation operation, const FollowOptions& f
     Client::PrintJson(operation);
   } else if (code == kExitOk && !follow.detach) {
     std::string facts;
-    for (const auto& [name, value] : std::map<std::string, std::string>(operation.result().begin(),
-                                                                        operation.result().end())) {
+    for (const auto& [name, value] :
+         std::map<std::string, std::string>(operation.result().begin(), operation.result().end())) {
       facts += fmt::format("{}{} {}", facts.empty() ? ": " : ", ", name, value);
     }
     fmt::print("{}{}\n", done, facts);
@@ -58,7 +58,8 @@ int InitPostgres(const Client& client, const InitOptions& options) {
   grpc::ClientContext context;
   client.Prepare(context);
   v1::InitDataDirectoryResponse response;
-  if (auto status = client.postgres->InitDataDirectory(&context, request, &response); !status.ok()) {
+  if (auto status = client.postgres->InitDataDirectory(&context, request, &response);
+      !status.ok()) {
     return client.Fail(status);
   }
   return Finish(client, response.operation(), options.follow, "data directory is ready");
@@ -193,9 +194,11 @@ int ShowControlData(const Client& client) {
   facts.Add("changed", FormatTime(response.change_time()));
   facts.Add("checkpoint", FormatLsn(response.checkpoint_lsn()));
   facts.Add("redo", FormatLsn(response.redo_lsn()));
-  facts.Add("timeline", fmt::format("{} (before: {})", response.timeline(), response.previous_timeline()));
-  facts.Add("minimum recovery", fmt::format("{} on timeline {}", FormatLsn(response.min_recovery_lsn()),
-                                            response.min_recovery_timeline()));
+  facts.Add("timeline",
+            fmt::format("{} (before: {})", response.timeline(), response.previous_timeline()));
+  facts.Add("minimum recovery",
+            fmt::format("{} on timeline {}", FormatLsn(response.min_recovery_lsn()),
+                        response.min_recovery_timeline()));
   facts.Add("data checksums", response.data_checksum_version() == 0 ? "off" : "on");
   facts.Add("page size", FormatBytes(response.block_bytes()));
   facts.Add("WAL segment", FormatBytes(response.wal_segment_bytes()));

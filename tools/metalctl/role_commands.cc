@@ -39,7 +39,8 @@ int BeginTerm(const Client& client, const TermOptions& options) {
   facts.Add("received", FormatLsn(response.position().received_lsn()));
   facts.Add("replayed", FormatLsn(response.position().replayed_lsn()));
   for (const auto& entry : response.position().history()) {
-    facts.Add("history", fmt::format("timeline {} ended at {}", entry.timeline(), FormatLsn(entry.switch_lsn())));
+    facts.Add("history", fmt::format("timeline {} ended at {}", entry.timeline(),
+                                     FormatLsn(entry.switch_lsn())));
   }
   if (response.was_primary()) facts.Add("note", "was the primary; restarted as a standby");
   if (response.postgres_down()) facts.Add("note", "PostgreSQL is down; only the term was stored");
@@ -79,7 +80,8 @@ int Fence(const Client& client, const TermOptions& options) {
   if (client.json()) {
     Client::PrintJson(response);
   } else {
-    fmt::print("fenced{}\n", response.was_primary() ? "; was the primary, restarted as a standby" : "");
+    fmt::print("fenced{}\n",
+               response.was_primary() ? "; was the primary, restarted as a standby" : "");
   }
   return kExitOk;
 }

@@ -22,33 +22,42 @@ std::string Staleness(bool observed, const google::protobuf::Duration& age) {
 
 void AddNode(const v1::NodeStatus& status, FactList& facts) {
   const auto& node = status.node();
-  facts.Add("node", fmt::format("{} of {} on {}", node.node_id(), node.cluster_id(), node.hostname()));
+  facts.Add("node",
+            fmt::format("{} of {} on {}", node.node_id(), node.cluster_id(), node.hostname()));
   facts.Add("agent", fmt::format("{} since {}, runs as {}", node.agent_version(),
                                  FormatTime(node.agent_start_time()), node.os_user()));
-  facts.Add("term", node.term() == 0 ? "none" : fmt::format("{} held by {}, role wanted: {}", node.term(),
-                                                            node.term_orchestrator_id(), RoleWord(node.role_wanted())));
-  if (node.fenced()) facts.Add("FENCED", fmt::format("in term {}: {}", node.fence_term(), node.fence_reason()));
-  facts.Add("I/O engine", node.io_engine_reason().empty() ? node.io_engine()
-                                                          : node.io_engine() + " (" + node.io_engine_reason() + ")");
+  facts.Add("term", node.term() == 0
+                        ? "none"
+                        : fmt::format("{} held by {}, role wanted: {}", node.term(),
+                                      node.term_orchestrator_id(), RoleWord(node.role_wanted())));
+  if (node.fenced())
+    facts.Add("FENCED", fmt::format("in term {}: {}", node.fence_term(), node.fence_reason()));
+  facts.Add("I/O engine", node.io_engine_reason().empty()
+                              ? node.io_engine()
+                              : node.io_engine() + " (" + node.io_engine_reason() + ")");
 }
 
 void AddPostgres(const v1::NodeStatus& status, FactList& facts) {
   const auto& postgres = status.postgres();
   std::string state = EnumWord(v1::PostgresState_Name(postgres.state()), "POSTGRES_STATE_");
   if (!postgres.state_reason().empty()) state += ": " + postgres.state_reason();
-  facts.Add("PostgreSQL", fmt::format("{} {}{}", postgres.version(), state,
-                                      Staleness(postgres.has_observe_age(), postgres.observe_age())));
+  facts.Add("PostgreSQL",
+            fmt::format("{} {}{}", postgres.version(), state,
+                        Staleness(postgres.has_observe_age(), postgres.observe_age())));
   facts.Add("  data", postgres.data_directory());
   if (!postgres.start_progress().empty()) facts.Add("  start", postgres.start_progress());
   if (postgres.pid() == 0) return;
-  facts.Add("  process", fmt::format("pid {}, port {}, socket in {}, since {}", postgres.pid(), postgres.port(),
-                                     postgres.socket_directory(), FormatTime(postgres.start_time())));
-  facts.Add("  role", fmt::format("{}, timeline {}", RoleWord(postgres.role_observed()), postgres.timeline()));
+  facts.Add("  process",
+            fmt::format("pid {}, port {}, socket in {}, since {}", postgres.pid(), postgres.port(),
+                        postgres.socket_directory(), FormatTime(postgres.start_time())));
+  facts.Add("  role", fmt::format("{}, timeline {}", RoleWord(postgres.role_observed()),
+                                  postgres.timeline()));
   if (!postgres.in_recovery()) {
     facts.Add("  WAL", fmt::format("{} written, {} flushed", FormatLsn(postgres.current_lsn()),
                                    FormatLsn(postgres.flush_lsn())));
   }
-  facts.Add("  clients", fmt::format("{} of {}", postgres.connections(), postgres.max_connections()));
+  facts.Add("  clients",
+            fmt::format("{} of {}", postgres.connections(), postgres.max_connections()));
   facts.Add("  checksums", postgres.data_checksums()
                                ? fmt::format("on, {} failures", postgres.checksum_failures())
                                : "off");
@@ -58,12 +67,14 @@ void AddPostgres(const v1::NodeStatus& status, FactList& facts) {
 void AddStandby(const v1::NodeStatus& status, FactList& facts) {
   if (!status.has_standby()) return;
   const auto& standby = status.standby();
-  facts.Add("standby", fmt::format("receiver {}, replayed {}, flushed {}{}",
-                                   standby.receiver_state().empty() ? "none" : standby.receiver_state(),
-                                   FormatLsn(standby.replayed_lsn()), FormatLsn(standby.flushed_lsn()),
-                                   Staleness(standby.has_observe_age(), standby.observe_age())));
+  facts.Add("standby",
+            fmt::format("receiver {}, replayed {}, flushed {}{}",
+                        standby.receiver_state().empty() ? "none" : standby.receiver_state(),
+                        FormatLsn(standby.replayed_lsn()), FormatLsn(standby.flushed_lsn()),
+                        Staleness(standby.has_observe_age(), standby.observe_age())));
   facts.Add("  lag", fmt::format("{}, {} ({})",
-                                 standby.has_lag_bytes() ? FormatBytes(standby.lag_bytes()) : "unknown bytes",
+                                 standby.has_lag_bytes() ? FormatBytes(standby.lag_bytes())
+                                                         : "unknown bytes",
                                  standby.has_lag() ? FormatDuration(standby.lag()) : "unknown time",
                                  standby.lag_source()));
   if (standby.replay_paused()) facts.Add("  replay", standby.pause_state());
@@ -75,11 +86,12 @@ void AddArchive(const v1::NodeStatus& status, FactList& facts) {
     facts.Add("archive", "off");
     return;
   }
-  facts.Add("archive", fmt::format("{} segments wait ({}), last {} at {}{}", archive.ready_segments(),
-                                   FormatBytes(archive.backlog_bytes()),
-                                   archive.last_archived_wal().empty() ? "none" : archive.last_archived_wal(),
-                                   FormatTime(archive.last_archived_time()),
-                                   Staleness(archive.has_observe_age(), archive.observe_age())));
+  facts.Add("archive",
+            fmt::format("{} segments wait ({}), last {} at {}{}", archive.ready_segments(),
+                        FormatBytes(archive.backlog_bytes()),
+                        archive.last_archived_wal().empty() ? "none" : archive.last_archived_wal(),
+                        FormatTime(archive.last_archived_time()),
+                        Staleness(archive.has_observe_age(), archive.observe_age())));
   facts.Add("  error", archive.last_error());
 }
 
@@ -95,7 +107,8 @@ std::string Followers(const v1::NodeStatus& status) {
 }
 
 std::string Disks(const v1::NodeStatus& status) {
-  TextTable table({"DISK", "HOLDS", "MODEL", ">SIZE", ">FREE", "HEALTH", ">READ P99", ">WRITE P99", "SMART"});
+  TextTable table(
+      {"DISK", "HOLDS", "MODEL", ">SIZE", ">FREE", "HEALTH", ">READ P99", ">WRITE P99", "SMART"});
   for (const auto& disk : status.disks()) {
     for (const auto& probe : disk.probes()) {
       std::string health = EnumWord(v1::ProbeState_Name(probe.state()), "PROBE_STATE_");
@@ -103,8 +116,9 @@ std::string Disks(const v1::NodeStatus& status) {
                     FormatBytes(disk.filesystem_free_bytes()), health,
                     probe.read().count() == 0 ? "" : FormatLatency(probe.read().p99()),
                     probe.write().count() == 0 ? "" : FormatLatency(probe.write().p99()),
-                    disk.smart().supported() ? fmt::format("0x{:02x}", disk.smart().critical_warning())
-                                             : "unsupported"});
+                    disk.smart().supported()
+                        ? fmt::format("0x{:02x}", disk.smart().critical_warning())
+                        : "unsupported"});
     }
   }
   return table.empty() ? "" : "\n" + table.ToString();
@@ -113,10 +127,13 @@ std::string Disks(const v1::NodeStatus& status) {
 std::string Backups(const v1::NodeStatus& status) {
   const auto& backups = status.backups();
   if (!backups.error().empty()) return "\nbackups: " + backups.error() + "\n";
-  TextTable table({"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", ">RATIO", ">RATE", "CODEC", "ENGINE"});
+  TextTable table(
+      {"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", ">RATIO", ">RATE", "CODEC", "ENGINE"});
   for (const auto& backup : backups.latest()) {
-    const double ratio = backup.stored_bytes() == 0 ? 0 : static_cast<double>(backup.size_bytes()) /
-                                                              static_cast<double>(backup.stored_bytes());
+    const double ratio =
+        backup.stored_bytes() == 0
+            ? 0
+            : static_cast<double>(backup.size_bytes()) / static_cast<double>(backup.stored_bytes());
     table.AddRow({backup.name().substr(backup.name().find('/') + 1),
                   EnumWord(v1::BackupState_Name(backup.state()), "BACKUP_STATE_"),
                   FormatTime(backup.stop_time()), FormatBytes(backup.size_bytes()),
@@ -180,7 +197,8 @@ int WatchStatus(const Client& client) {
       Client::PrintJson(response.status(), false);
       continue;
     }
-    fmt::print("{}{}{}", terminal ? "\033[H\033[2J" : "", StatusText(response.status()), terminal ? "" : "---\n");
+    fmt::print("{}{}{}", terminal ? "\033[H\033[2J" : "", StatusText(response.status()),
+               terminal ? "" : "---\n");
     std::fflush(stdout);
   }
   const auto status = reader->Finish();
@@ -200,14 +218,16 @@ int ShowCapabilities(const Client& client) {
   }
   FactList facts;
   facts.Add("agent", response.agent_version());
-  facts.Add("PostgreSQL", response.postgres_version().empty() ? "programs are missing" : response.postgres_version());
+  facts.Add("PostgreSQL", response.postgres_version().empty() ? "programs are missing"
+                                                              : response.postgres_version());
   std::string engines, codecs;
-  for (const auto& engine : response.io_engines()) engines += (engines.empty() ? "" : ", ") + engine;
+  for (const auto& engine : response.io_engines())
+    engines += (engines.empty() ? "" : ", ") + engine;
   for (const auto& codec : response.codecs()) codecs += (codecs.empty() ? "" : ", ") + codec;
   facts.Add("I/O engines", engines);
   facts.Add("codecs", codecs);
-  for (const auto& [name, value] : std::map<std::string, std::string>(response.features().begin(),
-                                                                      response.features().end())) {
+  for (const auto& [name, value] :
+       std::map<std::string, std::string>(response.features().begin(), response.features().end())) {
     facts.Add(name, value);
   }
   facts.Add("RPCs", std::to_string(response.rpcs_size()));

@@ -1,4 +1,5 @@
-// Text tables for people: columns aligned by display width, no lines, two spaces between columns. Pure.
+// Text tables for people: columns aligned by display width, no lines, two spaces between columns.
+// Pure.
 #pragma once
 
 #include <string>

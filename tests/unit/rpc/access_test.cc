@@ -59,7 +59,8 @@ class AccessControlTest : public testing::Test {
 };
 
 TEST_F(AccessControlTest, ACertificateGivesTheRoleOfItsExactName) {
-  auto caller = access_.Authorize("ReplicationService/Promote", "ipv4:10.0.0.1:1", true, {"boss.example"});
+  auto caller =
+      access_.Authorize("ReplicationService/Promote", "ipv4:10.0.0.1:1", true, {"boss.example"});
   ASSERT_TRUE(caller.ok());
   EXPECT_EQ(*caller, "boss.example");
 }
@@ -72,8 +73,10 @@ TEST_F(AccessControlTest, ANameThatOnlyContainsABoundNameIsRefused) {
 }
 
 TEST_F(AccessControlTest, AViewerMayLookButNotAct) {
-  EXPECT_TRUE(access_.Authorize("HostService/GetStatus", "ipv4:1:1", true, {"watcher.example"}).ok());
-  auto refused = access_.Authorize("BackupService/CreateBackup", "ipv4:1:1", true, {"watcher.example"});
+  EXPECT_TRUE(
+      access_.Authorize("HostService/GetStatus", "ipv4:1:1", true, {"watcher.example"}).ok());
+  auto refused =
+      access_.Authorize("BackupService/CreateBackup", "ipv4:1:1", true, {"watcher.example"});
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kPermissionDenied);
   EXPECT_THAT(std::string(refused.status().message()), testing::HasSubstr("CreateBackup"));
   EXPECT_EQ(base::GetReason(refused.status())->reason, "PERMISSION_DENIED");
@@ -85,7 +88,8 @@ TEST_F(AccessControlTest, ACertificateWithoutABoundNameMayNotEvenLook) {
 }
 
 TEST_F(AccessControlTest, TheUnixSocketHasEveryRole) {
-  auto caller = access_.Authorize("ReplicationService/Fence", "unix:/run/metal/agent.sock", false, {});
+  auto caller =
+      access_.Authorize("ReplicationService/Fence", "unix:/run/metal/agent.sock", false, {});
   ASSERT_TRUE(caller.ok());
   EXPECT_EQ(*caller, "unix");
 }

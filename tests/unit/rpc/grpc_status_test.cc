@@ -17,8 +17,9 @@ TEST(GrpcStatusTest, CodeAndMessageAreKept) {
 }
 
 TEST(GrpcStatusTest, AReasonTravelsAsErrorInfoInsideAny) {
-  const auto failed = base::WithReason(absl::FailedPreconditionError("term 3 is stale"),
-                                       {"STALE_TERM", {{"stored_term", "7"}, {"orchestrator_id", "o1"}}});
+  const auto failed =
+      base::WithReason(absl::FailedPreconditionError("term 3 is stale"),
+                       {"STALE_TERM", {{"stored_term", "7"}, {"orchestrator_id", "o1"}}});
   const auto status = ToGrpc(failed);
   // google.rpc.Status: field 3 holds the Any; skip code (2 bytes) and message (2 + length bytes).
   const std::string& details = status.error_details();

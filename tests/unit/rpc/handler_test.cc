@@ -15,7 +15,8 @@ TEST(RequestContextTest, TheRequestIdIsNotPartOfTheBody) {
   (*a.mutable_settings())["work_mem"] = "4MB";
   v1::ApplyConfigRequest b = a;
   b.set_request_id("two");
-  EXPECT_EQ(MakeRequestContext(a, "one", "unix").body_hash, MakeRequestContext(b, "two", "unix").body_hash);
+  EXPECT_EQ(MakeRequestContext(a, "one", "unix").body_hash,
+            MakeRequestContext(b, "two", "unix").body_hash);
 }
 
 TEST(RequestContextTest, TheRequestIdInsideATermHeaderIsNotPartOfTheBody) {
@@ -24,9 +25,11 @@ TEST(RequestContextTest, TheRequestIdInsideATermHeaderIsNotPartOfTheBody) {
   a.mutable_header()->set_request_id("one");
   v1::PromoteRequest b = a;
   b.mutable_header()->set_request_id("two");
-  EXPECT_EQ(MakeRequestContext(a, "one", "u").body_hash, MakeRequestContext(b, "two", "u").body_hash);
+  EXPECT_EQ(MakeRequestContext(a, "one", "u").body_hash,
+            MakeRequestContext(b, "two", "u").body_hash);
   b.mutable_header()->set_term(4);
-  EXPECT_NE(MakeRequestContext(a, "one", "u").body_hash, MakeRequestContext(b, "two", "u").body_hash);
+  EXPECT_NE(MakeRequestContext(a, "one", "u").body_hash,
+            MakeRequestContext(b, "two", "u").body_hash);
 }
 
 TEST(RequestContextTest, TheOrderOfMapEntriesDoesNotMatter) {
@@ -40,7 +43,8 @@ TEST(RequestContextTest, TheOrderOfMapEntriesDoesNotMatter) {
 TEST(RequestContextTest, EqualBytesOfDifferentRequestsDiffer) {
   v1::StartPostgresRequest start;
   v1::ReloadConfigRequest reload;
-  EXPECT_NE(MakeRequestContext(start, "", "u").body_hash, MakeRequestContext(reload, "", "u").body_hash);
+  EXPECT_NE(MakeRequestContext(start, "", "u").body_hash,
+            MakeRequestContext(reload, "", "u").body_hash);
 }
 
 }  // namespace

@@ -1,0 +1,103 @@
+#include "agent/assembly.h"
+
+#include <unistd.h>
+
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/privileges.h"
+#include "agent/base/status.h"
+#include "agent/node/node.h"
+#include "agent/uring/io_engine.h"
+#include "agent/version.h"
+
+namespace metal {
+namespace {
+
+constexpr int kOomScore = -900;  // the postmaster inherits it; its children reset their own
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
+    const base::AgentConfig& config) {
+  METAL_ASSIGN_OR_RETURN(auto helper, disk::StartPrivilegedHelper());
+  if (::geteuid() != 0) return helper;
+  METAL_ASSIGN_OR_RETURN(const auto user, base::FindOsUser(config.os_user));
+  for (const std::string& path :
+       {config.state_dir, base::DirectoryOf(config.socket), base::DirectoryOf(config.wal_socket),
+        config.pg_socket_dir, config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
+    METAL_RETURN_IF_ERROR(base::ProvideDirectory(path, user, 0750));
+  }
+  if (auto lowered = base::LowerOomScore(kOomScore); !lowered.ok()) {
+    base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());
+  }
+  METAL_RETURN_IF_ERROR(base::BecomeUser(user));
+  return helper;
+}
+
+void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board) {
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  std::string engine = "unavailable";
+  std::string reason;
+  auto kind = uring::ParseEngineKind(config.io_engine);
+  auto choice = kind.ok() ? uring::MakeEngine(*kind, 8) : kind.status();
+  if (choice.ok()) {
+    engine = choice->engine->name();
+    reason = choice->reason;
+  } else {
+    reason = std::string(choice.status().message());
+  }
+  board.Update([&](observe::NodeStatus& status) {
+    status.node.node_id = config.node_id;
+    status.node.cluster_id = config.cluster_id;
+    status.node.hostname = host;
+    status.node.agent_version = kAgentVersion;
+    status.node.os_user = base::CurrentOsUser();
+    status.node.agent_start = base::RealClock().Now();
+    status.node.io_engine = engine;
+    status.node.io_engine_reason = reason;
+  });
+}
+
+pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout) {
+  pg::ConnectOptions options;
+  options.socket_dir = config.pg_socket_dir;
+  options.port = config.pg_port;
+  options.user = config.pg_superuser;
+  options.statement_timeout = statement_timeout;
+  return [options] { return pg::ConnectLibpq(options); };
+}
+
+pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
+                                          const node::TermStore& terms,
+                                          disk::PrivilegedHelper& helper) {
+  pg::SupervisorOptions options;
+  options.data_dir = config.pg_data_dir;
+  options.state_dir = config.state_dir;
+  options.socket_dir = config.pg_socket_dir;
+  options.listen_addresses = config.pg_listen_addresses;
+  options.port = config.pg_port;
+  options.restart_max = config.pg_restart_max;
+  options.restart_window = config.pg_restart_window;
+  if (base::PathExists("/run/systemd/system")) {
+    options.move_to_scope = [&helper, port = config.pg_port](pid_t pid) {
+      return helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
+    };
+  }
+  options.role_for_restart = [&terms, data_dir = config.pg_data_dir] {
+    return node::DecideStartRole(terms, data_dir);
+  };
+  return options;
+}
+
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
+  disk::DiskMonitorOptions options;
+  options.node_id = config.node_id;
+  options.probe_enabled = config.probe_enabled;
+  options.schedule.read_interval = config.probe_read_interval;
+  options.schedule.write_interval = config.probe_write_interval;
+  options.limits.stall_after = config.probe_stall_after;
+  return options;
+}
+
+}  // namespace metal

@@ -1,0 +1,37 @@
+// What main builds the agent from: the process's identity, and each module's options as the
+// configuration gives them. Threading: main's thread, while it constructs.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "agent/base/config.h"
+#include "agent/disk/disk_monitor.h"
+#include "agent/disk/privileged.h"
+#include "agent/node/term_store.h"
+#include "agent/observe/status_board.h"
+#include "agent/pg/session.h"
+#include "agent/pg/supervisor.h"
+
+namespace metal {
+
+// As root: forks the privileged helper, provides directories, becomes the configured user.
+// Otherwise the helper only says why it cannot serve. REQUIRES: one thread in the process.
+absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
+    const base::AgentConfig& config);
+
+// Publishes who this node is and which I/O engine works here.
+void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board);
+
+// Sessions of the node's own PostgreSQL.
+pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout);
+
+// `terms` and `helper` outlive what is made from the options.
+pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
+                                          const node::TermStore& terms,
+                                          disk::PrivilegedHelper& helper);
+
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
+
+}  // namespace metal
