@@ -75,7 +75,7 @@ class SocketHelper final : public PrivilegedHelper {
     reader_.Join();
     socket_.Reset();
     // A helper whose drive hangs cannot end now; then init gets it.
-    for (int i = 0; i < 20; ++i) {
+    for (int i = 0; i < 100; ++i) {
       const pid_t reaped = waitpid(child_, nullptr, WNOHANG);
       if (reaped == child_ || (reaped < 0 && errno == ECHILD)) return;
       base::RealClock().Sleep(absl::Milliseconds(10));
