@@ -142,7 +142,7 @@ absl::StatusOr<pg::ControlFile> Node::GetControlData() {
         base::Error(absl::StatusCode::kFailedPrecondition,
                     "{} is no data directory. HINT: InitDataDirectory or RestoreBackup first",
                     parts_.config.pg_data_dir),
-        {.reason = "NO_DATA_DIRECTORY",
+        {.reason = "DATA_DIRECTORY_MISSING",
          .metadata = {{"data_directory", parts_.config.pg_data_dir}}});
   }
   return control;

@@ -1,11 +1,10 @@
 #include "agent/node/operation_journal.h"
 
-#include <sqlite3.h>
-
 #include <string_view>
 #include <utility>
 
 #include "agent/base/status.h"
+#include "agent/node/sqlite_statement.h"
 #include "agent/node/text_map.h"
 
 namespace metal::node {
@@ -31,109 +30,6 @@ CREATE TABLE IF NOT EXISTS remembered(
 CREATE INDEX IF NOT EXISTS remembered_time ON remembered(time_us);
 )sql";
 
-absl::Status SqliteError(sqlite3* database, std::string_view what) {
-  const int code = sqlite3_extended_errcode(database) & 0xff;
-  absl::StatusCode status = absl::StatusCode::kInternal;
-  std::string hint;
-  switch (code) {
-    case SQLITE_FULL:
-      status = absl::StatusCode::kResourceExhausted;
-      hint = ". HINT: free space on the device of agent.state_dir";
-      break;
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-    case SQLITE_IOERR:
-      status = absl::StatusCode::kDataLoss;
-      break;
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_CANTOPEN:
-      status = absl::StatusCode::kFailedPrecondition;
-      hint = ". HINT: check owner, mode and mount of agent.state_dir";
-      break;
-    default:
-      break;
-  }
-  absl::Status error =
-      base::Error(status, "operation journal: {}: {}{}", what, sqlite3_errmsg(database), hint);
-  if (code == SQLITE_FULL) {
-    const char* path = sqlite3_db_filename(database, "main");
-    error = base::WithReason(
-        std::move(error),
-        {.reason = "NO_SPACE", .metadata = {{"path", path == nullptr ? "" : path}}});
-  }
-  return error;
-}
-
-// One statement: bind in order, step, read columns in order.
-class Statement {
- public:
-  Statement(sqlite3* database, const char* sql) : database_(database) {
-    prepared_ = sqlite3_prepare_v2(database, sql, -1, &statement_, nullptr) == SQLITE_OK;
-  }
-  ~Statement() { sqlite3_finalize(statement_); }
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-
-  Statement& Bind(std::string_view text) {
-    if (prepared_) {
-      sqlite3_bind_text64(statement_, ++bound_, text.data(), text.size(), SQLITE_TRANSIENT,
-                          SQLITE_UTF8);
-    }
-    return *this;
-  }
-  Statement& BindBlob(std::string_view bytes) {
-    if (prepared_) {
-      sqlite3_bind_blob64(statement_, ++bound_, bytes.data(), bytes.size(), SQLITE_TRANSIENT);
-    }
-    return *this;
-  }
-  Statement& Bind(int64_t number) {
-    if (prepared_) sqlite3_bind_int64(statement_, ++bound_, number);
-    return *this;
-  }
-  Statement& Bind(absl::Time time) {
-    if (!prepared_) return *this;
-    if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) {
-      sqlite3_bind_null(statement_, ++bound_);
-      return *this;
-    }
-    return Bind(absl::ToUnixMicros(time));
-  }
-
-  // True: a row is there; false: the end.
-  absl::StatusOr<bool> Step(std::string_view what) {
-    const int code = prepared_ ? sqlite3_step(statement_) : SQLITE_ERROR;
-    column_ = 0;
-    if (code == SQLITE_ROW) return true;
-    if (code == SQLITE_DONE) return false;
-    return SqliteError(database_, what);
-  }
-  absl::Status Run(std::string_view what) { return Step(what).status(); }
-
-  std::string Text() {
-    const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column_));
-    const int size = sqlite3_column_bytes(statement_, column_);
-    ++column_;
-    return bytes == nullptr ? std::string() : std::string(bytes, static_cast<size_t>(size));
-  }
-  int64_t Number() { return sqlite3_column_int64(statement_, column_++); }
-  absl::Time Time() {
-    if (sqlite3_column_type(statement_, column_) == SQLITE_NULL) {
-      ++column_;
-      return absl::InfinitePast();
-    }
-    return absl::FromUnixMicros(Number());
-  }
-
- private:
-  sqlite3* const database_;
-  sqlite3_stmt* statement_ = nullptr;
-  bool prepared_ = false;
-  int bound_ = 0;
-  int column_ = 0;
-};
-
 absl::Status Execute(sqlite3* database, const char* sql, std::string_view what) {
   if (sqlite3_exec(database, sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
     return SqliteError(database, what);
@@ -142,13 +38,13 @@ absl::Status Execute(sqlite3* database, const char* sql, std::string_view what) 
 }
 
 absl::StatusOr<int64_t> QueryNumber(sqlite3* database, const char* sql) {
-  Statement statement(database, sql);
+  SqliteStatement statement(database, sql);
   METAL_ASSIGN_OR_RETURN(const bool row, statement.Step(sql));
   return row ? statement.Number() : 0;
 }
 
 // In the order of the columns of the table.
-Operation ReadRow(Statement& row) {
+Operation ReadRow(SqliteStatement& row) {
   Operation operation;
   operation.name = row.Text();
   operation.spec.kind = row.Text();
@@ -225,7 +121,7 @@ absl::Status OperationJournal::Prepare() {
         "newer agent, or move operations.db away",
         version, kFormatVersion);
   }
-  Statement check(database_, "PRAGMA quick_check(1)");
+  SqliteStatement check(database_, "PRAGMA quick_check(1)");
   METAL_ASSIGN_OR_RETURN(const bool row, check.Step("check the file"));
   const std::string verdict = row ? check.Text() : "";
   if (verdict != "ok") {
@@ -239,9 +135,9 @@ absl::Status OperationJournal::Prepare() {
 absl::Status OperationJournal::Put(const Operation& operation) {
   const auto reason = base::GetReason(operation.error).value_or(base::ErrorReason());
   base::MutexLock lock(mutex_);
-  Statement put(database_,
-                "INSERT OR REPLACE INTO operation VALUES"
-                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+  SqliteStatement put(database_,
+                      "INSERT OR REPLACE INTO operation VALUES"
+                      "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   put.Bind(operation.name)
       .Bind(operation.spec.kind)
       .Bind(operation.spec.subject)
@@ -271,14 +167,14 @@ absl::Status OperationJournal::Put(const Operation& operation) {
 
 absl::Status OperationJournal::Remove(const std::string& name) {
   base::MutexLock lock(mutex_);
-  return Statement(database_, "DELETE FROM operation WHERE name = ?")
+  return SqliteStatement(database_, "DELETE FROM operation WHERE name = ?")
       .Bind(name)
       .Run("remove " + name);
 }
 
 absl::StatusOr<std::vector<Operation>> OperationJournal::LoadAll() {
   base::MutexLock lock(mutex_);
-  Statement select(database_, "SELECT * FROM operation ORDER BY name");
+  SqliteStatement select(database_, "SELECT * FROM operation ORDER BY name");
   std::vector<Operation> operations;
   while (true) {
     METAL_ASSIGN_OR_RETURN(const bool row, select.Step("load"));
@@ -289,7 +185,7 @@ absl::StatusOr<std::vector<Operation>> OperationJournal::LoadAll() {
 
 absl::Status OperationJournal::Remember(const RememberedResult& result) {
   base::MutexLock lock(mutex_);
-  return Statement(database_, "INSERT OR REPLACE INTO remembered VALUES (?,?,?,?,?)")
+  return SqliteStatement(database_, "INSERT OR REPLACE INTO remembered VALUES (?,?,?,?,?)")
       .Bind(result.request_id)
       .Bind(result.method)
       .Bind(result.body_hash)
@@ -301,9 +197,9 @@ absl::Status OperationJournal::Remember(const RememberedResult& result) {
 absl::StatusOr<std::optional<RememberedResult>> OperationJournal::Recall(
     const std::string& request_id) {
   base::MutexLock lock(mutex_);
-  Statement select(database_,
-                   "SELECT request_id, method, body_hash, answer, time_us FROM remembered "
-                   "WHERE request_id = ?");
+  SqliteStatement select(database_,
+                         "SELECT request_id, method, body_hash, answer, time_us FROM remembered "
+                         "WHERE request_id = ?");
   select.Bind(request_id);
   METAL_ASSIGN_OR_RETURN(const bool row, select.Step("recall request " + request_id));
   if (!row) return std::optional<RememberedResult>();
@@ -318,12 +214,13 @@ absl::StatusOr<std::optional<RememberedResult>> OperationJournal::Recall(
 
 absl::Status OperationJournal::Forget(absl::Time before, size_t keep) {
   base::MutexLock lock(mutex_);
-  METAL_RETURN_IF_ERROR(Statement(database_, "DELETE FROM remembered WHERE time_us < ?")
+  METAL_RETURN_IF_ERROR(SqliteStatement(database_, "DELETE FROM remembered WHERE time_us < ?")
                             .Bind(before)
                             .Run("forget old requests"));
-  return Statement(database_,
-                   "DELETE FROM remembered WHERE request_id IN (SELECT request_id FROM remembered "
-                   "ORDER BY time_us DESC LIMIT -1 OFFSET ?)")
+  return SqliteStatement(
+             database_,
+             "DELETE FROM remembered WHERE request_id IN (SELECT request_id FROM remembered "
+             "ORDER BY time_us DESC LIMIT -1 OFFSET ?)")
       .Bind(static_cast<int64_t>(keep))
       .Run("forget old requests");
 }

@@ -1,0 +1,221 @@
+// A whole node without PostgreSQL: what it stores, refuses and repeats.
+#include "agent/node/node.h"
+
+#include <gtest/gtest.h>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "agent/pg/apply_config.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/harness/temp_dir.h"
+#include "tests/unit/node/memory_event_log.h"
+
+namespace metal::node {
+namespace {
+
+using ::metal::testing::StatusIs;
+using ::testing::HasSubstr;
+
+std::string ReasonOf(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  return reason ? reason->reason : "";
+}
+
+RequestContext Request(const std::string& id, const std::string& body = "body") {
+  RequestContext context;
+  context.request_id = id;
+  context.body_hash = body;
+  context.caller = "test";
+  return context;
+}
+
+class NodeTest : public ::testing::Test {
+ protected:
+  NodeTest() {
+    config_.node_id = "n";
+    config_.state_dir = directory_.path();
+    config_.pg_data_dir = directory_.File("data");
+    config_.pg_bin_dir = directory_.File("no-programs");
+    config_.pg_socket_dir = directory_.path();
+    config_.pg_superuser = "postgres";
+    config_.os_user = "postgres";
+    terms_ = TermStore::Open(directory_.File("term"), clock_, board_, events_);
+    OperationManagerOptions options;
+    options.path = directory_.File("operations.db");
+    operations_ = *OperationManager::Open(options, clock_, board_, events_);
+    install_ = std::make_unique<pg::Install>(config_.pg_bin_dir);
+    pg::SupervisorOptions supervisor;
+    supervisor.data_dir = config_.pg_data_dir;
+    supervisor.state_dir = config_.state_dir;
+    supervisor_ =
+        std::make_unique<pg::PostgresSupervisor>(supervisor, *install_, board_, events_, clock_);
+    const pg::SessionFactory connect = []() -> absl::StatusOr<std::unique_ptr<pg::SqlSession>> {
+      return absl::UnavailableError("nobody listens");
+    };
+    pg::ConfigEditor::Options editor;
+    editor.data_dir = config_.pg_data_dir;
+    editor.scratch_dir = config_.state_dir;
+    editor_ = std::make_unique<pg::ConfigEditor>(editor, *install_, connect, clock_);
+    disk::DiskMonitorOptions disks;
+    disks.probe_enabled = false;
+    disks_ = std::make_unique<disk::DiskMonitor>(disks, board_, events_, nullptr, clock_);
+    node_ = std::make_unique<Node>(NodeParts{.config = config_,
+                                             .clock = clock_,
+                                             .board = board_,
+                                             .events = events_,
+                                             .terms = *terms_,
+                                             .operations = *operations_,
+                                             .install = *install_,
+                                             .supervisor = *supervisor_,
+                                             .config_editor = *editor_,
+                                             .connect = connect,
+                                             .disks = *disks_});
+  }
+
+  testing::TempDir directory_;
+  base::AgentConfig config_;
+  base::Clock& clock_ = base::RealClock();
+  observe::StatusBoard board_{clock_};
+  MemoryEventLog events_;
+  std::unique_ptr<TermStore> terms_;
+  std::unique_ptr<OperationManager> operations_;
+  std::unique_ptr<pg::Install> install_;
+  std::unique_ptr<pg::PostgresSupervisor> supervisor_;
+  std::unique_ptr<pg::ConfigEditor> editor_;
+  std::unique_ptr<disk::DiskMonitor> disks_;
+  std::unique_ptr<Node> node_;
+};
+
+TEST_F(NodeTest, TermIsStoredWhilePostgresIsDown) {
+  BeginTermRequest request;
+  request.holder = {4, "a"};
+  ASSERT_OK_AND_ASSIGN(const BeginTermAnswer answer, node_->BeginTerm(Request("r1"), request));
+  EXPECT_TRUE(answer.postgres_down);
+  EXPECT_FALSE(answer.was_primary);
+  EXPECT_EQ(answer.position.timeline, 0u);
+  EXPECT_EQ(terms_->Get().term, 4u);
+  request.holder = {3, "a"};
+  EXPECT_EQ(ReasonOf(node_->BeginTerm(Request("r2"), request).status()), "STALE_TERM");
+  request.holder = {4, "b"};
+  EXPECT_EQ(ReasonOf(node_->BeginTerm(Request("r3"), request).status()), "TERM_HELD");
+}
+
+TEST_F(NodeTest, StandbySourcesAreClearedWhilePostgresIsDown) {
+  const std::string path =
+      directory_.Write("data/postgresql.auto.conf", "primary_conninfo = 'host=old'\n");
+  BeginTermRequest request;
+  request.holder = {4, "a"};
+  ASSERT_OK(node_->BeginTerm(Request("r1"), request).status());
+  EXPECT_THAT(*base::ReadFile(path), HasSubstr("primary_conninfo = ''"));
+}
+
+TEST_F(NodeTest, PromotionNeedsTheTermFirst) {
+  PromoteRequest request;
+  request.holder = {4, "a"};
+  EXPECT_EQ(ReasonOf(node_->Promote(Request("r1"), request).status()), "ROLE_TRANSITION");
+  ASSERT_OK(terms_->BeginTerm({4, "a"}));
+  const auto promoted = node_->Promote(Request("r2"), request);
+  EXPECT_FALSE(promoted.ok());
+  EXPECT_FALSE(terms_->Get().MayRunAsPrimary());
+  EXPECT_THAT(std::string(promoted.status().message()), HasSubstr("HINT: "));
+}
+
+TEST_F(NodeTest, TimeoutsAreChecked) {
+  BeginTermRequest begin;
+  begin.holder = {4, "a"};
+  begin.timeout = absl::Hours(1);
+  EXPECT_THAT(node_->BeginTerm(Request("r1"), begin), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(terms_->Get().term, 0u);
+  StopPostgresRequest stop;
+  stop.timeout = absl::ZeroDuration();
+  EXPECT_THAT(node_->StopPostgres(Request("r2"), stop),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(NodeTest, FenceIsStoredAndForbidsPromotion) {
+  ASSERT_OK_AND_ASSIGN(const FenceAnswer answer,
+                       node_->Fence(Request("r1"), {{4, "a"}, "sick disk"}));
+  EXPECT_FALSE(answer.was_primary);
+  EXPECT_TRUE(terms_->Get().fence.active);
+  EXPECT_TRUE(board_.Get()->node.fenced);
+  PromoteRequest promote;
+  promote.holder = {4, "a"};
+  const auto refused = node_->Promote(Request("r2"), promote);
+  EXPECT_EQ(ReasonOf(refused.status()), "FENCED");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("sick disk"));
+}
+
+TEST_F(NodeTest, LateCopyOfAnOldUnfenceDoesNotLiftANewerFence) {
+  const TermHolder holder{4, "a"};
+  ASSERT_OK(node_->Fence(Request("fence-1"), {holder, "first"}).status());
+  ASSERT_OK(node_->Unfence(Request("unfence-1"), holder));
+  EXPECT_FALSE(terms_->Get().fence.active);
+  ASSERT_OK(node_->Fence(Request("fence-2"), {holder, "second"}).status());
+  ASSERT_OK(node_->Unfence(Request("unfence-1"), holder));
+  EXPECT_TRUE(terms_->Get().fence.active);
+  // Nor does a late copy of the first fence, once all fences are lifted, fence again.
+  ASSERT_OK(node_->Unfence(Request("unfence-2"), holder));
+  ASSERT_OK(node_->Fence(Request("fence-1"), {holder, "first"}).status());
+  EXPECT_FALSE(terms_->Get().fence.active);
+}
+
+TEST_F(NodeTest, BusyNodeStoresTheTermAndNamesWhoHoldsIt) {
+  ASSERT_OK_AND_ASSIGN(const auto holder,
+                       operations_->action_lock().TryAcquire("ApplyConfig", "ApplyConfig"));
+  BeginTermRequest request;
+  request.holder = {4, "a"};
+  const auto busy = node_->BeginTerm(Request("r1"), request);
+  EXPECT_THAT(busy,
+              StatusIs(absl::StatusCode::kAborted,
+                       ::testing::AllOf(HasSubstr("term 4 is stored"), HasSubstr("ApplyConfig"))));
+  EXPECT_EQ(ReasonOf(busy.status()), "ACTION_IN_PROGRESS");
+  EXPECT_EQ(terms_->Get().term, 4u);
+}
+
+TEST_F(NodeTest, CallerThatLeftIsToldWhatGoesOn) {
+  RequestContext context = Request("r1");
+  context.caller_left = [] { return true; };
+  BeginTermRequest request;
+  request.holder = {4, "a"};
+  const auto left = node_->BeginTerm(context, request);
+  if (!left.ok()) {  // the operation may have ended before anyone looked
+    EXPECT_EQ(left.status().code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_THAT(std::string(left.status().message()), HasSubstr("operations/"));
+  }
+  context.caller_left = nullptr;
+  EXPECT_TRUE(node_->BeginTerm(context, request)->postgres_down);
+}
+
+TEST_F(NodeTest, MissingThingsAreNamed) {
+  const auto start = node_->StartPostgres(Request("r1"), {});
+  EXPECT_THAT(std::string(start.status().message()), HasSubstr("HINT: "));
+  EXPECT_EQ(ReasonOf(node_->CreateBackup(Request("r2"), {}).status()), "REPOSITORY");
+  EXPECT_EQ(ReasonOf(node_->ListBackups().status()), "REPOSITORY");
+  const auto control = node_->GetControlData();
+  EXPECT_EQ(ReasonOf(control.status()), "DATA_DIRECTORY_MISSING");
+  EXPECT_THAT(std::string(control.status().message()), HasSubstr(config_.pg_data_dir));
+  EXPECT_THAT(node_->GetBackup("../etc"), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(node_->ApplyConfig(Request("r3"), {}), StatusIs(absl::StatusCode::kInvalidArgument));
+  StorageProbeRequest probe;
+  probe.reads = -1;
+  EXPECT_THAT(node_->RunStorageProbe(Request("r4"), probe),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(node_->GetCapabilities().features.at("backup"), "repository.path is not set");
+}
+
+TEST_F(NodeTest, RestoreRequestsAreChecked) {
+  config_.repository_path = directory_.File("repository");
+  RestoreBackupRequest request;
+  request.name = "backups/latest";
+  EXPECT_THAT(node_->RestoreBackup(Request("r1"), request), StatusIs(absl::StatusCode::kNotFound));
+  request.target_directory = "relative";
+  EXPECT_THAT(node_->RestoreBackup(Request("r2"), request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("absolute")));
+  request.target_directory.clear();
+  request.tablespace_mapping = {{"x", "/y"}};
+  EXPECT_THAT(node_->RestoreBackup(Request("r3"), request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("OID")));
+}
+
+}  // namespace
+}  // namespace metal::node
