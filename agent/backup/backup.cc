@@ -46,7 +46,8 @@ class BackupRun {
     absl::Status status = Copy();
     if (status.ok()) status = Complete();
     if (!status.ok()) {
-      source_.reset();  // ends the backup mode
+      pipeline_.reset();  // its codec threads may be asking the source
+      source_.reset();    // ends the backup mode
       Abandon();
       return base::Annotate(status, fmt::format("backup {}", header_.label));
     }

@@ -37,6 +37,14 @@ constexpr std::string_view kTargetSettings[] = {"recovery_target", "recovery_tar
 
 uint32_t Crc(std::string_view bytes) { return base::Crc32c(std::as_bytes(std::span(bytes))); }
 
+// Replaces a file of the target; the syncfs that follows makes it durable.
+absl::Status WriteText(const std::string& path, std::string_view text) {
+  METAL_ASSIGN_OR_RETURN(base::UniqueFd fd,
+                         base::OpenFile(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+  METAL_RETURN_IF_ERROR(base::WriteAll(fd.get(), text, path));
+  return fd.Close();
+}
+
 // Lines that empty the recovery targets which the source's files set, and takes them out of
 // `settings`. They must stand before the wanted target. A file that cannot be read sets nothing
 // that this would know of.
@@ -168,7 +176,7 @@ absl::Status RestoreRun::AddToManifest(const FileEntry& entry) {
   FileEntry rewritten = entry;
   rewritten.size = map.size();
   rewritten.crc32c = Crc(map);
-  METAL_RETURN_IF_ERROR(base::WriteFileDurably(JoinPath(target_->directory(), kMapPath), map));
+  METAL_RETURN_IF_ERROR(WriteText(JoinPath(target_->directory(), kMapPath), map));
   return json_->AddFile(rewritten);
 }
 
@@ -258,10 +266,9 @@ absl::Status RestoreRun::WriteConfiguration() {
     METAL_ASSIGN_OR_RETURN(const std::string quoted, pg::QuoteSetting(value));
     text += fmt::format("{} = {}\n", name, quoted);
   }
-  METAL_RETURN_IF_ERROR(base::WriteFileDurably(path, text));
+  METAL_RETURN_IF_ERROR(WriteText(path, text));
   const bool standby = request_.recovery_target == RecoveryTarget::kStandby;
-  return base::WriteFileDurably(JoinPath(directory, standby ? "standby.signal" : "recovery.signal"),
-                                "");
+  return WriteText(JoinPath(directory, standby ? "standby.signal" : "recovery.signal"), "");
 }
 
 absl::Status RestoreRun::Complete() {

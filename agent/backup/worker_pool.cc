@@ -7,9 +7,15 @@
 #include "fmt/format.h"
 
 namespace metal::backup {
+namespace {
 
-WorkerPool::WorkerPool(size_t threads, std::function<void()> wake) : wake_(std::move(wake)) {
-  for (size_t i = 0; i < std::max<size_t>(threads, 1); ++i) {
+constexpr size_t kWakeBatch = 4;
+
+}  // namespace
+
+WorkerPool::WorkerPool(size_t threads, std::function<void()> wake)
+    : thread_count_(std::max<size_t>(threads, 1)), wake_(std::move(wake)) {
+  for (size_t i = 0; i < thread_count_; ++i) {
     threads_.emplace_back(fmt::format("codec-{}", i), [this, i] { Work(i); });
   }
 }
@@ -65,7 +71,9 @@ void WorkerPool::Work(size_t worker) {
     item->Run(worker);
     mutex_.Lock();
     finished_.push_back(item);
-    if (ring_sleeps_) {
+    // One wake-up for several items while the other threads have work; at once when they soon have
+    // none.
+    if (ring_sleeps_ && (finished_.size() >= kWakeBatch || queue_.size() < thread_count_)) {
       ring_sleeps_ = false;
       mutex_.Unlock();
       wake_();

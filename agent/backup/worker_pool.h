@@ -37,13 +37,14 @@ class WorkerPool {
   // Announces that the ring thread is about to wait: the next finished item calls `wake`. False:
   // something has finished already, do not wait.
   bool PrepareToSleep();
-  size_t threads() const { return threads_.size(); }
+  size_t threads() const { return thread_count_; }
   // Items submitted and not taken back yet.
   size_t outstanding() const { return outstanding_; }
 
  private:
   void Work(size_t worker);
 
+  const size_t thread_count_;
   const std::function<void()> wake_;
   size_t outstanding_ = 0;
   base::Mutex mutex_;
