@@ -18,6 +18,7 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/pg/control_file.h"
+#include "agent/pg/postmaster_pid.h"
 #include "agent/store/repository.h"
 #include "agent/stream/page_checksum.h"
 
@@ -30,6 +31,7 @@ constexpr int kDefaultLevel = 1;
 constexpr uint32_t kFileMode = 0600;
 constexpr size_t kPageEventsMax =
     10;  // events of single corrupt pages; the last event counts them all
+constexpr absl::Duration kWatchServer = absl::Seconds(5);
 constexpr std::string_view kControlPath = "global/pg_control";
 
 absl::Time Microseconds(absl::Time time) { return absl::FromUnixMicros(absl::ToUnixMicros(time)); }
@@ -68,6 +70,7 @@ class BackupRun {
   absl::Status Copy();
   absl::Status StartSource();
   absl::Status MakePipeline();
+  absl::Status WatchServer();
   absl::StatusOr<uint64_t> CountBytes();
   absl::Status CopyControlFile();
   absl::Status StopSource();
@@ -93,6 +96,8 @@ class BackupRun {
   bool checksums_on_ = false;
   std::string backup_directory_, pack_directory_;
   absl::Time wal_deadline_;
+  std::optional<pg::PostmasterPid> server_;  // that runs since the start
+  base::MonotonicTime server_seen_;
   std::unique_ptr<BackupSource> source_;
   std::unique_ptr<PageRechecker> rechecker_;
   std::unique_ptr<FileListWriter> list_;
@@ -195,11 +200,29 @@ absl::Status BackupRun::StartSource() {
   header_.page_size = control.block_size;
   header_.segment_blocks = control.segment_blocks;
   header_.wal_segment_size = control.wal_segment_size;
+  if (auto file = pg::ReadPostmasterPid(context_.config.pg_data_dir); file.ok()) server_ = *file;
+  server_seen_ = context_.clock.Monotonic();
   checksums_on_ = control.checksum_version != 0 && control.block_size == stream::kPageSize;
   char* resolved = realpath(context_.config.pg_data_dir.c_str(), nullptr);
   header_.data_directory = resolved != nullptr ? resolved : context_.config.pg_data_dir;
   free(resolved);
   return absl::OkStatus();
+}
+
+// A server that was stopped or restarted has forgotten the backup: hours of copying would be for
+// nothing. Asks the lock file, not the session: a session that is slow to answer is no evidence.
+absl::Status BackupRun::WatchServer() {
+  const base::MonotonicTime now = context_.clock.Monotonic();
+  if (!server_ || now - server_seen_ < kWatchServer) return absl::OkStatus();
+  server_seen_ = now;
+  const auto file = pg::ReadPostmasterPid(context_.config.pg_data_dir);
+  if (!file.ok()) return absl::OkStatus();
+  if (*file && (*file)->pid == server_->pid && (*file)->start_time == server_->start_time) {
+    return absl::OkStatus();
+  }
+  return base::Error(absl::StatusCode::kAborted,
+                     "PostgreSQL was stopped or restarted during the copy. HINT: take the backup "
+                     "again");
 }
 
 absl::Status BackupRun::MakePipeline() {
@@ -216,6 +239,7 @@ absl::Status BackupRun::MakePipeline() {
   options.packs.directory = pack_directory_;
   options.packs.system_identifier = header_.system_identifier;
   options.packs.label = header_.label;
+  options.watch = [this] { return WatchServer(); };
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
                          uring::ParseEngineKind(context_.config.io_engine));
   METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,

@@ -186,6 +186,7 @@ absl::Status CopyPipeline::Wait(absl::Duration timeout) {
 
 absl::StatusOr<bool> CopyPipeline::Turn() {
   METAL_RETURN_IF_ERROR(progress_.CheckCancelled());
+  if (options_.watch) METAL_RETURN_IF_ERROR(options_.watch());
   METAL_RETURN_IF_ERROR(TakeFinished());
   METAL_RETURN_IF_ERROR(AppendEncoded());
   bool more_to_fill = true;

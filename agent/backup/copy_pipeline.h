@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,6 +40,8 @@ struct CopyOptions {
   uint32_t queue_depth = 16;  // reads of kReadSize in flight
   base::ByteCount memory{192 << 20};
   store::PackWriter::Options packs;
+  // Called all the time on the ring thread; an error ends the copy. May be empty.
+  std::function<absl::Status()> watch;
 };
 
 // Requests in flight that an engine for these options must allow.

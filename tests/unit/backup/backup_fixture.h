@@ -146,7 +146,7 @@ class BackupTest : public ::testing::Test {
     Put("global/1260", TestPages(3, 0, 1));
     Put("postgresql.conf", "# settings\ninclude 'metal.conf'\n");
     Put("postgresql.auto.conf", "work_mem = '8MB'\nrecovery_target_time = 'yesterday'\n");
-    Put("postmaster.pid", "1\n");
+    Put("postmaster.pid", "4711\n/data\n1795313700\n5432\n");
     Put("pg_wal/000000010000000000000003", "wal is not copied");
     Put("pg_replslot/slot/state", "not copied");
     Put("base/1/16384", TestPages(400, 0, 2));        // 3.1 MiB: several frames

@@ -357,6 +357,16 @@ TEST_F(MovingFileTest, AGrownFileIsStoredWithItsSizeAtOpen) {
   EXPECT_TRUE(restored == before || restored == before + TestPages(50, 400, 2));
 }
 
+TEST_F(MovingFileTest, AServerThatWasRestartedEndsTheBackup) {
+  MakeCluster();
+  ChangeAtRead(3, [&] {
+    Put("postmaster.pid", "4712\n/data\n1795313800\n5432\n");
+    clock_.Advance(absl::Minutes(1));
+  });
+  EXPECT_THAT(Backup(), StatusIs(absl::StatusCode::kAborted, HasSubstr("restarted")));
+  EXPECT_THAT(RepositoryEntries(), IsEmpty());
+}
+
 TEST_F(MovingFileTest, VanishedFilesAreLeftOut) {
   MakeCluster();
   ChangeAtRead(1, [&] {
