@@ -7,6 +7,7 @@
 // OUTPUT gets packs/, files.zst and manifest. Prints one line: bytes, seconds, MB/s, CPU seconds,
 // resident memory.
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <cstdio>
 #include <cstring>
@@ -120,7 +121,9 @@ absl::Status Unpack(const std::string& output, const std::string& target, const 
     METAL_ASSIGN_OR_RETURN(directory, base::OpenFile(target, 0));
     options.target_directory = target;
     options.on_directory = [&](const FileListRecord& record) {
-      return base::MakeDirectories(base::JoinPath(target, record.file.path));
+      const std::string path = base::JoinPath(target, record.file.path);
+      return mkdir(path.c_str(), 0700) == 0 ? absl::OkStatus()
+                                            : base::ErrnoStatus(errno, "create", path);
     };
   }
   METAL_ASSIGN_OR_RETURN(auto engine, Engine(flags, UnpackEngineDepth(options)));
