@@ -13,6 +13,7 @@
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/text_fields.h"
 #include "agent/backup/wal_archive.h"
+#include "agent/backup/wal_history.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
@@ -378,6 +379,8 @@ absl::Status BackupRun::FinishFiles() {
 absl::Status BackupRun::WaitForWal() {
   if (context_.wal_archive == nullptr) return absl::OkStatus();
   context_.progress.BeginPhase("waiting for WAL");
+  METAL_RETURN_IF_ERROR(ProvideTimelineHistory(*context_.wal_archive, header_.system_identifier,
+                                               header_.timeline, context_.config.pg_data_dir));
   WalRange range;
   range.system_identifier = header_.system_identifier;
   range.timeline = header_.timeline;
