@@ -9,7 +9,8 @@ A relation's page is compared after masking, as PostgreSQL's own wal_consistency
 - LP_DEAD of index entries, and BTP_HAS_GARBAGE, BTP_SPLIT_END and the vacuum cycle id of B-trees: hints as well;
 - the contents of deleted B-tree pages: replay empties them, the server leaves them;
 - the hole between pd_lower and pd_upper: its old contents mean nothing.
-New pages at the end of a file that were never used are no difference: extending a file is not in WAL.
+New pages at the end of a file that were never used are no difference: extending a file is not in WAL. Nor is an empty
+file of a relation that was dropped just before the backup: the server unlinks it only after its next checkpoint.
 Left out: free space maps (not in WAL, repaired when used), and files that each server writes for itself.
 Everything else must be equal: pd_lsn, tuples, visibility maps, transaction status, lengths and the set of files.
 """
@@ -117,7 +118,8 @@ def differences(ours, theirs):
     for path in sorted(left.keys() | right.keys()):
         is_relation = bool(RELATION.match(path))
         for root, own in ((ours, left), (theirs, right)):
-            if path not in own and not (is_relation and "_vm" in path):
+            size = os.path.getsize(left.get(path) or right[path])
+            if path not in own and not (is_relation and ("_vm" in path or size == 0)):
                 lines.append(f"missing in {root}: {path}")
         pages += os.path.getsize(left.get(path, os.devnull)) // PAGE
         for block, a, b in differing_blocks(left.get(path), right.get(path), is_relation):

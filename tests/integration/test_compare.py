@@ -63,8 +63,9 @@ def test_files_are_compared_by_name_length_and_contents(tmp_path):
     assert any(line.endswith("base/5/3000") for line in found if line.startswith("missing"))
 
 
-def test_unused_pages_at_the_end_are_no_difference(tmp_path):
+def test_unused_pages_and_emptied_files_are_no_difference(tmp_path):
     page = bytes(heap_page())
     ours = make(tmp_path / "a", base__5__1000=page)
-    theirs = make(tmp_path / "b", base__5__1000=page + bytes(compare.PAGE), base__5__1000_vm=bytes(compare.PAGE))
+    theirs = make(tmp_path / "b", base__5__1000=page + bytes(compare.PAGE), base__5__1000_vm=bytes(compare.PAGE),
+                  base__5__2000=b"")
     assert compare.differences(ours, theirs)[0] == []
