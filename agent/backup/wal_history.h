@@ -1,5 +1,5 @@
-// Sees to it that the archive has the history of a timeline: PostgreSQL archives that file once, when the timeline begins,
-// so a repository that was made later would wait for it for ever.
+// Sees to it that the archive has the history of a timeline: PostgreSQL archives that file once, when the timeline
+// begins, so a repository that was made later would wait for it for ever.
 // Threading: blocks on the data disk and the repository's.
 #pragma once
 

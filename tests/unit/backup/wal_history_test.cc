@@ -22,8 +22,9 @@ class WalHistoryTest : public ::testing::Test {
 
   testing::TempDir directory_;
   std::string data_ = std::string(directory_.path()) + "/data";
-  WalArchive archive_{WalArchiveOptions{.repository_path = std::string(directory_.path()) + "/repo"},
-                      base::RealClock(), nullptr};
+  WalArchive archive_{
+      WalArchiveOptions{.repository_path = std::string(directory_.path()) + "/repo"},
+      base::RealClock(), nullptr};
 };
 
 TEST_F(WalHistoryTest, TheFileOfTheDataDirectoryIsArchived) {
