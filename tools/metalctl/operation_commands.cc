@@ -51,6 +51,28 @@ std::string OperationText(const v1::Operation& operation) {
   return facts.ToString();
 }
 
+// 0 when the operation could be fetched.
+int FetchOperation(const Client& client, const std::string& name, v1::Operation* operation) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetOperationRequest request;
+  request.set_name(FullName(name));
+  v1::GetOperationResponse response;
+  if (auto status = client.operations->GetOperation(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  *operation = response.operation();
+  return kExitOk;
+}
+
+void PrintOperation(const Client& client, const v1::Operation& operation) {
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else {
+    fmt::print("{}", OperationText(operation));
+  }
+}
+
 }  // namespace
 
 int ListOperations(const Client& client, const OperationListOptions& options) {
@@ -78,38 +100,17 @@ int ListOperations(const Client& client, const OperationListOptions& options) {
 }
 
 int ShowOperation(const Client& client, const std::string& name) {
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::GetOperationRequest request;
-  request.set_name(FullName(name));
-  v1::GetOperationResponse response;
-  if (auto status = client.operations->GetOperation(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  if (client.json()) {
-    Client::PrintJson(response.operation());
-  } else {
-    fmt::print("{}", OperationText(response.operation()));
-  }
+  v1::Operation operation;
+  if (const int code = FetchOperation(client, name, &operation); code != kExitOk) return code;
+  PrintOperation(client, operation);
   return kExitOk;
 }
 
 int WatchOperationCommand(const Client& client, const std::string& name) {
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::GetOperationRequest request;
-  request.set_name(FullName(name));
-  v1::GetOperationResponse response;
-  if (auto status = client.operations->GetOperation(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  v1::Operation operation = response.operation();
+  v1::Operation operation;
+  if (const int code = FetchOperation(client, name, &operation); code != kExitOk) return code;
   const int code = FollowOperation(client, &operation, {});
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else {
-    fmt::print("{}", OperationText(operation));
-  }
+  PrintOperation(client, operation);
   return code;
 }
 
