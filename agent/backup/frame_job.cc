@@ -1,5 +1,6 @@
 #include "agent/backup/frame_job.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "agent/base/crc32c.h"
@@ -8,6 +9,11 @@
 #include "agent/stream/page_checksum.h"
 
 namespace metal::backup {
+namespace {
+
+constexpr uint32_t kCheckedAtOnce = 4 * stream::kPageSize;
+
+}  // namespace
 
 FrameJob::FrameJob(std::span<std::byte> raw_buffer, std::span<std::byte> encoded,
                    std::vector<CodecState>& states, PageRechecker* rechecker)
@@ -28,16 +34,17 @@ void FrameJob::Reset() {
   status = absl::OkStatus();
 }
 
-absl::Status FrameJob::CheckPages(const FramePiece& piece, CodecState& state) {
-  const auto first = piece.file->first_block +
-                     static_cast<base::BlockNumber>(piece.file_offset / stream::kPageSize);
-  const auto bytes = raw.subspan(piece.frame_offset, piece.got);
+absl::Status FrameJob::CheckPages(const FramePiece& piece, uint32_t from, uint32_t length,
+                                  CodecState& state) {
+  const uint64_t file_offset = piece.file_offset + from;
+  const auto first =
+      piece.file->first_block + static_cast<base::BlockNumber>(file_offset / stream::kPageSize);
+  const auto bytes = raw.subspan(piece.frame_offset + from, length);
   state.bad_blocks.clear();
   stream::VerifyPages(bytes, first, state.bad_blocks);
   for (const base::BlockNumber block : state.bad_blocks) {
     const size_t at = static_cast<size_t>(block - first) * stream::kPageSize;
-    const SuspectPage suspect{piece.file->entry.path, piece.file->direct, piece.file_offset + at,
-                              block};
+    const SuspectPage suspect{piece.file->entry.path, piece.file->direct, file_offset + at, block};
     METAL_ASSIGN_OR_RETURN(
         const RecheckVerdict verdict,
         rechecker_->Check(suspect, bytes.subspan(at, stream::kPageSize), state.page.span()));
@@ -45,6 +52,18 @@ absl::Status FrameJob::CheckPages(const FramePiece& piece, CodecState& state) {
     if (IsCorrupt(verdict)) {
       corrupt_pages.push_back({suspect.path, block, std::string(RecheckReason(verdict))});
     }
+  }
+  return absl::OkStatus();
+}
+
+// A few pages at a time: the CRC then finds in the first-level cache what the page checksum has
+// just read.
+absl::Status FrameJob::CheckPiece(FramePiece& piece, CodecState& state) {
+  piece.crc32c = 0;
+  for (uint32_t at = 0; at < piece.got; at += kCheckedAtOnce) {
+    const uint32_t length = std::min(kCheckedAtOnce, piece.got - at);
+    if (piece.file->check_pages) METAL_RETURN_IF_ERROR(CheckPages(piece, at, length, state));
+    piece.crc32c = base::Crc32cExtend(piece.crc32c, raw.subspan(piece.frame_offset + at, length));
   }
   return absl::OkStatus();
 }
@@ -77,11 +96,8 @@ void FrameJob::Run(size_t worker) {
     if (piece.got == 0) continue;
     std::memset(raw.data() + end, 0, piece.frame_offset - end);
     end = piece.frame_offset + piece.got;
-    if (piece.file->check_pages) {
-      status = CheckPages(piece, state);
-      if (!status.ok()) return;
-    }
-    piece.crc32c = base::Crc32c(raw.subspan(piece.frame_offset, piece.got));
+    status = CheckPiece(piece, state);
+    if (!status.ok()) return;
   }
   raw_length = end;
   if (raw_length > 0) status = Encode(state);

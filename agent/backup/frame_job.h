@@ -100,7 +100,10 @@ class FrameJob final : public WorkItem {
   uint32_t pages_in_window = 0;  // bad pages that WAL replay replaces
 
  private:
-  absl::Status CheckPages(const FramePiece& piece, CodecState& state);
+  absl::Status CheckPiece(FramePiece& piece, CodecState& state);
+  // The pages at [from, from + length) of the piece.
+  absl::Status CheckPages(const FramePiece& piece, uint32_t from, uint32_t length,
+                          CodecState& state);
   absl::Status Encode(CodecState& state);
 
   const std::span<std::byte> encoded_;

@@ -165,6 +165,24 @@ absl::Status OperationJournal::Put(const Operation& operation) {
   return put.Run("store " + operation.name);
 }
 
+absl::Status OperationJournal::PutPhase(const Operation& operation) {
+  base::MutexLock lock(mutex_);
+  METAL_RETURN_IF_ERROR(Execute(database_, "PRAGMA synchronous=NORMAL", "relax synchronous"));
+  const absl::Status stored =
+      SqliteStatement(database_,
+                      "UPDATE operation SET phase = ?, done_bytes = ?, total_bytes = ?, "
+                      "cancel_requested = ?, update_us = ? WHERE name = ?")
+          .Bind(operation.progress.phase)
+          .Bind(static_cast<int64_t>(operation.progress.done_bytes))
+          .Bind(static_cast<int64_t>(operation.progress.total_bytes))
+          .Bind(static_cast<int64_t>(operation.cancel_requested))
+          .Bind(operation.update_time)
+          .Bind(operation.name)
+          .Run("store the phase of " + operation.name);
+  const absl::Status restored = Execute(database_, "PRAGMA synchronous=FULL", "set synchronous");
+  return stored.ok() ? restored : stored;
+}
+
 absl::Status OperationJournal::Remove(const std::string& name) {
   base::MutexLock lock(mutex_);
   return SqliteStatement(database_, "DELETE FROM operation WHERE name = ?")

@@ -33,6 +33,10 @@ class OperationJournal {
 
   // Inserts or replaces. RESOURCE_EXHAUSTED when the disk is full, DATA_LOSS on a corrupt database.
   absl::Status Put(const Operation& operation);
+  // Notes phase, bytes and a wish to cancel of an operation that is stored. Survives the agent's
+  // end, and a power cut only once a later call has returned: nothing is decided by it, and it must
+  // not make the operation wait for the disk that it is just filling.
+  absl::Status PutPhase(const Operation& operation);
   absl::Status Remove(const std::string& name);
   // All, oldest first.
   absl::StatusOr<std::vector<Operation>> LoadAll();

@@ -151,7 +151,7 @@ void OperationManager::PhaseChanged(const EntryPtr& entry) {
     changed_.NotifyAll();
   }
   // The phase in the journal only says where a crash happened: not worth failing the operation.
-  if (const absl::Status status = journal_->Put(view); !status.ok()) {
+  if (const absl::Status status = journal_->PutPhase(view); !status.ok()) {
     base::LogWarning("journal phase of {}: {}", view.name, std::string(status.message()));
   }
 }

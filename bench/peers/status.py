@@ -1,0 +1,55 @@
+"""How soon GetStatus answers while PostgreSQL runs, while its postmaster is frozen, and while the data disk hangs."""
+
+import os
+import signal
+import statistics
+import sys
+
+from .process import CommandFailed
+
+CALLS = 3000
+
+
+def measure(source, build_dir, postgres_bindir, version, calls):
+    """Answers the report's figures. One agent with a primary on a loop device that can be made to hang; nothing is
+    compared with peers. Uses the tests' harness: the same node and the same disk as in tests/fault."""
+    os.environ["METAL_BUILD_DIR"] = str(build_dir)
+    sys.path.insert(0, str(source / "tests"))
+    from harness import postgres, process, workspace
+    from harness.loop_disk import LoopDisk, Unavailable
+    from harness.node import Node
+    from harness.status_latency import seconds_of_calls
+    place = workspace.Workspace()
+    try:
+        try:
+            disk = LoopDisk(place, os.path.join(place.path, "mount"))
+        except Unavailable as why:
+            raise CommandFailed(f"status: {why}") from why
+        node = Node(place, postgres.Version(version, str(postgres_bindir)), data_dir=disk.mount, disk={
+            "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms",
+            "probe_stall_after": "2s"})
+        node.launch()
+        disk.capture(node.process.pid)
+        process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)
+        node.make_primary()
+        socket = node.config["agent"]["socket"]
+        figures = {"running": describe(seconds_of_calls(socket, calls))}
+        os.kill(node.pid(), signal.SIGSTOP)
+        node.wait_status("the freeze shows", lambda each: each["postgres"]["state"].endswith("UNRESPONSIVE"), 40)
+        figures["postmaster_stopped"] = describe(seconds_of_calls(socket, calls))
+        os.kill(node.pid(), signal.SIGCONT)
+        node.wait_running()
+        disk.hang()
+        node.wait_status("the stall shows", lambda each: any(
+            fault["fault_class"] == "stalled" for fault in each["faults"]), 10)
+        figures["data_disk_hung"] = describe(seconds_of_calls(socket, calls))
+        disk.work()
+        return {"bench": "status", "calls": calls, "get_status_ms": figures}
+    finally:
+        place.close()
+
+
+def describe(taken):
+    cuts = statistics.quantiles(taken, n=1000)
+    return {"median": round(1e3 * statistics.median(taken), 3), "p99": round(1e3 * cuts[989], 3),
+            "p99_9": round(1e3 * cuts[998], 3), "max": round(1e3 * max(taken), 3)}

@@ -1,0 +1,72 @@
+"""A disk that can be made to hang: a loop device whose I/O the kernel's block throttle (cgroup v1) holds back. Needs root."""
+import os
+
+from harness import process
+from harness.process import run
+
+BLKIO = "/sys/fs/cgroup/blkio"
+
+
+class Unavailable(Exception):
+    """This machine cannot make such a disk; the text says why."""
+
+
+class LoopDisk:
+    """A file system on a loop device, and a cgroup in which I/O to that device can be stopped."""
+
+    def __init__(self, workspace, mount):
+        if not os.path.exists(f"{BLKIO}/blkio.throttle.write_bps_device"):
+            raise Unavailable("this kernel has no blkio throttle (cgroup v1)")
+        image = os.path.join(workspace.path, "disk.img")
+        with open(image, "wb") as file:
+            file.truncate(1 << 30)
+        made = run(["losetup", "--find", "--show", "--direct-io=on", image], as_root=True, code=None)
+        if made.code != 0:
+            raise Unavailable(f"no loop device: {made.stderr.strip()}")
+        self.device = made.stdout.strip()
+        workspace.at_end(lambda: run(["losetup", "-d", self.device], as_root=True))
+        run(["mkfs.ext4", "-q", "-F", self.device], as_root=True)
+        self.mount = mount
+        os.makedirs(mount)
+        run(["mount", self.device, mount], as_root=True)
+        workspace.at_end(lambda: run(["umount", mount], as_root=True))
+        os.rmdir(os.path.join(mount, "lost+found"))
+        os.chown(mount, process.UID, process.GID)
+        os.chmod(mount, 0o700)
+        with open(f"/sys/class/block/{os.path.basename(self.device)}/dev", encoding="utf-8") as file:
+            self.number = file.read().strip()
+        self.cgroup = f"{BLKIO}/metal-test-{os.getpid()}"
+        os.makedirs(self.cgroup)
+        workspace.at_end(self._leave)
+
+    def _set(self, bytes_per_second):
+        for what in ("read_bps_device", "write_bps_device"):
+            with open(f"{self.cgroup}/blkio.throttle.{what}", "w", encoding="utf-8") as file:
+                file.write(f"{self.number} {bytes_per_second}")
+
+    def capture(self, pid):
+        """The process and its children to come."""
+        with open(f"{self.cgroup}/cgroup.procs", "w", encoding="utf-8") as file:
+            file.write(str(pid))
+
+    def hang(self):
+        self._set(1)
+
+    def work(self):
+        self._set(0)  # no limit; what waits is let through
+
+    def _leave(self):
+        self.work()
+        process.wait_for("the cgroup is empty", lambda: not self._members(), 20)
+        os.rmdir(self.cgroup)
+
+    def _members(self):
+        with open(f"{self.cgroup}/cgroup.procs", encoding="utf-8") as file:
+            members = file.read().split()
+        for pid in members:
+            try:
+                with open(f"{BLKIO}/cgroup.procs", "w", encoding="utf-8") as file:
+                    file.write(pid)
+            except ProcessLookupError:
+                pass
+        return members
