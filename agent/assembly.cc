@@ -90,6 +90,14 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   return options;
 }
 
+pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server) {
+  pg::MonitorOptions options;
+  if (wal_server != nullptr) {
+    options.archive_error = [wal_server] { return wal_server->Statistics().last_push_error; };
+  }
+  return options;
+}
+
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   disk::DiskMonitorOptions options;
   options.node_id = config.node_id;

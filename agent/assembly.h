@@ -6,11 +6,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
 #include "agent/node/term_store.h"
 #include "agent/observe/status_board.h"
+#include "agent/pg/monitor.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
 
@@ -31,6 +33,9 @@ pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration st
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const node::TermStore& terms,
                                           disk::PrivilegedHelper& helper);
+
+// `wal_server` may be null; it outlives what is made from the options.
+pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server);
 
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
 

@@ -95,7 +95,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .data_lock = &lock});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
-  pg::PgMonitor monitor({}, SessionsOf(config, absl::Seconds(5)), board, clock);
+  pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get()), SessionsOf(config, absl::Seconds(5)),
+                        board, clock);
   monitor.Start();
 
   rpc::Services services(config, node, board, *events, clock);

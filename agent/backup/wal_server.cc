@@ -143,6 +143,10 @@ WalServer::Shared::Answer WalServer::Shared::Handle(WalConnection::Received rece
 WalResponse WalServer::Shared::HandlePush(const WalConnection::Received& received) {
   const auto pushed = Push(received.request, received.file.get());
   WalResponse response = ResponseOf(pushed.status());
+  {
+    base::MutexLock lock(mutex);
+    statistics.last_push_error = std::string(pushed.status().message());
+  }
   if (pushed.ok()) {
     response.already_present = pushed->already_present;
     response.raw_bytes = pushed->raw_bytes;

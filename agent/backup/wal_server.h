@@ -38,6 +38,7 @@ struct WalServerStatistics {
   uint64_t turned_away = 0;     // connections answered with "try again" because no worker was free
   uint64_t prefetched = 0;      // fetches that were answered with a file decoded ahead
   uint64_t refused_users = 0;   // connections of other users
+  std::string last_push_error;  // why the last push was not stored; empty when it was
   absl::Duration longest_busy;  // age of the oldest request at work; zero when none
 };
 

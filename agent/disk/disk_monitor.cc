@@ -39,8 +39,9 @@ PathFacts ReadPathFacts(const std::string& path) {
   if (realpath(path.c_str(), real) != nullptr) facts.real_path = real;
   struct statvfs info {};
   if (statvfs(path.c_str(), &info) == 0) {
-    facts.space = {.size_bytes = uint64_t{info.f_blocks} * info.f_frsize,
-                   .free_bytes = uint64_t{info.f_bavail} * info.f_frsize};
+    facts.space.emplace();
+    facts.space->size_bytes = uint64_t{info.f_blocks} * info.f_frsize;
+    facts.space->free_bytes = uint64_t{info.f_bavail} * info.f_frsize;
   }
   return facts;
 }
@@ -291,7 +292,10 @@ class DiskMonitor::Impl {
         MutexLock lock(mutex_);
         if (stop_) return;
         if (facts && !facts->real_path.empty()) target->real_path = facts->real_path;
-        if (facts) target->space = facts->space;
+        if (facts && facts->space) {
+          target->space = facts->space;
+          target->space->time = {.captured_at = clock_.Now(), .monotonic = clock_.Monotonic()};
+        }
         path = target->real_path.empty() ? target->directory : target->real_path;
       }
       absl::StatusOr<StorageStack> stack = ReadStorageStack(options_.roots, path);

@@ -36,6 +36,7 @@ void DescribeFilesystem(const TargetView& target, observe::DiskSection& section)
   if (target.space) {
     section.filesystem_size_bytes = target.space->size_bytes;
     section.filesystem_free_bytes = target.space->free_bytes;
+    section.filesystem_time = target.space->time;
   }
 }
 

@@ -18,7 +18,8 @@ namespace metal::disk {
 
 struct FilesystemSpace {
   uint64_t size_bytes = 0;
-  uint64_t free_bytes = 0;  // for an ordinary user
+  uint64_t free_bytes = 0;    // for an ordinary user
+  observe::SectionTime time;  // when it was read
 };
 
 // One watched directory at one moment.

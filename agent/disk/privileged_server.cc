@@ -141,7 +141,7 @@ std::vector<pid_t> WithChildren(pid_t pid) {
 
 bool IsInScope(pid_t pid, int port) {
   const auto text = base::ReadFile(fmt::format("/proc/{}/cgroup", pid));
-  return text.ok() && text->find("/" + ScopeName(port)) != std::string::npos;
+  return text.ok() && text->find("/" + ScopeName(port, pid)) != std::string::npos;
 }
 
 HelperReply MoveToScope(const HelperRequest& request) {
@@ -163,8 +163,9 @@ HelperReply MoveToScope(const HelperRequest& request) {
         std::string(result.status().message()));
   }
   if (!result->ok()) {
-    return Answer(HelperResult::kFailed,
-                  fmt::format("make {}: {}", ScopeName(request.port), result->LastLine()));
+    return Answer(
+        HelperResult::kFailed,
+        fmt::format("make {}: {}", ScopeName(request.port, request.pid), result->LastLine()));
   }
   for (int i = 0; i < 40 && !IsInScope(request.pid, request.port);
        ++i) {  // the job runs in systemd
@@ -172,7 +173,7 @@ HelperReply MoveToScope(const HelperRequest& request) {
   }
   if (IsInScope(request.pid, request.port)) return Answer(HelperResult::kOk, "");
   return Answer(HelperResult::kFailed,
-                fmt::format("systemd made no {} within 2 s", ScopeName(request.port)));
+                fmt::format("systemd made no {} within 2 s", ScopeName(request.port, request.pid)));
 }
 
 // Commands under way, by drive: a drive that hangs gets no second one.
@@ -215,7 +216,9 @@ bool IsNvmeControllerName(std::string_view name) {
                                                   [](char c) { return c >= '0' && c <= '9'; });
 }
 
-std::string ScopeName(int port) { return fmt::format("metal-postgres-{}.scope", port); }
+std::string ScopeName(int port, pid_t pid) {
+  return fmt::format("metal-postgres-{}-{}.scope", port, pid);
+}
 
 std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) {
   std::vector<std::string> command = {
@@ -226,7 +229,7 @@ std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) 
       "org.freedesktop.systemd1.Manager",
       "StartTransientUnit",
       "ssa(sv)a(sa(sv))",
-      ScopeName(port),
+      ScopeName(port, pids.front()),
       "fail",
       "3",
       "Description",

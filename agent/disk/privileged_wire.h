@@ -47,9 +47,10 @@ static_assert(std::is_trivially_copyable_v<HelperRequest> &&
 // "nvme" and 1 to 4 digits: a controller, and nothing that could be a path.
 bool IsNvmeControllerName(std::string_view name);
 
-// "metal-postgres-5432.scope".
-std::string ScopeName(int port);
-// The busctl command that asks systemd for the scope. REQUIRES: !pids.empty().
+// "metal-postgres-5432-4711.scope": one for each postmaster, since the scope of a crashed one lives
+// as long as its last child does.
+std::string ScopeName(int port, pid_t pid);
+// The busctl command that asks systemd for the scope. REQUIRES: the postmaster is pids.front().
 std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port);
 
 // Answers requests until the other end closes, then ends the process. `device_root` is "/dev" but

@@ -62,7 +62,9 @@ observe::SmartSection SmartWatch::Ask(const DiskInfo& disk) {
   if (!page.ok()) return UnsupportedSmart(std::string(page.status().message()));
   const absl::StatusOr<SmartLog> log = DecodeSmartLog(*page);
   if (!log.ok()) return UnsupportedSmart(std::string(log.status().message()));
-  return SectionOfLog(*log);
+  observe::SmartSection smart = SectionOfLog(*log);
+  smart.time = {.captured_at = clock_.Now(), .monotonic = clock_.Monotonic()};
+  return smart;
 }
 
 void SmartWatch::ReflectFaults(const std::string& disk, const observe::SmartSection& smart) {

@@ -15,7 +15,8 @@ constexpr absl::Duration kRoleInterval = absl::Seconds(1);
 constexpr absl::Duration kRefreshInterval = absl::Minutes(1);
 // A change of role makes a node look rogue for a moment; it holds the action lock then.
 constexpr absl::Duration kRoguePatience = absl::Seconds(3);
-constexpr int kEnforceMax = 5;
+constexpr absl::Duration kEnforceStep = absl::Seconds(10);    // longer after each try …
+constexpr absl::Duration kEnforceSlowest = absl::Minutes(1);  // … up to this: a fence never lapses
 constexpr const char* kRogueFault = "unordered_primary";
 constexpr size_t kLatestBackups = 5;
 
@@ -49,10 +50,20 @@ void Node::WatchRole() {
   }
 }
 
+// True: a fenced server lives that does not answer, and nobody has yet proved that it is read-only:
+// its sessions may be writing.
+bool Node::FenceUnproven(const TermRecord& record, const observe::PostgresSection& postgres) {
+  using P = observe::PostgresState;
+  return record.fence.active && postgres.pid != 0 && postgres.pid != fence_proven_pid_ &&
+         (postgres.state == P::kUnresponsive || postgres.state == P::kStopping);
+}
+
 void Node::CheckRole() {
   const TermRecord record = parts_.terms.Get();
   const base::MonotonicTime now = parts_.clock.Monotonic();
-  if (ClassifyRole(record, parts_.board.Get()->postgres) != RoleState::kRogue) {
+  const auto seen = parts_.board.Get();
+  const bool unproven = FenceUnproven(record, seen->postgres);
+  if (!unproven && ClassifyRole(record, seen->postgres) != RoleState::kRogue) {
     if (rogue_since_) parts_.board.ClearFault(kRogueFault, "postgres");
     rogue_since_.reset();
     enforce_tries_ = 0;
@@ -67,9 +78,12 @@ void Node::CheckRole() {
   fault.fault_class = kRogueFault;
   fault.subject = "postgres";
   fault.severity = observe::Severity::kCritical;
-  fault.message = record.fence.active
-                      ? fmt::format("read-write although fenced in term {}", record.fence.term)
-                      : fmt::format("read-write without an order of term {}", record.term);
+  fault.message =
+      record.fence.active
+          ? fmt::format("{} although fenced in term {}",
+                        unproven ? "perhaps read-write (it does not answer)" : "read-write",
+                        record.fence.term)
+          : fmt::format("read-write without an order of term {}", record.term);
   fault.since = parts_.clock.Now();
   const auto status = parts_.board.Get();
   if (!status->faults.contains(fault.fault_class + "/" + fault.subject)) {
@@ -86,9 +100,9 @@ void Node::EnforceFence(const TermRecord& record) {
     enforced_term_ = record.fence.term;
     enforce_tries_ = 0;
   }
-  if (enforce_tries_ >= kEnforceMax || (enforce_tries_ > 0 && now < enforce_next_)) return;
+  if (enforce_tries_ > 0 && now < enforce_next_) return;
   ++enforce_tries_;
-  enforce_next_ = now + absl::Seconds(10) * enforce_tries_;
+  enforce_next_ = now + std::min(kEnforceStep * enforce_tries_, kEnforceSlowest);
   OperationSpec spec;
   spec.kind = "EnforceFence";
   spec.subject = fmt::format("term {}", record.fence.term);

@@ -38,6 +38,7 @@ std::string EncodeApply(const ApplyConfigAnswer& answer) {
   PutList(map, "new", news);
   PutList(map, "restart", restarts);
   PutList(map, "pending", answer.pending_restart);
+  map["reloaded"] = answer.reloaded ? "true" : "false";
   return EncodeMap(map);
 }
 
@@ -51,6 +52,8 @@ ApplyConfigAnswer DecodeApply(const std::string& text) {
     answer.changes.push_back({names[i], olds[i], news[i], restarts[i] == "true"});
   }
   answer.pending_restart = GetList(map, "pending");
+  const auto reloaded = map.find("reloaded");
+  answer.reloaded = reloaded != map.end() && reloaded->second == "true";
   return answer;
 }
 
@@ -111,6 +114,7 @@ absl::StatusOr<ApplyConfigAnswer> Node::ApplyConfig(const RequestContext& contex
                                     change.new_value.value_or(""), change.restart_required});
         }
         answer.pending_restart = result.reload.pending_restart;
+        answer.reloaded = result.reloaded;
         return EncodeApply(answer);
       }));
   return DecodeApply(text);

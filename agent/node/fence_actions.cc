@@ -36,7 +36,7 @@ absl::StatusOr<FenceAnswer> Node::Fence(const RequestContext& context,
                               [this](OperationContext& operation) { return RunFence(operation); });
   if (!result.ok()) {
     return base::Annotate(result.status(),
-                          "the fence is stored, and is enforced again once a second; fence");
+                          "the fence is stored, and the role watch goes on enforcing it; fence");
   }
   return FenceAnswerOf(*result);
 }
@@ -68,11 +68,15 @@ absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
   context.progress.BeginPhase("looking at the server");
   StandbyRestart options;
   options.drain = false;
+  options.despite_sources = true;
   options.stop_timeout = options.escalation_timeout = kStopTimeout;
   options.escalate_to = pg::StopMode::kKill;
   std::unique_ptr<pg::SqlSession> session;
   const bool read_only = IsReadOnly(session);
-  if (read_only) return OperationResult{"", {{"was_primary", "false"}}};
+  if (read_only) {
+    fence_proven_pid_ = running->pid();
+    return OperationResult{"", {{"was_primary", "false"}}};
+  }
   METAL_RETURN_IF_ERROR(RestartAsStandby(steps, std::move(session), options));
   return OperationResult{"", {{"was_primary", "true"}}};
 }

@@ -8,6 +8,7 @@
 // call one on the status path.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -189,6 +190,7 @@ class Node {
                                           const InitDataDirectoryRequest& request);
   absl::StatusOr<OperationResult> RunStart(OperationContext& context,
                                            const StartPostgresRequest& request);
+  absl::Status AwaitAdopted(OperationContext& context, pid_t pid);
   absl::StatusOr<OperationResult> RunStop(OperationContext& context,
                                           const StopPostgresRequest& request);
   absl::StatusOr<OperationResult> RunRestart(OperationContext& context,
@@ -210,6 +212,7 @@ class Node {
   // ---- background.cc ----
   void WatchRole();
   void CheckRole();
+  bool FenceUnproven(const TermRecord& record, const observe::PostgresSection& postgres);
   void EnforceFence(const TermRecord& record);
   void Refresh();
   void RefreshProbeTargets();
@@ -233,6 +236,7 @@ class Node {
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;
+  std::atomic<pid_t> fence_proven_pid_{0};  // a server that RunFence found or made read-only
   base::MonotonicTime enforce_next_;
   base::Thread role_watch_, refresher_;
 };

@@ -253,6 +253,7 @@ void OperationManager::PublishLoop() {
 
 void OperationManager::PublishBoard() {
   observe::OperationSection section;
+  section.time = {clock_.Now(), clock_.Monotonic()};
   {
     base::MutexLock lock(mutex_);
     Entry* shown = nullptr;  // an action before a backup before a reader; the oldest of them

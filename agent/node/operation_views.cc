@@ -1,6 +1,7 @@
 // What OperationManager answers from memory: get, list, wait, watch, cancel.
 #include <algorithm>
 
+#include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/node/operation_entry.h"
 #include "agent/node/operations.h"
@@ -103,15 +104,23 @@ absl::StatusOr<Operation> OperationManager::WaitForChange(const std::string& nam
 }
 
 absl::StatusOr<Operation> OperationManager::Cancel(const std::string& name) {
-  base::MutexLock lock(mutex_);
-  METAL_ASSIGN_OR_RETURN(const EntryPtr entry, FindLocked(name));
-  if (entry->live() && !entry->operation.done()) {
+  Operation view;
+  {
+    base::MutexLock lock(mutex_);
+    METAL_ASSIGN_OR_RETURN(const EntryPtr entry, FindLocked(name));
+    if (!entry->live() || entry->operation.done()) return ViewLocked(*entry);
     entry->operation.cancel_requested = true;
     entry->progress->RequestCancel();
     BumpLocked(*entry);
     changed_.NotifyAll();
+    view = ViewLocked(*entry);
   }
-  return ViewLocked(*entry);
+  // So that an agent that dies now does not resume it. The body was asked already: a journal that
+  // cannot be written is no reason to refuse.
+  if (const absl::Status stored = journal_->PutPhase(view); !stored.ok()) {
+    base::LogWarning("journal the cancelling of {}: {}", name, std::string(stored.message()));
+  }
+  return view;
 }
 
 }  // namespace metal::node

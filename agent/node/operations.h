@@ -109,8 +109,8 @@ class OperationManager {
   // revision, 0 first.
   absl::StatusOr<Operation> WaitForChange(const std::string& name, uint64_t revision,
                                           absl::Duration timeout);
-  // Asks the body to stop; best effort, the operation ends as kCancelled when it obeyed. OK when it
-  // is done already.
+  // Asks the body to stop, then journals the wish; best effort, the operation ends as kCancelled
+  // when it obeyed. OK when it is done already.
   absl::StatusOr<Operation> Cancel(const std::string& name);
 
   // For short actions that are no operations.

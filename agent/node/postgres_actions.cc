@@ -154,11 +154,7 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
   options.no_progress_limit = request.no_progress_timeout;
   METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Start(options));
   // Adopted while it still starts: the supervisor's watch says when it is ready.
-  while (result.was_running &&
-         parts_.board.Get()->postgres.state == observe::PostgresState::kStarting) {
-    METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
-    parts_.clock.Sleep(kStartPoll);
-  }
+  if (result.was_running) METAL_RETURN_IF_ERROR(AwaitAdopted(context, result.pid));
   RequestRefresh();
   const bool read_write =
       result.was_running ? SettledRoleState() == RoleState::kPrimary : !options.as_standby;
@@ -167,6 +163,34 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
       {{"pid", fmt::format("{}", result.pid)},
        {"role", RoleText(read_write ? pg::StartRole::kPrimary : pg::StartRole::kStandby)},
        {"was_running", result.was_running ? "true" : "false"}}};
+}
+
+// Waits while the server that was found still starts. No progress is the watch's verdict; with
+// neither readiness nor progress the caller gets its action back and the server is left alone.
+absl::Status Node::AwaitAdopted(OperationContext& context, pid_t pid) {
+  while (true) {
+    const auto status = parts_.board.Get();
+    const observe::PostgresSection& postgres = status->postgres;
+    if (postgres.state == observe::PostgresState::kStarting) {
+      METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
+      if (!postgres.state_reason.starts_with(pg::kNoStartProgress)) {
+        parts_.clock.Sleep(kStartPoll);
+        continue;
+      }
+      return base::WithReason(
+          base::Error(absl::StatusCode::kDeadlineExceeded,
+                      "start postgres: process {} runs already and makes no progress ({}). HINT: "
+                      "see {}",
+                      pid, postgres.start_progress, parts_.supervisor.log_path()),
+          {"START_NO_PROGRESS", {{"pid", fmt::format("{}", pid)}}});
+    }
+    if (postgres.pid == pid) return absl::OkStatus();
+    return base::WithReason(
+        base::Error(absl::StatusCode::kFailedPrecondition,
+                    "start postgres: process {} was starting already and ended: {}. HINT: see {}",
+                    pid, postgres.state_reason, parts_.supervisor.log_path()),
+        {"POSTGRES_START_FAILED", {{"postgres_message", postgres.state_reason}}});
+  }
 }
 
 absl::StatusOr<Operation> Node::StopPostgres(const RequestContext& context,

@@ -62,6 +62,7 @@ struct ConfigChange {
 struct ApplyConfigAnswer {
   std::vector<ConfigChange> changes;
   std::vector<std::string> pending_restart;
+  bool reloaded = false;
 };
 
 struct ConfigSetting {

@@ -117,10 +117,12 @@ absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
   RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
                         context.progress};
   OperationResult result;
+  // Before the look at the server: a crash restart that was deciding its role is then over, and
+  // whatever comes up later is a standby.
+  METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
   const auto running = parts_.supervisor.postmaster();
   if (running == nullptr || !running->alive()) {
-    // A crashed server is restarted as a standby while this runs or later: then it must not find
-    // its old source.
+    // It must not find its old source either.
     METAL_RETURN_IF_ERROR(ClearSourcesOffline(parts_.config.pg_data_dir));
     METAL_ASSIGN_OR_RETURN(const WalPosition position,
                            ReadPositionOffline(parts_.config.pg_data_dir));
@@ -135,7 +137,6 @@ absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
   bool restart = !state.in_recovery;
   if (restart) {
     METAL_RETURN_IF_ERROR(parts_.terms.SetRoleWanted(request.holder, observe::Role::kStandby));
-    METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
     result.values["was_primary"] = "true";
   } else {
     METAL_ASSIGN_OR_RETURN(restart, StopReceiving(steps, *session));

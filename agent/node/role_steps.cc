@@ -189,7 +189,10 @@ absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlS
                               const StandbyRestart& options) {
   if (session != nullptr) {
     if (options.drain) Drain(context, *session);
-    METAL_RETURN_IF_ERROR(ClearSources(*session));
+    if (const absl::Status cleared = ClearSources(*session); !cleared.ok()) {
+      if (!options.despite_sources) return cleared;
+      base::LogWarning("event=demote_sources message=\"{}\"", std::string(cleared.message()));
+    }
     session.reset();
   }
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_demotion"));

@@ -46,6 +46,9 @@ struct StandbyRestart {
   absl::Duration stop_timeout = absl::Seconds(30);  // fast
   absl::Duration escalation_timeout = absl::Seconds(10);
   pg::StopMode escalate_to = pg::StopMode::kImmediate;
+  // Stop even when its sources of WAL cannot be cleared (a full disk): a fence must not depend on
+  // the disk's health.
+  bool despite_sources = false;
 };
 // Stops the server and starts it as a standby that follows nobody. `session` may be null (a server
 // that does not answer).

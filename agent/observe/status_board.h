@@ -140,6 +140,7 @@ struct ProbeSection {
 };
 
 struct SmartSection {
+  SectionTime time;  // of the log page; never when it was not read
   bool supported = false;
   std::string unsupported_reason;
   int critical_warning = 0;
@@ -150,7 +151,7 @@ struct SmartSection {
 };
 
 struct DiskSection {
-  SectionTime time;
+  SectionTime time;                // of the probes' state
   std::string device;              // "nvme0n1"
   std::vector<std::string> roles;  // what lives here
   std::vector<std::string>
@@ -159,6 +160,7 @@ struct DiskSection {
   std::string model, serial, firmware, transport, scheduler, write_cache;
   uint64_t size_bytes = 0, logical_block_size = 0, physical_block_size = 0;
   uint64_t filesystem_size_bytes = 0, filesystem_free_bytes = 0;
+  SectionTime filesystem_time;  // of these two
   bool rotational = false;
   SmartSection smart;
   std::vector<ProbeSection> probes;
@@ -183,6 +185,7 @@ struct BackupsSection {
 };
 
 struct OperationSection {
+  SectionTime time;
   bool running = false;
   std::string name, kind, phase;
   absl::Time started = absl::InfinitePast();

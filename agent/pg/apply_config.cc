@@ -1,9 +1,11 @@
 #include "agent/pg/apply_config.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 
 #include "agent/base/fault_point.h"
@@ -11,6 +13,7 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/pg/control_file.h"
+#include "agent/pg/process.h"
 
 namespace metal::pg {
 namespace {
@@ -96,8 +99,7 @@ std::optional<std::string> Find(const SettingMap& settings, const std::string& n
 
 // Below the primary's values a standby stops its recovery. The texts are those of PostgreSQL's
 // RecoveryRequiresIntParameter.
-absl::Status CheckRecoveryMinimums(const std::string& data_dir,
-                                   const std::vector<SettingChange>& changes) {
+absl::Status CheckRecoveryMinimums(const std::string& data_dir, const SettingMap& wanted) {
   METAL_ASSIGN_OR_RETURN(const ControlFile control, ReadControlFile(data_dir));
   const std::pair<const char*, int> minimums[] = {
       {"max_connections", control.max_connections},
@@ -105,19 +107,43 @@ absl::Status CheckRecoveryMinimums(const std::string& data_dir,
       {"max_wal_senders", control.max_wal_senders},
       {"max_prepared_transactions", control.max_prepared_transactions},
       {"max_locks_per_transaction", control.max_locks_per_transaction}};
-  for (const SettingChange& change : changes) {
-    for (const auto& [name, minimum] : minimums) {
-      if (change.name != name || !change.new_value) continue;
-      int value = 0;
-      const std::string& text = *change.new_value;
-      std::from_chars(text.data(), text.data() + text.size(), value);
-      if (value >= minimum) continue;
-      return Rejected(
-          name, fmt::format(
-                    "hot standby is not possible because of insufficient parameter settings: {} = "
+  for (const auto& [name, minimum] : minimums) {
+    const auto setting = wanted.find(name);
+    if (setting == wanted.end()) continue;
+    int value = 0;
+    const std::string& text = setting->second;
+    std::from_chars(text.data(), text.data() + text.size(), value);
+    if (value >= minimum) continue;
+    return Rejected(
+        name,
+        fmt::format("hot standby is not possible because of insufficient parameter settings: {} = "
                     "{} is a lower setting than on the primary server, where its value was {}",
                     name, value, minimum));
-    }
+  }
+  return absl::OkStatus();
+}
+
+// With ssl = on PostgreSQL reads these only when it starts or reloads; a start without them fails.
+absl::Status CheckSslFiles(Install& install, const std::string& data_dir,
+                           const SettingMap& wanted) {
+  const auto in_force = [&](const char* name) -> absl::StatusOr<std::string> {
+    const auto setting = wanted.find(name);
+    if (setting != wanted.end()) return setting->second;
+    return ReadConfiguredValue(install, data_dir, name);
+  };
+  const bool concerned = std::any_of(wanted.begin(), wanted.end(), [](const auto& setting) {
+    return setting.first.starts_with("ssl");
+  });
+  if (!concerned) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(const std::string ssl, in_force("ssl"));
+  const std::string on = LowerCase(ssl);
+  if (on != "on" && on != "true" && on != "yes" && on != "1") return absl::OkStatus();
+  for (const char* name : {"ssl_cert_file", "ssl_key_file"}) {
+    METAL_ASSIGN_OR_RETURN(const std::string file, in_force(name));
+    const std::string path = file.starts_with("/") ? file : base::JoinPath(data_dir, file);
+    if (access(path.c_str(), R_OK) == 0) continue;
+    return Rejected(wanted.contains(name) ? name : "ssl",
+                    std::string(base::ErrnoStatus(errno, "load", path).message()));
   }
   return absl::OkStatus();
 }
@@ -133,8 +159,12 @@ ConfigEditor::ConfigEditor(Options options, Install& install, SessionFactory con
 
 absl::StatusOr<std::unique_ptr<SqlSession>> ConfigEditor::Connect() {
   absl::StatusOr<std::unique_ptr<SqlSession>> session = connect_();
-  if (absl::IsUnavailable(session.status())) return std::unique_ptr<SqlSession>();
-  return session;
+  if (!absl::IsUnavailable(session.status())) return session;
+  // Only a server that is not there is down: one that is starting, or full of clients, is not.
+  METAL_ASSIGN_OR_RETURN(const auto found, FindPostmaster({options_.data_dir, install_.bin_dir()}));
+  if (!found) return std::unique_ptr<SqlSession>();
+  return base::Annotate(session.status(),
+                        fmt::format("postgres runs as process {}, but", found->process->pid()));
 }
 
 absl::StatusOr<ConfigEditor::InfoMap> ConfigEditor::Describe(SqlSession* session) {
@@ -195,14 +225,32 @@ absl::StatusOr<ConfigEditor::Plan> ConfigEditor::MakePlan(const ApplyConfigReque
   return plan;
 }
 
-absl::Status ConfigEditor::CheckPlan(const Plan& plan, bool in_recovery) {
+// A reset falls back to the user's own postgresql.conf, else to the server's default.
+absl::StatusOr<SettingMap> ConfigEditor::ValuesAfter(const Plan& plan, const InfoMap& infos) {
+  const std::string path = base::JoinPath(options_.data_dir, "postgresql.conf");
+  METAL_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path));
+  const absl::StatusOr<SettingMap> own = ParseSettings(text);
+  if (!own.ok()) return base::Annotate(own.status(), path);
   SettingMap wanted;
   for (const SettingChange& change : plan.changes) {
-    if (change.new_value) wanted[change.name] = *change.new_value;
+    const auto info = infos.find(change.name);
+    if (change.new_value) {
+      wanted[change.name] = *change.new_value;
+    } else if (const std::optional<std::string> value = Find(*own, change.name)) {
+      wanted[change.name] = *value;
+    } else if (info != infos.end() && !info->second.boot_value.empty()) {
+      wanted[change.name] = info->second.boot_value;
+    }
   }
+  return wanted;
+}
+
+absl::Status ConfigEditor::CheckPlan(const Plan& plan, const InfoMap& infos, bool in_recovery) {
+  METAL_ASSIGN_OR_RETURN(const SettingMap wanted, ValuesAfter(plan, infos));
   METAL_RETURN_IF_ERROR(CheckSettings(install_, options_.data_dir, options_.scratch_dir, wanted));
+  METAL_RETURN_IF_ERROR(CheckSslFiles(install_, options_.data_dir, wanted));
   METAL_RETURN_IF_ERROR(CheckNotOverridden(plan));
-  return in_recovery ? CheckRecoveryMinimums(options_.data_dir, plan.changes) : absl::OkStatus();
+  return in_recovery ? CheckRecoveryMinimums(options_.data_dir, wanted) : absl::OkStatus();
 }
 
 absl::Status ConfigEditor::CheckNotOverridden(const Plan& plan) {
@@ -231,14 +279,21 @@ absl::StatusOr<ApplyConfigResult> ConfigEditor::Apply(const ApplyConfigRequest& 
   METAL_ASSIGN_OR_RETURN(const Plan plan, MakePlan(request, infos));
   ApplyConfigResult result;
   result.changes = plan.changes;
-  if (plan.changes.empty()) return result;
+  if (plan.changes.empty()) {
+    // An earlier call may have died between the file and the reload.
+    if (!session || request.validate_only) return result;
+    METAL_RETURN_IF_ERROR(CheckFiles(*session));
+    METAL_ASSIGN_OR_RETURN(result.reload, ReloadWith(*session));
+    result.reloaded = true;
+    return result;
+  }
   bool in_recovery = base::PathExists(base::JoinPath(options_.data_dir, "standby.signal"));
   if (session) {
     METAL_ASSIGN_OR_RETURN(const SqlResult recovery,
                            session->Query("SELECT pg_is_in_recovery() AS r", kQueryTimeout));
     in_recovery = recovery.Bool(0, "r");
   }
-  METAL_RETURN_IF_ERROR(CheckPlan(plan, in_recovery));
+  METAL_RETURN_IF_ERROR(CheckPlan(plan, infos, in_recovery));
   if (request.validate_only) return result;
 
   METAL_RETURN_IF_ERROR(InstallManagedSettings(options_.data_dir, options_.agent));
@@ -248,19 +303,30 @@ absl::StatusOr<ApplyConfigResult> ConfigEditor::Apply(const ApplyConfigRequest& 
   METAL_RETURN_IF_ERROR(StoreManagedSettings(options_.data_dir, next));
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.settings_written"));
   if (!session) return result;
-  absl::Status accepted = CheckFiles(*session);
-  if (!accepted.ok()) {
+  if (const absl::Status accepted = CheckFiles(*session); !accepted.ok()) {
     now.user = plan.before.user;
-    const absl::Status restored = StoreManagedSettings(options_.data_dir, now);
-    if (!restored.ok()) {
-      return base::Error(restored.code(), "{}; and restoring metal.conf failed: {}",
-                         std::string(accepted.message()), std::string(restored.message()));
-    }
-    return accepted;
+    return PutBack(now, accepted);
   }
-  METAL_ASSIGN_OR_RETURN(result.reload, ReloadWith(*session));
+  absl::StatusOr<ReloadResult> reload = ReloadWith(*session);
+  if (!reload.ok()) {
+    now.user = plan.before.user;
+    absl::Status failure = PutBack(now, reload.status());
+    // A server that only was slow may load the new file yet: it shall find the old one loaded last.
+    if (session->connected())
+      session->Query("SELECT pg_reload_conf()", kQueryTimeout).status().IgnoreError();
+    return failure;
+  }
+  result.reload = *std::move(reload);
   result.reloaded = true;
   return result;
+}
+
+// metal.conf as it was before; answers `why` it has to be.
+absl::Status ConfigEditor::PutBack(const ManagedSettings& before, const absl::Status& why) {
+  const absl::Status restored = StoreManagedSettings(options_.data_dir, before);
+  if (restored.ok()) return why;
+  return base::Error(restored.code(), "{}; and restoring metal.conf failed: {}",
+                     std::string(why.message()), std::string(restored.message()));
 }
 
 absl::StatusOr<ReloadResult> ConfigEditor::Reload() {

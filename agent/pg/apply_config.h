@@ -43,7 +43,7 @@ struct ReloadResult {
 
 struct ApplyConfigResult {
   std::vector<SettingChange> changes;  // only those that differ; sorted by name
-  bool reloaded = false;               // false: validate_only, no change, or the server is down
+  bool reloaded = false;               // false: validate_only, or the server is down
   ReloadResult reload;
 };
 
@@ -84,7 +84,10 @@ class ConfigEditor {
   absl::StatusOr<std::unique_ptr<SqlSession>> Connect();
   absl::StatusOr<InfoMap> Describe(SqlSession* session);
   absl::StatusOr<Plan> MakePlan(const ApplyConfigRequest& request, const InfoMap& infos);
-  absl::Status CheckPlan(const Plan& plan, bool in_recovery);
+  // What the changed settings are going to be, as far as it is known.
+  absl::StatusOr<SettingMap> ValuesAfter(const Plan& plan, const InfoMap& infos);
+  absl::Status CheckPlan(const Plan& plan, const InfoMap& infos, bool in_recovery);
+  absl::Status PutBack(const ManagedSettings& before, const absl::Status& why);
   absl::Status CheckNotOverridden(const Plan& plan);
   absl::Status CheckFiles(SqlSession& session);
   absl::StatusOr<ReloadResult> ReloadWith(SqlSession& session);

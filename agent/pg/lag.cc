@@ -31,6 +31,12 @@ StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLim
     if (observation.last_message != absl::InfinitePast()) {
       lag.seconds = std::max(observation.now - observation.last_message, absl::ZeroDuration());
     }
+    // What was received and not replayed when the link died is older than the silence.
+    if (observation.replayed < std::max(observation.received, observation.latest_end)) {
+      if (const auto age = ReplayAge(observation)) {
+        lag.seconds = std::max(lag.seconds.value_or(absl::ZeroDuration()), *age);
+      }
+    }
     return lag;
   }
   // The receiver says "streaming" before the first message has named the primary's position.
@@ -51,15 +57,24 @@ StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLim
   return lag;
 }
 
+absl::Duration MessageFresh(std::optional<absl::Duration> wal_receiver_timeout) {
+  if (!wal_receiver_timeout) return LagLimits{}.message_fresh;
+  if (*wal_receiver_timeout <= absl::ZeroDuration()) return absl::InfiniteDuration();
+  return *wal_receiver_timeout * 2 / 3;
+}
+
 FollowerLag ComputeFollowerLag(base::Lsn current, base::Lsn replay,
-                               std::optional<absl::Duration> replay_lag) {
+                               std::optional<absl::Duration> replay_lag,
+                               std::optional<absl::Duration> silence) {
   FollowerLag lag;
   lag.bytes = base::LsnDistance(replay, current);
   if (replay.valid() && lag.bytes == 0) {
     lag.seconds = absl::ZeroDuration();
-  } else {
-    lag.seconds = replay_lag;
+    return lag;
   }
+  lag.seconds = replay_lag;
+  // The server keeps the last replay_lag of a follower that has fallen silent.
+  if (silence && *silence > lag.seconds.value_or(absl::ZeroDuration())) lag.seconds = silence;
   return lag;
 }
 

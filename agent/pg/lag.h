@@ -28,10 +28,14 @@ struct StandbyObservation {
 
 struct LagLimits {
   // Without a message for so long the link counts as dead. An idle primary sends nothing by itself;
-  // it answers the standby's ping, which comes at half of wal_receiver_timeout (60 s). So 40 s is
-  // the least safe value.
+  // it answers the standby's ping, which comes at half of wal_receiver_timeout. This is right for
+  // PostgreSQL's default of 60 s; MessageFresh gives it for others.
   absl::Duration message_fresh = absl::Seconds(40);
 };
+
+// Two thirds of wal_receiver_timeout: a ping, its answer, and some patience. Infinite when the
+// timeout is off (nobody pings then); nullopt: PostgreSQL's default.
+absl::Duration MessageFresh(std::optional<absl::Duration> wal_receiver_timeout);
 
 struct StandbyLag {
   std::optional<uint64_t> bytes;
@@ -40,7 +44,8 @@ struct StandbyLag {
   // replayed commit, but no more than the time since it was last caught up (else the first byte
   // after an idle hour would read as one hour). "paused": the same while replay is paused.
   // "link_dead": no message for longer than the limit, or no receiver: seconds since the last
-  // message (it grows); nullopt when there never was one. "unknown".
+  // message, or the age of the replayed state when some of what was received is not replayed (both
+  // grow); nullopt when there never was a message. "unknown".
   std::string source;
 };
 
@@ -50,9 +55,11 @@ struct FollowerLag {
   uint64_t bytes = 0;
   std::optional<absl::Duration> seconds;
 };
-// As the primary sees it: bytes = current − replay; 0 s when equal; replay_lag else; nullopt when
-// neither is known.
+// As the primary sees it: bytes = current − replay; 0 s when equal; else the larger one of
+// replay_lag and `silence`, the time since the follower's last reply; nullopt when neither is
+// known.
 FollowerLag ComputeFollowerLag(base::Lsn current, base::Lsn replay,
-                               std::optional<absl::Duration> replay_lag);
+                               std::optional<absl::Duration> replay_lag,
+                               std::optional<absl::Duration> silence = std::nullopt);
 
 }  // namespace metal::pg

@@ -38,7 +38,7 @@ void FillPostgresSection(const ServerState& state, observe::PostgresSection& sec
 
 observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,
-                                           const LagLimits& limits, LagMemory& memory) {
+                                           LagMemory& memory) {
   observe::StandbySection section;
   section.present = state.in_recovery;
   if (!state.in_recovery) {
@@ -51,7 +51,9 @@ observe::StandbySection MakeStandbySection(const ServerState& state,
   section.pause_state = state.pause_state;
   section.flushed_lsn = section.received_lsn = state.received;
   StandbyObservation observation;
+  LagLimits limits;
   if (receiver) {
+    limits.message_fresh = MessageFresh(receiver->timeout);
     section.receiver_state = receiver->status;
     section.sender_host = receiver->sender_host;
     section.sender_port = receiver->sender_port;
@@ -85,7 +87,12 @@ observe::FollowersSection MakeFollowersSection(const ServerState& state,
   observe::FollowersSection section;
   const base::Lsn current = state.in_recovery ? state.replayed : state.current;
   for (const FollowerState& follower : followers) {
-    const FollowerLag lag = ComputeFollowerLag(current, follower.replay, follower.replay_lag);
+    std::optional<absl::Duration> silence;
+    if (follower.reply_time != absl::InfinitePast()) {
+      silence = state.server_time - follower.reply_time;
+    }
+    const FollowerLag lag =
+        ComputeFollowerLag(current, follower.replay, follower.replay_lag, silence);
     observe::FollowerSection row;
     row.application_name = follower.application_name;
     row.client_address = follower.client_address;
@@ -122,7 +129,7 @@ observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver) {
 
 PgMonitor::PgMonitor(MonitorOptions options, SessionFactory connect, observe::StatusBoard& board,
                      base::Clock& clock)
-    : options_(options), connect_(std::move(connect)), board_(board), clock_(clock) {}
+    : options_(std::move(options)), connect_(std::move(connect)), board_(board), clock_(clock) {}
 
 PgMonitor::~PgMonitor() { Stop(); }
 
@@ -198,7 +205,7 @@ absl::Status PgMonitor::Observe() {
   }
   state_ = state;
   const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
-  observe::StandbySection standby = MakeStandbySection(state, receiver, options_.lag, memory_);
+  observe::StandbySection standby = MakeStandbySection(state, receiver, memory_);
   observe::FollowersSection follower_section = MakeFollowersSection(state, followers);
   standby.time = follower_section.time = now;
   board_.Update([&](observe::NodeStatus& status) {
@@ -214,6 +221,7 @@ absl::Status PgMonitor::Observe() {
     status.followers = follower_section;
     if (!archiver) return;
     status.archive = MakeArchiveSection(*archiver);
+    if (options_.archive_error) status.archive.last_error = options_.archive_error();
     status.archive.time = now;
   });
   return absl::OkStatus();

@@ -5,6 +5,7 @@
 // Start and Stop from one owner.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,7 +33,9 @@ struct MonitorOptions {
   absl::Duration query_timeout = absl::Seconds(2);
   // Failed rounds in a row before a living server counts as unresponsive.
   int unresponsive_after = 2;
-  LagLimits lag;
+  // Why the agent's archive did not store the last file; empty text: it did. May be empty; must not
+  // block.
+  std::function<std::string()> archive_error = {};
 };
 
 class PgMonitor {
@@ -74,7 +77,7 @@ class PgMonitor {
 void FillPostgresSection(const ServerState& state, observe::PostgresSection& section);
 observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,
-                                           const LagLimits& limits, LagMemory& memory);
+                                           LagMemory& memory);
 observe::FollowersSection MakeFollowersSection(const ServerState& state,
                                                const std::vector<FollowerState>& followers);
 observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver);

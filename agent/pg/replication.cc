@@ -113,7 +113,8 @@ absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
           "SELECT pid, status, sender_host, sender_port, slot_name, written_lsn, flushed_lsn, "
           "latest_end_lsn, received_tli, extract(epoch FROM last_msg_receipt_time) AS "
           "last_message, "
-          "extract(epoch FROM latest_end_time) AS latest_end_time "
+          "extract(epoch FROM latest_end_time) AS latest_end_time, "
+          "extract(epoch FROM current_setting('wal_receiver_timeout')::interval) AS timeout "
           "FROM pg_stat_wal_receiver",
           timeout));
   if (result.rows.empty()) return std::optional<ReceiverState>();
@@ -129,6 +130,7 @@ absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
   state.timeline = TimelineAt(result, "received_tli");
   state.last_message = result.Time(0, "last_message");
   state.latest_end_time = result.Time(0, "latest_end_time");
+  state.timeout = SecondsAt(result, 0, "timeout");
   return std::optional<ReceiverState>(std::move(state));
 }
 

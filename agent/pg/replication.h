@@ -53,6 +53,7 @@ struct ReceiverState {
   base::TimelineId timeline = 0;
   absl::Time last_message = absl::InfinitePast();     // last_msg_receipt_time, the standby's clock
   absl::Time latest_end_time = absl::InfinitePast();  // the primary's clock
+  std::optional<absl::Duration> timeout;              // wal_receiver_timeout; 0: off
 };
 // nullopt: no WAL receiver runs.
 absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,

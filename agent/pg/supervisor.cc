@@ -148,18 +148,28 @@ absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
 }
 
 absl::Status PostgresSupervisor::SetRole(StartRole role) {
+  const auto store = [&]() -> absl::Status {
+    base::MutexLock lock(store_mutex_);
+    DesiredState state = desired();
+    state.role = role;
+    return StoreDesiredLocked(state);
+  };
+  bool settled = false;
   {
     // A crash restart that is being launched has already asked for its role: its end is awaited, so
     // that the caller sees the server that came of it.
     base::MutexLock lock(mutex_);
-    action_ended_.WaitFor(mutex_, kWatchPatience, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      return action_ != kWatchAction;
-    });
+    const auto settle = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return action_ != kWatchAction && !first_look_due_;
+    };
+    settled = action_ended_.WaitFor(mutex_, kWatchPatience, settle);
   }
-  base::MutexLock store(store_mutex_);
-  DesiredState state = desired();
-  state.role = role;
-  return StoreDesiredLocked(state);
+  METAL_RETURN_IF_ERROR(store());
+  if (settled) return absl::OkStatus();
+  return base::Error(absl::StatusCode::kDeadlineExceeded,
+                     "postgres: the role is stored, but a restart that began before it has not "
+                     "ended within {}. HINT: try again",
+                     absl::FormatDuration(kWatchPatience));
 }
 
 absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
@@ -277,8 +287,10 @@ absl::Status PostgresSupervisor::AwaitReady(const Postmaster& process,
     if (clock_.Monotonic() < next_sample) continue;
     next_sample = clock_.Monotonic() + kSampleEvery;
     tracker.Observe(sampler.Sample(process.pid()));
-    board_.Update(
-        [&](observe::NodeStatus& status) { status.postgres.start_progress = tracker.Describe(); });
+    board_.Update([&](observe::NodeStatus& status) {
+      status.postgres.start_progress = tracker.Describe();
+      status.postgres.time = {clock_.Now(), clock_.Monotonic()};
+    });
     if (!tracker.exhausted()) continue;
     return base::WithReason(base::Error(absl::StatusCode::kDeadlineExceeded,
                                         "start postgres on {}: no progress for {} ({}); process {} "

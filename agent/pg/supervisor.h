@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -47,6 +48,9 @@ struct SupervisorOptions {
   // Asked before the restart of a crashed server. Empty: the role of the last Start or SetRole.
   std::function<StartRole()> role_for_restart;
 };
+
+// How the published state_reason of a starting server begins that makes no progress.
+inline constexpr std::string_view kNoStartProgress = "no progress";
 
 struct StartOptions {
   bool as_standby =
@@ -86,11 +90,12 @@ class PostgresSupervisor {
   absl::StatusOr<StartResult> Restart(const StopOptions& stop, const StartOptions& start);
 
   // The role with which a crashed server is started again (after a promotion: primary; before a
-  // fence: standby). Durable. A crash restart under way is waited for, so postmaster() afterwards
-  // is its result.
+  // fence: standby). Durable. A crash restart under way and the first look after Begin are waited
+  // for, so postmaster() afterwards is their result; DEADLINE_EXCEEDED, with the role stored, when
+  // they do not end: then nobody knows whether a server is coming up in the old role.
   absl::Status SetRole(StartRole role);
 
-  // The live postmaster, or null.
+  // The live postmaster, or null; null also until the first look after Begin has ended.
   std::shared_ptr<const Postmaster> postmaster();
   DesiredState desired();
   const std::string& log_path() const { return options_.log_path; }
@@ -133,6 +138,7 @@ class PostgresSupervisor {
   void SetProcess(std::shared_ptr<const Postmaster> process);
   bool ending();
   void PublishState(observe::PostgresState state, const std::string& reason);
+  void PublishLook();  // what is published was looked at again and stands
   void PublishStopped();
   void PublishControl();
   void Emit(observe::Severity severity, const std::string& type, const std::string& message,
@@ -148,7 +154,8 @@ class PostgresSupervisor {
 
   base::Mutex store_mutex_;  // one writer of postgres.desired; taken before mutex_
   base::Mutex mutex_;
-  std::string action_ ABSL_GUARDED_BY(mutex_);  // running action; empty: none
+  std::string action_ ABSL_GUARDED_BY(mutex_);           // running action; empty: none
+  bool first_look_due_ ABSL_GUARDED_BY(mutex_) = false;  // Begin ran, nobody has looked yet
   std::shared_ptr<const Postmaster> process_ ABSL_GUARDED_BY(mutex_);
   DesiredState desired_ ABSL_GUARDED_BY(mutex_);
   RestartPolicy policy_ ABSL_GUARDED_BY(mutex_);

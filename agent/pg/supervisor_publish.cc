@@ -32,6 +32,10 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostma
   METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(Place()));
   process = found ? found->process : nullptr;
   SetProcess(process);
+  {
+    base::MutexLock lock(mutex_);
+    first_look_due_ = false;
+  }
   return process;
 }
 
@@ -86,7 +90,16 @@ void PostgresSupervisor::PublishState(observe::PostgresState state, const std::s
     section.role_observed = observe::Role::kUnknown;
     section.in_recovery = false;
     section.connections = 0;
+    // Nobody follows, and nobody is followed by, a server that is not there.
+    status.standby = {};
+    status.followers = {};
+    status.standby.time = status.followers.time = now;
   });
+}
+
+void PostgresSupervisor::PublishLook() {
+  const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
+  board_.Update([&](observe::NodeStatus& status) { status.postgres.time = now; });
 }
 
 void PostgresSupervisor::PublishStopped() {

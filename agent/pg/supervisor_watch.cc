@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/pg/control_file.h"
@@ -18,6 +19,13 @@ namespace {
 constexpr absl::Duration kLook = absl::Seconds(1);
 constexpr absl::Duration kStartingLook = absl::Milliseconds(100);
 
+// True: the process is in this process's own cgroup. Unknown is false: then it is left where it is.
+bool SharesCgroup(pid_t pid) {
+  const auto ours = base::ReadFile("/proc/self/cgroup");
+  const auto theirs = base::ReadFile(fmt::format("/proc/{}/cgroup", pid));
+  return ours.ok() && theirs.ok() && *ours == *theirs;
+}
+
 }  // namespace
 
 absl::Status PostgresSupervisor::Begin() {
@@ -25,6 +33,7 @@ absl::Status PostgresSupervisor::Begin() {
   {
     base::MutexLock lock(mutex_);
     desired_ = state;
+    first_look_due_ = true;
   }
   if (state.quarantined && state.running) Quarantine("it was quarantined before the agent started");
   thread_ = base::Thread("pg-watch", [this] { Watch(); });
@@ -81,6 +90,8 @@ void PostgresSupervisor::WatchOnce() {
   } else {
     WatchDead();
   }
+  base::MutexLock lock(mutex_);
+  first_look_due_ = false;  // who waits for it is woken by the end of the action
 }
 
 void PostgresSupervisor::WatchLive(const Postmaster& process) {
@@ -102,10 +113,12 @@ void PostgresSupervisor::WatchStarting(const Postmaster& process) {
     if (now < next_sample_) return;
     next_sample_ = now + kLook;
     tracker_->Observe(sampler_.Sample(process.pid()));
-    const std::string reason = tracker_->exhausted() ? "no progress; it may wait for WAL" : "";
+    const std::string reason =
+        tracker_->exhausted() ? fmt::format("{}; it may wait for WAL", kNoStartProgress) : "";
     board_.Update([&](observe::NodeStatus& status) {
       status.postgres.start_progress = tracker_->Describe();
       status.postgres.state_reason = reason;
+      status.postgres.time = {clock_.Now(), clock_.Monotonic()};
     });
     return;
   }
@@ -136,7 +149,7 @@ void PostgresSupervisor::WatchDead() {
     state = desired_;
     waiting = restart_at_.has_value();
   }
-  if (state.quarantined || waiting) return;
+  if (state.quarantined || waiting) return PublishLook();
   if (!state.running) {
     PublishStopped();
     return;
@@ -160,6 +173,14 @@ void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
   {
     base::MutexLock lock(mutex_);
     restart_at_.reset();
+  }
+  // The agent may have died between the launch and the move: then the server shares its fate with
+  // the agent's own unit.
+  if (options_.move_to_scope && SharesCgroup(found.process->pid())) {
+    const absl::Status moved = options_.move_to_scope(found.process->pid());
+    if (!moved.ok()) {
+      Emit(observe::Severity::kWarning, "postgres.scope_failed", std::string(moved.message()));
+    }
   }
   PublishControl();
   const bool ready = found.file.status == PostmasterStatus::kReady ||
@@ -186,6 +207,8 @@ void PostgresSupervisor::HandleExit(const Postmaster& process) {
          fmt::format("postgres (process {}) has stopped", pid));
     return;
   }
+  // Before anything that reads the data disk: a crash beside a hung disk must show at once.
+  PublishState(observe::PostgresState::kCrashed, fmt::format("process {} ended", pid));
   PublishControl();
   const absl::StatusOr<ControlFile> control = ReadControlFile(options_.data_dir);
   const bool clean = control.ok() && control->clean();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 
 #include "agent/base/status.h"
 
@@ -10,15 +9,15 @@ namespace metal::rpc {
 namespace {
 
 constexpr std::array kPermissions = {
-    RpcPermission{"HostService/GetStatus", Permission::kObserve},
-    RpcPermission{"HostService/WatchStatus", Permission::kObserve},
+    RpcPermission{"HostService/GetStatus", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"HostService/WatchStatus", Permission::kObserve, Pace::kWatches},
     RpcPermission{"HostService/ListEvents", Permission::kObserve},
-    RpcPermission{"HostService/WatchEvents", Permission::kObserve},
+    RpcPermission{"HostService/WatchEvents", Permission::kObserve, Pace::kWatches},
     RpcPermission{"HostService/GetCapabilities", Permission::kObserve},
-    RpcPermission{"OperationsService/GetOperation", Permission::kObserve},
-    RpcPermission{"OperationsService/ListOperations", Permission::kObserve},
-    RpcPermission{"OperationsService/WaitOperation", Permission::kObserve},
-    RpcPermission{"OperationsService/WatchOperation", Permission::kObserve},
+    RpcPermission{"OperationsService/GetOperation", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"OperationsService/ListOperations", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"OperationsService/WaitOperation", Permission::kObserve, Pace::kWatches},
+    RpcPermission{"OperationsService/WatchOperation", Permission::kObserve, Pace::kWatches},
     RpcPermission{"OperationsService/CancelOperation", Permission::kOperate},
     RpcPermission{"PostgresService/InitDataDirectory", Permission::kOperate},
     RpcPermission{"PostgresService/StartPostgres", Permission::kOperate},
@@ -32,24 +31,24 @@ constexpr std::array kPermissions = {
     RpcPermission{"ReplicationService/Promote", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/Fence", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/Unfence", Permission::kOrchestrate},
-    RpcPermission{"ReplicationService/WaitForLsn", Permission::kObserve},
+    RpcPermission{"ReplicationService/WaitForLsn", Permission::kObserve, Pace::kWatches},
     RpcPermission{"BackupService/CreateBackup", Permission::kOperate},
     RpcPermission{"BackupService/ListBackups", Permission::kObserve},
     RpcPermission{"BackupService/GetBackup", Permission::kObserve},
     RpcPermission{"BackupService/VerifyBackup", Permission::kOperate},
     RpcPermission{"BackupService/RestoreBackup", Permission::kOrchestrate},
-    RpcPermission{"BackupService/GetArchiveStatus", Permission::kObserve},
-    RpcPermission{"StorageService/ListDisks", Permission::kObserve},
-    RpcPermission{"StorageService/GetStorageHealth", Permission::kObserve},
-    RpcPermission{"StorageService/WatchStorageHealth", Permission::kObserve},
+    RpcPermission{"BackupService/GetArchiveStatus", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"StorageService/ListDisks", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"StorageService/GetStorageHealth", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"StorageService/WatchStorageHealth", Permission::kObserve, Pace::kWatches},
     RpcPermission{"StorageService/RunStorageProbe", Permission::kOperate},
 };
 
-std::optional<Permission> PermissionOf(std::string_view rpc) {
+// Null: it is not in the table.
+const RpcPermission* FindRpc(std::string_view rpc) {
   const auto* found = std::find_if(kPermissions.begin(), kPermissions.end(),
                                    [&](const RpcPermission& entry) { return entry.rpc == rpc; });
-  if (found == kPermissions.end()) return std::nullopt;
-  return found->permission;
+  return found == kPermissions.end() ? nullptr : found;
 }
 
 absl::Status Refused(std::string_view rpc, std::string_view who, std::string_view hint) {
@@ -62,6 +61,11 @@ absl::Status Refused(std::string_view rpc, std::string_view who, std::string_vie
 }  // namespace
 
 std::span<const RpcPermission> RpcPermissions() { return kPermissions; }
+
+Pace PaceOf(std::string_view rpc) {
+  const RpcPermission* found = FindRpc(rpc);
+  return found == nullptr ? Pace::kActs : found->pace;
+}
 
 bool MayCall(CallerRole role, Permission permission) {
   switch (permission) {
@@ -107,14 +111,14 @@ AccessControl::AccessControl(const std::vector<base::AgentConfig::RoleBinding>& 
 absl::StatusOr<std::string> AccessControl::Authorize(std::string_view rpc, const std::string& peer,
                                                      bool tls,
                                                      const std::vector<std::string>& names) const {
-  const auto permission = PermissionOf(rpc);
-  if (!permission) return Refused(rpc, "nobody", "the RPC has no row in the access table");
+  const RpcPermission* found_rpc = FindRpc(rpc);
+  if (found_rpc == nullptr) return Refused(rpc, "nobody", "the RPC has no row in the access table");
   if (!tls) return peer.rfind("unix:", 0) == 0 ? "unix" : peer;
   std::string best;
   for (const std::string& name : names) {
     const auto found = roles_.find(name);
     if (found == roles_.end()) continue;
-    if (MayCall(found->second, *permission)) return name;
+    if (MayCall(found->second, found_rpc->permission)) return name;
     best = CallerRoleName(found->second);
   }
   if (best.empty()) {

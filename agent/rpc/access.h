@@ -1,6 +1,7 @@
-// Who may call what: one table of RPC → least role. Roles come from exact subject alternative names
-// of client certificates; callers on the unix socket and on loopback TCP without TLS have every
-// role (the socket's mode guards the first). Threading: immutable after construction.
+// Who may call what, and how many calls of a kind may run at once: one table of RPC → least role
+// and pace. Roles come from exact subject alternative names of client certificates; callers on the
+// unix socket and on loopback TCP without TLS have every role (the socket's mode guards the first).
+// Threading: immutable after construction.
 #pragma once
 
 #include <map>
@@ -20,11 +21,23 @@ enum class CallerRole { kViewer, kPeer, kOperator, kOrchestrator };
 
 enum class Permission { kObserve, kOperate, kOrchestrate };
 
+// How long a call may hold a thread of the server.
+enum class Pace {
+  kInstant,  // answers from memory: never refused, so that others cannot keep a status back
+  kActs,     // may wait for the data disk, PostgreSQL or the journal
+  kWatches,  // waits by its nature: streams, WaitOperation, WaitForLsn
+};
+inline constexpr int kActsAtOnce = 12;
+inline constexpr int kWatchesAtOnce = 40;
+
 struct RpcPermission {
   std::string_view rpc;  // "HostService/GetStatus"
   Permission permission;
+  Pace pace = Pace::kActs;
 };
 std::span<const RpcPermission> RpcPermissions();
+// kActs for an RPC that is not in the table.
+Pace PaceOf(std::string_view rpc);
 
 bool MayCall(CallerRole role, Permission permission);
 

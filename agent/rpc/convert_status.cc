@@ -124,7 +124,8 @@ void FollowerToProto(const observe::FollowerSection& follower, v1::FollowerStatu
   SetTime(follower.reply_time, [&] { return out->mutable_reply_time(); });
 }
 
-void SmartToProto(const observe::SmartSection& smart, v1::SmartStatus* out) {
+void SmartToProto(const observe::SmartSection& smart, base::MonotonicTime now,
+                  v1::SmartStatus* out) {
   out->set_supported(smart.supported);
   out->set_unsupported_reason(smart.unsupported_reason);
   if (!smart.supported) return;
@@ -139,6 +140,7 @@ void SmartToProto(const observe::SmartSection& smart, v1::SmartStatus* out) {
   out->set_unsafe_shutdowns(static_cast<int64_t>(smart.unsafe_shutdowns));
   out->set_host_read_bytes(static_cast<int64_t>(smart.bytes_read));
   out->set_host_written_bytes(static_cast<int64_t>(smart.bytes_written));
+  SetAge(smart.time, now, out);
 }
 
 void ProbeToProto(const observe::ProbeSection& probe, v1::ProbeStatus* out) {
@@ -158,7 +160,9 @@ void ProbeToProto(const observe::ProbeSection& probe, v1::ProbeStatus* out) {
   out->set_last_error(probe.last_error);
 }
 
-void OperationToProto(const observe::OperationSection& operation, v1::RunningOperation* out) {
+void OperationToProto(const observe::OperationSection& operation, base::MonotonicTime now,
+                      v1::RunningOperation* out) {
+  SetAge(operation.time, now, out);
   out->set_name(operation.name);
   out->set_kind(operation.kind);
   out->set_phase(operation.phase);
@@ -261,9 +265,12 @@ void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::Disk
   out->set_filesystem_size_bytes(static_cast<int64_t>(disk.filesystem_size_bytes));
   out->set_filesystem_free_bytes(static_cast<int64_t>(disk.filesystem_free_bytes));
   out->set_rotational(disk.rotational);
-  SmartToProto(disk.smart, out->mutable_smart());
+  SmartToProto(disk.smart, now, out->mutable_smart());
   for (const auto& probe : disk.probes) ProbeToProto(probe, out->add_probes());
   SetAge(disk.time, now, out);
+  if (disk.filesystem_time.captured_at != absl::InfinitePast()) {
+    *out->mutable_filesystem_observe_age() = ToProto(now - disk.filesystem_time.monotonic);
+  }
 }
 
 void ToProto(const observe::Fault& fault, v1::Fault* out) {
@@ -320,7 +327,7 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
     ToProto(backup, out->mutable_backups()->add_latest());
   }
   SetAge(status.backups.time, now, out->mutable_backups());
-  if (status.operation.running) OperationToProto(status.operation, out->mutable_operation());
+  if (status.operation.running) OperationToProto(status.operation, now, out->mutable_operation());
   for (const auto& [key, fault] : status.faults) ToProto(fault, out->add_faults());
 }
 

@@ -1,5 +1,6 @@
 #include "agent/rpc/handler.h"
 
+#include "agent/base/status.h"
 #include "fmt/format.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/coded_stream.h"
@@ -46,6 +47,26 @@ std::string Fingerprint(const std::string& bytes) {
 }
 
 }  // namespace
+
+Handler::Place::Place(const Handler& handler, Pace pace) {
+  if (pace == Pace::kInstant) return;
+  const bool acts = pace == Pace::kActs;
+  count_ = acts ? &handler.acting_ : &handler.watching_;
+  taken_ = count_->fetch_add(1) < (acts ? kActsAtOnce : kWatchesAtOnce);
+}
+
+Handler::Place::~Place() {
+  if (count_ != nullptr) count_->fetch_sub(1);
+}
+
+absl::Status Handler::TooManyCalls(std::string_view rpc) {
+  return base::WithReason(
+      base::Error(absl::StatusCode::kResourceExhausted,
+                  "{} refused: too many calls of its kind are running. HINT: GetStatus says what "
+                  "the node waits for; end watches that nobody reads",
+                  rpc),
+      {"TOO_MANY_CALLS", {{"rpc", std::string(rpc)}}});
+}
 
 void Handler::LogRefusal(std::string_view rpc, const absl::Status& status) {
   base::LogInfo("event=rpc.refused rpc={} code={} message=\"{}\"", rpc,

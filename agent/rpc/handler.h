@@ -1,7 +1,8 @@
-// What every RPC does around its domain call: authorize, run, map the status, log refusals and
-// failures. Threading: thread-safe.
+// What every RPC does around its domain call: authorize, take a place among the calls of its pace,
+// run, map the status, log refusals and failures. Threading: thread-safe.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <string_view>
 
@@ -20,18 +21,39 @@ class Handler {
   explicit Handler(const AccessControl& access) : access_(access) {}
 
   // Calls body(caller) → absl::Status after the caller was authorized. `rpc` is "Service/Method".
+  // RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls of its pace run.
   template <typename Body>
   grpc::Status Run(std::string_view rpc, const grpc::ServerContextBase& context,
                    Body&& body) const {
     auto caller = access_.Authorize(rpc, context);
-    const absl::Status status = caller.ok() ? body(*caller) : caller.status();
+    absl::Status status = caller.status();
+    if (status.ok()) {
+      const Place place(*this, PaceOf(rpc));
+      status = place.taken() ? body(*caller) : TooManyCalls(rpc);
+    }
     if (!status.ok()) LogRefusal(rpc, status);
     return ToGrpc(status);
   }
 
  private:
+  // One running call; counted until it is destroyed.
+  class Place {
+   public:
+    Place(const Handler& handler, Pace pace);
+    ~Place();
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+    bool taken() const { return taken_; }
+
+   private:
+    std::atomic<int>* count_ = nullptr;  // null: not counted
+    bool taken_ = true;
+  };
+
+  static absl::Status TooManyCalls(std::string_view rpc);
   static void LogRefusal(std::string_view rpc, const absl::Status& status);
   const AccessControl& access_;
+  mutable std::atomic<int> acting_{0}, watching_{0};
 };
 
 // Identity of a mutating request: its request_id and a hash of the rest of its body. `request_id`

@@ -150,6 +150,7 @@ grpc::Status PostgresService::ApplyConfig(grpc::ServerContext* context,
           out->set_requires_restart(change.requires_restart);
         }
         for (const auto& name : answer.pending_restart) response->add_pending_restart(name);
+        response->set_reloaded(answer.reloaded);
         return absl::OkStatus();
       });
 }

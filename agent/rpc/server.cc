@@ -5,6 +5,7 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/rpc/access.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -15,7 +16,8 @@
 namespace metal::rpc {
 namespace {
 
-constexpr int kThreadsMax = 32;  // calls at once; watches count
+// Calls of every pace at once, and some more for instant ones and for gRPC's own pollers.
+constexpr int kThreadsMax = kActsAtOnce + kWatchesAtOnce + 12;
 constexpr int kMessageBytesMax = 16 << 20;
 constexpr unsigned kCertificateRefreshSeconds = 1;
 constexpr mode_t kSocketMode = 0660;

@@ -174,6 +174,9 @@ int SetConfig(const Client& client, const SetConfigOptions& options) {
     fmt::print("{}{}", options.dry_run ? "would change:\n" : "", table.ToString());
   }
   for (const auto& name : response.pending_restart()) fmt::print("waits for a restart: {}\n", name);
+  if (!options.dry_run && !response.reloaded()) {
+    fmt::print("PostgreSQL is down: the settings are in force from its next start\n");
+  }
   return kExitOk;
 }
 

@@ -45,7 +45,7 @@ TEST(PrivilegedWireTest, OnlyControllersHaveAName) {
 TEST(PrivilegedWireTest, TheScopeIsAskedForWithoutAShell) {
   const std::vector<std::string> command = ScopeCommand({100, 101}, 5433);
   EXPECT_EQ(command[0], "/usr/bin/busctl");
-  EXPECT_EQ(command[7], "metal-postgres-5433.scope");
+  EXPECT_EQ(command[7], "metal-postgres-5433-100.scope");
   const std::vector<std::string> tail(command.end() - 6, command.end());
   EXPECT_THAT(tail, ElementsAre("PIDs", "au", "2", "100", "101", "0"));
 }
