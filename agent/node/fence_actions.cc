@@ -92,6 +92,8 @@ absl::Status Node::Unfence(const RequestContext& context, const TermHolder& hold
   return RunRoleChange(std::move(spec),
                        [this, holder](OperationContext&) -> absl::StatusOr<OperationResult> {
                          METAL_RETURN_IF_ERROR(parts_.terms.Unfence(holder));
+                         // A promotion keeps the pid: a later fence has to prove it anew.
+                         fence_proven_pid_ = 0;
                          METAL_RETURN_IF_ERROR(base::FaultPoint("roles.unfenced"));
                          return OperationResult{};
                        })

@@ -236,7 +236,7 @@ class Node {
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;
-  std::atomic<pid_t> fence_proven_pid_{0};  // a server that RunFence found or made read-only
+  std::atomic<pid_t> fence_proven_pid_{0};  // found read-only by RunFence under the present fence
   base::MonotonicTime enforce_next_;
   base::Thread role_watch_, refresher_;
 };

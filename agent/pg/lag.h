@@ -60,6 +60,6 @@ struct FollowerLag {
 // known.
 FollowerLag ComputeFollowerLag(base::Lsn current, base::Lsn replay,
                                std::optional<absl::Duration> replay_lag,
-                               std::optional<absl::Duration> silence = std::nullopt);
+                               std::optional<absl::Duration> silence);
 
 }  // namespace metal::pg

@@ -83,13 +83,21 @@ observe::StandbySection MakeStandbySection(const ServerState& state,
 }
 
 observe::FollowersSection MakeFollowersSection(const ServerState& state,
-                                               const std::vector<FollowerState>& followers) {
+                                               const std::vector<FollowerState>& followers,
+                                               FollowerMemory& memory) {
   observe::FollowersSection section;
+  FollowerMemory seen;  // only of those that are still there
   const base::Lsn current = state.in_recovery ? state.replayed : state.current;
   for (const FollowerState& follower : followers) {
     std::optional<absl::Duration> silence;
     if (follower.reply_time != absl::InfinitePast()) {
-      silence = state.server_time - follower.reply_time;
+      const auto before = memory.replies.find(follower.pid);
+      const bool same =
+          before != memory.replies.end() && before->second.reply_time == follower.reply_time;
+      const FollowerMemory::Reply reply{follower.reply_time,
+                                        same ? before->second.seen_at : state.server_time};
+      silence = state.server_time - reply.seen_at;
+      seen.replies[follower.pid] = reply;
     }
     const FollowerLag lag =
         ComputeFollowerLag(current, follower.replay, follower.replay_lag, silence);
@@ -108,6 +116,7 @@ observe::FollowersSection MakeFollowersSection(const ServerState& state,
     row.reply_time = follower.reply_time;
     section.followers.push_back(std::move(row));
   }
+  memory = std::move(seen);
   return section;
 }
 
@@ -206,7 +215,8 @@ absl::Status PgMonitor::Observe() {
   state_ = state;
   const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
   observe::StandbySection standby = MakeStandbySection(state, receiver, memory_);
-  observe::FollowersSection follower_section = MakeFollowersSection(state, followers);
+  observe::FollowersSection follower_section =
+      MakeFollowersSection(state, followers, follower_memory_);
   standby.time = follower_section.time = now;
   board_.Update([&](observe::NodeStatus& status) {
     // The supervisor may have seen an end since: then these are news of a dead server.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,16 @@ namespace metal::pg {
 struct LagMemory {
   absl::Time last_message = absl::InfinitePast();
   absl::Time last_caught_up = absl::InfinitePast();
+};
+
+// When each follower's last reply was first seen, by this server's clock, since reply_time is the
+// follower's own clock. By pid of the walsender.
+struct FollowerMemory {
+  struct Reply {
+    absl::Time reply_time;
+    absl::Time seen_at;
+  };
+  std::map<int, Reply> replies;
 };
 
 struct MonitorOptions {
@@ -65,6 +76,7 @@ class PgMonitor {
   int64_t round_ = 0;
   ServerState state_;  // of the last good round
   LagMemory memory_;
+  FollowerMemory follower_memory_;
 
   base::Mutex mutex_;
   base::CondVar wake_;
@@ -79,7 +91,8 @@ observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,
                                            LagMemory& memory);
 observe::FollowersSection MakeFollowersSection(const ServerState& state,
-                                               const std::vector<FollowerState>& followers);
+                                               const std::vector<FollowerState>& followers,
+                                               FollowerMemory& memory);
 observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver);
 
 }  // namespace metal::pg

@@ -230,14 +230,16 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServ
                          LaunchPostmaster(launch, clock_));
   SetProcess(process);
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.after_launch"));
-  if (options_.move_to_scope) {
-    const absl::Status moved = options_.move_to_scope(process->pid());
-    if (!moved.ok()) {
-      Emit(observe::Severity::kWarning, "postgres.scope_failed", std::string(moved.message()));
-    }
-  }
+  MoveToScope(*process);
   PublishState(observe::PostgresState::kStarting, "");
   return process;
+}
+
+void PostgresSupervisor::MoveToScope(const Postmaster& process) {
+  if (!options_.move_to_scope) return;
+  const absl::Status moved = options_.move_to_scope(process.pid());
+  if (moved.ok()) return;
+  Emit(observe::Severity::kWarning, "postgres.scope_failed", std::string(moved.message()));
 }
 
 absl::StatusOr<StartResult> PostgresSupervisor::StartServer(const StartOptions& options,

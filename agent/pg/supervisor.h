@@ -138,6 +138,7 @@ class PostgresSupervisor {
   void SetProcess(std::shared_ptr<const Postmaster> process);
   bool ending();
   void PublishState(observe::PostgresState state, const std::string& reason);
+  void MoveToScope(const Postmaster& process);
   void PublishLook();  // what is published was looked at again and stands
   void PublishStopped();
   void PublishControl();

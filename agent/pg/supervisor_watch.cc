@@ -176,12 +176,7 @@ void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
   }
   // The agent may have died between the launch and the move: then the server shares its fate with
   // the agent's own unit.
-  if (options_.move_to_scope && SharesCgroup(found.process->pid())) {
-    const absl::Status moved = options_.move_to_scope(found.process->pid());
-    if (!moved.ok()) {
-      Emit(observe::Severity::kWarning, "postgres.scope_failed", std::string(moved.message()));
-    }
-  }
+  if (SharesCgroup(found.process->pid())) MoveToScope(*found.process);
   PublishControl();
   const bool ready = found.file.status == PostmasterStatus::kReady ||
                      found.file.status == PostmasterStatus::kStandby;

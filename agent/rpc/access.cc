@@ -37,7 +37,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"BackupService/GetBackup", Permission::kObserve},
     RpcPermission{"BackupService/VerifyBackup", Permission::kOperate},
     RpcPermission{"BackupService/RestoreBackup", Permission::kOrchestrate},
-    RpcPermission{"BackupService/GetArchiveStatus", Permission::kObserve, Pace::kInstant},
+    RpcPermission{"BackupService/GetArchiveStatus", Permission::kObserve},
     RpcPermission{"StorageService/ListDisks", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/GetStorageHealth", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/WatchStorageHealth", Permission::kObserve, Pace::kWatches},

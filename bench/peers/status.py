@@ -15,23 +15,15 @@ def measure(source, build_dir, postgres_bindir, version, calls):
     compared with peers. Uses the tests' harness: the same node and the same disk as in tests/fault."""
     os.environ["METAL_BUILD_DIR"] = str(build_dir)
     sys.path.insert(0, str(source / "tests"))
-    from harness import postgres, process, workspace
-    from harness.loop_disk import LoopDisk, Unavailable
-    from harness.node import Node
+    from harness import postgres, workspace
+    from harness.loop_disk import Unavailable, primary_on_loop_disk
     from harness.status_latency import seconds_of_calls
     place = workspace.Workspace()
     try:
         try:
-            disk = LoopDisk(place, os.path.join(place.path, "mount"))
+            node = primary_on_loop_disk(place, postgres.Version(version, str(postgres_bindir)))
         except Unavailable as why:
             raise CommandFailed(f"status: {why}") from why
-        node = Node(place, postgres.Version(version, str(postgres_bindir)), data_dir=disk.mount, disk={
-            "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms",
-            "probe_stall_after": "2s"})
-        node.launch()
-        disk.capture(node.process.pid)
-        process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)
-        node.make_primary()
         socket = node.config["agent"]["socket"]
         figures = {"running": describe(seconds_of_calls(socket, calls))}
         os.kill(node.pid(), signal.SIGSTOP)
@@ -39,11 +31,11 @@ def measure(source, build_dir, postgres_bindir, version, calls):
         figures["postmaster_stopped"] = describe(seconds_of_calls(socket, calls))
         os.kill(node.pid(), signal.SIGCONT)
         node.wait_running()
-        disk.hang()
+        node.disk.hang()
         node.wait_status("the stall shows", lambda each: any(
             fault["fault_class"] == "stalled" for fault in each["faults"]), 10)
         figures["data_disk_hung"] = describe(seconds_of_calls(socket, calls))
-        disk.work()
+        node.disk.work()
         return {"bench": "status", "calls": calls, "get_status_ms": figures}
     finally:
         place.close()

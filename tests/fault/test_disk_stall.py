@@ -8,8 +8,7 @@ import time
 import pytest
 
 from harness import process
-from harness.loop_disk import LoopDisk, Unavailable
-from harness.node import Node
+from harness.loop_disk import Unavailable, primary_on_loop_disk
 from harness.status_latency import check_promise
 
 pytestmark = pytest.mark.skipif(not process.IS_ROOT, reason="loop devices and cgroups need root")
@@ -19,16 +18,9 @@ pytestmark = pytest.mark.skipif(not process.IS_ROOT, reason="loop devices and cg
 def hanging(workspace, pg):
     """A primary on a disk that can be made to hang, with the agent in the cgroup."""
     try:
-        disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
+        node = primary_on_loop_disk(workspace, pg)
     except Unavailable as why:
         pytest.skip(str(why))
-    node = Node(workspace, pg, data_dir=disk.mount, disk={
-        "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "probe_stall_after": "2s"})
-    node.disk = disk
-    node.launch()
-    node.disk.capture(node.process.pid)
-    process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)
-    node.make_primary()
     node.wait_status("the probe is healthy", lambda status: probe_state(status) == "HEALTHY", 40)
     return node
 

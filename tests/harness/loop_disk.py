@@ -2,6 +2,7 @@
 import os
 
 from harness import process
+from harness.node import Node
 from harness.process import run
 
 BLKIO = "/sys/fs/cgroup/blkio"
@@ -70,3 +71,15 @@ class LoopDisk:
             except ProcessLookupError:
                 pass
         return members
+
+
+def primary_on_loop_disk(workspace, version):
+    """A primary whose data disk (`node.disk`) can be made to hang, with the agent and all its children in the cgroup."""
+    disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
+    node = Node(workspace, version, data_dir=disk.mount, disk={
+        "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "probe_stall_after": "2s"})
+    node.disk = disk
+    node.launch()
+    disk.capture(node.process.pid)
+    process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)
+    return node.make_primary()

@@ -95,16 +95,42 @@ TEST(StandbyLagTest, APrimarysClockAheadGivesNoNegativeLag) {
 }
 
 TEST(FollowerLagTest, IsZeroWhenCaughtUpThoughReplayLagIsNull) {
-  const FollowerLag lag = ComputeFollowerLag(Lsn{500}, Lsn{500}, std::nullopt);
+  const FollowerLag lag = ComputeFollowerLag(Lsn{500}, Lsn{500}, std::nullopt, std::nullopt);
   EXPECT_EQ(lag.bytes, 0u);
   EXPECT_EQ(lag.seconds, absl::ZeroDuration());
 }
 
 TEST(FollowerLagTest, IsReplayLagWhenBehindAndUnknownWithout) {
-  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, absl::Seconds(2)).seconds, absl::Seconds(2));
-  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, absl::Seconds(2)).bytes, 400u);
-  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, std::nullopt).seconds, std::nullopt);
-  EXPECT_EQ(ComputeFollowerLag(Lsn{0}, Lsn{0}, std::nullopt).seconds, std::nullopt);
+  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, absl::Seconds(2), std::nullopt).seconds,
+            absl::Seconds(2));
+  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, absl::Seconds(2), std::nullopt).bytes, 400u);
+  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, std::nullopt, std::nullopt).seconds,
+            std::nullopt);
+  EXPECT_EQ(ComputeFollowerLag(Lsn{0}, Lsn{0}, std::nullopt, std::nullopt).seconds, std::nullopt);
+}
+
+TEST(FollowerLagTest, SilenceCountsWhenItIsLongerThanTheLastLag) {
+  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, absl::Seconds(2), absl::Seconds(30)).seconds,
+            absl::Seconds(30));
+  EXPECT_EQ(ComputeFollowerLag(Lsn{900}, Lsn{500}, absl::Seconds(40), absl::Seconds(30)).seconds,
+            absl::Seconds(40));
+  EXPECT_EQ(ComputeFollowerLag(Lsn{500}, Lsn{500}, std::nullopt, absl::Seconds(30)).seconds,
+            absl::ZeroDuration());
+}
+
+TEST(StandbyLagTest, WhatWasReceivedBeforeTheLinkDiedIsOlderThanTheSilence) {
+  StandbyObservation observation = Streaming(1000, 5000);
+  observation.receiver_streaming = false;
+  const StandbyLag lag = ComputeStandbyLag(observation);
+  EXPECT_EQ(lag.source, "link_dead");
+  EXPECT_EQ(lag.seconds, absl::Seconds(3));
+}
+
+TEST(StandbyLagTest, TheLimitFollowsTheReceiversTimeout) {
+  EXPECT_EQ(MessageFresh(std::nullopt), absl::Seconds(40));
+  EXPECT_EQ(MessageFresh(absl::Seconds(60)), absl::Seconds(40));
+  EXPECT_EQ(MessageFresh(absl::Seconds(15)), absl::Seconds(10));
+  EXPECT_EQ(MessageFresh(absl::ZeroDuration()), absl::InfiniteDuration());
 }
 
 }  // namespace

@@ -170,5 +170,28 @@ TEST_F(MonitorTest, TheThreadStopsAtOnce) {
   monitor.Stop();
 }
 
+TEST(FollowersSectionTest, SilenceIsMeasuredByThisServersClock) {
+  const absl::Time start = absl::FromUnixSeconds(1000);
+  ServerState state;
+  state.current = base::Lsn{900};
+  state.server_time = start;
+  FollowerState follower;
+  follower.pid = 7;
+  follower.replay = base::Lsn{500};
+  follower.replay_lag = absl::Seconds(1);
+  follower.reply_time = start - absl::Hours(5);  // its own clock is wrong
+  FollowerMemory memory;
+  const auto lag = [&] {
+    return MakeFollowersSection(state, {follower}, memory).followers[0].lag_seconds;
+  };
+  EXPECT_EQ(lag(), absl::Seconds(1));
+  state.server_time = start + absl::Seconds(20);
+  EXPECT_EQ(lag(), absl::Seconds(20)) << "no reply since";
+  follower.reply_time += absl::Seconds(20);
+  EXPECT_EQ(lag(), absl::Seconds(1)) << "it has replied";
+  MakeFollowersSection(state, {}, memory);
+  EXPECT_TRUE(memory.replies.empty());
+}
+
 }  // namespace
 }  // namespace metal::pg

@@ -1,5 +1,9 @@
 #include "agent/rpc/handler.h"
 
+#include <functional>
+#include <string>
+#include <string_view>
+
 #include "gtest/gtest.h"
 #include "metal/agent/v1/postgres_service.pb.h"
 #include "metal/agent/v1/replication_service.pb.h"
@@ -45,6 +49,43 @@ TEST(RequestContextTest, EqualBytesOfDifferentRequestsDiffer) {
   v1::ReloadConfigRequest reload;
   EXPECT_NE(MakeRequestContext(start, "", "u").body_hash,
             MakeRequestContext(reload, "", "u").body_hash);
+}
+
+// Runs `count` calls of `rpc`, each inside the one before; answers the innermost one's status.
+grpc::Status RunNested(const Handler& handler, std::string_view rpc, int count,
+                       const std::function<void()>& innermost) {
+  const grpc::ServerContext context;
+  grpc::Status inner;
+  const grpc::Status outer = handler.Run(rpc, context, [&](const std::string&) {
+    if (count > 1) {
+      inner = RunNested(handler, rpc, count - 1, innermost);
+    } else {
+      innermost();
+    }
+    return absl::OkStatus();
+  });
+  return outer.ok() ? inner : outer;
+}
+
+TEST(HandlerTest, TooManyCallsOfOnePaceAreRefusedAndInstantOnesNever) {
+  const AccessControl access({});
+  const Handler handler(access);
+  constexpr std::string_view kAct = "PostgresService/GetControlData";
+  constexpr std::string_view kWatch = "HostService/WatchStatus";
+  constexpr std::string_view kInstant = "HostService/GetStatus";
+  EXPECT_TRUE(RunNested(handler, kAct, kActsAtOnce, [] {}).ok());
+  EXPECT_EQ(RunNested(handler, kAct, kActsAtOnce + 1, [] {}).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  bool reached = false;
+  EXPECT_TRUE(RunNested(handler, kWatch, kWatchesAtOnce, [&] {
+                reached = true;
+                EXPECT_EQ(RunNested(handler, kWatch, 1, [] {}).error_code(),
+                          grpc::StatusCode::RESOURCE_EXHAUSTED);
+                EXPECT_TRUE(RunNested(handler, kAct, 1, [] {}).ok());
+                EXPECT_TRUE(RunNested(handler, kInstant, 200, [] {}).ok());
+              }).ok());
+  EXPECT_TRUE(reached);
+  EXPECT_TRUE(RunNested(handler, kAct, 1, [] {}).ok());  // every place was given back
 }
 
 }  // namespace
