@@ -100,18 +100,7 @@ absl::Status Publish(const WalWriteOptions& options, const IncomingFile& file) {
     }
     return absl::OkStatus();
   }
-  if (renameat2(AT_FDCWD, file.path().c_str(), AT_FDCWD, options.path.c_str(), RENAME_NOREPLACE) ==
-      0) {
-    return absl::OkStatus();
-  }
-  if (errno != EINVAL && errno != ENOSYS)
-    return base::ErrnoStatus(errno, "rename to", options.path);
-  // Filesystems without RENAME_NOREPLACE (NFS) have link, which refuses an existing name too.
-  if (link(file.path().c_str(), options.path.c_str()) != 0) {
-    return base::ErrnoStatus(errno, "link to", options.path);
-  }
-  if (unlink(file.path().c_str()) != 0) return base::ErrnoStatus(errno, "unlink", file.path());
-  return absl::OkStatus();
+  return base::RenameNoReplace(file.path(), options.path);
 }
 
 absl::StatusOr<uint64_t> WriteAndPublish(const WalWriteOptions& options, const WalSource& source,

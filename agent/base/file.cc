@@ -163,9 +163,27 @@ absl::Status RemoveTree(const std::string& path) {
   return RemoveAt(AT_FDCWD, trimmed, trimmed);
 }
 
+absl::StatusOr<bool> Exists(const std::string& path) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) == 0) return true;
+  if (errno == ENOENT || errno == ENOTDIR) return false;
+  return ErrnoStatus(errno, "look for", path);
+}
+
 bool PathExists(const std::string& path) {
   struct stat info {};
   return lstat(path.c_str(), &info) == 0;
+}
+
+absl::Status RenameNoReplace(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
+    return absl::OkStatus();
+  }
+  if (errno != EINVAL && errno != ENOSYS) return ErrnoStatus(errno, "rename to", to);
+  // Filesystems without RENAME_NOREPLACE (NFS) have link, which refuses an existing name too.
+  if (link(from.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, "link to", to);
+  if (unlink(from.c_str()) != 0) return ErrnoStatus(errno, "unlink", from);
+  return absl::OkStatus();
 }
 
 std::string JoinPath(std::string_view directory, std::string_view name) {

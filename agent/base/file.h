@@ -42,7 +42,18 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path);
 // Removes a file or a whole tree without following symbolic links. NOT_FOUND is OK.
 absl::Status RemoveTree(const std::string& path);
 
-bool PathExists(const std::string& path);  // lstat succeeds
+// Whether `path` names something; a symbolic link is not followed. False only for ENOENT and
+// ENOTDIR: whoever cannot look has not seen that nothing is there. Any other failure of lstat(2) is
+// ErrnoStatus(errno, "look for", path). Use this wherever absence leads to a decision.
+absl::StatusOr<bool> Exists(const std::string& path);
+// lstat succeeds; for choices that harm nobody when they are wrong.
+bool PathExists(const std::string& path);
+
+// rename(2) that never replaces `to`: ALREADY_EXISTS. Atomic; where the filesystem has no
+// RENAME_NOREPLACE it links and then unlinks `from`, so a crash between may leave both names. Not
+// durable before SyncDirectory.
+absl::Status RenameNoReplace(const std::string& from, const std::string& to);
+
 std::string JoinPath(std::string_view directory, std::string_view name);
 // Directory part; "." when there is none.
 std::string DirectoryOf(std::string_view path);

@@ -207,6 +207,27 @@ TEST(RemoveTreeTest, SymbolicLinksAreRemovedNotFollowed) {
   EXPECT_TRUE(PathExists(kept));
 }
 
+TEST(ExistsTest, OnlyAbsenceIsAbsence) {
+  const TempDir dir;
+  EXPECT_THAT(Exists(dir.Write("file", "x")), IsOkAndHolds(true));
+  EXPECT_THAT(Exists(dir.File("none")), IsOkAndHolds(false));
+  EXPECT_THAT(Exists(dir.File("file/below")), IsOkAndHolds(false));
+  ASSERT_EQ(symlink("nowhere", dir.File("dangling").c_str()), 0);
+  EXPECT_THAT(Exists(dir.File("dangling")), IsOkAndHolds(true));
+  ASSERT_EQ(symlink("loop", dir.File("loop").c_str()), 0);
+  EXPECT_THAT(Exists(dir.File("loop/below")),
+              StatusIs(absl::ErrnoToStatusCode(ELOOP), HasSubstr(dir.File("loop"))));
+}
+
+TEST(RenameNoReplaceTest, LeavesWhatIsThere) {
+  const TempDir dir;
+  const std::string from = dir.Write("from", "new"), to = dir.Write("to", "old");
+  EXPECT_THAT(RenameNoReplace(from, to), StatusIs(absl::StatusCode::kAlreadyExists));
+  EXPECT_THAT(ReadFile(to), IsOkAndHolds(std::string("old")));
+  EXPECT_OK(RenameNoReplace(from, dir.File("free")));
+  EXPECT_THAT(ListDirectory(dir.path()), IsOkAndHolds(ElementsAre("free", "to")));
+}
+
 TEST(PathTest, JoinAndDirectory) {
   EXPECT_EQ(JoinPath("/a", "b"), "/a/b");
   EXPECT_EQ(JoinPath("/a/", "/b"), "/a/b");
