@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import time
 
-from . import process
-from .measure import Meter, tree_bytes
+from measure import process
+from measure.meter import Meter, tree_bytes
 
 START_TIMEOUT_S = 60
 
@@ -84,6 +84,7 @@ level = 1
 
     def _become_primary(self):
         """The agent starts an existing data directory as a standby until a term makes it the primary."""
+        self._bench.server.configure()
         first = not (self._dir / "promoted").exists()
         if first:
             self._call("term", "begin", "1")
@@ -91,6 +92,7 @@ level = 1
         if first:
             self._call("promote", "--term", "1")
             (self._dir / "promoted").touch()
+        self._bench.server.check_settings()
 
     @property
     def pid(self):
@@ -114,7 +116,9 @@ level = 1
             self._bench.server.stop()
 
     def _prepare_repository(self):
+        """An empty one; the agent must not expect the old one."""
         shutil.rmtree(self._repository, ignore_errors=True)
+        (self._dir / "state/repository.id").unlink(missing_ok=True)
         self._repository.mkdir()
         shutil.chown(self._repository, self._bench.user)
 

@@ -26,6 +26,8 @@ class Run:
     max_rss_mib: float
     bytes: int = 0         # of the database: what the tool read or wrote, uncompressed
     stored_bytes: int = 0  # of the backup in the tool's repository
+    compared_files: int = 0  # of a restore: equal to the source, byte by byte
+    compared_bytes: int = 0
 
 
 def drop_caches():

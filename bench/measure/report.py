@@ -6,6 +6,8 @@ import platform
 import statistics
 import subprocess
 
+from .codec import CODECS
+
 GIB = 2**30
 
 
@@ -18,15 +20,6 @@ def machine(directory):
     filesystem = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", directory], capture_output=True, text=True).stdout.strip()
     return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory_gib, 1), "kernel": platform.release(),
             "architecture": platform.machine(), "filesystem": filesystem}
-
-
-def commit(source_dir):
-    """The source's commit, with "+" when files differ from it; None without a repository."""
-    def git(*words):
-        return subprocess.run(["git", "-c", f"safe.directory={source_dir}", "-C", source_dir, *words],
-                              capture_output=True, text=True).stdout.strip()
-    head = git("rev-parse", "HEAD")
-    return (head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")) if head else None
 
 
 def median(runs, tool, codec, field):
@@ -49,23 +42,29 @@ def ratios(runs):
 
 def build(kind, runs, limits, facts):
     """The whole report as a dictionary. `facts`: what else is known of the call (versions and so on)."""
-    limit_figures = limits.figures()
-    fractions = {}
-    for codec in ("zstd", "lz4"):
-        limit = limits.limit(kind, codec)
-        limit_figures[f"{kind}_{codec}_bytes_per_s"] = round(limit)
+    alone, beside = {}, {}
+    for codec in CODECS:
         wall_s = median(runs, "metal", codec, "wall_s")
         if wall_s:
-            fractions[codec] = round(median(runs, "metal", codec, "bytes") / wall_s / limit, 3)
+            rate = median(runs, "metal", codec, "bytes") / wall_s
+            alone[codec] = round(rate / limits.limit(kind, codec), 3)
+            beside[codec] = round(rate / limits.beside_io(codec), 3)
     return {"bench": kind,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), **facts,
-            "runs": [{"tool": run.tool, "codec": run.codec, "wall_s": round(run.wall_s, 3),
-                      "cpu_s": round(run.cpu_s, 2), "max_rss_mib": round(run.max_rss_mib, 1), "bytes": run.bytes,
-                      "stored_bytes": run.stored_bytes} for run in runs],
+            "runs": [_run(kind, run) for run in runs],
             "ratios": ratios(runs),
-            "limits": limit_figures,
-            "fraction_of_limit": min(fractions.values()) if fractions else None,
-            "fraction_of_limit_by_codec": fractions}
+            "limits": limits.figures(kind),
+            "fraction_of_limit": min(alone.values(), default=None), "fraction_of_limit_by_codec": alone,
+            "fraction_of_beside_io_limit": min(beside.values(), default=None),
+            "fraction_of_beside_io_limit_by_codec": beside}
+
+
+def _run(kind, run):
+    figures = {"tool": run.tool, "codec": run.codec, "wall_s": round(run.wall_s, 3), "cpu_s": round(run.cpu_s, 2),
+               "max_rss_mib": round(run.max_rss_mib, 1), "bytes": run.bytes, "stored_bytes": run.stored_bytes}
+    if kind == "restore":
+        figures.update({"compared_files": run.compared_files, "compared_bytes": run.compared_bytes})
+    return figures
 
 
 def print_table(report, runs):
@@ -82,6 +81,9 @@ def print_table(report, runs):
     for name, value in report["ratios"].items():
         print(f"{name:<34} {'-' if value is None else f'{value:.2f}'}")
     for name, value in report["limits"].items():
-        print(f"limit {name:<34} {value / 1e6:>8.0f} MB/s")
+        print(f"limit {name:<36} {value if name.endswith('mb_s') else value / 1e6:>8.0f} MB/s")
     for codec, value in report["fraction_of_limit_by_codec"].items():
-        print(f"metal reaches of its limit, {codec:<6} {value:.0%}")
+        beside = report["fraction_of_beside_io_limit_by_codec"][codec]
+        print(f"metal reaches of its limit, {codec:<5} {value:.0%}; of the limit beside I/O {beside:.0%}")
+    if report["bench"] == "restore":
+        print("every restored directory was equal to the source, byte by byte")

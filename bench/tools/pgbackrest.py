@@ -2,8 +2,8 @@
 
 import shutil
 
-from . import process
-from .measure import Meter, tree_bytes
+from measure import process
+from measure.meter import Meter, tree_bytes
 
 STANZA = "metal"
 PROCESSES = 2

@@ -4,6 +4,7 @@ import os
 import pwd
 import signal
 import subprocess
+import sys
 import threading
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -13,6 +14,11 @@ SAMPLE_INTERVAL_S = 0.05
 
 class CommandFailed(RuntimeError):
     """A command ended with a failure; the message has the command and the end of its output."""
+
+
+def say(text):
+    """Progress, for people: standard output is for the report."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def as_user(name):
@@ -70,6 +76,16 @@ def stop(child, timeout_s=30):
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def postmaster(data):
+    """Pid of the server that runs on the directory `data`, or None: a stale postmaster.pid names anybody."""
+    try:
+        with open(os.path.join(data, "postmaster.pid")) as file:
+            pid = int(file.readline())
+        return pid if os.path.samefile(f"/proc/{pid}/cwd", data) else None
+    except (OSError, ValueError):
+        return None
 
 
 def tree(pid):

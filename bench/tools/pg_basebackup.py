@@ -2,8 +2,8 @@
 
 import shutil
 
-from . import process
-from .measure import Meter, tree_bytes
+from measure import process
+from measure.meter import Meter, tree_bytes
 
 WORKERS = 2
 
@@ -24,7 +24,7 @@ class PgBaseBackup:
     def backup(self):
         bench, server = self._bench, self._bench.server
         shutil.rmtree(self._archive, ignore_errors=True)
-        postmaster = server.start(archive_mode="off")
+        postmaster = server.start(archive_mode="off", archive_command="")
         try:
             run = Meter(postmaster=postmaster, count_walsenders=True).run(
                 self, [bench.bindir / "pg_basebackup", "-h", server.socket_dir, "-p", "5432", "-U", "postgres", "-D",
