@@ -56,10 +56,11 @@ verify_files() {
 }
 
 start_copy() {
-  step "PostgreSQL on the copy: recover, replay the archive up to the restore point, stop there"
+  step 'PostgreSQL on the copy: recover, replay the archive up to the restore point, stop there'
+  # A standby asks the archive again only after 5 s when the last segment is not there yet.
   copy_started=yes
   as_pg "$bindir/pg_ctl" -D "$dir/copy" -l "$dir/log/copy.log" -w -t 300 \
-    -o "-c recovery_target_name=$point -c recovery_target_action=pause" start > /dev/null 9>&- ||
+    -o "-c recovery_target_name=$point -c recovery_target_action=pause -c wal_retrieve_retry_interval=100ms" start > /dev/null 9>&- ||
     fail "the copy did not start. HINT: see $dir/log/copy.log"
   wait_for 300 "replay of $point_lsn on the copy" copy_is_at_the_point
   ok "the copy has replayed $(sql "$copy_port" postgres 'select pg_last_wal_replay_lsn()') and stands still"
