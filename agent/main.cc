@@ -154,6 +154,7 @@ int Main(int argc, char** argv) {
   return status.ok() ? 0 : 1;
 }
 
+    base::SetLogLevel(base::ParseLogLevel(config->log_level).value_or(base::LogLevel::kInfo));
 }  // namespace
 }  // namespace metal
 

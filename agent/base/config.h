@@ -25,7 +25,7 @@ struct AgentConfig {
   std::string listen;      // "host:port" of the TCP listener; empty: none; port 0: any free port
   std::string
       port_file;  // where the bound "host:port" is written (tests, quickstart); empty: nowhere
-  std::string log_level;  // debug, info, warning, error
+  std::string log_level;  // trace, debug, info, warning, error
 
   // [tls]
   std::string tls_certificate, tls_key, tls_client_ca;  // PEM files; all or none

@@ -1,5 +1,7 @@
 #include "agent/base/log.h"
 
+#include <utility>
+
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -13,7 +15,7 @@ spdlog::logger& Logger() {
     auto created = std::make_shared<spdlog::logger>(
         "metal", std::make_shared<spdlog::sinks::stderr_sink_mt>());
     created->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ level=%l %v", spdlog::pattern_time_type::utc);
-    created->flush_on(spdlog::level::debug);
+    created->flush_on(spdlog::level::trace);
     return created;
   }();
   return *logger;
@@ -21,6 +23,8 @@ spdlog::logger& Logger() {
 
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
   switch (level) {
+    case LogLevel::kTrace:
+      return spdlog::level::trace;
     case LogLevel::kDebug:
       return spdlog::level::debug;
     case LogLevel::kInfo:
@@ -34,6 +38,18 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
 }
 
 }  // namespace
+
+std::optional<LogLevel> ParseLogLevel(std::string_view name) {
+  constexpr std::pair<std::string_view, LogLevel> kNames[] = {{"trace", LogLevel::kTrace},
+                                                              {"debug", LogLevel::kDebug},
+                                                              {"info", LogLevel::kInfo},
+                                                              {"warning", LogLevel::kWarning},
+                                                              {"error", LogLevel::kError}};
+  for (const auto& [known, level] : kNames) {
+    if (known == name) return level;
+  }
+  return std::nullopt;
+}
 
 void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }
 bool LogEnabled(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }

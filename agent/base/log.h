@@ -2,14 +2,19 @@
 // Threading: any thread. Lines are cut at 8 KiB.
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "fmt/format.h"
 
 namespace metal::base {
 
-enum class LogLevel { kDebug, kInfo, kWarning, kError };
+enum class LogLevel { kTrace, kDebug, kInfo, kWarning, kError };
 
+// "trace", "debug", "info", "warning", "error"; nullopt for any other name.
+std::optional<LogLevel> ParseLogLevel(std::string_view name);
+
+// Lines below the level are dropped from now on. Until the first call: kInfo.
 void SetLogLevel(LogLevel level);
 bool LogEnabled(LogLevel level);
 void LogLine(LogLevel level, std::string_view line);

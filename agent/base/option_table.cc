@@ -32,7 +32,7 @@ const Option kOptions[] = {
     {"agent", "port_file", &C::port_file, R"("")",
      "File that receives the bound \"host:port\". Empty: none.", TextRule::kPath},
     {"agent", "log_level", &C::log_level, R"("info")", "Least level of log lines.",
-     TextRule::kOneOf, "debug, info, warning, error"},
+     TextRule::kOneOf, "trace, debug, info, warning, error"},
 
     {"tls", "certificate", &C::tls_certificate, R"("")",
      "PEM file of this node's certificate chain. Give all three files or none.", TextRule::kPath},

@@ -31,7 +31,11 @@ class Handler {
       const Place place(*this, PaceOf(rpc));
       status = place.taken() ? body(*caller) : TooManyCalls(rpc);
     }
-    if (!status.ok()) LogRefusal(rpc, status);
+    base::Log(base::LogLevel::kTrace, "event=rpc.done rpc={} code={}", rpc,
+              absl::StatusCodeToString(status.code()));
+    if (status.ok()) return grpc::Status::OK;
+    status = NameTimeout(rpc, std::move(status));
+    LogRefusal(rpc, status);
     return ToGrpc(status);
   }
 

@@ -187,6 +187,35 @@ def test_two_agents_on_one_data_directory_are_refused(workspace, primary):
     assert primary.sql("SELECT 1") == "1"
 
 
+def oom_adjustment(pid):
+    with open(f"/proc/{pid}/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
+
+
+def test_postmaster_is_protected_when_memory_is_short(primary, client):
+    """Where the agent may lower its OOM score the postmaster has it and the backends do not; elsewhere an event says so."""
+    own = oom_adjustment(primary.process.pid)
+    assert oom_adjustment(primary.pid()) == own and oom_adjustment(client.backend) == max(own, 0)
+    warned = primary.events("agent.oom_unprotected")
+    if own == -900:
+        assert warned == []
+    else:
+        assert has_hint(warned[-1]["message"]) and warned[-1]["severity"] == "SEVERITY_WARNING"
+
+
+def test_log_level_is_obeyed(workspace, pg):
+    node = Node(workspace, pg, agent={"log_level": "error"}).start_agent()
+    assert node.ctl("pg", "control").code != 0
+    assert "event=" not in node.log_text(), "a refusal is logged at the level info"
+    node.config["agent"]["log_level"] = "trace"
+    node.restart_agent()
+    assert "event=rpc.done rpc=HostService/GetStatus" in node.log_text()
+    node.stop_agent()
+    node.config["agent"]["log_level"] = "loud"
+    said = node.agent_start_fails()
+    assert "agent.log_level" in said and "trace, debug, info, warning, error" in said
+
+
 # ---- crashes ----
 
 @pytest.mark.matrix

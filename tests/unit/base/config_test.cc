@@ -131,6 +131,8 @@ probe_read_interval = "250ms"
 TEST(ConfigTest, ErrorNamesFileLineOptionAndWhatIsAllowed) {
   EXPECT_THAT(ParseAfterMinimal("[backup]\ncodec = \"gzip\"\n"),
               Rejected("agent.toml:4: backup.codec = \"gzip\": must be one of zstd, lz4, none"));
+  EXPECT_THAT(ParseAfterMinimal("[agent]\nlog_level = \"verbose\"\n"),
+              Rejected("agent.log_level = \"verbose\": must be one of trace, debug, info, "));
   EXPECT_THAT(ParseAfterMinimal("port = 0\n"),
               Rejected("agent.toml:3: postgres.port = 0: must be a whole number from "
                        "1 to 65535"));
