@@ -22,27 +22,27 @@ def messages(path, text):
 
 
 @pytest.mark.parametrize("path,include", [
-    ("agent/base/file.cc", '#include "agent/pg/session.h"'),
+    ("agent/base/a.cc", '#include "agent/pg/session.h"'),
     ("agent/uring/ring.h", '#include "agent/store/frame.h"'),
-    ("agent/disk/prober.cc", '#include "agent/pg/session.h"'),
-    ("agent/backup/backup.cc", '#include "agent/node/node.h"'),
-    ("agent/node/node.cc", '#include "agent/rpc/server.h"'),
+    ("agent/disk/a.cc", '#include "agent/pg/session.h"'),
+    ("agent/backup/a.cc", '#include "agent/node/node.h"'),
+    ("agent/node/a.cc", '#include "agent/rpc/server.h"'),
     ("agent/newroom/x.cc", '#include "agent/base/file.h"'),
-    ("agent/pg/session.cc", '#include "tests/harness/temp_dir.h"'),
-    ("agent/node/node.cc", '#include "metal/agent/v1/status.pb.h"'),
-    ("agent/node/node.cc", "#include <grpcpp/grpcpp.h>"),
+    ("agent/pg/a.cc", '#include "tests/harness/temp_dir.h"'),
+    ("agent/node/a.cc", '#include "metal/agent/v1/status.pb.h"'),
+    ("agent/node/a.cc", "#include <grpcpp/grpcpp.h>"),
 ])
 def test_upward_include_is_refused(path, include):
     assert rules(path, f"\n{include}\n") == [("include", 2)]
 
 
 @pytest.mark.parametrize("path,include", [
-    ("agent/backup/backup.cc", '#include "agent/pg/session.h"'),
-    ("agent/base/file.cc", '#include "agent/base/fd.h"'),
-    ("agent/rpc/server.cc", "#include <grpcpp/grpcpp.h>"),
+    ("agent/backup/a.cc", '#include "agent/pg/session.h"'),
+    ("agent/base/a.cc", '#include "agent/base/fd.h"'),
+    ("agent/rpc/a.cc", "#include <grpcpp/grpcpp.h>"),
     ("agent/main.cc", '#include "agent/rpc/server.h"'),
     ("tools/metalctl/client.h", '#include "metal/agent/v1/status.pb.h"'),
-    ("agent/node/node.cc", "#include <string>"),
+    ("agent/node/a.cc", "#include <string>"),
 ])
 def test_downward_include_is_allowed(path, include):
     assert rules(path, f"\n{include}\n") == []
@@ -95,6 +95,33 @@ def test_what_only_looks_like_a_banned_call_is_allowed(code):
 ])
 def test_banned_call_is_allowed_at_its_one_place(path, code):
     assert rules(path, f"void F() {{ {code} }}\n") == []
+
+
+def test_own_header_comes_first():
+    own = '#include "agent/pg/session.h"\n'
+    assert rules("agent/pg/session.cc", "// Why.\n" + own + "\n#include <string>\n") == []
+    assert rules("agent/pg/session.cc", "\n#include <string>\n\n" + own) == [("own-header", 2)]
+    assert rules("agent/pg/no_such_noun.cc", "#include <string>\n") == []
+
+
+def reasons(code, proto="enum E {\n  // Not used.\n  ERROR_REASON_UNSPECIFIED = 0;\n  // Why.\n  ERROR_REASON_FENCED = 4;\n}\n"):
+    return [(path, line) for path, line, _ in tidy.check_reasons({tidy.REASONS: proto, "agent/pg/a.cc": code})]
+
+
+@pytest.mark.parametrize("code", ['WithReason(s, {"FENCED", {{"term", t}}});', 'F(s, {"FENCED", {}});', 'Refuse("FENCED", s);',
+                                  '{.reason = "FENCED", .metadata = {}}', 'F("FENCED"); map = {"PATH", "x"}; G({"HINT", "a"});'])
+def test_declared_explained_and_used_reason_is_allowed(code):
+    assert reasons(code) == []
+
+
+@pytest.mark.parametrize("code", ['{"FANCED", {}}', 'F("FENCED");\n{"FANCED", {{"term", t}}}', '{.reason = "FANCED"}'])
+def test_undeclared_reason_is_refused(code):
+    assert ("agent/pg/a.cc", code.count("\n") + 1) in reasons(code)
+
+
+def test_unused_or_unexplained_reason_is_refused():
+    assert reasons("") == [(tidy.REASONS, 5)]
+    assert reasons('F("FENCED");', "\n\n  ERROR_REASON_FENCED = 4;\n") == [(tidy.REASONS, 3)]
 
 
 def body(lines):
