@@ -1,5 +1,8 @@
 #include "agent/rpc/handler.h"
 
+#include <algorithm>
+
+#include "absl/time/clock.h"
 #include "agent/base/status.h"
 #include "fmt/format.h"
 #include "google/protobuf/descriptor.h"
@@ -8,6 +11,9 @@
 
 namespace metal::rpc {
 namespace {
+
+// Longer than the slices in which waits look whether they should end, and the way back.
+constexpr absl::Duration kAnswerMargin = absl::Milliseconds(500);
 
 // The same bytes for the same message: map entries are sorted.
 std::string SerializeDeterministically(const google::protobuf::Message& message) {
@@ -68,6 +74,19 @@ absl::Status Handler::TooManyCalls(std::string_view rpc) {
       {"TOO_MANY_CALLS", {{"rpc", std::string(rpc)}}});
 }
 
+absl::Status Handler::NameTimeout(std::string_view rpc, absl::Status status) {
+  const std::string message(status.message());
+  if (!absl::IsDeadlineExceeded(status) || message.find("HINT: ") != std::string::npos)
+    return status;
+  const absl::Status named = base::Error(
+      status.code(),
+      "{}: {}. HINT: what it began may go on: metalctl status and metalctl op list show "
+      "what runs",
+      rpc, message);
+  const auto reason = base::GetReason(status);
+  return reason ? base::WithReason(named, *reason) : named;
+}
+
 void Handler::LogRefusal(std::string_view rpc, const absl::Status& status) {
   base::LogInfo("event=rpc.refused rpc={} code={} message=\"{}\"", rpc,
                 absl::StatusCodeToString(status.code()),
@@ -88,5 +107,10 @@ node::RequestContext MakeRequestContext(const google::protobuf::Message& request
 }
 
 bool ShouldStop(const grpc::ServerContext& context) { return context.IsCancelled(); }
+
+absl::Duration TimeToAnswer(const grpc::ServerContext& context) {
+  const absl::Duration left = absl::FromChrono(context.deadline()) - absl::Now();
+  return std::max(left - std::min(kAnswerMargin, left / 4), absl::ZeroDuration());
+}
 
 }  // namespace metal::rpc

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/time/time.h"
 #include "agent/base/log.h"
 #include "agent/node/operation.h"
 #include "agent/rpc/access.h"
@@ -55,6 +56,9 @@ class Handler {
   };
 
   static absl::Status TooManyCalls(std::string_view rpc);
+  // DEADLINE_EXCEEDED of ours says which call it was and what to do; others are returned as they
+  // are.
+  static absl::Status NameTimeout(std::string_view rpc, absl::Status status);
   static void LogRefusal(std::string_view rpc, const absl::Status& status);
   const AccessControl& access_;
   mutable std::atomic<int> acting_{0}, watching_{0};
@@ -69,5 +73,9 @@ node::RequestContext MakeRequestContext(const google::protobuf::Message& request
 // Waits and streams end early when the client is gone or the server shuts down: poll this between
 // slices of at most 250 ms.
 bool ShouldStop(const grpc::ServerContext& context);
+
+// How long a call may still wait so that its own answer, with what goes on and a hint, arrives
+// before the caller's deadline; not below zero. REQUIRES: the call has just begun.
+absl::Duration TimeToAnswer(const grpc::ServerContext& context);
 
 }  // namespace metal::rpc

@@ -1,5 +1,8 @@
 #include "agent/rpc/replication_service.h"
 
+#include <algorithm>
+
+#include "absl/time/clock.h"
 #include "agent/base/status.h"
 #include "agent/rpc/convert_status.h"
 
@@ -41,13 +44,17 @@ node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
   }
 }
 
-// A call that waits for its action stops waiting when its client is gone; the action goes on.
+// A call that waits for its action stops waiting when its client is gone or about to give up: then
+// it still hears which operation goes on.
 template <typename Request>
 node::RequestContext ContextOf(const Request& request, const std::string& caller,
                                const grpc::ServerContext& context) {
   node::RequestContext origin =
       MakeRequestContext(request, request.header().request_id(), caller);
-  origin.caller_left = [&context] { return ShouldStop(context); };
+  const absl::Time answer_at = absl::Now() + TimeToAnswer(context);
+  origin.caller_left = [&context, answer_at] {
+    return ShouldStop(context) || absl::Now() >= answer_at;
+  };
   return origin;
 }
 
@@ -139,6 +146,7 @@ grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
                         domain.timeline = request->timeline();
                         domain.mode = ModeOf(request->mode());
                         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+                        domain.timeout = std::min(domain.timeout, TimeToAnswer(*context));
                         METAL_ASSIGN_OR_RETURN(const auto answer, node_.WaitForLsn(domain));
                         response->set_lsn(answer.lsn.value);
                         response->set_timeline(answer.timeline);

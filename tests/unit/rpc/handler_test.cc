@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "agent/base/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "metal/agent/v1/postgres_service.pb.h"
 #include "metal/agent/v1/replication_service.pb.h"
@@ -86,6 +88,26 @@ TEST(HandlerTest, TooManyCallsOfOnePaceAreRefusedAndInstantOnesNever) {
               }).ok());
   EXPECT_TRUE(reached);
   EXPECT_TRUE(RunNested(handler, kAct, 1, [] {}).ok());  // every place was given back
+}
+
+TEST(HandlerTest, ATimeoutOfOursNamesTheCallAndTheNextStep) {
+  const AccessControl access({});
+  const Handler handler(access);
+  const grpc::ServerContext context;
+  const auto answer = [&](const absl::Status& status) {
+    return handler.Run("PostgresService/ReloadConfig", context,
+                       [&](const std::string&) { return status; });
+  };
+  const grpc::Status bare = answer(
+      base::WithReason(absl::DeadlineExceededError("timed out"), {"SLOW", {{"query", "select"}}}));
+  EXPECT_EQ(bare.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(bare.error_message(),
+              ::testing::StartsWith("PostgresService/ReloadConfig: timed out"));
+  EXPECT_THAT(bare.error_message(), ::testing::HasSubstr("HINT: "));
+  EXPECT_THAT(bare.error_details(), ::testing::HasSubstr("SLOW"));
+  const std::string own = "stop postgres: it still runs. HINT: wait";
+  EXPECT_EQ(answer(absl::DeadlineExceededError(own)).error_message(), own);
+  EXPECT_EQ(answer(absl::NotFoundError("no such thing")).error_message(), "no such thing");
 }
 
 }  // namespace
