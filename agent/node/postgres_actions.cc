@@ -144,14 +144,11 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
                                                const StartPostgresRequest& request) {
   const base::AgentConfig& config = parts_.config;
   const pg::StartRole role = DecideStartRole(parts_.terms, config.pg_data_dir);
-  const auto running = parts_.supervisor.postmaster();
-  if (running == nullptr || !running->alive()) {
-    METAL_RETURN_IF_ERROR(InstallManagedFiles());
-  }
   pg::StartOptions options;
   options.as_standby = role == pg::StartRole::kStandby;
   options.progress = &context.progress;
   options.no_progress_limit = request.no_progress_timeout;
+  options.prepare = [this] { return InstallManagedFiles(); };
   METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Start(options));
   // Adopted while it still starts: the supervisor's watch says when it is ready.
   if (result.was_running) METAL_RETURN_IF_ERROR(AwaitAdopted(context, result.pid));

@@ -208,15 +208,25 @@ std::string LogFailure(const std::string& log_path, uint64_t offset) {
   return cause.empty() ? failure : fmt::format("{}: {}", cause, failure);
 }
 
-absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options,
-                                                                   base::Clock& clock) {
+absl::Status CheckLaunchable(const LaunchOptions& options, base::Clock& clock) {
   METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(options.place));
   if (found) {
     return base::Error(absl::StatusCode::kAlreadyExists,
                        "postgres already runs on {} as process {}", options.place.data_dir,
                        found->process->pid());
   }
-  METAL_RETURN_IF_ERROR(CheckPortFree(options.port, options.listen_addresses, options.socket_dir));
+  const auto port_free = [&] {
+    return CheckPortFree(options.port, options.listen_addresses, options.socket_dir);
+  };
+  const absl::Status free = port_free();
+  if (free.ok() || ListServerProcesses(options.place).empty()) return free;
+  AwaitOrphans(options, clock.Monotonic() + options.lock_patience, clock);
+  return port_free();
+}
+
+absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options,
+                                                                   base::Clock& clock) {
+  METAL_RETURN_IF_ERROR(CheckLaunchable(options, clock));
   const base::MonotonicTime deadline = clock.Monotonic() + options.lock_patience;
   while (true) {
     if (options.cancelled && options.cancelled())

@@ -78,9 +78,14 @@ struct LaunchOptions {
   absl::Duration lock_patience = absl::Seconds(15);
   std::function<bool()> cancelled = {};  // may be empty
 };
+// What is known before a launch; the data directory stays as it is. ALREADY_EXISTS when a
+// postmaster runs; FAILED_PRECONDITION (PORT_IN_USE) when somebody holds the port. Children of a
+// dead postmaster that still hold it are told to end and waited for, at most lock_patience.
+absl::Status CheckLaunchable(const LaunchOptions& options, base::Clock& clock);
+
 // Starts the postmaster and returns once it owns the data directory (postmaster.pid names it).
 // ALREADY_EXISTS when one runs already; FAILED_PRECONDITION (PORT_IN_USE, POSTGRES_START_FAILED)
-// with the server's own last FATAL line.
+// with the server's own last FATAL line. Asks CheckLaunchable first.
 absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options,
                                                                    base::Clock& clock);
 

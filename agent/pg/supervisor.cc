@@ -13,7 +13,6 @@
 #include "agent/base/status.h"
 #include "agent/pg/control_file.h"
 #include "agent/pg/data_directory.h"
-#include "agent/pg/port_owner.h"
 #include "agent/pg/start_progress.h"
 #include "agent/pg/supervisor_action.h"
 
@@ -31,7 +30,8 @@ uint64_t FileSize(const std::string& path) {
 absl::Status WriteStandbySignal(const std::string& data_dir, bool as_standby) {
   const std::string path = base::JoinPath(data_dir, "standby.signal");
   if (as_standby) {
-    if (base::PathExists(path)) return absl::OkStatus();
+    METAL_ASSIGN_OR_RETURN(const bool present, base::Exists(path));
+    if (present) return absl::OkStatus();
     return base::WriteFileDurably(path, "", 0600);
   }
   if (unlink(path.c_str()) != 0) {
@@ -193,14 +193,11 @@ absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
   return status;
 }
 
-absl::Status PostgresSupervisor::PrepareStart(const StartOptions& options, LaunchOptions& launch) {
+absl::Status PostgresSupervisor::CheckStart(const StartOptions& options, LaunchOptions& launch) {
   METAL_ASSIGN_OR_RETURN(launch.program, install_.Program("postgres"));
   METAL_ASSIGN_OR_RETURN(const PostgresVersion version, install_.Version());
   METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
   METAL_RETURN_IF_ERROR(CheckStartable(directory, version, geteuid()));
-  // Everything above and this leave the directory as it is.
-  METAL_RETURN_IF_ERROR(
-      CheckPortFree(options_.port, options_.listen_addresses, options_.socket_dir));
   launch.place = Place();
   launch.log_path = options_.log_path;
   launch.port = options_.port;
@@ -209,14 +206,15 @@ absl::Status PostgresSupervisor::PrepareStart(const StartOptions& options, Launc
   launch.cancelled = [this, progress = options.progress] {
     return ending() || (progress != nullptr && progress->cancelled());
   };
-  return absl::OkStatus();
+  return CheckLaunchable(launch, clock_);
 }
 
 absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServer(
     const StartOptions& options, const DesiredState& desired) {
   BeginPhase(options.progress, "checking the data directory");
   LaunchOptions launch;
-  METAL_RETURN_IF_ERROR(PrepareStart(options, launch));
+  METAL_RETURN_IF_ERROR(CheckStart(options, launch));
+  if (options.prepare) METAL_RETURN_IF_ERROR(options.prepare());
   METAL_RETURN_IF_ERROR(WriteStandbySignal(options_.data_dir, options.as_standby));
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.before_launch"));
   METAL_RETURN_IF_ERROR(StoreDesired(desired));

@@ -57,6 +57,9 @@ struct StartOptions {
       true;  // writes standby.signal before the start; false: removes it (the term says primary)
   observe::Progress* progress = nullptr;                    // phases and cancellation; may be null
   absl::Duration no_progress_limit = absl::ZeroDuration();  // 0: that of SupervisorOptions
+  // Writes what the server is to find in the data directory; called once all checks have passed and
+  // before anything is changed. An error fails the start. May be empty.
+  std::function<absl::Status()> prepare = {};
 };
 
 struct StartResult {
@@ -80,7 +83,8 @@ class PostgresSupervisor {
   absl::Status Begin();
 
   // Returns when the server accepts connections (or is a standby that accepts none).
-  // FAILED_PRECONDITION: what CheckStartable and LaunchPostmaster say. DEADLINE_EXCEEDED
+  // FAILED_PRECONDITION: what CheckStartable and CheckLaunchable say, with the data directory
+  // unchanged, or LaunchPostmaster. DEADLINE_EXCEEDED
   // (START_NO_PROGRESS): no progress for no_progress_limit; the server is left as it is. A running
   // server is success and is not touched: `was_running`.
   absl::StatusOr<StartResult> Start(const StartOptions& options);
@@ -112,7 +116,8 @@ class PostgresSupervisor {
   absl::StatusOr<StartResult> StartServer(const StartOptions& options, const DesiredState& desired);
   absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchServer(const StartOptions& options,
                                                                  const DesiredState& desired);
-  absl::Status PrepareStart(const StartOptions& options, LaunchOptions& launch);
+  // Changes nothing; fills `launch`.
+  absl::Status CheckStart(const StartOptions& options, LaunchOptions& launch);
   absl::Status AwaitReady(const Postmaster& process, const StartOptions& options);
   std::string LaunchFailure();
   absl::StatusOr<StopResult> StopServer(const StopOptions& options, observe::Progress* progress);

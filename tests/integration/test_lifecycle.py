@@ -275,11 +275,14 @@ def stopped(node):
 
 
 def test_port_held_by_another_process(stopped):
+    stopped.config["agent"]["cluster_id"] = "renamed"  # metal.conf is to say so, but not before a start may happen
+    stopped.restart_agent()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", stopped.port))
         holder.listen()
         refused(stopped, "pg", "start", says=[str(stopped.port)])
     stopped.ok("pg", "start")
+    assert stopped.sql("SHOW cluster_name") == "renamed"
 
 
 @pytest.mark.skipif(not process.IS_ROOT, reason="only root can give a directory away")

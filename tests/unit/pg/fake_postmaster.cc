@@ -1,6 +1,8 @@
 #include "tests/unit/pg/fake_postmaster.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,6 +51,31 @@ int64_t Milliseconds() {
   return absl::ToInt64Milliseconds(base::RealClock().Monotonic().since_start);
 }
 
+// A child that goes on listening when its postmaster is gone.
+void ForkChild(const std::string& port_and_time) {
+  std::istringstream words(port_and_time);
+  uint16_t port = 0;
+  int64_t linger = 0;
+  words >> port >> linger;
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      listen(listener, 1) != 0) {
+    _exit(5);
+  }
+  const pid_t postmaster = getpid();
+  if (fork() != 0) {
+    close(listener);
+    return;
+  }
+  while (getppid() == postmaster) base::RealClock().Sleep(absl::Milliseconds(2));
+  base::RealClock().Sleep(absl::Milliseconds(linger));
+  _exit(0);
+}
+
 [[noreturn]] void RunFakePostmaster(const std::string& data_dir) {
   auto words = ReadBehaviour(data_dir);
   if (words.contains("fail")) {
@@ -57,6 +84,7 @@ int64_t Milliseconds() {
     _exit(1);
   }
   if (chdir(data_dir.c_str()) != 0) _exit(2);
+  if (words.contains("child")) ForkChild(words["child"]);
   const std::string stubborn = words["stubborn"];
   std::signal(SIGTERM, stubborn == "smart" ? SIG_IGN : OnSignal);
   std::signal(SIGINT, stubborn == "fast" ? SIG_IGN : OnSignal);

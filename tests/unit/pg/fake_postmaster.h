@@ -4,6 +4,7 @@
 //   fail TEXT        prints "FATAL:  TEXT" and ends before it owns the directory
 //   ready_after MS   time until line 8 says ready (default 0); never: stays "starting"
 //   die_after MS     ends without a word after this time
+//   child PORT MS    a child holds the TCP port until that long after the postmaster has ended
 //   stubborn MODE    ignores that stop signal (smart, fast, immediate)
 // Threading: one fixture for each test.
 #pragma once
@@ -32,7 +33,7 @@ class FakeCluster {
   Install& install() { return install_; }
   // Sets what the next start does.
   void Behave(const std::string& words) const { dir_.Write("data/fake", words); }
-  // A port that nobody listens on (the fake listens on none).
+  // A port that nobody listens on (the fake listens on none without a `child`).
   int port() const { return 1; }
 
  private:

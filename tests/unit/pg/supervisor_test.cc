@@ -1,5 +1,8 @@
 #include "agent/pg/supervisor.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <csignal>
 
 #include "agent/base/file.h"
@@ -16,6 +19,27 @@ using ::metal::testing::StatusIs;
 using observe::PostgresState;
 using ::testing::HasSubstr;
 
+// A listener of this process on a free TCP port.
+class Listener {
+ public:
+  Listener() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_EQ(bind(fd_.get(), generic, length), 0);
+    EXPECT_EQ(listen(fd_.get(), 1), 0);
+    EXPECT_EQ(getsockname(fd_.get(), generic, &length), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  int port() const { return port_; }
+
+ private:
+  base::UniqueFd fd_;
+  int port_ = 0;
+};
+
 class SupervisorTest : public ::testing::Test {
  protected:
   void MakeSupervisor() {
@@ -23,7 +47,8 @@ class SupervisorTest : public ::testing::Test {
     options.data_dir = cluster_.data_dir();
     options.state_dir = cluster_.state_dir();
     options.socket_dir = cluster_.socket_dir();
-    options.port = cluster_.port();
+    options.port = port_;
+    options.listen_addresses = "127.0.0.1";
     options.restart_max = 2;
     options.no_progress_limit = no_progress_limit_;
     options.role_for_restart = role_for_restart_;
@@ -49,6 +74,7 @@ class SupervisorTest : public ::testing::Test {
   bool HasStandbySignal() { return base::PathExists(cluster_.data_dir() + "/standby.signal"); }
 
   FakeCluster cluster_;
+  int port_ = cluster_.port();
   absl::Duration no_progress_limit_ = absl::Seconds(60);
   std::function<StartRole()> role_for_restart_;
   observe::StatusBoard board_{base::RealClock()};
@@ -102,6 +128,45 @@ TEST_F(SupervisorTest, ACrashIsSeenWithinASecondAndRestartedInItsRole) {
   EXPECT_EQ(events_.Count("postgres.crashed"), 1u);
   EXPECT_EQ(board_.Get()->postgres.restarts, 1);
   ASSERT_TRUE(events_.Await("postgres.restarted"));
+}
+
+TEST_F(SupervisorTest, ACrashRestartWaitsForADyingChildThatHoldsThePort) {
+  port_ = Listener().port();  // free again
+  MakeSupervisor();
+  cluster_.Behave(fmt::format("child {} 200", port_));
+  ASSERT_OK(supervisor_->Start({}));
+  cluster_.Behave("");
+  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
+  ASSERT_TRUE(events_.Await("postgres.restarted"));
+  EXPECT_EQ(events_.Count("postgres.start_failed"), 0u);
+  EXPECT_EQ(board_.Get()->postgres.restarts, 1);
+}
+
+TEST_F(SupervisorTest, APortThatSomebodyElseHoldsLeavesTheDataDirectoryAlone) {
+  auto other = std::make_unique<Listener>();
+  port_ = other->port();
+  MakeSupervisor();
+  int prepared = 0;
+  const StartOptions options = {.prepare = [&] {
+    EXPECT_FALSE(HasStandbySignal());
+    ++prepared;
+    return absl::OkStatus();
+  }};
+  EXPECT_THAT(supervisor_->Start(options), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                                    HasSubstr(fmt::format("port {}", port_))));
+  EXPECT_EQ(prepared, 0);
+  EXPECT_FALSE(HasStandbySignal());
+  other.reset();
+  EXPECT_OK(supervisor_->Start(options));
+  EXPECT_EQ(prepared, 1);
+}
+
+TEST_F(SupervisorTest, AnErrorWhilePreparingFailsTheStart) {
+  MakeSupervisor();
+  const StartOptions options = {.prepare = [] { return absl::DataLossError("bad disk"); }};
+  EXPECT_THAT(supervisor_->Start(options), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(state(), PostgresState::kStopped);
+  EXPECT_FALSE(HasStandbySignal());
 }
 
 TEST_F(SupervisorTest, TheTermDecidesTheRoleOfACrashRestart) {
