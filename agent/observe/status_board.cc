@@ -1,5 +1,8 @@
 #include "agent/observe/status_board.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace metal::observe {
 namespace {
 
@@ -12,6 +15,9 @@ std::string FaultKey(const std::string& fault_class, const std::string& subject)
 StatusBoard::StatusBoard(base::Clock& clock) : clock_(clock) {
   auto first = std::make_shared<NodeStatus>();
   first->captured_at = clock_.Now();
+  // Above every revision of an earlier run: nobody publishes a thousand times a second for long.
+  first->revision =
+      static_cast<uint64_t>(std::max<int64_t>(absl::ToUnixMillis(first->captured_at), 0));
   first->monotonic = clock_.Monotonic();
   current_ = std::move(first);
 }

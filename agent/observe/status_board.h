@@ -168,7 +168,7 @@ struct DiskSection {
 
 struct BackupSummary {
   std::string name;   // "20261122T021500Z-F"
-  std::string state;  // "complete", "suspect"
+  std::string state;  // "complete", "suspect", "damaged"
   absl::Time start, stop;
   uint64_t bytes = 0, stored_bytes = 0;
   double bytes_per_second = 0;
@@ -203,6 +203,8 @@ struct Fault {
 };
 
 struct NodeStatus {
+  // Grows with every change, also across restarts of the agent: it starts from the clock's
+  // milliseconds. Only a clock that was set back lowers it.
   uint64_t revision = 0;
   absl::Time captured_at;
   base::MonotonicTime monotonic;

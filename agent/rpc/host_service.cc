@@ -34,6 +34,7 @@ grpc::Status HostService::WatchStatus(grpc::ServerContext* context,
   return handler_.Run("HostService/WatchStatus", *context, [&](const std::string&) {
     uint64_t revision = request->since_revision();
     base::MonotonicTime last_sent = clock_.Monotonic();
+    // A revision from the future is of a run before the clock was set back: nothing is known then.
     while (!ShouldStop(*context)) {
       const auto status = board_.WaitAfter(revision, kWatchSlice);
       const bool changed = status->revision > revision;

@@ -41,6 +41,20 @@ TEST(StatusBoardTest, ChangeCannotSetTheRevision) {
   EXPECT_EQ(board.Get()->revision, before + 1);
 }
 
+TEST(StatusBoardTest, RevisionsOfTheNextRunAreAboveThoseOfTheLast) {
+  SimulatedClock clock;
+  uint64_t last = 0;
+  {
+    StatusBoard board(clock);
+    for (int i = 0; i < 50; ++i) board.Update([](NodeStatus&) {});
+    last = board.Get()->revision;
+  }
+  clock.Advance(absl::Milliseconds(100));
+  StatusBoard board(clock);
+  EXPECT_GT(board.Get()->revision, last);
+  EXPECT_EQ(board.WaitAfter(last, absl::InfiniteDuration()), board.Get());
+}
+
 TEST(StatusBoardTest, WaitAnswersAtOnceWhenThereIsSomethingNewer) {
   SimulatedClock clock;
   StatusBoard board(clock);
