@@ -19,6 +19,19 @@ constexpr std::string_view kHeader =
 constexpr std::string_view kUserMark = "# settings of the user\n";
 constexpr std::string_view kAgentMark = "# settings of the agent: the last line wins\n";
 
+constexpr const char* kReceiverTimeout = "wal_receiver_timeout";
+constexpr const char* kSenderTimeout = "wal_sender_timeout";
+
+// `initial` for a directory whose postgresql.conf may have an opinion: metal.conf is read after it.
+SettingMap WithoutOwnTimeouts(SettingMap initial, std::string_view postgresql_conf) {
+  const absl::StatusOr<SettingMap> own = ParseSettings(postgresql_conf);
+  if (!own.ok()) return initial;  // postgres itself will name the line
+  for (const char* name : {kReceiverTimeout, kSenderTimeout}) {
+    if (own->contains(name)) initial.erase(name);
+  }
+  return initial;
+}
+
 // One shell word; '%' is doubled because Postgres expands %p, %f and %r.
 std::string ShellWord(std::string_view text) {
   std::string word = "'";
@@ -86,6 +99,9 @@ SettingMap InitialUserSettings() {
       {"wal_level", "replica"},
       {"wal_log_hints", "on"},  // pg_rewind works even where checksums are turned off later
       {"max_wal_senders", "10"},
+      // A dead link shows in seconds; the server's own minute is as long as an outage.
+      {kReceiverTimeout, "10s"},
+      {kSenderTimeout, "10s"},
       {"password_encryption", "scram-sha-256"},
       {"data_sync_retry",
        "off"},  // a failed fsync must not be retried: the kernel forgets the pages
@@ -167,9 +183,12 @@ absl::Status StoreManagedSettings(const std::string& data_dir, const ManagedSett
 
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial) {
-  const bool present = base::PathExists(base::JoinPath(data_dir, kManagedSettingsFile));
+  METAL_ASSIGN_OR_RETURN(const bool present,
+                         base::Exists(base::JoinPath(data_dir, kManagedSettingsFile)));
   METAL_ASSIGN_OR_RETURN(ManagedSettings settings, LoadManagedSettings(data_dir));
-  if (!present) settings.user = initial;
+  const std::string path = base::JoinPath(data_dir, "postgresql.conf");
+  METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
+  if (!present) settings.user = WithoutOwnTimeouts(initial, before);
   SettingMap owned = AgentOwnedSettings(agent);
   if (!agent.restore_command && settings.agent.contains("restore_command")) {
     owned["restore_command"] = settings.agent["restore_command"];
@@ -178,8 +197,6 @@ absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSett
     settings.agent = std::move(owned);
     METAL_RETURN_IF_ERROR(StoreManagedSettings(data_dir, settings));
   }
-  const std::string path = base::JoinPath(data_dir, "postgresql.conf");
-  METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
   const std::string after = WithManagedInclude(before);
   if (after == before) return absl::OkStatus();
   METAL_ASSIGN_OR_RETURN(const mode_t mode, ModeOf(path));

@@ -66,8 +66,9 @@ absl::StatusOr<ManagedSettings> ParseManagedSettings(std::string_view text);
 // user appended lines after it, unchanged (byte for byte) when already right.
 std::string WithManagedInclude(std::string_view postgresql_conf);
 
-// Writes metal.conf (keeping the user's settings of an existing one; `initial` when there is none)
-// and the include block. Writes nothing that is already right. Idempotent, durable.
+// Writes metal.conf (keeping the user's settings of an existing one; `initial` when there is none,
+// without the replication timeouts that postgresql.conf sets itself) and the include block. Writes
+// nothing that is already right. Idempotent, durable.
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial = InitialUserSettings());
 

@@ -148,6 +148,15 @@ TEST(InstallManagedSettingsTest, KeepsUserSettingsAndModesAndIsIdempotent) {
   EXPECT_EQ(*base::ReadFile(conf), before);
 }
 
+TEST(InstallManagedSettingsTest, ADeadLinkIsSeenInTenSecondsUnlessTheUserSaidOtherwise) {
+  testing::TempDir dir;
+  dir.Write("postgresql.conf", "wal_sender_timeout = '3min'  # mine\n#wal_receiver_timeout = 1\n");
+  ASSERT_OK(InstallManagedSettings(dir.path(), Agent()));
+  ASSERT_OK_AND_ASSIGN(const ManagedSettings settings, LoadManagedSettings(dir.path()));
+  EXPECT_EQ(settings.user.at("wal_receiver_timeout"), "10s");
+  EXPECT_FALSE(settings.user.contains("wal_sender_timeout"));
+}
+
 TEST(InstallManagedSettingsTest, ARestoreCommandStaysUntilItIsDecidedAnew) {
   testing::TempDir dir;
   dir.Write("postgresql.conf", "");
