@@ -1,4 +1,5 @@
-// The probe file on a real filesystem, driven by io_uring. Declared in probe_device.h.
+// The probe file on a real filesystem, driven by io_uring or, without it, by plain calls of the
+// prober's thread. Declared in probe_device.h.
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/magic.h>
@@ -17,6 +18,7 @@
 #include "agent/base/check.h"
 #include "agent/base/fd.h"
 #include "agent/base/file.h"
+#include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/disk/probe_device.h"
 
@@ -69,8 +71,8 @@ class SlotMemory {
 
 class FileProbeDevice final : public ProbeDevice {
  public:
-  explicit FileProbeDevice(std::string path)
-      : path_(std::move(path)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  FileProbeDevice(std::string path, ProbeIo io)
+      : path_(std::move(path)), io_(io), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     METAL_CHECK(wake_.valid());
   }
   ~FileProbeDevice() override { Close(); }
@@ -94,17 +96,22 @@ class FileProbeDevice final : public ProbeDevice {
   absl::Status CreateFile(const std::function<void()>& before_step);
   absl::StatusOr<base::UniqueFd> OpenDirect(int flags);
   absl::Status OpenRing();
+  void CloseRing();
   void ArmWake();
   void Submit();
+  void FinishNow(uint32_t slot, ssize_t result);
+  void WaitSynchronous(absl::Duration timeout, std::vector<ProbeCompletion>& completions);
   void TakeCompletions(std::vector<ProbeCompletion>& completions);
 
   const std::string path_;
+  const ProbeIo io_;
   base::UniqueFd wake_;
   SlotMemory memory_;
-  base::UniqueFd lock_;   // holds the flock
-  base::UniqueFd read_;   // O_DIRECT
-  base::UniqueFd write_;  // O_DIRECT | O_DSYNC
-  bool ring_open_ = false;
+  base::UniqueFd lock_;                // holds the flock
+  base::UniqueFd read_;                // O_DIRECT
+  base::UniqueFd write_;               // O_DIRECT | O_DSYNC
+  std::vector<ProbeCompletion> done_;  // without a ring
+  bool ring_open_ = false;             // false: transfers are done inside Start
   bool wake_armed_ = false;
   io_uring ring_{};
 };
@@ -231,15 +238,25 @@ absl::Status FileProbeDevice::Open(const std::function<void()>& before_step) {
   before_step();
   METAL_ASSIGN_OR_RETURN(read_, OpenDirect(O_RDONLY));
   METAL_ASSIGN_OR_RETURN(write_, OpenDirect(O_WRONLY | O_DSYNC));
-  return OpenRing();
+  if (io_ == ProbeIo::kSynchronous) return absl::OkStatus();
+  const absl::Status ring = OpenRing();
+  if (!absl::IsUnimplemented(ring)) return ring;
+  CloseRing();
+  base::LogInfo("event=disk.probe_without_ring path={} message=\"{}\"", path_,
+                std::string(ring.message()));
+  return absl::OkStatus();
+}
+
+void FileProbeDevice::CloseRing() {
+  if (!ring_open_) return;
+  RingClosed();
+  io_uring_queue_exit(&ring_);
+  ring_open_ = false;
 }
 
 void FileProbeDevice::Close() {
-  if (ring_open_) {
-    RingClosed();
-    io_uring_queue_exit(&ring_);
-  }
-  ring_open_ = false;
+  CloseRing();
+  done_.clear();
   read_.Reset();
   write_.Reset();
   if (lock_.valid()) Unlock(lock_.get());
@@ -251,7 +268,15 @@ void FileProbeDevice::Submit() {
   io_uring_submit(&ring_);
 }
 
+void FileProbeDevice::FinishNow(uint32_t slot, ssize_t result) {
+  done_.push_back({slot, static_cast<int32_t>(result < 0 ? -errno : result)});
+}
+
 void FileProbeDevice::StartRead(uint32_t slot, uint32_t block) {
+  if (!ring_open_) {
+    return FinishNow(slot, pread(read_.get(), Buffer(slot).data(), kProbeBlockSize,
+                                 static_cast<off_t>(uint64_t{block} * kProbeBlockSize)));
+  }
   io_uring_sqe* entry = io_uring_get_sqe(&ring_);
   METAL_CHECK(entry != nullptr);
   io_uring_prep_read(entry, read_.get(), Buffer(slot).data(), kProbeBlockSize,
@@ -261,6 +286,10 @@ void FileProbeDevice::StartRead(uint32_t slot, uint32_t block) {
 }
 
 void FileProbeDevice::StartWrite(uint32_t slot, uint32_t block) {
+  if (!ring_open_) {
+    return FinishNow(slot, pwrite(write_.get(), Buffer(slot).data(), kProbeBlockSize,
+                                  static_cast<off_t>(uint64_t{block} * kProbeBlockSize)));
+  }
   io_uring_sqe* entry = io_uring_get_sqe(&ring_);
   METAL_CHECK(entry != nullptr);
   io_uring_prep_write(entry, write_.get(), Buffer(slot).data(), kProbeBlockSize,
@@ -293,7 +322,22 @@ void FileProbeDevice::TakeCompletions(std::vector<ProbeCompletion>& completions)
   }
 }
 
+void FileProbeDevice::WaitSynchronous(absl::Duration timeout,
+                                      std::vector<ProbeCompletion>& completions) {
+  if (done_.empty()) {
+    const timespec limit = absl::ToTimespec(timeout);
+    pollfd wake{.fd = wake_.get(), .events = POLLIN, .revents = 0};
+    uint64_t count = 0;
+    if (ppoll(&wake, 1, &limit, nullptr) > 0) {
+      [[maybe_unused]] const ssize_t taken = read(wake_.get(), &count, sizeof(count));
+    }
+  }
+  completions.insert(completions.end(), done_.begin(), done_.end());
+  done_.clear();
+}
+
 void FileProbeDevice::Wait(absl::Duration timeout, std::vector<ProbeCompletion>& completions) {
+  if (!ring_open_) return WaitSynchronous(std::max(timeout, absl::ZeroDuration()), completions);
   ArmWake();
   if (io_uring_sq_ready(&ring_) > 0) Submit();
   const timespec limit = absl::ToTimespec(std::max(timeout, absl::ZeroDuration()));
@@ -311,8 +355,8 @@ void FileProbeDevice::Wait(absl::Duration timeout, std::vector<ProbeCompletion>&
 
 }  // namespace
 
-std::unique_ptr<ProbeDevice> MakeFileProbeDevice(const std::string& path) {
-  return std::make_unique<FileProbeDevice>(path);
+std::unique_ptr<ProbeDevice> MakeFileProbeDevice(const std::string& path, ProbeIo io) {
+  return std::make_unique<FileProbeDevice>(path, io);
 }
 
 }  // namespace metal::disk

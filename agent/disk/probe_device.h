@@ -48,9 +48,14 @@ class ProbeDevice {
   virtual void Close() = 0;
 };
 
+enum class ProbeIo {
+  kRing,         // one io_uring ring; where the kernel has none, kSynchronous
+  kSynchronous,  // pread and pwrite inside Start, one at a time
+};
+
 // The file at `path`, made by the first Open: 16 MiB, every block written and synced, mode 0600,
-// locked against a second prober. Reads and writes go through one io_uring ring with O_DIRECT,
-// writes with O_DSYNC.
-std::unique_ptr<ProbeDevice> MakeFileProbeDevice(const std::string& path);
+// locked against a second prober. Reads and writes use O_DIRECT, writes O_DSYNC too.
+std::unique_ptr<ProbeDevice> MakeFileProbeDevice(const std::string& path,
+                                                 ProbeIo io = ProbeIo::kRing);
 
 }  // namespace metal::disk

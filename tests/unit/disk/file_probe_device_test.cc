@@ -21,7 +21,7 @@ namespace {
 using metal::testing::StatusIs;
 using ::testing::HasSubstr;
 
-// Opens the device, or skips when this place has no O_DIRECT or this kernel no io_uring.
+// Opens the device, or skips when this place has no O_DIRECT.
 #define OPEN_OR_SKIP(device)                                             \
   do {                                                                   \
     const absl::Status status = (device).Open([] {});                    \
@@ -37,9 +37,17 @@ std::vector<ProbeCompletion> WaitFor(ProbeDevice& device, size_t count) {
   return completions;
 }
 
-TEST(FileProbeDeviceTest, WhatIsWrittenIsReadBack) {
+// With a ring (where the kernel has one) and without.
+class ProbeIoTest : public ::testing::TestWithParam<ProbeIo> {};
+INSTANTIATE_TEST_SUITE_P(Both, ProbeIoTest,
+                         ::testing::Values(ProbeIo::kRing, ProbeIo::kSynchronous),
+                         [](const auto& each) {
+                           return each.param == ProbeIo::kRing ? "Ring" : "Synchronous";
+                         });
+
+TEST_P(ProbeIoTest, WhatIsWrittenIsReadBack) {
   metal::testing::TempDir dir;
-  const auto device = MakeFileProbeDevice(dir.File("probe"));
+  const auto device = MakeFileProbeDevice(dir.File("probe"), GetParam());
   int steps = 0;
   const absl::Status status = device->Open([&] { ++steps; });
   if (absl::IsUnimplemented(status)) GTEST_SKIP() << status.message();
@@ -137,9 +145,21 @@ TEST(FileProbeDeviceTest, AForkMeanwhileDoesNotKeepTheLock) {
   EXPECT_GT(children.size(), 2u);
 }
 
-TEST(FileProbeDeviceTest, AWakeEndsAWait) {
+TEST_P(ProbeIoTest, AnErrorOfTheDeviceIsACompletion) {
   metal::testing::TempDir dir;
-  const auto device = MakeFileProbeDevice(dir.File("probe"));
+  const auto device = MakeFileProbeDevice(dir.File("probe"), GetParam());
+  OPEN_OR_SKIP(*device);
+  std::filesystem::resize_file(dir.File("probe"), 8 << 20);
+  device->StartRead(3, 4000);  // past the end
+  const auto done = WaitFor(*device, 1);
+  ASSERT_EQ(done.size(), 1u);
+  EXPECT_EQ(done[0].slot, 3u);
+  EXPECT_EQ(done[0].result, 0);
+}
+
+TEST_P(ProbeIoTest, AWakeEndsAWait) {
+  metal::testing::TempDir dir;
+  const auto device = MakeFileProbeDevice(dir.File("probe"), GetParam());
   OPEN_OR_SKIP(*device);
   std::vector<ProbeCompletion> completions;
   for (int i = 0; i < 3; ++i) {
