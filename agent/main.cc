@@ -12,6 +12,7 @@
 #include "agent/backup/wal_archive.h"
 #include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
+#include "agent/base/exit_deadline.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
@@ -31,6 +32,7 @@ namespace {
 
 constexpr absl::Duration kRpcGrace = absl::Milliseconds(300);
 constexpr absl::Duration kWalGrace = absl::Milliseconds(500);
+constexpr absl::Duration kExitLimit = absl::Seconds(7);  // of the 8 s that an end may take
 
 // Blocks until SIGTERM or SIGINT. SIGHUP is ignored: certificates are watched, configuration needs
 // a restart.
@@ -45,6 +47,7 @@ int WaitForSignal(const sigset_t& signals) {
 
 absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    disk::PrivilegedHelper& helper) {
+  base::ExitDeadline deadline(kExitLimit);  // the first: it outlives what may hang
   base::Clock& clock = base::RealClock();
   METAL_RETURN_IF_ERROR(base::MakeDirectories(config.state_dir, 0700));
   METAL_ASSIGN_OR_RETURN(auto lock,
@@ -71,7 +74,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   std::unique_ptr<backup::WalServer> wal_server;
   if (!config.repository_path.empty()) {
     archive = std::make_shared<backup::WalArchive>(
-        backup::WalArchiveOptions{.repository_path = config.repository_path}, clock, events.get());
+        backup::WalArchiveOptions{config.repository_path, config.state_dir}, clock, events.get());
     backup::WalServerOptions options;
     options.socket_path = config.wal_socket;
     options.current_system_identifier = [&board] {
@@ -95,15 +98,18 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .data_lock = &lock});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
-  pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get()), SessionsOf(config, absl::Seconds(5)),
-                        board, clock);
+  pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node),
+                        SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
 
   rpc::Services services(config, node, board, *events, clock);
   METAL_RETURN_IF_ERROR(services.Start());
   node::Emit(*events, observe::Severity::kInfo, "agent.started", config.node_id,
              fmt::format("agent {} serves {}", kAgentVersion, services.address()));
+  ReportOomScore(config, *events);
+  deadline.Served();
   const int signal = WaitForSignal(signals);
+  deadline.Begin();
   base::LogInfo("event=stopping signal={}", strsignal(signal));
   node.StopWaiting();
   services.Shutdown(kRpcGrace);
@@ -146,6 +152,7 @@ int Main(int argc, char** argv) {
   auto config = base::LoadConfig(config_path);
   absl::Status status = config.status();
   if (status.ok() && !check) {
+    base::SetLogLevel(base::ParseLogLevel(config->log_level).value_or(base::LogLevel::kInfo));
     auto helper = TakeIdentity(*config);
     status = helper.ok() ? Serve(*config, signals, **helper) : helper.status();
   }
@@ -154,7 +161,6 @@ int Main(int argc, char** argv) {
   return status.ok() ? 0 : 1;
 }
 
-    base::SetLogLevel(base::ParseLogLevel(config->log_level).value_or(base::LogLevel::kInfo));
 }  // namespace
 }  // namespace metal
 

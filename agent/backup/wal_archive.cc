@@ -109,8 +109,9 @@ WalArchive::~WalArchive() = default;
 absl::Status WalArchive::Prepare() {
   base::MutexLock lock(prepare_mutex_);
   if (prepared_) return absl::OkStatus();
-  METAL_ASSIGN_OR_RETURN(const store::Repository repository,
-                         store::Repository::OpenOrCreate(options_.repository_path));
+  METAL_ASSIGN_OR_RETURN(
+      const store::Repository repository,
+      store::Repository::OpenKnown(options_.repository_path, options_.state_dir));
   METAL_ASSIGN_OR_RETURN(const std::vector<uint64_t> systems, repository.ListSystems());
   for (const uint64_t system : systems) {
     METAL_RETURN_IF_ERROR(
@@ -147,12 +148,17 @@ absl::StatusOr<WalPushResult> WalArchive::PushSource(std::string_view name, cons
   METAL_RETURN_IF_ERROR(Prepare());
   METAL_RETURN_IF_ERROR(CheckRepository());
   METAL_ASSIGN_OR_RETURN(CodecLease codec, CodecLease::Take(*this));
-  return Store(PlaceOf(*std::move(file), owner), source, *codec);
+  METAL_ASSIGN_OR_RETURN(const WalPushResult stored,
+                         Store(PlaceOf(*std::move(file), owner), source, *codec));
+  // Unmounted meanwhile: then the file went to the directory below the mount point.
+  METAL_RETURN_IF_ERROR(CheckRepository());
+  return stored;
 }
 
 absl::StatusOr<WalPushResult> WalArchive::Store(const Place& place, const WalSource& source,
                                                 WalFrameCodec& codec) {
-  if (base::PathExists(place.path)) return AcceptExisting(place, source, codec);
+  METAL_ASSIGN_OR_RETURN(const bool present, base::Exists(place.path));
+  if (present) return AcceptExisting(place, source, codec);
   auto stored = WriteWalObject({.path = place.path,
                                 .incoming_directory = place.incoming_directory,
                                 .system_identifier = place.system_identifier,
@@ -288,7 +294,8 @@ absl::StatusOr<WalArchive::Place> WalArchive::PlaceOf(std::string_view name,
 }
 
 absl::Status WalArchive::CheckRepository() const {
-  const auto repository = store::Repository::Open(options_.repository_path);
+  const auto repository =
+      store::Repository::OpenNoted(options_.repository_path, options_.state_dir);
   if (repository.ok()) return absl::OkStatus();
   if (!absl::IsNotFound(repository.status())) return repository.status();
   return base::WithReason(

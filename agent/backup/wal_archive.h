@@ -31,6 +31,8 @@ namespace metal::backup {
 
 struct WalArchiveOptions {
   std::string repository_path;
+  // Where the repository's id is noted: see Repository::OpenKnown.
+  std::string state_dir = {};
   stream::CodecKind codec = stream::CodecKind::kZstd;
   int level = 1;
 };
@@ -50,6 +52,10 @@ struct WalRange {
   uint64_t segment_size = 16 * base::kMiB;
   bool require_history = true;  // also the timeline's .history file when timeline > 1
 };
+
+// Names of all files that the range needs, in order. INVALID_ARGUMENT: an empty range, a bad segment
+// size, more than 1 M segments.
+absl::StatusOr<std::vector<std::string>> FilesOf(const WalRange& range);
 
 // What the repository holds of one timeline.
 struct WalTimeline {
@@ -98,7 +104,7 @@ class WalArchive {
   // do not fit it. FAILED_PRECONDITION: WAL of another cluster; or other bytes are stored under
   // this name (reason WAL_CONFLICT, and an event wal.conflict): nothing is overwritten.
   // RESOURCE_EXHAUSTED (reason NO_SPACE): the repository is full. UNAVAILABLE: the repository
-  // directory has gone.
+  // has gone (not mounted). FAILED_PRECONDITION (reason REPOSITORY): another one is in its place.
   absl::StatusOr<WalPushResult> Push(std::string_view name, int fd, uint64_t system_identifier);
   absl::StatusOr<WalPushResult> PushBytes(std::string_view name, std::span<const std::byte> bytes,
                                           uint64_t system_identifier);
@@ -154,7 +160,7 @@ class WalArchive {
                                                WalFrameCodec& codec);
   absl::StatusOr<WalPushResult> Repair(const Place& place, const WalSource& source,
                                        const absl::Status& damage, WalFrameCodec& codec);
-  // UNAVAILABLE when the repository's directory is not there (not mounted): absence of a file means
+  // As Push when the repository is not there (not mounted) or another: absence of a file means
   // nothing then.
   absl::Status CheckRepository() const;
   absl::StatusOr<bool> IsPresent(uint64_t system_identifier, const std::string& name) const;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <charconv>
 
 #include "agent/backup/wal_archive.h"
@@ -19,37 +20,6 @@ constexpr uint64_t kMaxSegments = 1 << 20;
 constexpr size_t kMaxGaps = 10;
 constexpr absl::Duration kPollInterval = absl::Milliseconds(250);
 constexpr std::string_view kSuffix = ".wal";
-
-// Names of all files that `range` needs, in order.
-absl::StatusOr<std::vector<std::string>> NamesOf(const WalRange& range) {
-  if (!std::has_single_bit(range.segment_size) || range.segment_size < base::kMiB ||
-      range.segment_size > base::kGiB) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "{} is not a WAL segment size. HINT: powers of two from 1 MiB to 1 GiB are",
-                       range.segment_size);
-  }
-  if (range.timeline == 0 || range.system_identifier == 0 || range.to <= range.from) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "{} to {} on timeline {} of cluster {} is not a range of WAL",
-                       range.from.ToString(), range.to.ToString(), range.timeline,
-                       range.system_identifier);
-  }
-  const uint64_t first = range.from.value / range.segment_size;
-  const uint64_t last = (range.to.value - 1) / range.segment_size;
-  if (last - first >= kMaxSegments) {
-    return base::Error(absl::StatusCode::kInvalidArgument, "{} to {} is more than {} WAL segments",
-                       range.from.ToString(), range.to.ToString(), kMaxSegments);
-  }
-  std::vector<std::string> names;
-  names.reserve(last - first + 2);
-  if (range.require_history && range.timeline > 1)
-    names.push_back(fmt::format("{:08X}.history", range.timeline));
-  for (uint64_t segment = first; segment <= last; ++segment) {
-    names.push_back(base::WalFileName(range.timeline, base::Lsn{segment * range.segment_size},
-                                      range.segment_size));
-  }
-  return names;
-}
 
 absl::Status TimedOut(const WalRange& range, const std::vector<std::string>& missing,
                       absl::Duration timeout) {
@@ -81,6 +51,36 @@ std::vector<std::string> Gaps(const std::vector<std::string>& segments, uint64_t
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::string>> FilesOf(const WalRange& range) {
+  if (!std::has_single_bit(range.segment_size) || range.segment_size < base::kMiB ||
+      range.segment_size > base::kGiB) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "{} is not a WAL segment size. HINT: powers of two from 1 MiB to 1 GiB are",
+                       range.segment_size);
+  }
+  if (range.timeline == 0 || range.system_identifier == 0 || range.to <= range.from) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "{} to {} on timeline {} of cluster {} is not a range of WAL",
+                       range.from.ToString(), range.to.ToString(), range.timeline,
+                       range.system_identifier);
+  }
+  const uint64_t first = range.from.value / range.segment_size;
+  const uint64_t last = (range.to.value - 1) / range.segment_size;
+  if (last - first >= kMaxSegments) {
+    return base::Error(absl::StatusCode::kInvalidArgument, "{} to {} is more than {} WAL segments",
+                       range.from.ToString(), range.to.ToString(), kMaxSegments);
+  }
+  std::vector<std::string> names;
+  names.reserve(last - first + 2);
+  if (range.require_history && range.timeline > 1)
+    names.push_back(fmt::format("{:08X}.history", range.timeline));
+  for (uint64_t segment = first; segment <= last; ++segment) {
+    names.push_back(base::WalFileName(range.timeline, base::Lsn{segment * range.segment_size},
+                                      range.segment_size));
+  }
+  return names;
+}
+
 absl::StatusOr<bool> WalArchive::IsPresent(uint64_t system_identifier,
                                            const std::string& name) const {
   METAL_ASSIGN_OR_RETURN(const Place place, PlaceOf(name, system_identifier));
@@ -92,7 +92,7 @@ absl::StatusOr<bool> WalArchive::IsPresent(uint64_t system_identifier,
 }
 
 absl::StatusOr<std::vector<std::string>> WalArchive::MissingSegments(const WalRange& range) {
-  METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesOf(range));
+  METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, FilesOf(range));
   std::vector<std::string> missing;
   for (const std::string& name : names) {
     METAL_ASSIGN_OR_RETURN(const bool present, IsPresent(range.system_identifier, name));
@@ -105,7 +105,7 @@ absl::StatusOr<std::vector<std::string>> WalArchive::MissingSegments(const WalRa
 absl::Status WalArchive::WaitForSegments(const WalRange& range, absl::Duration timeout,
                                          observe::Progress& progress) {
   const base::MonotonicTime start = clock_.Monotonic();
-  METAL_ASSIGN_OR_RETURN(std::vector<std::string> missing, NamesOf(range));
+  METAL_ASSIGN_OR_RETURN(std::vector<std::string> missing, FilesOf(range));
   const uint64_t total = missing.size();
   progress.SetTotal(total * range.segment_size);
   while (true) {
@@ -145,7 +145,11 @@ absl::StatusOr<WalTimeline> WalArchive::DescribeTimeline(uint64_t system_identif
     const auto file = ParseWalFile(std::string_view(name).substr(0, name.size() - kSuffix.size()));
     if (!file || file->timeline != timeline) continue;
     struct stat status;
-    if (stat(base::JoinPath(directory, name).c_str(), &status) != 0) continue;  // removed meanwhile
+    const std::string path = base::JoinPath(directory, name);
+    if (stat(path.c_str(), &status) != 0) {
+      if (errno == ENOENT) continue;  // removed meanwhile
+      return base::ErrnoStatus(errno, "stat", path);
+    }
     result.stored_bytes += static_cast<uint64_t>(status.st_size);
     if (file->kind == WalFileKind::kHistory) result.has_history = true;
     if (file->kind == WalFileKind::kSegment) segments.push_back(file->name);
@@ -166,7 +170,8 @@ absl::StatusOr<std::vector<WalTimeline>> WalArchive::ListTimelines(uint64_t syst
   const std::string wal =
       base::JoinPath(options_.repository_path, fmt::format("{}/wal", system_identifier));
   std::vector<WalTimeline> timelines;
-  if (!base::PathExists(wal)) return timelines;
+  METAL_ASSIGN_OR_RETURN(const bool present, base::Exists(wal));
+  if (!present) return timelines;
   METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::ListDirectory(wal));
   for (const std::string& name : names) {
     base::TimelineId timeline = 0;
@@ -184,11 +189,14 @@ absl::StatusOr<std::vector<uint64_t>> WalArchive::ListClusters() {
   METAL_RETURN_IF_ERROR(CheckRepository());
   METAL_ASSIGN_OR_RETURN(const store::Repository repository,
                          store::Repository::Open(options_.repository_path));
-  METAL_ASSIGN_OR_RETURN(std::vector<uint64_t> systems, repository.ListSystems());
-  std::erase_if(systems, [&](uint64_t system) {
-    return !base::PathExists(base::JoinPath(repository.SystemDirectory(system), "wal"));
-  });
-  return systems;
+  METAL_ASSIGN_OR_RETURN(const std::vector<uint64_t> systems, repository.ListSystems());
+  std::vector<uint64_t> clusters;
+  for (const uint64_t system : systems) {
+    METAL_ASSIGN_OR_RETURN(const bool present,
+                           base::Exists(base::JoinPath(repository.SystemDirectory(system), "wal")));
+    if (present) clusters.push_back(system);
+  }
+  return clusters;
 }
 
 }  // namespace metal::backup

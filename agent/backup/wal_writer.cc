@@ -188,7 +188,8 @@ absl::StatusOr<uint64_t> WriteWalObject(const WalWriteOptions& options, const Wa
 }
 
 absl::Status RemoveAbandonedWal(const std::string& incoming_directory) {
-  if (!base::PathExists(incoming_directory)) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(const bool present, base::Exists(incoming_directory));
+  if (!present) return absl::OkStatus();
   METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                          base::ListDirectory(incoming_directory));
   for (const std::string& name : names) {

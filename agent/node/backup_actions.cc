@@ -35,8 +35,9 @@ absl::StatusOr<backup::Catalog> Node::OpenCatalog() {
                     "configuration and restart it"),
         {.reason = "REPOSITORY", .metadata = {{"repository", ""}}});
   }
-  METAL_ASSIGN_OR_RETURN(store::Repository repository,
-                         store::Repository::OpenOrCreate(parts_.config.repository_path));
+  METAL_ASSIGN_OR_RETURN(
+      store::Repository repository,
+      store::Repository::OpenKnown(parts_.config.repository_path, parts_.config.state_dir));
   return backup::Catalog(std::move(repository));
 }
 
@@ -153,8 +154,12 @@ absl::StatusOr<OperationResult> Node::RunVerify(OperationContext& context,
 }
 
 absl::StatusOr<std::vector<backup::BackupInfo>> Node::ListBackups() {
+  return ListBackupsOf(SystemIdentifier());
+}
+
+absl::StatusOr<std::vector<backup::BackupInfo>> Node::ListBackupsOf(
+    std::optional<uint64_t> system) {
   METAL_ASSIGN_OR_RETURN(const backup::Catalog catalog, OpenCatalog());
-  const auto system = SystemIdentifier();
   if (system) return catalog.List(*system);
   // Without a cluster of its own (a host to be restored) the node shows what the repository has.
   METAL_ASSIGN_OR_RETURN(const std::vector<uint64_t> systems, catalog.repository().ListSystems());

@@ -15,6 +15,7 @@ namespace metal::store {
 namespace {
 
 constexpr std::string_view kMarker = "metal-repository";
+constexpr size_t kIdLength = 32;
 
 absl::Status RepositoryError(absl::StatusCode code, const std::string& root,
                              const std::string& text) {
@@ -51,6 +52,36 @@ bool ParseNumber(std::string_view text, Number& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+// Makes the marker file, unless another process was faster.
+absl::Status WriteMarker(const std::string& path) {
+  METAL_ASSIGN_OR_RETURN(const std::string id, NewId());
+  const std::string marker = base::JoinPath(path, kMarker);
+  const std::string temporary = fmt::format("{}.{}", marker, id);
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(
+      temporary, fmt::format("format\t{}\nrepository-id\t{}\n", kRepositoryFormat, id), 0640));
+  const absl::Status renamed = base::RenameNoReplace(temporary, marker);
+  if (!renamed.ok()) {
+    METAL_RETURN_IF_ERROR(base::RemoveTree(temporary));
+    if (!absl::IsAlreadyExists(renamed)) return renamed;
+  }
+  return base::SyncDirectory(path);
+}
+
+// The id in the state directory's note; empty when there is none.
+absl::StatusOr<std::string> NotedId(const std::string& note) {
+  auto text = base::ReadFile(note, 4096);
+  if (absl::IsNotFound(text.status())) return std::string();
+  if (!text.ok()) return base::Annotate(text.status(), "which repository is this agent's");
+  if (text->size() != kIdLength + 1 || text->back() != '\n') {
+    return base::Error(absl::StatusCode::kDataLoss,
+                       "{} is damaged. HINT: write the repository-id of the right repository's {} "
+                       "into it",
+                       note, kMarker);
+  }
+  text->pop_back();
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<Repository> Repository::Open(const std::string& path) {
@@ -67,7 +98,7 @@ absl::StatusOr<Repository> Repository::Open(const std::string& path) {
   }
   int format = 0;
   const std::string id = MarkerValue(*text, "repository-id");
-  if (!ParseNumber(MarkerValue(*text, "format"), format) || id.size() != 32) {
+  if (!ParseNumber(MarkerValue(*text, "format"), format) || id.size() != kIdLength) {
     return RepositoryError(absl::StatusCode::kDataLoss, path,
                            fmt::format("open repository {}: {} is damaged. HINT: restore that file "
                                        "from another copy of the repository",
@@ -87,7 +118,8 @@ absl::StatusOr<Repository> Repository::OpenOrCreate(const std::string& path) {
     return RepositoryError(absl::StatusCode::kFailedPrecondition, path,
                            "no backup repository is configured. HINT: set repository.path");
   }
-  if (base::PathExists(base::JoinPath(path, kMarker))) return Open(path);
+  METAL_ASSIGN_OR_RETURN(const bool present, base::Exists(base::JoinPath(path, kMarker)));
+  if (present) return Open(path);
   METAL_RETURN_IF_ERROR(base::MakeDirectories(path));
   METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::ListDirectory(path));
   const bool foreign = std::any_of(names.begin(), names.end(), [](const std::string& name) {
@@ -103,11 +135,43 @@ absl::StatusOr<Repository> Repository::OpenOrCreate(const std::string& path) {
                     "HINT: give an empty or absent directory as repository.path",
                     path));
   }
-  METAL_ASSIGN_OR_RETURN(const std::string id, NewId());
-  METAL_RETURN_IF_ERROR(base::WriteFileDurably(
-      base::JoinPath(path, kMarker),
-      fmt::format("format\t{}\nrepository-id\t{}\n", kRepositoryFormat, id), 0640));
+  METAL_RETURN_IF_ERROR(WriteMarker(path));
   return Open(path);
+}
+
+absl::StatusOr<Repository> Repository::OpenNoted(const std::string& path,
+                                                 const std::string& state_dir) {
+  if (state_dir.empty()) return Open(path);
+  const std::string note = base::JoinPath(state_dir, kKnownIdName);
+  METAL_ASSIGN_OR_RETURN(const std::string id, NotedId(note));
+  auto repository = Open(path);
+  if (id.empty()) return repository;
+  if (absl::IsNotFound(repository.status())) {
+    return RepositoryError(absl::StatusCode::kUnavailable, path,
+                           fmt::format("the repository {} is not at {}. HINT: is its filesystem "
+                                       "mounted? To begin a new repository remove {}",
+                                       id, path, note));
+  }
+  if (repository.ok() && repository->id() != id) {
+    return RepositoryError(
+        absl::StatusCode::kFailedPrecondition, path,
+        fmt::format("at {} is the repository {}, not {}, which this agent uses. HINT: mount the "
+                    "right filesystem or mend repository.path; to change over to this repository "
+                    "remove {}",
+                    path, repository->id(), id, note));
+  }
+  return repository;
+}
+
+absl::StatusOr<Repository> Repository::OpenKnown(const std::string& path,
+                                                 const std::string& state_dir) {
+  if (state_dir.empty()) return OpenOrCreate(path);
+  const std::string note = base::JoinPath(state_dir, kKnownIdName);
+  METAL_ASSIGN_OR_RETURN(const std::string id, NotedId(note));
+  if (!id.empty()) return OpenNoted(path, state_dir);
+  METAL_ASSIGN_OR_RETURN(Repository repository, OpenOrCreate(path));
+  METAL_RETURN_IF_ERROR(base::WriteFileDurably(note, repository.id() + "\n", 0640));
+  return repository;
 }
 
 std::string Repository::SystemDirectory(uint64_t system_identifier) const {

@@ -19,12 +19,25 @@
 namespace metal::store {
 
 inline constexpr int kRepositoryFormat = 1;
+// In the agent's state directory: the id of the repository that it uses, and a newline.
+inline constexpr std::string_view kKnownIdName = "repository.id";
 
 class Repository {
  public:
-  // Opens a repository; creates it when `path` is absent or an empty directory. FAILED_PRECONDITION
-  // (reason REPOSITORY) when the directory holds something else or a newer format.
+  // Opens a repository; creates it when `path` is absent or an empty directory. Of several that
+  // create it at once one wins, and all open that one. FAILED_PRECONDITION (reason REPOSITORY) when
+  // the directory holds something else or a newer format.
   static absl::StatusOr<Repository> OpenOrCreate(const std::string& path);
+  // As OpenOrCreate the first time, which it notes durably in <state_dir>/repository.id. From then
+  // on it opens the noted repository and no other: an empty mount point shall not become a second
+  // repository. UNAVAILABLE (reason REPOSITORY) when none is there, FAILED_PRECONDITION (reason
+  // REPOSITORY) when it is another.
+  static absl::StatusOr<Repository> OpenKnown(const std::string& path,
+                                              const std::string& state_dir);
+  // The same, but neither creates nor notes anything: without a note any repository will do.
+  // Both: an empty `state_dir` notes nothing.
+  static absl::StatusOr<Repository> OpenNoted(const std::string& path,
+                                              const std::string& state_dir);
   // NOT_FOUND (reason REPOSITORY) when there is none.
   static absl::StatusOr<Repository> Open(const std::string& path);
 

@@ -1,5 +1,6 @@
 """The WAL archive: what PostgreSQL hands over arrives, is never overwritten, and waits for the agent when it is away."""
 import os
+import shutil
 
 import pytest
 
@@ -121,6 +122,27 @@ def test_agent_killed_while_it_stores_a_segment(primary, workspace, point):
     with open(target, "rb") as ours, open(os.path.join(primary.data_dir, "pg_wal", segment), "rb") as theirs:
         assert ours.read() == theirs.read()
     assert [each for each in primary.repository_files() if segment in each and not each.endswith(".wal")] == []
+
+
+def test_repository_that_is_not_mounted_takes_no_wal(primary):
+    """An empty directory where the repository was is no new repository, also to an agent that was restarted."""
+    archived(primary, primary.switch_wal())
+    primary.stop_agent()
+    aside = primary.repository + ".aside"
+    os.rename(primary.repository, aside)
+    try:
+        primary.workspace.give(primary.workspace.directory(os.path.basename(primary.repository)))
+        primary.start_agent()
+        segment = primary.switch_wal()
+        event = primary.wait_event("wal.push_failed", 0)
+        assert "repository" in event["message"] and has_hint(event["message"])
+        refused = primary.ctl("backup", "create")
+        assert refused.code != 0 and refused.reason == "REPOSITORY", refused
+        assert [each for each in os.listdir(primary.repository) if not each.startswith(".metal-probe")] == []
+    finally:
+        shutil.rmtree(primary.repository)
+        os.rename(aside, primary.repository)
+    archived(primary, segment)
 
 
 def test_failing_archive_shows_in_the_status(primary):

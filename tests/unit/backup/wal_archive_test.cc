@@ -9,6 +9,7 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/base/thread.h"
+#include "agent/store/repository.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
@@ -178,6 +179,29 @@ TEST_F(WalArchiveTest, OnlyRegularReadableFilesAreTaken) {
   EXPECT_THAT(archive_.Push(TestSegment{}.Name(), write_only.get(), 0),
               StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(archive_.Push(TestSegment{}.Name(), -1, 0), ::testing::Not(::metal::testing::IsOk()));
+}
+
+TEST_F(WalArchiveTest, ARepositoryThatIsNotMountedTakesNoWalAfterARestartEither) {
+  const WalArchiveOptions options{.repository_path = repository_, .state_dir = directory_.path()};
+  const TestSegment segment;
+  const auto push = [&](WalArchive& archive) {
+    return archive.PushBytes(segment.Name(), BytesOf(segment.Bytes()), kTestSystem).status();
+  };
+  WalArchive before(options, clock_, nullptr);
+  ASSERT_OK(push(before));
+  ASSERT_OK(base::RemoveTree(repository_));
+  ASSERT_OK(base::MakeDirectories(repository_));
+  WalArchive after(options, clock_, nullptr);
+  for (WalArchive* archive : {&before, &after}) {
+    EXPECT_THAT(push(*archive), StatusIs(StatusCode::kUnavailable, HasSubstr("mounted")));
+    EXPECT_THAT(archive->Verify(kTestSystem, segment.Name()), StatusIs(StatusCode::kUnavailable));
+  }
+  ASSERT_OK(store::Repository::OpenOrCreate(repository_));
+  for (WalArchive* archive : {&before, &after}) {
+    EXPECT_THAT(push(*archive),
+                StatusIs(StatusCode::kFailedPrecondition, HasSubstr("repository.id")));
+  }
+  EXPECT_THAT(base::ListDirectory(repository_), IsOkAndHolds(ElementsAre("metal-repository")));
 }
 
 TEST_F(WalArchiveTest, AbsentFileIsNotFoundButAbsentRepositoryIsUnavailable) {

@@ -34,7 +34,7 @@ struct TestSegment {
   uint16_t info = 2;
 
   std::string Name() const { return base::WalFileName(timeline, start, size); }
-  // A long page header, then bytes of which about half compress away.
+  // Page headers, the first one long, and bytes of which about half compress away.
   std::string Bytes() const {
     std::string bytes(size, '\0');
     std::minstd_rand random(seed);
@@ -42,6 +42,12 @@ struct TestSegment {
     const auto put = [&](size_t offset, auto value) {
       std::memcpy(bytes.data() + offset, &value, sizeof value);
     };
+    for (size_t page = 8192; page < size; page += 8192) {
+      put(page, page_magic);
+      put(page + 2, uint16_t{0});
+      put(page + 4, timeline);
+      put(page + 8, start.value + page);
+    }
     put(0, page_magic);
     put(2, info);
     put(4, timeline);
