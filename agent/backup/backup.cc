@@ -1,19 +1,17 @@
 #include "agent/backup/backup.h"
 
-#include <fcntl.h>
-#include <unistd.h>
+#include <algorithm>
+#include <cstdlib>
 
-#include <cerrno>
-#include <cstdio>
-
+#include "agent/backup/backup_wal.h"
 #include "agent/backup/copy_pipeline.h"
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest.h"
 #include "agent/backup/page_recheck.h"
+#include "agent/backup/publish.h"
+#include "agent/backup/tablespace_list.h"
 #include "agent/backup/text_fields.h"
-#include "agent/backup/wal_archive.h"
-#include "agent/backup/wal_history.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
@@ -31,7 +29,8 @@ using base::JoinPath;
 constexpr int kDefaultLevel = 1;
 constexpr uint32_t kFileMode = 0600;
 constexpr size_t kPageEventsMax =
-    10;  // events of single corrupt pages; the last event counts them all
+    10;                            // events of single corrupt pages; the last event counts them all
+constexpr int kStartAttempts = 5;  // while tablespaces come and go
 constexpr absl::Duration kWatchServer = absl::Seconds(5);
 constexpr std::string_view kControlPath = "global/pg_control";
 
@@ -69,22 +68,27 @@ class BackupRun {
   absl::Status ChooseCodec();
   absl::Status ChooseLabel();
   absl::Status Copy();
+  absl::StatusOr<SourceStart> OpenSource();
   absl::Status StartSource();
   absl::Status MakePipeline();
   absl::Status WatchServer();
   absl::StatusOr<uint64_t> CountBytes();
+  absl::Status CopyFiles();
   absl::Status CopyControlFile();
   absl::Status StopSource();
   absl::Status FinishFiles();
   absl::Status Complete();
-  absl::Status WaitForWal();
   absl::Status Publish();
   void ReportPages();
   void Abandon();
   absl::Status AddMemoryFile(std::string_view path, const std::string& contents);
   void Emit(observe::Severity severity, std::string type, std::string message);
   WalkOptions Walk() const {
-    return {context_.config.pg_data_dir, header_.postgres_version / 10000, header_.catalog_version};
+    WalkOptions options{context_.config.pg_data_dir, header_.postgres_version / 10000,
+                        header_.catalog_version};
+    options.tablespaces.emplace();
+    for (const auto& [oid, location] : tablespaces_) options.tablespaces->insert(oid);
+    return options;
   }
 
   const BackupRequest& request_;
@@ -95,6 +99,7 @@ class BackupRun {
   BackupHeader header_;
   stream::CodecKind codec_ = stream::CodecKind::kZstd;
   bool checksums_on_ = false;
+  TablespaceList tablespaces_;  // as the server noted them at the start
   std::string backup_directory_, pack_directory_;
   absl::Time wal_deadline_;
   std::optional<pg::PostmasterPid> server_;  // that runs since the start
@@ -143,7 +148,9 @@ absl::Status BackupRun::ChooseLabel() {
   for (int i = 2;; ++i) {
     backup_directory_ = repository_->BackupDirectory(header_.system_identifier, header_.label);
     pack_directory_ = repository_->PackDirectory(header_.system_identifier, header_.label);
-    if (!base::PathExists(backup_directory_) && !base::PathExists(pack_directory_)) break;
+    METAL_ASSIGN_OR_RETURN(const bool listed, base::Exists(backup_directory_));
+    METAL_ASSIGN_OR_RETURN(const bool packed, base::Exists(pack_directory_));
+    if (!listed && !packed) break;
     if (!request_.label.empty()) {
       return base::Error(absl::StatusCode::kAlreadyExists,
                          "backup {} exists. HINT: choose another label", header_.label);
@@ -158,8 +165,9 @@ absl::Status BackupRun::Prepare() {
   context_.progress.BeginPhase("preparing");
   header_.annotations = request_.annotations;
   METAL_RETURN_IF_ERROR(ChooseCodec());
-  METAL_ASSIGN_OR_RETURN(store::Repository repository,
-                         store::Repository::OpenOrCreate(context_.config.repository_path));
+  METAL_ASSIGN_OR_RETURN(
+      store::Repository repository,
+      store::Repository::OpenKnown(context_.config.repository_path, context_.config.state_dir));
   repository_ = std::move(repository);
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control,
                          pg::ReadControlFile(context_.config.pg_data_dir));
@@ -174,14 +182,34 @@ absl::Status BackupRun::Prepare() {
   return ChooseLabel();
 }
 
+// The server notes its tablespaces at some moment of the start and tells them only at the stop:
+// those that are the same before and after are the ones that it noted.
+absl::StatusOr<SourceStart> BackupRun::OpenSource() {
+  SourceStartRequest request;
+  request.label = "metal " + header_.label;
+  request.fast_checkpoint = !request_.spread_checkpoint;
+  request.cancelled = [this] { return context_.progress.cancelled(); };
+  for (int i = 0; i < kStartAttempts; ++i) {
+    METAL_ASSIGN_OR_RETURN(const TablespaceList before,
+                           ListTablespaces(context_.config.pg_data_dir));
+    METAL_ASSIGN_OR_RETURN(source_, open_source_());
+    METAL_ASSIGN_OR_RETURN(const SourceStart start, source_->Start(request));
+    METAL_ASSIGN_OR_RETURN(tablespaces_, ListTablespaces(context_.config.pg_data_dir));
+    if (tablespaces_ == before) return start;
+    source_.reset();
+  }
+  return base::Error(absl::StatusCode::kAborted,
+                     "tablespaces were created or dropped during each of {} starts. HINT: take the "
+                     "backup when that has ended",
+                     kStartAttempts);
+}
+
 absl::Status BackupRun::StartSource() {
   context_.progress.BeginPhase("starting backup");
-  METAL_ASSIGN_OR_RETURN(source_, open_source_());
-  SourceStartRequest start_request;
-  start_request.label = "metal " + header_.label;
-  start_request.fast_checkpoint = !request_.spread_checkpoint;
-  start_request.cancelled = [this] { return context_.progress.cancelled(); };
-  METAL_ASSIGN_OR_RETURN(const SourceStart start, source_->Start(start_request));
+  METAL_ASSIGN_OR_RETURN(const SourceStart start, OpenSource());
+  for (const auto& [oid, location] : tablespaces_) {
+    if (!location.empty()) header_.tablespaces[oid] = location;
+  }
   METAL_RETURN_IF_ERROR(base::FaultPoint("backup.started"));
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control,
                          pg::ReadControlFile(context_.config.pg_data_dir));
@@ -266,7 +294,6 @@ absl::StatusOr<uint64_t> BackupRun::CountBytes() {
     METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
     METAL_RETURN_IF_ERROR(walk.Next(entry));
     if (entry.kind == WalkKind::kFile) bytes += entry.size;
-    if (entry.kind == WalkKind::kTablespace) header_.tablespaces[entry.oid] = entry.location;
   } while (entry.kind != WalkKind::kEnd);
   for (const std::string& path : walk.special_files()) {
     Emit(observe::Severity::kWarning, "backup.special_file",
@@ -285,13 +312,27 @@ absl::Status BackupRun::Copy() {
   METAL_ASSIGN_OR_RETURN(const uint64_t total, CountBytes());
   context_.progress.BeginPhase("copying files", total);
   const base::MonotonicTime begin = context_.clock.Monotonic();
-  DirectoryWalk walk(Walk());
-  METAL_RETURN_IF_ERROR(pipeline_->CopyTree(walk));
+  METAL_RETURN_IF_ERROR(CopyFiles());
   METAL_RETURN_IF_ERROR(base::FaultPoint("backup.copied"));
   METAL_RETURN_IF_ERROR(CopyControlFile());
   METAL_RETURN_IF_ERROR(StopSource());
   METAL_RETURN_IF_ERROR(FinishFiles());
   header_.copy_time = absl::Floor(context_.clock.Monotonic() - begin, absl::Microseconds(1));
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::CopyFiles() {
+  DirectoryWalk walk(Walk());
+  METAL_RETURN_IF_ERROR(pipeline_->CopyTree(walk));
+  for (const uint32_t oid : walk.later_tablespaces()) {
+    Emit(observe::Severity::kInfo, "backup.later_tablespace",
+         fmt::format("tablespace {} was created during the backup and is left to WAL replay", oid));
+  }
+  // Dropped meanwhile: the copy has it, without files, until replay drops it too.
+  for (const auto& [oid, location] : header_.tablespaces) {
+    if (walk.given_tablespaces().contains(oid)) continue;
+    METAL_RETURN_IF_ERROR(list_->AddTablespace(oid, location));
+  }
   return absl::OkStatus();
 }
 
@@ -335,6 +376,7 @@ absl::Status BackupRun::StopSource() {
                        "the timeline changed from {} to {} during the backup. HINT: take it again",
                        header_.timeline, stop.timeline);
   }
+  METAL_RETURN_IF_ERROR(CheckTablespaceMap(tablespaces_, stop.tablespace_map));
   header_.stop_lsn = std::max(header_.stop_lsn, stop.stop_lsn);
   header_.backup_label = std::move(stop.backup_label);
   header_.tablespace_map = std::move(stop.tablespace_map);
@@ -376,51 +418,13 @@ absl::Status BackupRun::FinishFiles() {
   return absl::OkStatus();
 }
 
-absl::Status BackupRun::WaitForWal() {
-  if (context_.wal_archive == nullptr) return absl::OkStatus();
-  context_.progress.BeginPhase("waiting for WAL");
-  METAL_RETURN_IF_ERROR(ProvideTimelineHistory(*context_.wal_archive, header_.system_identifier,
-                                               header_.timeline, context_.config.pg_data_dir));
-  WalRange range;
-  range.system_identifier = header_.system_identifier;
-  range.timeline = header_.timeline;
-  range.from = header_.start_lsn;
-  range.to = header_.stop_lsn;
-  range.segment_size = header_.wal_segment_size;
-  const absl::Status status = context_.wal_archive->WaitForSegments(
-      range, std::max(wal_deadline_ - context_.clock.Now(), absl::ZeroDuration()),
-      context_.progress);
-  if (absl::IsDeadlineExceeded(status) && header_.from_standby) {
-    // No segment switch happens on a standby: the end may lie in an unfinished segment.
-    absl::Status hinted(
-        status.code(),
-        fmt::format("{} The backup is from a standby: run pg_switch_wal() on the primary",
-                    std::string(status.message())));
-    if (const auto reason = base::GetReason(status)) hinted = base::WithReason(hinted, *reason);
-    return hinted;
-  }
-  return status;
-}
-
 // From the rename on the backup exists.
 absl::Status BackupRun::Publish() {
   context_.progress.BeginPhase("publishing");
   METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
   METAL_RETURN_IF_ERROR(base::FaultPoint("backup.before_publish"));
   header_.stop_time = Microseconds(context_.clock.Now());
-  const std::string temporary = JoinPath(backup_directory_, kManifestTemporaryName);
-  const std::string manifest = JoinPath(backup_directory_, kManifestName);
-  METAL_ASSIGN_OR_RETURN(base::UniqueFd fd,
-                         base::OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0640));
-  METAL_RETURN_IF_ERROR(base::WriteAll(fd.get(), FormatManifest(header_), temporary));
-  if (fsync(fd.get()) != 0) return base::ErrnoStatus(errno, "fsync", temporary);
-  METAL_RETURN_IF_ERROR(fd.Close());
-  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.manifest_written"));
-  if (rename(temporary.c_str(), manifest.c_str()) != 0) {
-    return base::ErrnoStatus(errno, "rename", temporary);
-  }
-  METAL_RETURN_IF_ERROR(base::FaultPoint("backup.manifest_renamed"));
-  return base::SyncDirectory(backup_directory_);
+  return PublishManifest(header_, backup_directory_);
 }
 
 void BackupRun::ReportPages() {
@@ -433,7 +437,8 @@ void BackupRun::ReportPages() {
 
 absl::Status BackupRun::Complete() {
   ReportPages();
-  METAL_RETURN_IF_ERROR(WaitForWal());
+  METAL_RETURN_IF_ERROR(WaitForBackupWal(
+      header_, std::max(wal_deadline_ - context_.clock.Now(), absl::ZeroDuration()), context_));
   METAL_RETURN_IF_ERROR(Publish());
   const double seconds = absl::ToDoubleSeconds(header_.copy_time);
   const double rate = seconds > 0 ? static_cast<double>(header_.bytes) / seconds / 1e6 : 0;

@@ -88,7 +88,11 @@ absl::Status DirectoryWalk::Begin() {
     for (const std::string& name : *names) {
       const std::string link = base::JoinPath(links, name);
       struct stat status {};
-      if (lstat(link.c_str(), &status) != 0 || !S_ISLNK(status.st_mode)) continue;
+      if (lstat(link.c_str(), &status) != 0) {
+        if (Vanished(errno)) continue;
+        return base::ErrnoStatus(errno, "look for", link);
+      }
+      if (!S_ISLNK(status.st_mode)) continue;
       if (stat(link.c_str(), &status) == 0) tablespace_ids_.emplace(status.st_dev, status.st_ino);
     }
   }
@@ -187,7 +191,17 @@ absl::StatusOr<bool> DirectoryWalk::TakeTablespace(const struct stat& status, co
   entry.oid = *oid;
   entry.mode = status.st_mode & kModeBits;
   entry.path = path;
+  given_tablespaces_.insert(*oid);
   METAL_RETURN_IF_ERROR(Push(fd, name, std::move(path), true));
+  return true;
+}
+
+// A tablespace, linked or in place, that is not among those to be walked.
+bool DirectoryWalk::IsLaterTablespace(const char* name) {
+  if (!levels_.back().tablespace_links || !options_.tablespaces) return false;
+  const auto oid = ParseOid(name);
+  if (!oid || options_.tablespaces->contains(*oid)) return false;
+  later_tablespaces_.insert(*oid);
   return true;
 }
 
@@ -195,6 +209,7 @@ absl::StatusOr<bool> DirectoryWalk::TakeTablespace(const struct stat& status, co
 absl::StatusOr<bool> DirectoryWalk::Take(const char* name, WalkEntry& entry) {
   const Level& level = levels_.back();
   const int fd = dirfd(level.stream);
+  if (IsLaterTablespace(name)) return false;
   std::string path = Under(level.path, name);
   struct stat status {};
   if (fstatat(fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -26,6 +27,8 @@ struct WalkOptions {
   std::string data_directory;
   int major_version = 0;
   uint32_t catalog_version = 0;
+  // OIDs of the tablespaces to walk; others are left out. Unset: whichever are there.
+  std::optional<std::set<uint32_t>> tablespaces = std::nullopt;
 };
 
 enum class WalkKind : uint8_t { kDirectory, kTablespace, kFile, kEnd };
@@ -58,6 +61,11 @@ class DirectoryWalk {
   // out.
   const std::vector<std::string>& special_files() const { return special_files_; }
 
+  // Tablespaces that were left out because options.tablespaces does not name them, and those whose
+  // links were given.
+  const std::set<uint32_t>& later_tablespaces() const { return later_tablespaces_; }
+  const std::set<uint32_t>& given_tablespaces() const { return given_tablespaces_; }
+
  private:
   using FileId = std::pair<dev_t, ino_t>;
   struct Level {
@@ -78,6 +86,7 @@ class DirectoryWalk {
   absl::StatusOr<bool> TakeTablespace(const struct stat& status, const char* name, std::string path,
                                       WalkEntry& entry);
   absl::StatusOr<bool> Take(const char* name, WalkEntry& entry);
+  bool IsLaterTablespace(const char* name);
   bool HasInitFork(int directory_fd, std::string_view relation);
   void QueueEmptyDirectories(const std::string& path, uint32_t mode);
 
@@ -90,6 +99,7 @@ class DirectoryWalk {
   std::string init_checked_;         // relation of the last HasInitFork, with its answer
   bool init_answer_ = false;
   std::vector<std::string> special_files_;
+  std::set<uint32_t> later_tablespaces_, given_tablespaces_;
 };
 
 }  // namespace metal::backup

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "agent/backup/copy_rules.h"
-#include "agent/backup/wal_archive.h"
+#include "agent/backup/wal_verify.h"
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/store/frame.h"
@@ -102,6 +102,13 @@ absl::StatusOr<std::map<uint32_t, uint64_t>> ScanFileList(const StoredBackup& ba
     if (const absl::Status status = list->Next(record); !status.ok()) {
       return base::WithReason(base::Annotate(status, backup.list_path), {"REPOSITORY", {}});
     }
+    if (record.kind == RecordKind::kTablespace) {
+      const auto known = header.tablespaces.find(record.tablespace);
+      if (known == header.tablespaces.end() || known->second != record.location) {
+        return Lost(fmt::format("{}: tablespace {} at {} is not in the manifest", backup.list_path,
+                                record.tablespace, record.location));
+      }
+    }
     if (record.kind == RecordKind::kFile) bytes[TablespaceOf(record.file.path)] += record.file.size;
     if (record.kind == RecordKind::kExtent &&
         record.extent.pack_offset + record.extent.stored_length >
@@ -116,25 +123,23 @@ absl::StatusOr<std::map<uint32_t, uint64_t>> ScanFileList(const StoredBackup& ba
   return bytes;
 }
 
-absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header,
-                                        const OperationContext& context) {
-  if (context.wal_archive == nullptr) return 0;
+WalRange WalRangeOf(const BackupHeader& header) {
   WalRange range;
   range.system_identifier = header.system_identifier;
   range.timeline = header.timeline;
   range.from = header.start_lsn;
   range.to = header.stop_lsn;
   range.segment_size = header.wal_segment_size;
+  return range;
+}
+
+absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header,
+                                        const OperationContext& context) {
+  if (context.wal_archive == nullptr) return 0;
+  const WalRange range = WalRangeOf(header);
   METAL_ASSIGN_OR_RETURN(const std::vector<std::string> missing,
                          context.wal_archive->MissingSegments(range));
-  if (!missing.empty()) {
-    return base::WithReason(
-        absl::FailedPreconditionError(fmt::format(
-            "WAL that backup {} needs is not in the repository: {} files, the first is {}. HINT: "
-            "push it with metal-wal, or use another backup",
-            header.label, missing.size(), missing.front())),
-        {"WAL_MISSING", {{"first_missing", missing.front()}}});
-  }
+  if (!missing.empty()) return WalMissing(missing);
   const uint64_t first = range.from.value / range.segment_size;
   const uint64_t last = (range.to.value - 1) / range.segment_size;
   return last - first + 1;

@@ -14,6 +14,7 @@
 #include "agent/backup/context.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/unpack_pipeline.h"
+#include "agent/backup/wal_archive.h"
 #include "agent/store/repository.h"
 
 namespace metal::backup {
@@ -34,10 +35,13 @@ absl::StatusOr<std::unique_ptr<FileListReader>> OpenFileList(const StoredBackup&
 // does not.
 absl::Status CheckPacks(const StoredBackup& backup);
 
-// Reads the whole file list, which checks it; answers the bytes of files by tablespace OID, 0: the
-// data directory.
+// Reads the whole file list, which checks it and that the manifest has its tablespaces; answers the
+// bytes of files by tablespace OID, 0: the data directory.
 absl::StatusOr<std::map<uint32_t, uint64_t>> ScanFileList(const StoredBackup& backup,
                                                           observe::Progress& progress);
+
+// The WAL [start, stop) without which the copy never becomes consistent.
+WalRange WalRangeOf(const BackupHeader& header);
 
 // FAILED_PRECONDITION/WAL_MISSING unless the archive holds the WAL [start, stop) of the backup.
 // Answers the number of segments; 0 without an archive in the context.

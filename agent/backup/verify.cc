@@ -4,6 +4,8 @@
 
 #include "agent/backup/rehearsal.h"
 #include "agent/backup/stored_backup.h"
+#include "agent/backup/tablespace_list.h"
+#include "agent/backup/wal_verify.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
 
@@ -19,11 +21,21 @@ absl::StatusOr<VerifyReport> Verify(const VerifyRequest& request, const Operatio
   const BackupHeader& header = backup.info.header;
   METAL_RETURN_IF_ERROR(CheckPacks(backup));
   METAL_RETURN_IF_ERROR(ScanFileList(backup, context.progress).status());
+  if (!CheckTablespaceMap(header.tablespaces, header.tablespace_map).ok()) {
+    return base::WithReason(
+        absl::DataLossError("the manifest's tablespaces are not those of its tablespace_map: the "
+                            "copy could not be started. HINT: take a new backup"),
+        {"REPOSITORY", {{"repository", context.config.repository_path}}});
+  }
   METAL_RETURN_IF_ERROR(base::FaultPoint("verify.structure"));
   VerifyReport report;
   report.backup = header.label;
   report.suspect = backup.info.state == BackupState::kSuspect;
-  METAL_ASSIGN_OR_RETURN(report.wal_segments, CheckBackupWal(header, context));
+  if (context.wal_archive != nullptr) {
+    context.progress.BeginPhase("checking WAL");
+    METAL_ASSIGN_OR_RETURN(report.wal_segments,
+                           VerifyRange(*context.wal_archive, WalRangeOf(header), context.progress));
+  }
 
   context.progress.BeginPhase("checking frames", header.bytes);
   METAL_ASSIGN_OR_RETURN(auto pipeline,

@@ -1,6 +1,6 @@
 // VerifyBackup: proves that a backup can be restored. Reads every frame, checks each hash, CRC and
-// file CRC and that the WAL is there; on request rehearses: restores into a scratch directory,
-// boots PostgreSQL to consistency, runs pg_amcheck. Threading: as RestoreBackup.
+// file CRC and every byte of the WAL that it needs; on request rehearses: restores into a scratch
+// directory, boots PostgreSQL to consistency, runs pg_amcheck. Threading: as RestoreBackup.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,8 @@ struct VerifyReport {
 };
 
 // DATA_LOSS/REPOSITORY: a frame, file or the manifest is damaged (the message names the first, and
-// how many). FAILED_PRECONDITION/WAL_MISSING: the backup's WAL is not complete. INTERNAL: the
-// rehearsal failed.
+// how many). The same for its WAL. FAILED_PRECONDITION/WAL_MISSING: that is not complete. INTERNAL:
+// the rehearsal failed.
 absl::StatusOr<VerifyReport> VerifyBackup(const VerifyRequest& request,
                                           const OperationContext& context);
 

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <set>
 
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/stored_backup.h"
+#include "agent/backup/tablespace_list.h"
 #include "tests/unit/backup/backup_fixture.h"
 
 namespace metal::backup {
@@ -167,6 +169,62 @@ TEST_F(CreateBackupTest, TablespacesAreCopiedOnceWithTheVersionsDirectoryOnly) {
   }
   EXPECT_EQ(info.header.tablespaces.size(), 2u);
   EXPECT_EQ(info.header.tablespaces.at(16400), outside);
+}
+
+TEST_F(CreateBackupTest, ATablespaceOfTheTimeOfTheCopyIsLeftToReplay) {
+  MakeCluster();
+  dir_.Write("outside/PG_15_202209061/5/16500", TestPages(2, 0, 1));
+  dir_.Write("gone/PG_15_202209061/5/16500", TestPages(2, 0, 1));
+  const auto link = [&](const char* name, const char* oid) {
+    return symlink(dir_.File(name).c_str(),
+                   dir_.File("data/pg_tblspc/" + std::string(oid)).c_str());
+  };
+  ASSERT_EQ(link("gone", "16400"), 0);
+  script_.tablespace_map = "16400 " + dir_.File("gone") + "\n";
+  make_engine_ = [&](uring::EngineKind kind, uint32_t depth) {
+    EXPECT_EQ(link("outside", "16401"), 0);
+    EXPECT_OK(base::MakeDirectories(dir_.File("data/pg_tblspc/16402/PG_15_202209061")));
+    EXPECT_OK(base::RemoveTree(dir_.File("data/pg_tblspc/16400")));
+    make_engine_ = nullptr;
+    return uring::MakeEngine(kind, depth);
+  };
+  ASSERT_OK_AND_ASSIGN(const BackupInfo info, Backup());
+  for (const std::string& path : Paths()) {
+    EXPECT_THAT(path, Not(HasSubstr("16401")));
+    EXPECT_THAT(path, Not(HasSubstr("16402")));
+  }
+  EXPECT_THAT(info.header.tablespaces, ElementsAre(std::pair(16400u, dir_.File("gone"))));
+  EXPECT_EQ(std::ranges::count(events_.types(), "backup.later_tablespace"), 2);
+  EXPECT_OK(Verify(info.label));
+  RestoreRequest request;
+  request.tablespace_mapping = {{16400, dir_.File("mapped")}};
+  EXPECT_OK(Restore(dir_.File("restored"), request));
+}
+
+TEST_F(CreateBackupTest, TablespacesThatChangeDuringTheStartMakeItStartAgain) {
+  MakeCluster();
+  int starts = 0;
+  const SourceFactory source = [&]() -> absl::StatusOr<std::unique_ptr<BackupSource>> {
+    if (++starts == 1) {
+      EXPECT_OK(base::MakeDirectories(dir_.File("data/pg_tblspc/16402")));
+    }
+    return std::make_unique<FakeSource>(script_);
+  };
+  EXPECT_OK(CreateBackup({}, source, Context()));
+  EXPECT_EQ(starts, 2);
+}
+
+TEST_F(CreateBackupTest, AMapOfOtherTablespacesIsRefused) {
+  MakeCluster();
+  script_.tablespace_map = "16400 /somewhere\n";
+  EXPECT_THAT(Backup(), StatusIs(absl::StatusCode::kAborted, HasSubstr("16400")));
+  EXPECT_THAT(RepositoryEntries(), IsEmpty());
+}
+
+TEST(TablespaceMapTest, OidsOfItsLines) {
+  EXPECT_THAT(TablespaceMapOids("16400 /a\n16401 /b\\\n7 c\n16402 /d"),
+              ElementsAre(16400u, 16401u, 16402u));
+  EXPECT_THAT(TablespaceMapOids("\\"), IsEmpty());
 }
 
 TEST_F(CreateBackupTest, ADanglingLinkIsRefusedByName) {
