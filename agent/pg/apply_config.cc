@@ -287,7 +287,8 @@ absl::StatusOr<ApplyConfigResult> ConfigEditor::Apply(const ApplyConfigRequest& 
     result.reloaded = true;
     return result;
   }
-  bool in_recovery = base::PathExists(base::JoinPath(options_.data_dir, "standby.signal"));
+  METAL_ASSIGN_OR_RETURN(bool in_recovery,
+                         base::Exists(base::JoinPath(options_.data_dir, "standby.signal")));
   if (session) {
     METAL_ASSIGN_OR_RETURN(const SqlResult recovery,
                            session->Query("SELECT pg_is_in_recovery() AS r", kQueryTimeout));

@@ -74,6 +74,8 @@ absl::Status ReadContents(DataDirectory& directory) {
     return std::find(names->begin(), names->end(), name) != names->end();
   };
   directory.major = has("PG_VERSION") ? ReadMajor(path) : 0;
+  METAL_ASSIGN_OR_RETURN(const bool control,
+                         base::Exists(base::JoinPath(path, "global/pg_control")));
   if (has(kIncompleteSentinel)) {
     METAL_ASSIGN_OR_RETURN(
         const std::string text,
@@ -82,7 +84,7 @@ absl::Status ReadContents(DataDirectory& directory) {
     directory.incomplete_task = FirstLine(text);
   } else if (names->empty()) {
     directory.kind = DataDirectoryKind::kEmpty;
-  } else if (directory.major > 0 && base::PathExists(base::JoinPath(path, "global/pg_control"))) {
+  } else if (directory.major > 0 && control) {
     directory.kind = DataDirectoryKind::kCluster;
   } else {
     directory.kind = DataDirectoryKind::kForeign;

@@ -219,7 +219,7 @@ absl::Status CreateDataDirectory(Install& install, const InitdbOptions& options)
     return base::ErrnoStatus(errno, "chmod", options.data_dir);
   std::vector<std::string> notes;
   if (!options.wal_dir.empty()) {
-    const bool exists = base::PathExists(options.wal_dir);
+    METAL_ASSIGN_OR_RETURN(const bool exists, base::Exists(options.wal_dir));
     notes.push_back(fmt::format("{}{}", exists ? kWalNote : kMadeWalNote, options.wal_dir));
   }
   METAL_RETURN_IF_ERROR(WriteIncompleteSentinel(options.data_dir, kTask, notes));
