@@ -10,15 +10,17 @@
 #include "agent/backup/copy_rules.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest_json.h"
+#include "agent/backup/recovery_settings.h"
+#include "agent/backup/restore_places.h"
 #include "agent/backup/restore_target.h"
 #include "agent/backup/stored_backup.h"
+#include "agent/backup/tablespace_map.h"
 #include "agent/backup/unpack_pipeline.h"
-#include "agent/backup/wal_archive.h"
 #include "agent/base/crc32c.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
 #include "agent/base/status.h"
-#include "agent/pg/settings.h"
+#include "agent/pg/data_directory.h"
 
 namespace metal::backup {
 namespace {
@@ -27,13 +29,6 @@ using base::JoinPath;
 
 constexpr std::string_view kControlPath = "global/pg_control";
 constexpr std::string_view kMapPath = "tablespace_map";
-constexpr std::string_view kAutoConf = "postgresql.auto.conf";
-
-// PostgreSQL refuses to start with two recovery targets, and with an empty one that follows
-// another.
-constexpr std::string_view kTargetSettings[] = {"recovery_target", "recovery_target_lsn",
-                                                "recovery_target_name", "recovery_target_time",
-                                                "recovery_target_xid"};
 
 uint32_t Crc(std::string_view bytes) { return base::Crc32c(std::as_bytes(std::span(bytes))); }
 
@@ -43,28 +38,6 @@ absl::Status WriteText(const std::string& path, std::string_view text) {
                          base::OpenFile(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
   METAL_RETURN_IF_ERROR(base::WriteAll(fd.get(), text, path));
   return fd.Close();
-}
-
-// Lines that empty the recovery targets which the source's files set, and takes them out of
-// `settings`. They must stand before the wanted target. A file that cannot be read sets nothing
-// that this would know of.
-std::string ClearTargets(const std::string& directory, pg::SettingMap& settings) {
-  pg::SettingMap found;
-  for (const std::string_view file :
-       {std::string_view("postgresql.conf"), std::string_view(pg::kManagedSettingsFile)}) {
-    const auto text = base::ReadFile(JoinPath(directory, file));
-    if (!text.ok()) continue;
-    if (const auto parsed = pg::ParseSettings(*text); parsed.ok()) {
-      found.insert(parsed->begin(), parsed->end());
-    }
-  }
-  std::string lines;
-  for (const std::string_view name : kTargetSettings) {
-    const std::string key(name);
-    const bool here = settings.erase(key) > 0;
-    if (here || found.contains(key)) lines += key + " = ''\n";
-  }
-  return lines;
 }
 
 // The steps of one restore, in order.
@@ -89,12 +62,12 @@ class RestoreRun {
  private:
   absl::Status Prepare();
   absl::Status PlaceTablespaces(RestoreTarget::Options& options);
+  absl::StatusOr<std::vector<RestorePlace>> KeptOut() const;
   absl::Status CheckWal();
   absl::Status WriteFiles();
   absl::Status AddToManifest(const FileEntry& entry);
   absl::Status WriteConfiguration();
   absl::Status Complete();
-  absl::StatusOr<pg::SettingMap> RecoverySettings() const;
 
   const RestoreRequest& request_;
   const OperationContext& context_;
@@ -115,12 +88,12 @@ absl::Status RestoreRun::PlaceTablespaces(RestoreTarget::Options& options) {
   for (const auto& [oid, location] : header.tablespaces) {
     std::string place = location;
     const std::string inside = header.data_directory + "/";
-    if (location.compare(0, inside.size(), inside) == 0) {
-      place = JoinPath(request_.target_directory, location.substr(inside.size()));
-    }
     if (const auto mapped = request_.tablespace_mapping.find(oid);
         mapped != request_.tablespace_mapping.end()) {
       place = mapped->second;
+    } else if (location.starts_with(inside)) {
+      place = JoinPath(request_.target_directory, location.substr(inside.size()));
+      options.inside.insert(oid);
     }
     remapped_ |= place != location;
     locations_[oid] = place;
@@ -134,6 +107,26 @@ absl::Status RestoreRun::PlaceTablespaces(RestoreTarget::Options& options) {
   }
   options.tablespaces = locations_;
   return absl::OkStatus();
+}
+
+// This node's cluster and its repository. A cluster that cannot be looked at (its disk is dead, it
+// may be what is being restored elsewhere) is known by its configured path alone.
+absl::StatusOr<std::vector<RestorePlace>> RestoreRun::KeptOut() const {
+  const base::AgentConfig& config = context_.config;
+  std::vector<RestorePlace> places = {{"the repository", config.repository_path}};
+  if (config.pg_data_dir.empty()) return places;
+  METAL_ASSIGN_OR_RETURN(const bool own,
+                         IsSamePlace(request_.target_directory, config.pg_data_dir));
+  if (own) return places;
+  places.push_back({"this node's data directory", config.pg_data_dir});
+  places.push_back({"this node's WAL directory", config.pg_wal_dir});
+  const auto live = pg::InspectDataDirectory(config.pg_data_dir);
+  if (!live.ok()) return places;
+  places.push_back({"this node's WAL directory", live->wal_path});
+  for (const pg::TablespaceLink& link : live->tablespaces) {
+    places.push_back({fmt::format("this node's tablespace {} at", link.oid), link.location});
+  }
+  return places;
 }
 
 // Without the WAL of the backup itself the copy can never become consistent: better to know before
@@ -161,9 +154,10 @@ absl::Status RestoreRun::Prepare() {
       TablespaceVersionDirectory(header.postgres_version / 10000, header.catalog_version);
   options.backup = header.label;
   METAL_RETURN_IF_ERROR(PlaceTablespaces(options));
+  METAL_ASSIGN_OR_RETURN(options.kept_out, KeptOut());
   target_.emplace(std::move(options));
   METAL_RETURN_IF_ERROR(target_->Check());
-  METAL_RETURN_IF_ERROR(RecoverySettings().status());
+  METAL_RETURN_IF_ERROR(RecoverySettings(request_, context_.config).status());
   METAL_RETURN_IF_ERROR(CheckPacks(*backup_));
   METAL_ASSIGN_OR_RETURN(const auto bytes, ScanFileList(*backup_, context_.progress));
   METAL_RETURN_IF_ERROR(target_->CheckSpace(bytes));
@@ -217,58 +211,14 @@ absl::Status RestoreRun::WriteFiles() {
   return base::FaultPoint("restore.files_written");
 }
 
-absl::StatusOr<pg::SettingMap> RestoreRun::RecoverySettings() const {
-  pg::SettingMap settings;
-  std::string command = request_.restore_command;
-  if (command.empty()) {
-    if (context_.config.wal_helper.empty()) {
-      return base::Error(absl::StatusCode::kFailedPrecondition,
-                         "restore: no restore_command and no repository.wal_helper. HINT: set "
-                         "repository.wal_helper to the path of metal-wal");
-    }
-    command = pg::RestoreCommand(context_.config.wal_helper, context_.config.wal_socket);
-  }
-  settings["restore_command"] = command;
-  settings["recovery_target_timeline"] = "latest";
-  settings["recovery_target_action"] = "promote";
-  if (request_.recovery_target == RecoveryTarget::kImmediate) {
-    settings["recovery_target"] = "immediate";
-    settings["recovery_target_timeline"] = "current";
-  }
-  for (const auto& [name, value] : request_.settings) settings[name] = value;
-  for (const auto& [name, value] : settings) {
-    METAL_RETURN_IF_ERROR(pg::QuoteSetting(value).status());
-  }
-  return settings;
-}
-
-// postgresql.auto.conf is read last, and pg_verifybackup does not look at it or at the signal
-// files.
 absl::Status RestoreRun::WriteConfiguration() {
   context_.progress.BeginPhase("writing configuration");
-  const std::string& directory = target_->directory();
-  const std::string path = JoinPath(directory, kAutoConf);
-  pg::SettingMap settings;
-  if (auto text = base::ReadFile(path); text.ok()) {
-    METAL_ASSIGN_OR_RETURN(settings, pg::ParseSettings(*text));
-  } else if (!absl::IsNotFound(text.status())) {
-    return text.status();
-  }
-  METAL_ASSIGN_OR_RETURN(const pg::SettingMap recovery, RecoverySettings());
-  const std::string cleared = ClearTargets(directory, settings);
-  for (const auto& [name, value] : recovery) settings[name] = value;
-  std::string text = fmt::format(
-      "# Do not edit this file manually!\n"
-      "# It will be overwritten by the ALTER SYSTEM command.\n"
-      "# Recovery settings were written by the restore of backup {}.\n{}",
-      report_.backup, cleared);
-  for (const auto& [name, value] : settings) {
-    METAL_ASSIGN_OR_RETURN(const std::string quoted, pg::QuoteSetting(value));
-    text += fmt::format("{} = {}\n", name, quoted);
-  }
-  METAL_RETURN_IF_ERROR(WriteText(path, text));
+  METAL_ASSIGN_OR_RETURN(const pg::SettingMap recovery,
+                         RecoverySettings(request_, context_.config));
+  METAL_RETURN_IF_ERROR(WriteRecoverySettings(target_->directory(), report_.backup, recovery));
   const bool standby = request_.recovery_target == RecoveryTarget::kStandby;
-  return WriteText(JoinPath(directory, standby ? "standby.signal" : "recovery.signal"), "");
+  return WriteText(JoinPath(target_->directory(), standby ? "standby.signal" : "recovery.signal"),
+                   "");
 }
 
 absl::Status RestoreRun::Complete() {

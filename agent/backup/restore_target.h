@@ -1,16 +1,21 @@
 // RestoreTarget: the directory that a restore makes, with its tablespaces and WAL directory:
 // checked, locked, marked as half made, cleaned up after a restore that died, and finished. Writes
-// only what Begin found empty or what its own notes name. Threading: one thread.
+// only what Begin found empty, and removes only what carries the mark of the restore that died
+// (restore_notes.h). Threading: one thread.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/backup/file_list.h"
+#include "agent/backup/restore_notes.h"
+#include "agent/backup/restore_places.h"
 #include "agent/base/fd.h"
 
 namespace metal::backup {
@@ -21,12 +26,15 @@ class RestoreTarget {
     std::string directory;                        // absolute
     std::string wal_directory;                    // empty: inside
     std::map<uint32_t, std::string> tablespaces;  // final location by OID
-    std::string version_directory;                // PG_<major>_<catalog version>
-    std::string backup;                           // for the sentinel's notes
+    std::set<uint32_t> inside;           // tablespaces that move along inside of `directory`
+    std::string version_directory;       // PG_<major>_<catalog version>
+    std::string backup;                  // for the sentinel's notes
+    std::vector<RestorePlace> kept_out;  // the repository, this node's cluster
   };
   explicit RestoreTarget(Options options) : options_(std::move(options)) {}
 
-  // FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, or a place inside another one. Changes
+  // FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, or a place that is or lies inside
+  // another one or one of `kept_out`. Probe files of the disk monitor do not count. Changes
   // nothing.
   absl::Status Check() const;
   // RESOURCE_EXHAUSTED/NO_SPACE unless each filesystem has room. `bytes` by tablespace OID, 0: the
@@ -38,24 +46,26 @@ class RestoreTarget {
   absl::Status Make(const FileListRecord& record);
   // One syncfs for each filesystem; reports write-back errors since Begin.
   absl::Status Sync();
-  // Removes the sentinel: the directory is complete.
+  // Removes the sentinel, and then the marks of the places: the directory is complete.
   absl::Status Finish();
 
   const std::string& directory() const { return options_.directory; }
 
  private:
-  absl::Status CheckPlace(const std::string& path, const std::string& what, bool ours) const;
+  std::map<uint32_t, std::string> OuterTablespaces() const;
+  absl::Status CheckApart() const;
+  absl::Status CheckDirectory() const;
+  absl::Status CheckTablespace(uint32_t oid, const std::string& location,
+                               const std::optional<RestoreNotes>& notes) const;
+  absl::Status CheckWalDirectory(const std::optional<RestoreNotes>& notes) const;
   absl::Status RemoveLeftovers();
-  std::vector<std::string> OuterPlaces() const;
+  absl::Status MarkOuterPlaces(const RestoreNotes& notes);
+  absl::Status HoldFilesystems();
 
   const Options options_;
+  RestoreNotes notes_;
   base::UniqueFd lock_;
   std::vector<base::UniqueFd> filesystems_;  // a directory on each
 };
-
-// tablespace_map with other locations, escaped as PostgreSQL does. Lines of OIDs that are not in
-// `locations` stay.
-std::string RewriteTablespaceMap(const std::string& text,
-                                 const std::map<uint32_t, std::string>& locations);
 
 }  // namespace metal::backup

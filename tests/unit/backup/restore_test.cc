@@ -4,7 +4,7 @@
 #include <sys/file.h>
 
 #include "agent/backup/manifest_json.h"
-#include "agent/backup/restore_target.h"
+#include "agent/backup/tablespace_map.h"
 #include "agent/pg/data_directory.h"
 #include "tests/unit/backup/backup_fixture.h"
 
