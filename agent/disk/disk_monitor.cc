@@ -314,6 +314,9 @@ class DiskMonitor::Impl {
         for (const DiskInfo& disk : target->stack->disks) disks[disk.name] = disk;
       }
     }
+    std::set<std::string> names;
+    for (const auto& [name, disk] : disks) names.insert(name);
+    smart_.ForgetOthers(names);
     for (const auto& [name, disk] : disks) {
       {
         MutexLock lock(mutex_);

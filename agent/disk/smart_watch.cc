@@ -33,7 +33,33 @@ observe::SmartSection SectionOfLog(const SmartLog& log) {
 
 }  // namespace
 
+void SmartWatch::Forget(const std::string& disk) {
+  serials_.erase(disk);
+  {
+    base::MutexLock lock(mutex_);
+    sections_.erase(disk);
+  }
+  const auto raised = raised_.extract(disk);
+  if (!raised) return;
+  for (const std::string& fault_class : raised.mapped()) {
+    board_.ClearFault(fault_class, disk);
+    Tell("disk.smart_cleared", observe::Severity::kInfo, disk,
+         disk + " is not in use any more; its warning " + fault_class + " goes with it");
+  }
+}
+
+void SmartWatch::ForgetOthers(const std::set<std::string>& names) {
+  std::vector<std::string> gone;
+  for (const auto& [disk, serial] : serials_) {
+    if (!names.contains(disk)) gone.push_back(disk);
+  }
+  for (const std::string& disk : gone) Forget(disk);
+}
+
 void SmartWatch::Refresh(const DiskInfo& disk) {
+  const auto known_serial = serials_.find(disk.name);
+  if (known_serial != serials_.end() && known_serial->second != disk.serial) Forget(disk.name);
+  serials_[disk.name] = disk.serial;
   observe::SmartSection smart = Ask(disk);
   {
     base::MutexLock lock(mutex_);

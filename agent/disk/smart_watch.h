@@ -25,12 +25,16 @@ class SmartWatch {
       : board_(board), events_(events), helper_(helper), clock_(clock) {}
 
   // Asks one drive. A drive that answered before and does not now keeps what it said, with the
-  // reason.
+  // reason; another drive under the same name starts anew.
   void Refresh(const DiskInfo& disk);
+  // Drops what is known of disks that are not in use any more, with their faults: a disk that was
+  // taken out must not go on as healthy, or as faulty. Called by the thread that calls Refresh.
+  void ForgetOthers(const std::set<std::string>& names);
   // By disk name.
   std::map<std::string, observe::SmartSection> Sections();
 
  private:
+  void Forget(const std::string& disk);
   observe::SmartSection Ask(const DiskInfo& disk);
   void ReflectFaults(const std::string& disk, const observe::SmartSection& smart);
   void Tell(const char* type, observe::Severity severity, const std::string& disk,
@@ -40,7 +44,9 @@ class SmartWatch {
   observe::EventLog& events_;
   PrivilegedHelper* const helper_;
   base::Clock& clock_;
-  std::map<std::string, std::set<std::string>> raised_;  // by disk; Refresh's own
+  // By disk; Refresh's own.
+  std::map<std::string, std::set<std::string>> raised_;
+  std::map<std::string, std::string> serials_;
   base::Mutex mutex_;
   std::map<std::string, observe::SmartSection> sections_ ABSL_GUARDED_BY(mutex_);
 };

@@ -4,6 +4,7 @@
 
 #include "agent/disk/probe_run.h"
 #include "agent/disk/smart_log.h"
+#include "agent/disk/smart_watch.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/status_matchers.h"
@@ -234,6 +235,29 @@ TEST_F(DiskMonitorTest, CriticalWarningsAreFaultsUntilTheyEnd) {
   EXPECT_TRUE(HasFault("wearing_out/nvme0n1"));
   EXPECT_THAT(events_.types(), Contains("disk.smart_warning"));
   EXPECT_THAT(events_.types(), Contains("disk.smart_cleared"));
+}
+
+TEST_F(DiskMonitorTest, SmartOfADiskThatIsNotInUseIsForgotten) {
+  SmartWatch smart(board_, events_, helper_.get(), base::RealClock());
+  DiskInfo disk;
+  disk.name = "nvme0n1";
+  disk.nvme_controller = "nvme0";
+  disk.serial = "A";
+  helper_->Set(kReliabilityDegraded, absl::OkStatus());
+  smart.Refresh(disk);
+  ASSERT_TRUE(HasFault("wearing_out/nvme0n1"));
+  smart.ForgetOthers({"nvme0n1"});
+  EXPECT_EQ(smart.Sections().size(), 1u);
+  smart.ForgetOthers({"nvme1n1"});
+  EXPECT_THAT(smart.Sections(), IsEmpty());
+  EXPECT_FALSE(HasFault("wearing_out/nvme0n1"));
+  // Another drive under the same name does not inherit what the old one said.
+  smart.Refresh(disk);
+  disk.serial = "B";
+  helper_->Set(0, absl::UnavailableError("no answer"));
+  smart.Refresh(disk);
+  EXPECT_FALSE(smart.Sections().at("nvme0n1").supported);
+  EXPECT_FALSE(HasFault("wearing_out/nvme0n1"));
 }
 
 TEST_F(DiskMonitorTest, SmartThatCannotBeReadSaysWhy) {
