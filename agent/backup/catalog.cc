@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <optional>
 #include <set>
 
 #include "agent/base/file.h"
@@ -43,6 +45,28 @@ absl::StatusOr<BackupInfo> Load(const std::string& directory, const std::string&
   return info;
 }
 
+// nullopt: no manifest, an unfinished backup. What cannot be read, or looked for, is there and
+// damaged.
+std::optional<BackupInfo> LoadIfPublished(const std::string& directory, const std::string& label,
+                                          uint64_t system_identifier) {
+  const auto published = base::Exists(JoinPath(directory, kManifestName));
+  if (published.ok() && !*published) return std::nullopt;
+  auto info = published.ok() ? Load(directory, label) : published.status();
+  if (info.ok()) return *std::move(info);
+  BackupInfo damaged;
+  damaged.label = damaged.header.label = label;
+  damaged.state = BackupState::kDamaged;
+  damaged.damage = std::string(info.status().message());
+  damaged.header.system_identifier = system_identifier;
+  std::string error;
+  if (!absl::ParseTime("%E4Y%m%dT%H%M%SZ", label.substr(0, label.find('-')),
+                       &damaged.header.start_time, &error)) {
+    damaged.header.start_time = absl::InfinitePast();
+  }
+  damaged.header.stop_time = damaged.header.start_time;
+  return damaged;
+}
+
 std::string_view PlainLabel(std::string_view label) {
   constexpr std::string_view kPrefix = "backups/";
   if (label.substr(0, kPrefix.size()) == kPrefix) label.remove_prefix(kPrefix.size());
@@ -52,7 +76,10 @@ std::string_view PlainLabel(std::string_view label) {
 // Removes `path` and answers how many bytes its files had.
 absl::StatusOr<uint64_t> RemoveAndCount(const std::string& path) {
   struct stat status {};
-  if (lstat(path.c_str(), &status) != 0) return 0;
+  if (lstat(path.c_str(), &status) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return 0;
+    return base::ErrnoStatus(errno, "look for", path);
+  }
   uint64_t bytes = 0;
   if (S_ISDIR(status.st_mode)) {
     METAL_ASSIGN_OR_RETURN(const auto names, ListOrEmpty(path));
@@ -70,7 +97,15 @@ absl::StatusOr<uint64_t> RemoveAndCount(const std::string& path) {
 }  // namespace
 
 std::string_view BackupStateName(BackupState state) {
-  return state == BackupState::kSuspect ? "suspect" : "complete";
+  switch (state) {
+    case BackupState::kSuspect:
+      return "suspect";
+    case BackupState::kDamaged:
+      return "damaged";
+    case BackupState::kComplete:
+      break;
+  }
+  return "complete";
 }
 
 double BackupInfo::ratio() const {
@@ -83,25 +118,20 @@ double BackupInfo::bytes_per_second() const {
   return seconds > 0 ? static_cast<double>(header.bytes) / seconds : 0;
 }
 
-absl::StatusOr<std::vector<BackupInfo>> Catalog::List(uint64_t system_identifier,
-                                                      std::vector<std::string>* damaged) const {
+absl::StatusOr<std::vector<BackupInfo>> Catalog::List(uint64_t system_identifier) const {
   const std::string directory = repository_.BackupsDirectory(system_identifier);
   METAL_ASSIGN_OR_RETURN(const auto labels, ListOrEmpty(directory));
   std::vector<BackupInfo> backups;
   for (const std::string& label : labels) {
-    const std::string backup = JoinPath(directory, label);
-    if (!base::PathExists(JoinPath(backup, kManifestName))) continue;  // unfinished
-    auto info = Load(backup, label);
-    if (info.ok()) {
-      backups.push_back(*std::move(info));
-    } else if (damaged != nullptr) {
-      damaged->push_back(fmt::format("{}: {}", label, std::string(info.status().message())));
-    }
+    auto info = LoadIfPublished(JoinPath(directory, label), label, system_identifier);
+    if (info) backups.push_back(*std::move(info));
   }
-  std::sort(backups.begin(), backups.end(), [](const BackupInfo& a, const BackupInfo& b) {
-    if (a.header.start_time != b.header.start_time)
-      return a.header.start_time > b.header.start_time;
-    return a.label > b.label;
+  const auto begin = [](const BackupInfo& info) {
+    return info.header.start_time == absl::InfinitePast() ? absl::InfiniteFuture()
+                                                          : info.header.start_time;
+  };
+  std::sort(backups.begin(), backups.end(), [&](const BackupInfo& a, const BackupInfo& b) {
+    return begin(a) != begin(b) ? begin(a) > begin(b) : a.label > b.label;
   });
   return backups;
 }
@@ -116,6 +146,14 @@ absl::StatusOr<BackupInfo> Catalog::Get(uint64_t system_identifier, std::string_
           fmt::format("no backup of system {} in repository {}. HINT: metalctl backup create",
                       system_identifier, repository_.root()));
     }
+    if (all.front().state == BackupState::kDamaged) {
+      return base::WithReason(
+          base::Error(absl::StatusCode::kDataLoss,
+                      "the latest backup may be {}, which is damaged: {}. HINT: name the backup "
+                      "that you want; metalctl backup list",
+                      all.front().label, all.front().damage),
+          {"REPOSITORY", {{"repository", repository_.root()}, {"backup", all.front().label}}});
+    }
     return all.front();
   }
   if (!store::IsValidLabel(label)) {
@@ -123,7 +161,8 @@ absl::StatusOr<BackupInfo> Catalog::Get(uint64_t system_identifier, std::string_
                        "backup label \"{}\" is not valid. HINT: metalctl backup list", label);
   }
   const std::string directory = repository_.BackupDirectory(system_identifier, label);
-  if (!base::PathExists(JoinPath(directory, kManifestName))) {
+  METAL_ASSIGN_OR_RETURN(const bool published, base::Exists(JoinPath(directory, kManifestName)));
+  if (!published) {
     return NotFound(repository_.root(),
                     fmt::format("backup {} of system {} is not in repository {}. "
                                 "HINT: metalctl backup list",
@@ -166,15 +205,15 @@ absl::StatusOr<uint64_t> Catalog::RemoveGarbage(uint64_t system_identifier) cons
   METAL_ASSIGN_OR_RETURN(const auto labels, ListOrEmpty(backups));
   for (const std::string& label : labels) {
     const std::string directory = JoinPath(backups, label);
-    if (!base::PathExists(JoinPath(directory, kManifestName))) {
+    const auto info = LoadIfPublished(directory, label, system_identifier);
+    if (!info) {
       METAL_ASSIGN_OR_RETURN(const uint64_t bytes, RemoveAndCount(directory));
       freed += bytes;
       continue;
     }
-    auto info = Load(directory, label);
-    if (!info.ok()) {
+    if (info->state == BackupState::kDamaged) {
       base::LogWarning("repository.garbage_kept system={} reason=\"{}\"", system_identifier,
-                       std::string(info.status().message()));
+                       info->damage);
       return freed;
     }
     for (const PackReference& pack : info->header.packs) named.insert(pack.path);

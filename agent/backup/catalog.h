@@ -1,4 +1,4 @@
-// The catalogue: which complete backups a repository holds. Reads only the small manifest of each
+// The catalogue: which backups a repository holds. Reads only the small manifest of each
 // backup. Threading: thread-safe; blocks on the repository's disk.
 #pragma once
 
@@ -20,13 +20,16 @@ namespace metal::backup {
 enum class BackupState {
   kComplete,  // every page that could be checked verified
   kSuspect,   // some page's checksum did not match: see corrupt_pages
+  kDamaged,   // its manifest is damaged or cannot be read: nothing else is known of it
 };
-std::string_view BackupStateName(BackupState state);  // "complete", "suspect"
+std::string_view BackupStateName(BackupState state);  // "complete", "suspect", "damaged"
 
 struct BackupInfo {
   std::string label;
   BackupState state = BackupState::kComplete;
-  BackupHeader header;  // everything the manifest says
+  BackupHeader header;  // everything the manifest says; kDamaged: label, system, and the start time
+                        // that the label says (else InfinitePast)
+  std::string damage;   // kDamaged: why
   // Raw bytes over stored bytes; 0 when nothing is stored.
   double ratio() const;
   // Raw bytes per second of the copy.
@@ -37,20 +40,19 @@ class Catalog {
  public:
   explicit Catalog(store::Repository repository) : repository_(std::move(repository)) {}
 
-  // Complete backups of a system, newest first. A backup whose manifest is damaged is left out and
-  // named in `damaged` when that is given.
-  absl::StatusOr<std::vector<BackupInfo>> List(uint64_t system_identifier,
-                                               std::vector<std::string>* damaged = nullptr) const;
+  // Backups of a system that were published, newest first. A damaged one stands where its label
+  // says when it began, or at the beginning when the label does not say.
+  absl::StatusOr<std::vector<BackupInfo>> List(uint64_t system_identifier) const;
   // `label` may be "latest" and may carry the prefix "backups/". NOT_FOUND names what there is;
-  // DATA_LOSS: damaged manifest.
+  // DATA_LOSS: its manifest is damaged, or one that may be the latest is.
   absl::StatusOr<BackupInfo> Get(uint64_t system_identifier, std::string_view label) const;
   // The same, in whichever system has it. INVALID_ARGUMENT when several systems do ("latest" with
   // several systems too).
   absl::StatusOr<BackupInfo> Find(std::string_view label) const;
 
   // Removes what no manifest names: packs, file lists, and directories of runs that died. Does
-  // nothing to packs when a manifest cannot be read (it may name them). REQUIRES: the caller holds
-  // Repository::LockForBackup. Returns bytes freed.
+  // nothing more once a manifest cannot be read (it may name them) or looked for. REQUIRES: the
+  // caller holds Repository::LockForBackup. Returns bytes freed.
   absl::StatusOr<uint64_t> RemoveGarbage(uint64_t system_identifier) const;
 
   const store::Repository& repository() const { return repository_; }

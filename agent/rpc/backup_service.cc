@@ -44,10 +44,12 @@ void BackupToProto(const backup::BackupInfo& info, v1::Backup* out) {
   const auto& header = info.header;
   auto* summary = out->mutable_summary();
   summary->set_name("backups/" + info.label);
-  summary->set_state(info.state == backup::BackupState::kSuspect ? v1::BACKUP_STATE_SUSPECT
-                                                                 : v1::BACKUP_STATE_COMPLETE);
-  *summary->mutable_start_time() = ToProto(header.start_time);
-  *summary->mutable_stop_time() = ToProto(header.stop_time);
+  summary->set_state(BackupStateToProto(backup::BackupStateName(info.state)));
+  out->set_damage(info.damage);
+  if (header.start_time != absl::InfinitePast()) {
+    *summary->mutable_start_time() = ToProto(header.start_time);
+    *summary->mutable_stop_time() = ToProto(header.stop_time);
+  }
   summary->set_size_bytes(static_cast<int64_t>(header.bytes));
   summary->set_stored_bytes(static_cast<int64_t>(header.stored_bytes));
   summary->set_bytes_per_second(info.bytes_per_second());

@@ -291,9 +291,15 @@ void ToProto(const observe::Event& event, v1::Event* out) {
   out->mutable_attributes()->insert(event.attributes.begin(), event.attributes.end());
 }
 
+v1::BackupState BackupStateToProto(std::string_view state) {
+  if (state == "suspect") return v1::BACKUP_STATE_SUSPECT;
+  if (state == "damaged") return v1::BACKUP_STATE_DAMAGED;
+  return v1::BACKUP_STATE_COMPLETE;
+}
+
 void ToProto(const observe::BackupSummary& backup, v1::BackupSummary* out) {
   out->set_name("backups/" + backup.name);
-  out->set_state(backup.state == "suspect" ? v1::BACKUP_STATE_SUSPECT : v1::BACKUP_STATE_COMPLETE);
+  out->set_state(BackupStateToProto(backup.state));
   SetTime(backup.start, [&] { return out->mutable_start_time(); });
   SetTime(backup.stop, [&] { return out->mutable_stop_time(); });
   out->set_size_bytes(static_cast<int64_t>(backup.bytes));

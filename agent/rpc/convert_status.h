@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "absl/time/time.h"
 #include "agent/observe/event_log.h"
@@ -31,6 +32,8 @@ void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now,
              v1::ArchiveStatus* out);
 void ToProto(const observe::Fault& fault, v1::Fault* out);
 void ToProto(const observe::Event& event, v1::Event* out);
+// Of backup::BackupStateName.
+v1::BackupState BackupStateToProto(std::string_view state);
 void ToProto(const observe::BackupSummary& backup, v1::BackupSummary* out);
 
 }  // namespace metal::rpc
