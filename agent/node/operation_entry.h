@@ -13,6 +13,10 @@
 
 namespace metal::node {
 
+// Added to the parameters of an operation that was resumed after a crash, so in the journal and for
+// people to see. An orderly end of the agent takes it out again.
+inline constexpr const char* kResumedParameter = "resumed";
+
 struct OperationManager::Entry {
   Operation operation;
   OperationBody body;

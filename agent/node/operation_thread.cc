@@ -158,12 +158,19 @@ void OperationManager::PhaseChanged(const EntryPtr& entry) {
 
 void OperationManager::Finish(const EntryPtr& entry, absl::StatusOr<OperationResult> outcome) {
   Operation final_state;
+  bool interrupted = false;
   {
     base::MutexLock lock(mutex_);
     final_state = ViewLocked(*entry);
-    if (stopping_ && !final_state.cancel_requested && absl::IsCancelled(outcome.status())) {
-      return;  // stays unfinished in the journal: the next start resumes it or reports it
+    interrupted = stopping_ && !final_state.cancel_requested && absl::IsCancelled(outcome.status());
+  }
+  if (interrupted) {
+    // Stays unfinished in the journal: the next start resumes it or reports it.
+    if (final_state.spec.parameters.erase(kResumedParameter) == 0) return;
+    if (const absl::Status stored = journal_->Put(final_state); !stored.ok()) {
+      base::LogWarning("journal {}: {}", final_state.name, std::string(stored.message()));
     }
+    return;
   }
   final_state.end_time = final_state.update_time = clock_.Now();
   if (outcome.ok()) {

@@ -221,15 +221,18 @@ size_t OperationManager::Recover() {
 }
 
 bool OperationManager::RecoverOne(const EntryPtr& entry) {
-  absl::Status why = base::Error(absl::StatusCode::kAborted,
-                                 "the agent restarted while this ran{}. HINT: start it again",
-                                 entry->operation.progress.phase.empty()
-                                     ? ""
-                                     : " (phase: " + entry->operation.progress.phase + ")");
+  const std::string& phase = entry->operation.progress.phase;
+  const bool again = entry->operation.spec.parameters.contains(kResumedParameter);
+  absl::Status why = base::Error(
+      absl::StatusCode::kAborted, "the agent restarted while this ran{}{}",
+      phase.empty() ? "" : " (phase: " + phase + ")",
+      again ? ", for the second time: it is not taken up again. HINT: see in the agent's log why "
+              "it died, then start the operation again"
+            : ". HINT: start it again");
   {
     base::MutexLock lock(mutex_);
     const auto resumer = resumers_.find(entry->operation.spec.kind);
-    if (resumer != resumers_.end() && !entry->operation.cancel_requested) {
+    if (resumer != resumers_.end() && !entry->operation.cancel_requested && !again) {
       absl::StatusOr<OperationBody> body = resumer->second(entry->operation);
       if (body.ok() && entry->operation.spec.lane == OperationLane::kAction) {
         auto action = action_lock_.TryAcquire(entry->operation.name, entry->operation.spec.kind);
@@ -242,6 +245,7 @@ bool OperationManager::RecoverOne(const EntryPtr& entry) {
       if (body.ok()) {
         entry->body = *std::move(body);
         entry->resumed = true;
+        entry->operation.spec.parameters[kResumedParameter] = "true";
         entry->admitted = false;
         LaunchLocked(entry);
         return true;

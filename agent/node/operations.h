@@ -1,7 +1,8 @@
 // OperationManager: runs long actions, each on a thread of its own, and keeps their journal.
 // An operation is in the journal (SQLite, synchronous=FULL) before its body starts and before
 // anyone is told that it ended. After a crash of the agent Recover() resumes it when its kind
-// registered a resumer, or ends it as FAILED/AGENT_RESTARTED. Limits: one kAction, one kBackup,
+// registered a resumer, but once only: what may itself be the cause of the crashes must not make a
+// loop of them. Otherwise it ends as FAILED/AGENT_RESTARTED. Limits: one kAction, one kBackup,
 // four kReader operations; the newest 1000 are kept; remembered answers live 24 h and are at most
 // 10000. Threading: thread-safe; reads (Get, List, Wait…) look at memory only and never wait for
 // the journal.

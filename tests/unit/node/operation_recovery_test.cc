@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sqlite3.h>
+#include <unistd.h>
 
 #include "agent/base/file.h"
 #include "tests/unit/node/crash_directory.h"
@@ -57,6 +58,65 @@ TEST_F(OperationsTest, InterruptedOperationIsResumedWhenItsKindKnowsHow) {
   EXPECT_EQ(mode, "fast");
   EXPECT_EQ(events_.Count("operation.resumed"), 1u);
   EXPECT_EQ(manager->Start(Spec("StopPostgres", "r1"), Succeed())->name, name);
+}
+
+OperationManager::Resumer ResumeWith(OperationBody body) {
+  return [body](const Operation&) -> absl::StatusOr<OperationBody> { return body; };
+}
+
+OperationBody KillTheProcess() {
+  return [](OperationContext&) -> absl::StatusOr<OperationResult> {
+    ::kill(::getpid(), SIGKILL);
+    return OperationResult{};
+  };
+}
+
+// What kills the agent must not be started by each agent that follows.
+TEST_F(OperationsTest, AnOperationThatKillsTheAgentIsResumedOnlyOnce) {
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  const CrashDirectory shared("METAL_TEST_RESUME_DIRECTORY");
+  const std::string path = shared.File("operations.db");
+  EXPECT_EXIT(
+      {
+        auto manager = OpenAt(path);
+        auto operation = manager->Start(Spec("Kill"), KillTheProcess());
+        (void)manager->Wait(operation->name, kLong);
+      },
+      ::testing::KilledBySignal(SIGKILL), "");
+  EXPECT_EXIT(
+      {
+        auto manager = OpenAt(path);
+        manager->RegisterResumer("Kill", ResumeWith(KillTheProcess()));
+        manager->Recover();
+        (void)manager->Wait(manager->List(Everything())->operations.at(0).name, kLong);
+      },
+      ::testing::KilledBySignal(SIGKILL), "");
+  auto manager = OpenAt(path);
+  manager->RegisterResumer("Kill", ResumeWith(Succeed()));
+  EXPECT_EQ(manager->Recover(), 0u);
+  ASSERT_OK_AND_ASSIGN(const OperationPage page, manager->List(Everything()));
+  ASSERT_EQ(page.operations.size(), 1u);
+  EXPECT_EQ(page.operations[0].state, OperationState::kFailed);
+  EXPECT_EQ(ReasonOf(page.operations[0].error), "AGENT_RESTARTED");
+  EXPECT_THAT(std::string(page.operations[0].error.message()), HasSubstr("second time"));
+  EXPECT_THAT(std::string(page.operations[0].error.message()), HasSubstr("HINT: "));
+}
+
+TEST_F(OperationsTest, AnOrderlyEndOfTheAgentIsNoCrash) {
+  std::string name;
+  for (int start = 0; start < 4; ++start) {
+    auto manager = Open();
+    Gate gate;
+    manager->RegisterResumer("Long", ResumeWith(gate.Body()));
+    if (start == 0) {
+      name = manager->Start(Spec("Long"), gate.Body())->name;
+    } else {
+      EXPECT_EQ(manager->Recover(), 1u) << start;
+    }
+    while (gate.entered() == 0) base::RealClock().Sleep(absl::Milliseconds(1));
+    manager->Drain();
+  }
+  EXPECT_EQ(Open()->Get(name)->state, OperationState::kRunning);
 }
 
 TEST_F(OperationsTest, CorruptJournalIsMovedAside) {
