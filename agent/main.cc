@@ -34,15 +34,17 @@ constexpr absl::Duration kRpcGrace = absl::Milliseconds(300);
 constexpr absl::Duration kWalGrace = absl::Milliseconds(500);
 constexpr absl::Duration kExitLimit = absl::Seconds(7);  // of the 8 s that an end may take
 
-// Blocks until SIGTERM or SIGINT. SIGHUP is ignored: certificates are watched, configuration needs
-// a restart.
-int WaitForSignal(const sigset_t& signals) {
+// Blocks until SIGTERM or SIGINT; the end has a deadline from then on. SIGHUP is ignored:
+// certificates are watched, configuration needs a restart.
+void WaitForSignal(const sigset_t& signals, base::ExitDeadline& deadline) {
+  deadline.Served();
   base::UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC));
   signalfd_siginfo info{};
   while (::read(fd.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info) ||
          info.ssi_signo == SIGHUP) {
   }
-  return static_cast<int>(info.ssi_signo);
+  deadline.Begin();
+  base::LogInfo("event=stopping signal={}", strsignal(static_cast<int>(info.ssi_signo)));
 }
 
 absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
@@ -107,10 +109,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   node::Emit(*events, observe::Severity::kInfo, "agent.started", config.node_id,
              fmt::format("agent {} serves {}", kAgentVersion, services.address()));
   ReportOomScore(config, *events);
-  deadline.Served();
-  const int signal = WaitForSignal(signals);
-  deadline.Begin();
-  base::LogInfo("event=stopping signal={}", strsignal(signal));
+  WaitForSignal(signals, deadline);
   node.StopWaiting();
   services.Shutdown(kRpcGrace);
   monitor.Stop();
