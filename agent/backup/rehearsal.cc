@@ -1,12 +1,12 @@
 #include "agent/backup/rehearsal.h"
 
-#include <unistd.h>
-
 #include <map>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "agent/backup/rehearsal_scratch.h"
+#include "agent/backup/rehearsal_settings.h"
 #include "agent/backup/restore.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
@@ -31,40 +31,38 @@ constexpr int kFirstWithAmcheck = 14;
 class Rehearsal {
  public:
   Rehearsal(const BackupHeader& header, const std::string& scratch, const OperationContext& context)
-      : header_(header),
-        context_(context),
-        install_(context.config.pg_bin_dir),
-        root_(JoinPath(scratch, fmt::format("rehearsal-{}-{}", header.label, getpid()))),
-        data_(JoinPath(root_, "data")) {}
+      : header_(header), context_(context), install_(context.config.pg_bin_dir), parent_(scratch) {}
 
   absl::StatusOr<std::string> Run() {
     METAL_RETURN_IF_ERROR(CheckPrograms());
-    METAL_RETURN_IF_ERROR(MakeSocketDirectory());
+    METAL_ASSIGN_OR_RETURN(scratch_,
+                           MakeRehearsalScratch(context_.config.state_dir, parent_, header_.label));
     absl::StatusOr<std::string> result = RestoreAndBoot();
-    const absl::Status removed = CleanUp();
+    const absl::Status removed =
+        RemoveRehearsalScratch(scratch_, context_.config.pg_bin_dir, context_.clock);
+    if (!removed.ok()) base::LogWarning("rehearsal: {}", std::string(removed.message()));
     if (result.ok() && !removed.ok()) return removed;
     return result;
   }
 
  private:
   absl::Status CheckPrograms();
-  absl::Status MakeSocketDirectory();
   absl::StatusOr<std::string> RestoreAndBoot();
   absl::Status Restore();
   absl::Status Boot();
   absl::Status AwaitOpen();
   absl::StatusOr<std::string> Amcheck();
-  absl::Status CleanUp();
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ServerSettings();
   absl::StatusOr<std::unique_ptr<pg::SqlSession>> Connect(const std::string& database) const;
   absl::Status Failed(std::string_view what) const;
-  pg::PostmasterPlace Place() const { return {data_, context_.config.pg_bin_dir}; }
+  pg::PostmasterPlace Place() const { return {scratch_.data(), context_.config.pg_bin_dir}; }
+  std::string InRoot(std::string_view name) const { return JoinPath(scratch_.root, name); }
 
   const BackupHeader& header_;
   const OperationContext& context_;
   pg::Install install_;
-  const std::string root_, data_;
-  std::string socket_dir_;
+  const std::string parent_;
+  RehearsalScratch scratch_;
   std::shared_ptr<const pg::Postmaster> postmaster_;
 };
 
@@ -79,16 +77,8 @@ absl::Status Rehearsal::CheckPrograms() {
   return absl::OkStatus();
 }
 
-// A socket's path has at most 107 bytes: it is not put below the scratch directory.
-absl::Status Rehearsal::MakeSocketDirectory() {
-  char path[] = "/tmp/metal-rehearsal-XXXXXX";
-  if (mkdtemp(path) == nullptr) return base::ErrnoStatus(errno, "create directory", path);
-  socket_dir_ = path;
-  return base::MakeDirectories(root_, 0700);
-}
-
 absl::Status Rehearsal::Failed(std::string_view what) const {
-  const std::string words = pg::LogFailure(JoinPath(root_, "postgres.log"), 0);
+  const std::string words = pg::LogFailure(InRoot("postgres.log"), 0);
   return base::Error(absl::StatusCode::kInternal, "rehearsal of backup {}: {}{}{}", header_.label,
                      what, words.empty() ? "" : ": ", words);
 }
@@ -97,38 +87,25 @@ absl::Status Rehearsal::Restore() {
   RestoreRequest request;
   request.backup = header_.label;
   request.system_identifier = header_.system_identifier;
-  request.target_directory = data_;
+  request.target_directory = scratch_.data();
   request.recovery_target = RecoveryTarget::kImmediate;
   for (const auto& [oid, location] : header_.tablespaces) {
-    request.tablespace_mapping[oid] = JoinPath(root_, fmt::format("tablespace-{}", oid));
+    request.tablespace_mapping[oid] = InRoot(fmt::format("tablespace-{}", oid));
   }
   return RestoreBackup(request, context_).status();
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Rehearsal::ServerSettings() {
-  const std::string hba = JoinPath(root_, "hba.conf");
+  const std::string hba = InRoot("hba.conf");
   METAL_RETURN_IF_ERROR(base::WriteFileDurably(hba, "local all all trust\n"));
-  std::vector<std::pair<std::string, std::string>> settings = {
-      {"listen_addresses", ""},
-      {"unix_socket_directories", socket_dir_},
-      {"unix_socket_permissions", "0700"},
-      {"hba_file", hba},
-      {"ssl", "off"},
-      {"archive_mode", "off"},
-      {"synchronous_standby_names", ""},
-      {"logging_collector", "off"},
-      {"log_destination", "stderr"},
-      {"shared_buffers", "128MB"},
-      {"huge_pages", "off"},
-      {"autovacuum", "off"},
-      {"fsync", "off"},
-      {"cluster_name", "metal-rehearsal"},
-      {"external_pid_file", ""}};
-  const std::string conf = JoinPath(data_, "postgresql.conf");
-  if (base::PathExists(conf)) return settings;
+  const int major = header_.postgres_version / 10000;
+  auto settings = RehearsalSettings(major, {scratch_.data(), scratch_.socket, hba});
+  const std::string conf = JoinPath(scratch_.data(), "postgresql.conf");
+  METAL_ASSIGN_OR_RETURN(const bool has_conf, base::Exists(conf));
+  if (has_conf) return settings;
   // The source keeps its configuration elsewhere: what recovery insists on comes from pg_control.
   METAL_RETURN_IF_ERROR(base::WriteFileDurably(conf, "# rehearsal\n"));
-  METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(data_));
+  METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(scratch_.data()));
   settings.emplace_back("max_connections", fmt::format("{}", control.max_connections));
   settings.emplace_back("max_worker_processes", fmt::format("{}", control.max_worker_processes));
   settings.emplace_back("max_wal_senders", fmt::format("{}", control.max_wal_senders));
@@ -142,7 +119,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Rehearsal::Serv
 absl::StatusOr<std::unique_ptr<pg::SqlSession>> Rehearsal::Connect(
     const std::string& database) const {
   pg::ConnectOptions options;
-  options.socket_dir = socket_dir_;
+  options.socket_dir = scratch_.socket;
   options.port = kPort;
   options.user = context_.config.pg_superuser;
   options.database = database;
@@ -156,12 +133,13 @@ absl::Status Rehearsal::Boot() {
   pg::LaunchOptions launch;
   launch.place = Place();
   METAL_ASSIGN_OR_RETURN(launch.program, install_.Program("postgres"));
-  launch.log_path = JoinPath(root_, "postgres.log");
+  launch.log_path = InRoot("postgres.log");
   launch.port = kPort;
-  launch.socket_dir = socket_dir_;
+  launch.socket_dir = scratch_.socket;
   METAL_ASSIGN_OR_RETURN(launch.settings, ServerSettings());
   launch.cancelled = [this] { return context_.progress.cancelled(); };
   METAL_ASSIGN_OR_RETURN(postmaster_, pg::LaunchPostmaster(launch, context_.clock));
+  METAL_RETURN_IF_ERROR(NoteRehearsalServer(scratch_, postmaster_->pid()));
   METAL_RETURN_IF_ERROR(base::FaultPoint("verify.rehearsal_started"));
   return AwaitOpen();
 }
@@ -183,7 +161,7 @@ absl::Status Rehearsal::AwaitOpen() {
       if (row.ok() && !row->Bool(0, "recovering")) return absl::OkStatus();
       if (row.ok()) now = row->Text(0, "lsn");
     }
-    if (const auto control = pg::ReadControlFile(data_); now.empty() && control.ok()) {
+    if (const auto control = pg::ReadControlFile(scratch_.data()); now.empty() && control.ok()) {
       now = fmt::format("{} {}", control->min_recovery.ToString(), control->redo.ToString());
     }
     if (now != seen) {
@@ -220,7 +198,7 @@ absl::StatusOr<std::string> Rehearsal::Amcheck() {
                 "--heapallindexed",
                 "--no-password",
                 "-h",
-                socket_dir_,
+                scratch_.socket,
                 "-p",
                 fmt::format("{}", kPort),
                 "-U",
@@ -242,18 +220,6 @@ absl::StatusOr<std::string> Rehearsal::RestoreAndBoot() {
   METAL_ASSIGN_OR_RETURN(const std::string amcheck, Amcheck());
   return fmt::format("restored, consistent at {}, open for writes; {}", header_.stop_lsn.ToString(),
                      amcheck);
-}
-
-absl::Status Rehearsal::CleanUp() {
-  if (postmaster_ != nullptr && postmaster_->alive()) {
-    pg::StopOptions stop;
-    stop.mode = pg::StopMode::kImmediate;
-    stop.timeout = absl::Seconds(30);
-    const auto stopped = pg::StopPostmaster(*postmaster_, Place(), stop, context_.clock);
-    if (!stopped.ok()) return base::Annotate(stopped.status(), "rehearsal: stop PostgreSQL");
-  }
-  METAL_RETURN_IF_ERROR(base::RemoveTree(socket_dir_));
-  return base::RemoveTree(root_);
 }
 
 }  // namespace

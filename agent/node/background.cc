@@ -1,5 +1,6 @@
-// Node's own threads. The role watch looks at memory only; the refresher touches the data disk and
-// the repository, and may hang with them without harm to anything else.
+// Node's own threads. The role watch looks at memory only. One refresher touches the data disk, the
+// other one the repository, and the cleaner what a killed rehearsal left: each may hang with its
+// disk without harm to the others.
 #include <algorithm>
 
 #include "agent/base/log.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr absl::Duration kRoleInterval = absl::Seconds(1);
 constexpr absl::Duration kRefreshInterval = absl::Minutes(1);
+constexpr absl::Duration kSystemPatience = absl::Seconds(2);  // then the data disk hangs
 // A change of role makes a node look rogue for a moment; it holds the action lock then.
 constexpr absl::Duration kRoguePatience = absl::Seconds(3);
 constexpr absl::Duration kEnforceStep = absl::Seconds(10);    // longer after each try …
@@ -117,19 +119,43 @@ void Node::EnforceFence(const TermRecord& record) {
 
 void Node::RequestRefresh() {
   base::MutexLock lock(mutex_);
-  refresh_ = true;
+  ++refreshes_asked_;
   wake_.NotifyAll();
 }
 
-void Node::Refresh() {
+void Node::RefreshLoop(void (Node::*refresh)()) {
+  uint64_t done = 0;
   while (true) {
-    RefreshProbeTargets();
-    RefreshBackups();
+    (this->*refresh)();
     base::MutexLock lock(mutex_);
-    wake_.WaitFor(mutex_, kRefreshInterval, [this] { return stopping_ || refresh_; });
+    wake_.WaitFor(mutex_, kRefreshInterval, [&] { return stopping_ || refreshes_asked_ != done; });
     if (stopping_) return;
-    refresh_ = false;
+    done = refreshes_asked_;
   }
+}
+
+void Node::RefreshDirectories() {
+  LookForSystem();
+  RefreshProbeTargets();
+}
+
+void Node::LookForSystem() {
+  const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
+  const uint64_t system = control.ok() ? control->system_identifier : 0;
+  base::MutexLock lock(mutex_);
+  if (system_on_disk_ == system) return;
+  system_on_disk_ = system;
+  ++refreshes_asked_;  // which backups are this node's may have changed
+  wake_.NotifyAll();
+}
+
+// Never looks at the data disk, which may hang.
+std::optional<uint64_t> Node::AwaitSystem() {
+  const uint64_t published = parts_.board.Get()->postgres.system_identifier;
+  if (published != 0) return published;
+  base::MutexLock lock(mutex_);
+  wake_.WaitFor(mutex_, kSystemPatience, [this] { return stopping_ || system_on_disk_; });
+  return system_on_disk_.value_or(0) == 0 ? std::nullopt : system_on_disk_;
 }
 
 void Node::RefreshProbeTargets() {
@@ -158,11 +184,23 @@ void Node::RefreshProbeTargets() {
   for (const auto& [role, path] : targets) parts_.disks.AddTarget(role, path);
 }
 
+void Node::RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left) {
+  for (const backup::RehearsalScratch& scratch : left) {
+    const absl::Status removed =
+        backup::RemoveRehearsalScratch(scratch, parts_.config.pg_bin_dir, parts_.clock);
+    Emit(parts_.events, removed.ok() ? observe::Severity::kInfo : observe::Severity::kWarning,
+         removed.ok() ? "rehearsal.leftovers_removed" : "rehearsal.leftovers_kept", scratch.root,
+         removed.ok()
+             ? "the agent died during a rehearsal; its server and directory are gone"
+             : fmt::format("left by a rehearsal that died: {}", std::string(removed.message())));
+  }
+}
+
 void Node::RefreshBackups() {
   if (parts_.config.repository_path.empty()) return;
   observe::BackupsSection section;
   section.repository = parts_.config.repository_path;
-  const auto backups = ListBackups();
+  const auto backups = ListBackupsOf(AwaitSystem());
   if (backups.ok()) {
     section.count = backups->size();
     for (size_t i = 0; i < backups->size() && i < kLatestBackups; ++i) {

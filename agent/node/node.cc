@@ -73,8 +73,10 @@ pg::StartRole DecideStartRole(const TermRecord& record,
 }
 
 pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir) {
-  // A restored copy carries the pg_control of the server that was backed up.
-  if (base::PathExists(base::JoinPath(data_dir, "backup_label"))) return pg::StartRole::kStandby;
+  // A restored copy carries the pg_control of the server that was backed up. Whether one is there
+  // must be known before anything is opened for writes.
+  const auto restored = base::Exists(base::JoinPath(data_dir, "backup_label"));
+  if (!restored.ok() || *restored) return pg::StartRole::kStandby;
   return DecideStartRole(terms.Get(), pg::ReadControlFile(data_dir));
 }
 
@@ -90,11 +92,13 @@ Node::~Node() {
     wake_.NotifyAll();
   }
   role_watch_.Join();
-  refresher_.Join();
+  directory_refresher_.Join();
+  repository_refresher_.Join();
+  cleaner_.Join();
 }
 
-// These are safe to run from the beginning: each first looks at what is already done, or only
-// reads.
+// These are safe to run from the beginning: each first looks at what is already done, only reads, or
+// removes what it left (a restore).
 void Node::RegisterResumers() {
   parts_.operations.RegisterResumer(
       "StopPostgres", [this](const Operation& operation) -> absl::StatusOr<OperationBody> {
@@ -124,14 +128,24 @@ void Node::RegisterResumers() {
         return OperationBody(
             [this, request](OperationContext& context) { return RunVerify(context, request); });
       });
+  parts_.operations.RegisterResumer(
+      "RestoreBackup", [this](const Operation& operation) { return ResumeRestore(operation); });
 }
 
 void Node::Begin() {
   parts_.terms.WarnIfOnSameDevice(parts_.config.pg_data_dir);
   RegisterResumers();
+  // Before any operation of ours rehearses again.
+  auto left = backup::FindLeftRehearsals(parts_.config.state_dir);
   parts_.operations.Recover();
   role_watch_ = base::Thread("role-watch", [this] { WatchRole(); });
-  refresher_ = base::Thread("node-refresh", [this] { Refresh(); });
+  directory_refresher_ =
+      base::Thread("node-refresh", [this] { RefreshLoop(&Node::RefreshDirectories); });
+  repository_refresher_ =
+      base::Thread("node-backups", [this] { RefreshLoop(&Node::RefreshBackups); });
+  if (left.empty()) return;
+  cleaner_ = base::Thread("node-cleaner",
+                          [this, left = std::move(left)] { RemoveLeftRehearsals(left); });
 }
 
 RoleState Node::CurrentRoleState() {

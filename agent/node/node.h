@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "agent/backup/catalog.h"
 #include "agent/backup/context.h"
+#include "agent/backup/rehearsal_scratch.h"
 #include "agent/backup/restore.h"
 #include "agent/backup/wal_archive.h"
 #include "agent/base/clock.h"
@@ -87,8 +88,8 @@ class Node {
   void StopWaiting();
 
   // Registers what can be resumed, settles what an earlier process left unfinished
-  // (OperationManager::Recover), starts the role watch and the refresh of the backup section. Call
-  // once, after PostgresSupervisor::Begin.
+  // (OperationManager::Recover), starts the role watch, the refresh of the backup section and the
+  // removal of what a killed rehearsal left. Call once, after PostgresSupervisor::Begin.
   void Begin();
 
   // ---- PostgreSQL (postgres_actions.cc) ----
@@ -146,7 +147,7 @@ class Node {
   // about opening for writes.
   absl::StatusOr<std::optional<Operation>> RestoreBackup(const RequestContext& context,
                                                          const RestoreBackupRequest& request);
-  // Of this node's cluster, newest first; damaged ones are left out.
+  // Of this node's cluster, newest first; damaged ones are shown as such.
   absl::StatusOr<std::vector<backup::BackupInfo>> ListBackups();
   // "backups/<id>", "<id>" or "latest".
   absl::StatusOr<backup::BackupInfo> GetBackup(const std::string& name);
@@ -156,8 +157,9 @@ class Node {
   absl::StatusOr<Operation> RunStorageProbe(const RequestContext& context,
                                             const StorageProbeRequest& request);
 
-  // ---- Both (capabilities.cc) ----
   Capabilities GetCapabilities();
+  // Looks soon again at which directories are to be probed and at the backups; does not block.
+  void RequestRefresh();
 
   OperationManager& operations() { return parts_.operations; }
 
@@ -206,6 +208,7 @@ class Node {
                                             const VerifyBackupRequest& request);
   absl::StatusOr<OperationResult> RunRestore(OperationContext& context,
                                              const RestoreBackupRequest& request);
+  absl::StatusOr<OperationBody> ResumeRestore(const Operation& operation);
   bool IsReadOnly(std::unique_ptr<pg::SqlSession>& session);
   void CheckpointInBackground();
 
@@ -214,12 +217,17 @@ class Node {
   void CheckRole();
   bool FenceUnproven(const TermRecord& record, const observe::PostgresSection& postgres);
   void EnforceFence(const TermRecord& record);
-  void Refresh();
+  void RefreshLoop(void (Node::*refresh)());
+  void RefreshDirectories();
+  void LookForSystem();
+  std::optional<uint64_t> AwaitSystem();
   void RefreshProbeTargets();
   void RefreshBackups();
-  void RequestRefresh();
+  void RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left);
   static absl::Status CheckBackupName(const std::string& name);
   std::optional<uint64_t> SystemIdentifier();
+  // nullopt: of all clusters in the repository.
+  absl::StatusOr<std::vector<backup::BackupInfo>> ListBackupsOf(std::optional<uint64_t> system);
   absl::StatusOr<backup::Catalog> OpenCatalog();
   backup::OperationContext BackupContext(observe::Progress& progress);
   bool IsOwnDirectory(const std::string& path) const;
@@ -231,14 +239,16 @@ class Node {
   base::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool no_waiting_ ABSL_GUARDED_BY(mutex_) = false;
-  bool refresh_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t refreshes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
+  // In pg_control when it was read last, 0: none; nullopt: not looked yet.
+  std::optional<uint64_t> system_on_disk_ ABSL_GUARDED_BY(mutex_);
   // Of the role watch thread.
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;
   std::atomic<pid_t> fence_proven_pid_{0};  // found read-only by RunFence under the present fence
   base::MonotonicTime enforce_next_;
-  base::Thread role_watch_, refresher_;
+  base::Thread role_watch_, directory_refresher_, repository_refresher_, cleaner_;
 };
 
 }  // namespace metal::node

@@ -32,6 +32,55 @@ absl::StatusOr<std::map<uint32_t, std::string>> ParseMapping(
   return parsed;
 }
 
+std::string_view RecoveryTargetName(RecoveryTarget target) {
+  switch (target) {
+    case RecoveryTarget::kLatest:
+      return "latest";
+    case RecoveryTarget::kImmediate:
+      return "immediate";
+    case RecoveryTarget::kStandby:
+      return "standby";
+  }
+  return "latest";
+}
+
+// What the journal keeps of a request, and back.
+std::map<std::string, std::string> ParametersOf(const RestoreBackupRequest& request) {
+  std::map<std::string, std::string> parameters = {
+      {"backup", request.name},
+      {"recovery_target", std::string(RecoveryTargetName(request.recovery_target))}};
+  if (request.port != 0) parameters["port"] = fmt::format("{}", request.port);
+  if (request.holder.term != 0) parameters["orchestrator_id"] = request.holder.orchestrator_id;
+  for (const auto& [oid, path] : request.tablespace_mapping) {
+    parameters["tablespace." + oid] = path;
+  }
+  return parameters;
+}
+
+absl::StatusOr<RestoreBackupRequest> RequestOf(const OperationSpec& spec) {
+  RestoreBackupRequest request;
+  request.target_directory = spec.subject;
+  request.holder.term = spec.term;
+  bool has_target = false;
+  for (const auto& [name, value] : spec.parameters) {
+    if (name == "backup") request.name = value;
+    if (name == "orchestrator_id") request.holder.orchestrator_id = value;
+    if (name.starts_with("tablespace.")) request.tablespace_mapping[name.substr(11)] = value;
+    if (name == "port") {
+      std::from_chars(value.data(), value.data() + value.size(), request.port);
+    }
+    for (const RecoveryTarget target :
+         {RecoveryTarget::kLatest, RecoveryTarget::kImmediate, RecoveryTarget::kStandby}) {
+      if (name != "recovery_target" || value != RecoveryTargetName(target)) continue;
+      request.recovery_target = target;
+      has_target = true;
+    }
+  }
+  if (has_target && !request.name.empty()) return request;
+  return base::Error(absl::StatusCode::kFailedPrecondition,
+                     "the journal does not hold the whole request. HINT: start it again");
+}
+
 backup::RecoveryTarget TargetOf(RecoveryTarget target) {
   switch (target) {
     case RecoveryTarget::kLatest:
@@ -98,17 +147,28 @@ absl::StatusOr<std::optional<Operation>> Node::RestoreBackup(const RequestContex
   }
   OperationSpec spec = Spec(context, "RestoreBackup", resolved.target_directory,
                             own ? OperationLane::kAction : OperationLane::kReader);
-  spec.term = own ? request.holder.term : 0;
-  spec.parameters = {{"backup", resolved.name}};
-  for (const auto& [oid, path] : request.tablespace_mapping) {
-    spec.parameters["tablespace." + oid] = path;
-  }
+  if (!own) resolved.holder = {};
+  spec.term = resolved.holder.term;
+  spec.parameters = ParametersOf(resolved);
   METAL_ASSIGN_OR_RETURN(
       Operation operation,
       parts_.operations.Start(std::move(spec), [this, resolved](OperationContext& running) {
         return RunRestore(running, resolved);
       }));
   return std::optional<Operation>(std::move(operation));
+}
+
+absl::StatusOr<OperationBody> Node::ResumeRestore(const Operation& operation) {
+  METAL_ASSIGN_OR_RETURN(const RestoreBackupRequest request, RequestOf(operation.spec));
+  return OperationBody(
+      [this, request](OperationContext& context) -> absl::StatusOr<OperationResult> {
+        auto result = RunRestore(context, request);
+        if (result.ok() || absl::IsCancelled(result.status())) return result;
+        // Perhaps because the agent died after the last step: the directory is then complete.
+        return base::WithReason(
+            base::Annotate(result.status(), "the agent restarted while this ran, resume"),
+            {.reason = "AGENT_RESTARTED", .metadata = {{"kind", context.spec.kind}}});
+      });
 }
 
 bool Node::IsOwnDirectory(const std::string& path) const {

@@ -1,7 +1,12 @@
 // A whole node without PostgreSQL: what it stores, refuses and repeats.
 #include "agent/node/node.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -49,9 +54,7 @@ class NodeTest : public ::testing::Test {
     supervisor.state_dir = config_.state_dir;
     supervisor_ =
         std::make_unique<pg::PostgresSupervisor>(supervisor, *install_, board_, events_, clock_);
-    const pg::SessionFactory connect = []() -> absl::StatusOr<std::unique_ptr<pg::SqlSession>> {
-      return absl::UnavailableError("nobody listens");
-    };
+    const pg::SessionFactory connect = Nobody();
     pg::ConfigEditor::Options editor;
     editor.data_dir = config_.pg_data_dir;
     editor.scratch_dir = config_.state_dir;
@@ -59,6 +62,15 @@ class NodeTest : public ::testing::Test {
     disk::DiskMonitorOptions disks;
     disks.probe_enabled = false;
     disks_ = std::make_unique<disk::DiskMonitor>(disks, board_, events_, nullptr, clock_);
+    MakeNode();
+  }
+
+  static pg::SessionFactory Nobody() {
+    return []() -> absl::StatusOr<std::unique_ptr<pg::SqlSession>> {
+      return absl::UnavailableError("nobody listens");
+    };
+  }
+  void MakeNode() {
     node_ = std::make_unique<Node>(NodeParts{.config = config_,
                                              .clock = clock_,
                                              .board = board_,
@@ -68,7 +80,7 @@ class NodeTest : public ::testing::Test {
                                              .install = *install_,
                                              .supervisor = *supervisor_,
                                              .config_editor = *editor_,
-                                             .connect = connect,
+                                             .connect = Nobody(),
                                              .disks = *disks_});
   }
 
@@ -215,6 +227,88 @@ TEST_F(NodeTest, RestoreRequestsAreChecked) {
   request.tablespace_mapping = {{"x", "/y"}};
   EXPECT_THAT(node_->RestoreBackup(Request("r3"), request),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("OID")));
+}
+
+// A file whose reader hangs as with a disk that does not answer, until the end of the test.
+class HangingFile {
+ public:
+  explicit HangingFile(std::string path) : path_(std::move(path)) {
+    EXPECT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  }
+  ~HangingFile() {
+    const int fd = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+    ::unlink(path_.c_str());
+    ::close(fd);
+  }
+
+ private:
+  const std::string path_;
+};
+
+template <typename Condition>
+bool Eventually(const Condition& condition) {
+  for (int i = 0; i < 5000; ++i) {
+    if (condition()) return true;
+    base::RealClock().Sleep(absl::Milliseconds(2));
+  }
+  return false;
+}
+
+TEST_F(NodeTest, AHungRepositoryDoesNotStopTheWatchOfDirectories) {
+  config_.repository_path = directory_.File("repository");
+  ASSERT_OK(base::MakeDirectories(config_.repository_path));
+  directory_.Write("data/PG_VERSION", "15\n");
+  directory_.Write("data/global/pg_control", "x");
+  ASSERT_OK(base::MakeDirectories(directory_.File("data/pg_tblspc")));
+  const HangingFile marker(config_.repository_path + "/metal-repository");
+  const auto watched = [&](const std::string& role) {
+    return Eventually([&] {
+      const auto roles = disks_->roles();
+      return std::find(roles.begin(), roles.end(), role) != roles.end();
+    });
+  };
+  node_->Begin();
+  ASSERT_TRUE(watched("data"));
+  ASSERT_EQ(::symlink("/tmp", directory_.File("data/pg_tblspc/16400").c_str()), 0);
+  node_->RequestRefresh();
+  EXPECT_TRUE(watched("tablespace:16400"));
+}
+
+TEST_F(NodeTest, AHungDataDiskDoesNotStopTheListOfBackups) {
+  config_.repository_path = directory_.File("repository");
+  ASSERT_OK(base::MakeDirectories(directory_.File("data/global")));
+  const HangingFile control(directory_.File("data/global/pg_control"));
+  board_.Update([](observe::NodeStatus& status) { status.postgres.system_identifier = 7; });
+  node_->Begin();
+  EXPECT_TRUE(Eventually([&] { return !board_.Get()->backups.repository.empty(); }));
+}
+
+TEST_F(NodeTest, ARestoreIsResumedFromTheJournal) {
+  config_.repository_path = directory_.File("repository");
+  Operation cut;
+  cut.name = "operations/20260101T000000Z-0001";
+  cut.spec.kind = "RestoreBackup";
+  cut.spec.subject = directory_.File("copy");
+  cut.spec.lane = OperationLane::kReader;
+  cut.spec.parameters = {{"backup", "backups/20260101T000000Z-F"},
+                         {"recovery_target", "immediate"}};
+  cut.state = OperationState::kRunning;
+  cut.create_time = cut.start_time = cut.update_time = clock_.Now();
+  {
+    node_.reset();
+    operations_.reset();
+    const auto journal = OperationJournal::Open(directory_.File("operations.db"));
+    ASSERT_OK((*journal)->Put(cut));
+    OperationManagerOptions options;
+    options.path = directory_.File("operations.db");
+    operations_ = *OperationManager::Open(options, clock_, board_, events_);
+    MakeNode();
+  }
+  node_->Begin();
+  ASSERT_OK_AND_ASSIGN(const Operation done, operations_->Wait(cut.name, absl::Seconds(20)));
+  EXPECT_EQ(events_.Count("operation.resumed"), 1u);
+  EXPECT_EQ(done.state, OperationState::kFailed);  // there is no such backup any more
+  EXPECT_EQ(ReasonOf(done.error), "AGENT_RESTARTED");
 }
 
 }  // namespace

@@ -1,0 +1,68 @@
+#include "agent/backup/rehearsal_settings.h"
+
+#include <climits>
+
+namespace metal::backup {
+namespace {
+
+struct Setting {
+  const char* name;
+  const char* value;
+  int first = 0, last = INT_MAX;  // major versions that have it
+};
+
+constexpr Setting kSettings[] = {
+    // Nobody is reached, and nobody reaches it but this process's user.
+    {"listen_addresses", ""},
+    {"unix_socket_permissions", "0700"},
+    {"unix_socket_group", ""},
+    {"ssl", "off"},
+    {"bonjour", "off"},
+    {"primary_conninfo", ""},
+    {"primary_slot_name", ""},
+    {"sync_replication_slots", "off", 17},
+    {"synchronous_standby_names", ""},
+    {"max_logical_replication_workers", "0"},  // subscriptions would go on in the copy
+    // No command and no library of the source runs; restore_command is the restore's own.
+    {"archive_mode", "off"},
+    {"archive_command", ""},
+    {"archive_library", "", 15},
+    {"archive_cleanup_command", ""},
+    {"recovery_end_command", ""},
+    {"shared_preload_libraries", ""},  // they bring background workers
+    {"session_preload_libraries", ""},
+    {"local_preload_libraries", ""},
+    {"event_triggers", "off", 17},
+    // It writes below its own directory only.
+    {"logging_collector", "off"},
+    {"log_destination", "stderr"},
+    {"external_pid_file", ""},
+    {"stats_temp_directory", "pg_stat_tmp", 0, 14},
+    {"promote_trigger_file", "", 0, 15},
+    // It is small, short-lived and thrown away.
+    {"cluster_name", "metal-rehearsal"},
+    {"shared_buffers", "128MB"},
+    {"huge_pages", "off"},
+    {"autovacuum", "off"},
+    {"fsync", "off"},
+    {"restart_after_crash", "off"},
+};
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> RehearsalSettings(int major,
+                                                                   const RehearsalPlaces& places) {
+  std::vector<std::pair<std::string, std::string>> settings = {
+      // A postgresql.conf that names another data directory would start the server there.
+      {"data_directory", places.data_directory},
+      {"unix_socket_directories", places.socket_directory},
+      {"hba_file", places.hba_file}};
+  for (const Setting& setting : kSettings) {
+    if (major >= setting.first && major <= setting.last) {
+      settings.emplace_back(setting.name, setting.value);
+    }
+  }
+  return settings;
+}
+
+}  // namespace metal::backup
