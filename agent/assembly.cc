@@ -6,6 +6,7 @@
 #include "agent/base/log.h"
 #include "agent/base/privileges.h"
 #include "agent/base/status.h"
+#include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/uring/io_engine.h"
 #include "agent/version.h"
@@ -90,12 +91,26 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   return options;
 }
 
-pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server) {
+pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node) {
   pg::MonitorOptions options;
+  options.tablespaces_changed = [&node] { node.RequestRefresh(); };
   if (wal_server != nullptr) {
     options.archive_error = [wal_server] { return wal_server->Statistics().last_push_error; };
   }
   return options;
+}
+
+void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events) {
+  const auto score = base::OomScore();
+  if (score.ok() && *score <= kOomScore) return;
+  node::Emit(
+      events, observe::Severity::kWarning, "agent.oom_unprotected", config.node_id,
+      fmt::format("{}: the kernel may end PostgreSQL first when memory is short. HINT: start "
+                  "the agent as root with CAP_SYS_RESOURCE, or set OOMScoreAdjust={} in its "
+                  "unit",
+                  score.ok() ? fmt::format("the OOM score adjustment is {}", *score)
+                             : std::string(score.status().message()),
+                  kOomScore));
 }
 
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {

@@ -10,7 +10,9 @@
 #include "agent/base/config.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
+#include "agent/node/node.h"
 #include "agent/node/term_store.h"
+#include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 #include "agent/pg/monitor.h"
 #include "agent/pg/session.h"
@@ -34,8 +36,12 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const node::TermStore& terms,
                                           disk::PrivilegedHelper& helper);
 
-// `wal_server` may be null; it outlives what is made from the options.
-pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server);
+// `wal_server` may be null; both outlive what is made from the options.
+pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node);
+
+// An event when the kernel's OOM killer may take PostgreSQL first: TakeIdentity could not lower the
+// score, or had no right to.
+void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events);
 
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
 

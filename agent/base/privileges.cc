@@ -8,12 +8,18 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <vector>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 
 namespace metal::base {
+namespace {
+
+constexpr const char* kOomScorePath = "/proc/self/oom_score_adj";
+
+}  // namespace
 
 absl::StatusOr<OsUser> FindOsUser(const std::string& name) {
   std::vector<char> buffer(16384);
@@ -47,10 +53,17 @@ absl::Status ProvideDirectory(const std::string& path, const OsUser& user, mode_
 }
 
 absl::Status LowerOomScore(int score) {
-  constexpr const char* kPath = "/proc/self/oom_score_adj";
-  METAL_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(kPath, O_WRONLY));
-  METAL_RETURN_IF_ERROR(WriteAll(fd.get(), std::to_string(score), kPath));
+  METAL_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(kOomScorePath, O_WRONLY));
+  METAL_RETURN_IF_ERROR(WriteAll(fd.get(), std::to_string(score), kOomScorePath));
   return fd.Close();
+}
+
+absl::StatusOr<int> OomScore() {
+  METAL_ASSIGN_OR_RETURN(const std::string text, ReadFile(kOomScorePath, 64));
+  int score = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), score);
+  if (error == std::errc()) return score;
+  return Error(absl::StatusCode::kInternal, "{} says \"{}\"", kOomScorePath, text);
 }
 
 absl::Status BecomeUser(const OsUser& user) {

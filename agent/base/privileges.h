@@ -27,6 +27,8 @@ absl::Status ProvideDirectory(const std::string& path, const OsUser& user, mode_
 
 // Protects this process (and the postmaster that it starts) from the OOM killer. REQUIRES: root.
 absl::Status LowerOomScore(int score);
+// This process's own adjustment, −1000 (never killed) to 1000.
+absl::StatusOr<int> OomScore();
 
 // Takes the user's groups, gid and uid, irrevocably. FAILED_PRECONDITION for root: PostgreSQL
 // refuses to run as root. REQUIRES: root.

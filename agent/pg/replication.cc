@@ -39,6 +39,7 @@ std::string StateSql(int server_version, StateDetail detail) {
        current_setting('data_checksums') AS data_checksums,
        current_setting('max_connections') AS max_connections,
        pg_size_bytes(current_setting('wal_segment_size')) AS wal_segment_size,
+       (SELECT string_agg(oid::text, ',' ORDER BY oid) FROM pg_tablespace) AS tablespaces,
        (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend') AS connections,
        {} AS checksum_failures,
        {} AS pending_restart
@@ -100,6 +101,7 @@ absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration
   state.connections = static_cast<int>(result.Int(0, "connections").value_or(0));
   state.max_connections = static_cast<int>(result.Int(0, "max_connections").value_or(0));
   state.pending_restart = result.Bool(0, "pending_restart");
+  state.tablespaces = result.Text(0, "tablespaces");
   state.system_identifier = static_cast<uint64_t>(result.Int(0, "system_identifier").value_or(0));
   state.wal_segment_size = static_cast<uint64_t>(result.Int(0, "wal_segment_size").value_or(0));
   return state;

@@ -37,6 +37,7 @@ struct ServerState {
   int connections = 0, max_connections = 0;
   uint64_t system_identifier = 0;
   uint64_t wal_segment_size = 0;
+  std::string tablespaces;  // their OIDs in order, "1663,1664,16385"
   bool data_checksums = false;
   int64_t checksum_failures = 0;  // *
   bool pending_restart = false;   // *

@@ -51,6 +51,7 @@ struct FakeServerState {
   std::optional<SqlRow> receiver;  // the row of pg_stat_wal_receiver
   std::vector<SqlRow> followers;
   std::vector<SqlRow> tablespaces;
+  std::string tablespace_oids = "1663,1664";
   bool backup_running = false;
   base::Lsn backup_start;
   std::string backup_label_text;  // set at the start
@@ -238,6 +239,7 @@ inline pg::SqlResult FakePostgres::StateRow() {
       {"replayed", If(!primary, Text(s.replayed))},
       {"last_commit", std::nullopt},
       {"pause_state", If(!primary, "not paused")},
+      {"tablespaces", s.tablespace_oids},
       {"received_timeline", std::nullopt},
       {"control_timeline", std::to_string(s.control_timeline)},
       {"recovery_timeline", If(!primary, std::to_string(s.timeline))},

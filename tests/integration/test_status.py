@@ -72,9 +72,12 @@ def test_tablespace_is_watched_too(primary, workspace):
     location = workspace.directory("space")
     primary.sql(f"CREATE TABLESPACE space LOCATION '{location}'")
     oid = primary.sql("SELECT oid FROM pg_tablespace WHERE spcname = 'space'")
-    primary.restart_agent()  # it would also look by itself, once a minute
-    primary.wait_status("the tablespace shows", lambda each: any(
-        f"tablespace:{oid}" in disk["roles"] for disk in each["disks"]))
+
+    def watched(status):
+        return any(f"tablespace:{oid}" in disk["roles"] for disk in status["disks"])
+    primary.wait_status("the tablespace shows", watched, 15)  # long before the look of every minute
+    primary.sql("DROP TABLESPACE space")
+    primary.wait_status("it shows no more", lambda each: not watched(each), 15)
 
 
 def test_probes_measure(workspace, pg):

@@ -84,6 +84,22 @@ TEST_F(MonitorTest, OneSessionServesManyRounds) {
   EXPECT_EQ(server_.connects(), 1);
 }
 
+TEST_F(MonitorTest, ANewOrDroppedTablespaceIsTold) {
+  int told = 0;
+  PgMonitor monitor({.tablespaces_changed = [&] { ++told; }}, server_.factory(), board_, clock_);
+  const auto set_tablespaces = [&](const char* oids) {
+    server_.Change([&](FakeServerState& state) { state.tablespace_oids = oids; });
+  };
+  for (int i = 0; i < 3; ++i) monitor.RunOnce();
+  EXPECT_EQ(told, 0);
+  set_tablespaces("1663,1664,16385");
+  for (int i = 0; i < 3; ++i) monitor.RunOnce();
+  EXPECT_EQ(told, 1);
+  set_tablespaces("1663,1664");
+  for (int i = 0; i < 3; ++i) monitor.RunOnce();
+  EXPECT_EQ(told, 2);
+}
+
 TEST_F(MonitorTest, AHungServerIsUnresponsiveAndComesBack) {
   Rounds(1);
   const absl::Time good = postgres().time.captured_at;
