@@ -167,6 +167,7 @@ struct Capabilities {
   std::string agent_version;
   std::string postgres_version;  // empty when the programs are missing
   std::vector<std::string> io_engines, codecs;
+  std::string io_engine, io_engine_reason;      // what is in use
   std::map<std::string, std::string> features;  // "supported" or why not
 };
 

@@ -83,6 +83,9 @@ Capabilities Node::GetCapabilities() {
        {stream::CodecKind::kZstd, stream::CodecKind::kLz4, stream::CodecKind::kNone}) {
     capabilities.codecs.emplace_back(stream::CodecName(kind));
   }
+  const auto status = parts_.board.Get();
+  capabilities.io_engine = status->node.io_engine;
+  capabilities.io_engine_reason = status->node.io_engine_reason;
   auto& features = capabilities.features;
   features["probe"] = parts_.config.probe_enabled ? "supported" : "disk.probe_enabled is false";
   features["backup"] =
@@ -91,7 +94,7 @@ Capabilities Node::GetCapabilities() {
                                   ? "supported"
                                   : "systemd does not run here; PostgreSQL has its own session";
   features["smart"] = "no disk was observed yet";
-  for (const observe::DiskSection& disk : parts_.board.Get()->disks) {
+  for (const observe::DiskSection& disk : status->disks) {
     features["smart"] = disk.smart.supported ? "supported" : disk.smart.unsupported_reason;
     if (disk.smart.supported) break;
   }

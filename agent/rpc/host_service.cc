@@ -2,6 +2,8 @@
 
 #include "agent/base/status.h"
 #include "agent/rpc/convert_status.h"
+#include "agent/stream/hash.h"
+#include "agent/stream/page_checksum.h"
 
 namespace metal::rpc {
 namespace {
@@ -32,9 +34,10 @@ grpc::Status HostService::WatchStatus(grpc::ServerContext* context,
                                       const v1::WatchStatusRequest* request,
                                       grpc::ServerWriter<v1::WatchStatusResponse>* writer) {
   return handler_.Run("HostService/WatchStatus", *context, [&](const std::string&) {
-    uint64_t revision = request->since_revision();
-    base::MonotonicTime last_sent = clock_.Monotonic();
     // A revision from the future is of a run before the clock was set back: nothing is known then.
+    uint64_t revision = request->since_revision();
+    if (revision > board_.Get()->revision) revision = 0;
+    base::MonotonicTime last_sent = clock_.Monotonic();
     while (!ShouldStop(*context)) {
       const auto status = board_.WaitAfter(revision, kWatchSlice);
       const bool changed = status->revision > revision;
@@ -104,6 +107,11 @@ grpc::Status HostService::GetCapabilities(grpc::ServerContext* context,
     for (const auto& codec : capabilities.codecs) response->add_codecs(codec);
     response->mutable_features()->insert(capabilities.features.begin(),
                                          capabilities.features.end());
+    auto& variants = *response->mutable_cpu_variants();
+    variants["page_checksum"] = stream::PageChecksumImplementation();
+    variants["hash"] = stream::Xxh3Implementation();
+    response->set_io_engine(capabilities.io_engine);
+    response->set_io_engine_reason(capabilities.io_engine_reason);
     return absl::OkStatus();
   });
 }
