@@ -1,6 +1,7 @@
 #include "agent/pg/config_check.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -46,6 +47,16 @@ std::optional<std::string> Severe(std::string_view line,
   return std::nullopt;
 }
 
+// What a server makes in its data directory itself. Anything else there may be a file of the user
+// that a setting names by a relative path: certificates, keys, revocation lists.
+bool IsServersOwn(const std::string& name) {
+  for (const std::string_view start : {"pg_", "PG_VERSION", "postgresql.", "postmaster.", "metal.",
+                                       ".metal", "backup_", "tablespace_map", "current_logfiles"}) {
+    if (name.starts_with(start)) return true;
+  }
+  return name == "base" || name == "global" || name.ends_with(".signal");
+}
+
 // A directory that postgres takes for a data directory, removed at the end.
 class ScratchDirectory {
  public:
@@ -59,6 +70,13 @@ class ScratchDirectory {
       METAL_ASSIGN_OR_RETURN(const std::string bytes,
                              base::ReadFile(base::JoinPath(data_dir, name)));
       METAL_RETURN_IF_ERROR(base::WriteFileDurably(base::JoinPath(path, name), bytes, 0600));
+    }
+    METAL_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::ListDirectory(data_dir));
+    for (const std::string& name : names) {
+      if (IsServersOwn(name)) continue;
+      const std::string link = base::JoinPath(path, name);
+      if (symlink(base::JoinPath(data_dir, name).c_str(), link.c_str()) != 0)
+        return base::ErrnoStatus(errno, "link", link);
     }
     return scratch;
   }

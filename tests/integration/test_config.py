@@ -1,8 +1,10 @@
 """Managed settings: what is applied, what is refused with PostgreSQL's own reason, and what stays the user's."""
 import os
+import shutil
 
 import pytest
 
+from harness import certificates
 from harness.node import has_hint
 
 
@@ -76,6 +78,20 @@ def test_dry_run_changes_nothing(primary):
 ])
 def test_value_that_postgres_rejects_is_refused_with_its_reason(primary, setting, says):
     refused(primary, setting, says=[says])
+
+
+def test_tls_of_the_server_with_its_certificate_in_the_data_directory(primary):
+    certificate, key = certificates.Authority(primary.workspace).issue("server", "DNS:localhost")
+    refused(primary, "ssl=on", says=["server.crt"])
+    for source, name in ((certificate, "server.crt"), (key, "server.key")):
+        os.chmod(primary.workspace.give(shutil.copy(source, os.path.join(primary.data_dir, name))), 0o600)
+    primary.ok("pg", "config", "set", "ssl=on")
+    assert primary.sql("SHOW ssl") == "on"
+    # The server's files are seen by every later check too.
+    primary.ok("pg", "config", "set", "work_mem=9MB")
+    refused(primary, "ssl_cert_file=missing.crt", says=["missing.crt"])
+    os.chmod(os.path.join(primary.data_dir, "server.key"), 0o644)
+    refused(primary, "ssl_cert_file=./server.crt", says=["server.key"])
 
 
 def test_checked_also_while_postgres_is_down(primary):
