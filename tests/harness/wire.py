@@ -94,15 +94,20 @@ class Connection:
             received += part
         return received
 
-    def call(self, method, request=b""):
-        """method: "HostService/GetStatus". Returns the response's bytes."""
+    def _start(self, method, request, deadline):
+        """Sends a request with one message; returns the stream's number."""
         stream, self._stream = self._stream, self._stream + 2
-        path = b"/metal.agent.v1." + method.encode()
+        path = b"/" + (method if "." in method else "metal.agent.v1." + method).encode()
         headers = b"\x83\x86" + literal(b":path", path) + literal(b":authority", b"localhost") + \
             literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
+        if deadline:
+            headers += literal(b"grpc-timeout", f"{deadline * 1000:.0f}m".encode())
         self._send(HEADERS, 0x4, stream, headers)
         self._send(DATA, END_STREAM, stream, b"\x00" + struct.pack(">I", len(request)) + request)
-        body, trailers = b"", b""
+        return stream
+
+    def _frame(self, stream):
+        """The stream's next frame: (kind, flags, payload). What concerns the whole connection is answered meanwhile."""
         while True:
             header = self._receive(9)
             length, kind, flags = int.from_bytes(header[:3], "big"), header[3], header[4]
@@ -114,12 +119,33 @@ class Connection:
             elif kind == GOAWAY:
                 raise ConnectionError(f"the agent says goodbye: {payload!r}")
             elif int.from_bytes(header[5:], "big") & 0x7FFFFFFF == stream:
-                if kind == DATA:
-                    body += payload
-                elif kind == HEADERS:
-                    trailers += payload
-                if kind == RST_STREAM or flags & END_STREAM:
-                    break
-        if len(body) < 5:
-            raise CallRefused(trailers)
-        return body[5:]
+                return kind, flags, payload
+
+    def stream(self, method, request=b"", deadline=None):
+        """Yields each message of a server stream until its end. One call at a time on a connection."""
+        stream = self._start(method, request, deadline)
+        body, trailers = b"", b""
+        while True:
+            kind, flags, payload = self._frame(stream)
+            if kind == DATA:
+                body += payload
+            elif kind == HEADERS:
+                trailers += payload
+            while len(body) >= 5 and len(body) >= 5 + int.from_bytes(body[1:5], "big"):
+                end = 5 + int.from_bytes(body[1:5], "big")
+                yield body[5:end]
+                body = body[end:]
+            if kind == RST_STREAM or flags & END_STREAM:
+                return trailers
+
+    def call(self, method, request=b"", deadline=None):
+        """method: "HostService/GetStatus", or with the package "grpc.health.v1.Health/Check". deadline: seconds, as the agent
+        is told; this side waits longer. Returns the response's bytes."""
+        messages = self.stream(method, request, deadline)
+        try:
+            answer = next(messages)
+        except StopIteration as end:
+            raise CallRefused(end.value) from None
+        for _ in messages:  # the trailers
+            pass
+        return answer
