@@ -40,6 +40,13 @@ STORM = [
     "CREATE UNLOGGED TABLE light_{n} AS SELECT * FROM storm_{n}; ALTER TABLE light_{n} SET LOGGED;",
     "REFRESH MATERIALIZED VIEW view;",
     "DROP TABLE IF EXISTS storm_{before};",
+    # Alone in their statements: none of these may run in a transaction with others.
+    "CREATE TABLESPACE brief_space LOCATION '{location}';",
+    "CREATE TABLE in_brief_space TABLESPACE brief_space AS SELECT * FROM storm_{n};",
+    "DROP TABLE in_brief_space;",
+    "DROP TABLESPACE brief_space;",
+    "CREATE DATABASE brief_database;",
+    "DROP DATABASE brief_database;",
 ]
 
 
@@ -53,10 +60,13 @@ def fill(node, workspace):
 
 
 class Storm:
-    """DDL in a thread of its own until it is stopped; every statement must succeed."""
+    """DDL in a thread of its own until it is stopped; every statement must succeed. It ends with a whole round: a tablespace
+    that were left would be emptied by the copy that replays its creation on the same host."""
 
     def __init__(self, node):
         self._node, self._stop, self.rounds, self.error = node, threading.Event(), 0, None
+        # Outlives the storm: a copy that replays the creation needs the place too.
+        self._location = node.workspace.directory(f"{node.name}/brief-space")
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
@@ -71,9 +81,8 @@ class Storm:
         try:
             while not self._stop.is_set():
                 for statement in STORM:
-                    self._node.sql(statement.format(n=self.rounds, before=max(0, self.rounds - 2)))
-                    if self._stop.is_set():
-                        break
+                    self._node.sql(statement.format(
+                        n=self.rounds, before=max(0, self.rounds - 2), location=self._location))
                 self.rounds += 1
         except AssertionError as error:
             self.error = error

@@ -9,8 +9,19 @@ import pytest
 from harness import compare, database, process
 from harness.node import Node, has_hint
 from harness.process import wait_for
+from harness.workspace import ROOT
 
 FINAL = ("OPERATION_STATE_SUCCEEDED", "OPERATION_STATE_FAILED", "OPERATION_STATE_CANCELLED")
+
+
+def points_of_sources(*prefixes):
+    """Names of all fault points of the agent that begin so, read off its sources: a new one is tested without being listed."""
+    found = set()
+    for directory, _, files in os.walk(os.path.join(ROOT, "agent")):
+        for each in files:
+            with open(os.path.join(directory, each), encoding="utf-8") as file:
+                found.update(re.findall(r'base::FaultPoint\("([^"]+)"\)', file.read()))
+    return {each for each in found if each.startswith(prefixes)}
 
 
 def traced(node, action):
@@ -76,7 +87,7 @@ def names_in_repository(node):
 def test_backup_killed_at_every_step(primary):
     primary.sql("CREATE TABLE plain AS SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 5000) g")
     points = traced(primary, primary.backup)
-    assert [each for each in points if each.startswith("backup.")], points
+    assert points_of_sources("backup.") <= set(points)
     print("steps of a backup:", *points)
     for point in points:
         before = primary.backups()
@@ -111,7 +122,7 @@ def test_restore_killed_at_every_step(primary, workspace):
     primary.switch_wal()
     first = os.path.join(workspace.path, "first")
     points = traced(primary, lambda: primary.restore(first))
-    assert [each for each in points if each.startswith("restore.")], points
+    assert points_of_sources("restore.") <= set(points)
     print("steps of a restore:", *points)
     target = os.path.join(workspace.path, "copy")
     for point in points:
@@ -158,6 +169,61 @@ def test_control_of_postgres_killed_at_every_step(primary, kind, command):
             assert node.pid() == 0, point
         else:
             assert node.sql("SELECT pg_is_in_recovery()") == "f", point
+
+
+def servers_of(node):
+    """Directories of all PostgreSQL processes that run below the node's workspace."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            place = os.readlink(f"/proc/{pid}/cwd")
+            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "postgres" and place.startswith(node.workspace.path):
+                found.add(place)
+        except OSError:
+            pass  # it ended meanwhile
+    return found
+
+
+def test_verification_killed_at_every_step(primary):
+    """A verification changes nothing, and a rehearsal leaves neither its directory nor its server behind."""
+    name = primary.backup()["result_name"]
+    before = primary.repository_files()
+    points = traced(primary, lambda: primary.ok("backup", "verify", name, "--restore"))
+    assert points_of_sources("verify.") <= set(points)
+    for point in points_of_sources("verify."):
+        died, operation = crash_at(primary, point, "backup", "verify", name, "--restore")
+        assert_settled(primary, died, operation, "VerifyBackup")
+        assert {each for each in primary.repository_files() if "/wal/" not in each} == \
+            {each for each in before if "/wal/" not in each}, point
+    primary.ok("backup", "verify", name, "--restore")
+    assert servers_of(primary) == {primary.data_dir}, "no server of a rehearsal is left"
+
+
+def test_storage_probe_killed_at_every_step(workspace, pg):
+    primary = Node(workspace, pg, disk={"probe_enabled": True}).make_primary()
+    probe = ("disk", "probe", "data", "--reads", "20", "--writes", "5")
+    points = traced(primary, lambda: primary.ok(*probe))
+    assert points
+    for point in points:
+        died, operation = crash_at(primary, point, *probe)
+        assert_settled(primary, died, operation, "RunStorageProbe")
+        assert primary.sql("SELECT 1") == "1"
+    assert primary.ok(*probe)["state"] == "OPERATION_STATE_SUCCEEDED"
+
+
+def test_every_fault_point_is_tested():
+    """Each is either passed by a run that is traced (of this file; of wal_faults_test.cc for a push), or named in a test."""
+    texts = []
+    for directory, _, files in os.walk(os.path.join(ROOT, "tests")):
+        for each in files:
+            if each.endswith((".py", ".cc", ".h")):
+                with open(os.path.join(directory, each), encoding="utf-8") as file:
+                    texts.append(file.read())
+    everything = "\n".join(texts)
+    points = points_of_sources("")
+    traced_points = points_of_sources("backup.", "restore.", "verify.", "wal.") - {"wal.prefetch"}
+    assert len(points) > 40
+    assert not [each for each in points - traced_points if f'"{each}' not in everything]
 
 
 def test_promotion_killed_at_every_step(primary):
@@ -284,7 +350,7 @@ def test_corrupt_page_makes_the_backup_suspect(primary, workspace):
 
     # The damage is kept as it was found, not hidden and not spread.
     copy = os.path.join(workspace.path, "copy")
-    primary.restore(copy, "--recover", "immediate")
+    primary.restore(copy, "--recover", "immediate", code=6)
     primary.run("pg_verifybackup", "-n", copy)
     with open(os.path.join(copy, path), "rb") as ours, open(os.path.join(primary.data_dir, path), "rb") as theirs:
         assert ours.read() == theirs.read()

@@ -124,6 +124,22 @@ def test_agent_killed_while_it_stores_a_segment(primary, workspace, point):
     assert [each for each in primary.repository_files() if segment in each and not each.endswith(".wal")] == []
 
 
+def test_agent_killed_while_it_reads_ahead(primary, workspace):
+    """The segments after the one that was fetched are read before they are asked for; who asks later gets them all the same."""
+    segments = [primary.switch_wal() for _ in range(3)]
+    archived(primary, segments[-1])
+    primary.restart_agent(faults="wal.prefetch=crash")
+    run([f"{BIN}/metal-wal", "fetch", "--socket", primary.config["agent"]["wal_socket"], "--cluster",
+         primary.system_identifier(), segments[0], os.path.join(workspace.path, "first")], code=None)
+    wait_for("the agent dies while it reads ahead", lambda: primary.process.poll() is not None, 20)
+    primary.start_agent()
+    for segment in segments:
+        wal(primary, "fetch", segment, os.path.join(workspace.path, segment))
+        with open(os.path.join(workspace.path, segment), "rb") as ours, \
+                open(os.path.join(primary.data_dir, "pg_wal", segment), "rb") as theirs:
+            assert ours.read() == theirs.read()
+
+
 def test_repository_that_is_not_mounted_takes_no_wal(primary):
     """An empty directory where the repository was is no new repository, also to an agent that was restarted."""
     archived(primary, primary.switch_wal())
