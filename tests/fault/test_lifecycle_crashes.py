@@ -79,6 +79,9 @@ def test_restart(primary, point):
 @pytest.mark.slow
 def test_settings(primary):
     crash_at(primary, "pg.settings_written", "pg", "config", "set", "work_mem=5MB")
+    assert primary.sql("SHOW work_mem") == "4MB", "written, not loaded"
+    primary.ok("pg", "config", "set", "work_mem=5MB")
+    assert primary.sql("SHOW work_mem") == "5MB", "the same call again completes what the first one began"
     primary.ok("pg", "config", "set", "work_mem=6MB")
     assert primary.sql("SHOW work_mem") == "6MB"
 

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from harness import process
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
 
@@ -88,6 +89,25 @@ def test_fence(primary, point):
     wait_for("the fence is enforced", lambda: in_recovery(primary), 40)
     primary.ok("unfence", "--term", "7")
     assert in_recovery(primary)
+
+
+@pytest.mark.slow
+def test_fence_of_a_frozen_server(primary):
+    """Stored, not enforced, and then the agent died: whether the server runs on or not, its writers are ended."""
+    frozen = postmaster_pid(primary.data_dir)
+    writer = primary.session()
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        primary.restart_agent(faults="roles.fence_stored=crash")
+        assert primary.ctl("fence", "--term", "7", "--reason", "test").code != 0
+        wait_for("the agent died", lambda: primary.process.poll() is not None, 20)
+        primary.start_agent()
+        assert primary.status()["node"]["fenced"] is True
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    wait_for("the fence is enforced", lambda: in_recovery(primary), 40)
+    assert not process.is_alive(writer.backend)
+    writer.close()
 
 
 @pytest.mark.slow

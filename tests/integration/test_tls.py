@@ -1,4 +1,7 @@
 """TCP: mutual TLS, roles from the caller's certificate, new certificate files without a restart, plain TCP on loopback only."""
+import os
+import shutil
+
 import pytest
 
 from harness import certificates
@@ -98,6 +101,23 @@ def test_new_certificate_files_are_served_without_a_restart(secured):
     wait_for("the new certificate is served", lambda: served() == after, 40, 0.5)
     assert secured.ctl("viewer", "status").code == 0
     assert secured.node.process.pid == pid and secured.node.process.poll() is None
+
+
+def test_new_client_authority_is_trusted_without_a_restart(secured, module_workspace):
+    successor = certificates.Authority(module_workspace, "successor")
+    secured.callers["renewed"] = successor.issue("renewed", "DNS:viewer.test")
+    assert secured.ctl("renewed", "status").code == 3
+    kept, trusted = secured.authority.certificate + ".kept", secured.node.config["tls"]["client_ca"]
+    shutil.copy(trusted, kept)
+    shutil.copy(successor.certificate, trusted + ".new")
+    os.replace(module_workspace.give(trusted + ".new"), trusted)
+    try:
+        wait_for("the new authority's callers are served",
+                 lambda: secured.ctl("renewed", "status", authority=kept).code == 0, 40)
+        wait_for("the old authority's are not", lambda: secured.ctl("viewer", "status", authority=kept).code == 3, 40)
+        assert secured.node.process.poll() is None
+    finally:
+        os.replace(kept, trusted)
 
 
 # ---- what the agent refuses to serve ----
