@@ -23,7 +23,7 @@ namespace {
 
 using base::JoinPath;
 
-constexpr std::string_view kNotesDirectory = "rehearsals";
+constexpr std::string_view kNotePrefix = "rehearsal_scratch.";  // in the state directory
 constexpr std::string_view kRootPrefix = "rehearsal-";
 constexpr std::string_view kSocketPrefix = "/tmp/metal-rehearsal-";
 constexpr size_t kNoteLimit = 64 << 10;
@@ -127,10 +127,8 @@ absl::StatusOr<RehearsalScratch> MakeRehearsalScratch(const std::string& state_d
                                                       const std::string& parent,
                                                       const std::string& label) {
   METAL_ASSIGN_OR_RETURN(const std::string id, NewRestoreId());
-  const std::string notes = JoinPath(state_dir, kNotesDirectory);
-  METAL_RETURN_IF_ERROR(base::MakeDirectories(notes, 0700));
   RehearsalScratch scratch;
-  scratch.note = JoinPath(notes, id);
+  scratch.note = JoinPath(state_dir, fmt::format("{}{}", kNotePrefix, id));
   scratch.root = JoinPath(parent, fmt::format("{}{}-{}", kRootPrefix, label, id.substr(0, 8)));
   scratch.socket = fmt::format("{}{}", kSocketPrefix, id.substr(0, 16));
   METAL_RETURN_IF_ERROR(WriteNote(scratch));
@@ -163,15 +161,22 @@ absl::Status RemoveRehearsalScratch(const RehearsalScratch& scratch, const std::
 
 std::vector<RehearsalScratch> FindLeftRehearsals(const std::string& state_dir) {
   std::vector<RehearsalScratch> left;
-  const std::string notes = JoinPath(state_dir, kNotesDirectory);
-  const auto names = base::ListDirectory(notes);
-  if (absl::IsNotFound(names.status())) return left;
+  const auto names = base::ListDirectory(state_dir);
   if (!names.ok()) {
     base::LogWarning("rehearsal.notes_unreadable: {}", std::string(names.status().message()));
     return left;
   }
   for (const std::string& name : *names) {
-    auto scratch = ReadNote(JoinPath(notes, name));
+    if (!name.starts_with(kNotePrefix)) continue;
+    const std::string path = JoinPath(state_dir, name);
+    if (name.find('.', kNotePrefix.size()) != std::string::npos) {
+      // Cut off while it was written: nothing had been made yet.
+      if (const absl::Status removed = base::RemoveTree(path); !removed.ok()) {
+        base::LogWarning("rehearsal: {}", std::string(removed.message()));
+      }
+      continue;
+    }
+    auto scratch = ReadNote(path);
     if (scratch.ok()) {
       left.push_back(*std::move(scratch));
     } else {

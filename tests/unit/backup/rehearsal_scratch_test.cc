@@ -1,0 +1,122 @@
+#include "agent/backup/rehearsal_scratch.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "agent/backup/rehearsal_settings.h"
+#include "agent/base/file.h"
+#include "agent/base/subprocess.h"
+#include "agent/pg/proc.h"
+#include "tests/unit/backup/backup_fixture.h"
+
+namespace metal::backup {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class RehearsalScratchTest : public ::testing::Test {
+ protected:
+  ~RehearsalScratchTest() override {
+    if (process_ > 0) ::kill(process_, SIGKILL);  // a child of init: nobody else's pid by now
+  }
+  RehearsalScratch Make() {
+    auto scratch = MakeRehearsalScratch(dir_.path(), dir_.File("scratch"), "label");
+    EXPECT_OK(scratch);
+    EXPECT_OK(base::MakeDirectories(scratch->data()));
+    return *std::move(scratch);
+  }
+  // A process that works in `directory` until it is ended.
+  pid_t Launch(const std::string& directory) {
+    base::DaemonOptions options;
+    options.argv = {"/bin/sleep", "60"};
+    options.directory = directory;
+    options.log_path = dir_.File("log");
+    const auto pid = base::StartDaemon(options);
+    EXPECT_OK(pid);
+    process_ = *pid;
+    return *pid;
+  }
+  bool Lives(pid_t pid) const {
+    const auto stat = pg::ReadProcStat(pid);
+    return stat.ok() && stat->state != 'Z';
+  }
+  // As the next agent does.
+  void CleanUp() {
+    for (const RehearsalScratch& left : FindLeftRehearsals(dir_.path())) {
+      EXPECT_OK(RemoveRehearsalScratch(left, "/no/programs", base::RealClock()));
+    }
+  }
+  void ExpectGone(const RehearsalScratch& scratch) {
+    for (const std::string& path : {scratch.root, scratch.socket, scratch.note}) {
+      EXPECT_FALSE(base::PathExists(path)) << path;
+    }
+    EXPECT_THAT(FindLeftRehearsals(dir_.path()), IsEmpty());
+  }
+  testing::TempDir dir_;
+  pid_t process_ = 0;
+};
+
+TEST_F(RehearsalScratchTest, TheNextAgentEndsTheServerAndRemovesTheRest) {
+  RehearsalScratch scratch = Make();
+  const pid_t server = Launch(scratch.data());
+  ASSERT_OK(NoteRehearsalServer(scratch, server));
+  const auto left = FindLeftRehearsals(dir_.path());
+  ASSERT_THAT(left, SizeIs(1));
+  EXPECT_EQ(left[0].server_pid, server);
+  CleanUp();
+  EXPECT_FALSE(Lives(server));
+  ExpectGone(scratch);
+}
+
+TEST_F(RehearsalScratchTest, AnotherProcessWithTheNotedPidLives) {
+  RehearsalScratch scratch = Make();
+  const pid_t other = Launch(scratch.data());
+  ASSERT_OK(NoteRehearsalServer(scratch, other));
+  // It started at another time than the one that was noted.
+  std::string note = *base::ReadFile(scratch.note);
+  note.insert(note.size() - 1, "1");
+  ASSERT_OK(base::WriteFileDurably(scratch.note, note));
+  CleanUp();
+  EXPECT_TRUE(Lives(other));
+  ExpectGone(scratch);
+}
+
+TEST_F(RehearsalScratchTest, AProcessThatWorksElsewhereLives) {
+  RehearsalScratch scratch = Make();
+  const pid_t other = Launch("/");
+  ASSERT_OK(NoteRehearsalServer(scratch, other));
+  CleanUp();
+  EXPECT_TRUE(Lives(other));
+  ExpectGone(scratch);
+}
+
+TEST_F(RehearsalScratchTest, ANoteThatNamesSomethingElseRemovesNothing) {
+  const std::string precious = dir_.Write("precious/file", "x");
+  dir_.Write("rehearsal_scratch.1",
+             fmt::format("root\t{}\nsocket\t/tmp/metal-rehearsal-1\n", dir_.File("precious")));
+  dir_.Write("rehearsal_scratch.2",
+             fmt::format("root\t{}/rehearsal-x\nsocket\t/tmp\n", dir_.path()));
+  EXPECT_THAT(FindLeftRehearsals(dir_.path()), IsEmpty());
+  EXPECT_TRUE(base::PathExists(precious));
+}
+
+TEST(RehearsalSettingsTest, EachVersionGetsOnlyWhatItHas) {
+  const auto names = [](int major) {
+    std::set<std::string> found;
+    for (const auto& [name, value] : RehearsalSettings(major, {"/d", "/s", "/h"})) {
+      EXPECT_TRUE(found.insert(name).second) << name;
+    }
+    return found;
+  };
+  EXPECT_TRUE(names(13).contains("stats_temp_directory"));
+  EXPECT_FALSE(names(13).contains("archive_library"));
+  EXPECT_TRUE(names(15).contains("archive_library"));
+  EXPECT_FALSE(names(15).contains("stats_temp_directory"));
+  EXPECT_TRUE(names(17).contains("event_triggers"));
+  EXPECT_FALSE(names(17).contains("promote_trigger_file"));
+  EXPECT_TRUE(names(18).contains("data_directory"));
+}
+
+}  // namespace
+}  // namespace metal::backup
