@@ -32,14 +32,27 @@ class Answer:
 
     @property
     def error(self):
-        """The error's text: of the call, or of the operation that it followed."""
-        error = (self.json or {}).get("error") or {}
-        return self.stderr + error.get("message", "")
+        """The error's text with its hint: of the call, or of the operation that it followed. Other words as they came."""
+        said = []
+        for line in self.stderr.splitlines():
+            found = _error_in(line)
+            if found is None:
+                said += [] if line.startswith(('{"progress"', '{"note"')) else [line]
+            else:
+                said.append(found["message"] + (f"\nHINT: {found['hint']}" if found["hint"] else ""))
+        return "\n".join(said)
 
     @property
     def reason(self):
-        """Reason of a failed operation."""
-        return ((self.json or {}).get("error") or {}).get("reason", "")
+        """Reason of the error; empty when it has none."""
+        return next((found["reason"] for found in map(_error_in, self.stderr.splitlines()) if found), "")
+
+
+def _error_in(line):
+    """The error that a line of standard error holds, or None."""
+    if not line.startswith('{"error":'):
+        return None
+    return json.loads(line)["error"]
 
 
 class Node(Database):
@@ -241,9 +254,9 @@ class Node(Database):
     def backup(self, *arguments, **options):
         return self.ok("backup", "create", *arguments, **options)
 
-    def restore(self, target, *arguments, name="latest"):
+    def restore(self, target, *arguments, name="latest", code=0):
         self.workspace.at_end(lambda: shutil.rmtree(target, ignore_errors=True))
-        return self.ok("backup", "restore", name, "--target", target, *arguments)
+        return self.ctl("backup", "restore", name, "--target", target, *arguments, code=code).json
 
     def system_identifier(self):
         return self.ok("pg", "control")["system_identifier"]

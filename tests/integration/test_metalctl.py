@@ -1,13 +1,12 @@
 """metalctl as people and scripts see it: exit codes, JSON, tables, completion, help."""
 import json
 import os
+import re
 import signal
 import subprocess
 
-import pytest
-
 from harness import process
-from harness.node import BIN
+from harness.node import BIN, elapsed, has_hint
 from harness.process import run, wait_for
 
 COMMANDS = ["status", "watch", "events", "op", "pg", "term", "promote", "fence", "unfence", "wait-lsn", "backup", "disk",
@@ -31,14 +30,38 @@ def test_exit_codes(primary, workspace):
     absent = f"unix:{workspace.path}/absent.sock"
     gone = run([f"{BIN}/metalctl", "--endpoint", absent, "--timeout", "2", "status"], code=3)
     assert absent in gone.stderr and "HINT" in gone.stderr
+    with open(f"{workspace.path}/other", "w", encoding="utf-8"):  # what is there, and is no agent
+        pass
+    assert primary.ctl("status", endpoint=f"unix:{workspace.path}/other").code == 3
+
+
+def test_errors_are_json_too(primary):
+    answer = primary.ctl("promote", "--term", "77", code=5)
+    error = json.loads(answer.stderr)["error"]
+    assert not answer.stdout and error["code"] == "FAILED_PRECONDITION" and error["message"]
+    assert json.loads(primary.ctl("backup", "show", "none", code=4).stderr)["error"]["code"] == "NOT_FOUND"
+    assert json.loads(primary.ctl("wait-lsn", "x", code=2).stderr)["error"]["code"] == "USAGE"
+    failed = primary.ctl("backup", "restore", "--target", primary.data_dir, "--term", "1")
+    assert json.loads(failed.stderr.splitlines()[-1])["error"]["message"]
+
+
+def test_a_frozen_agent_is_not_an_absent_one(primary):
+    primary.process.send_signal(signal.SIGSTOP)
+    try:
+        answer = primary.ctl("--timeout", "300ms", "status", code=3)
+    finally:
+        primary.process.send_signal(signal.SIGCONT)
+    assert "in time" in answer.error and "frozen" in answer.error, answer
 
 
 def test_every_command_explains_itself():
     top = run([f"{BIN}/metalctl", "--help"]).stdout
     for command in COMMANDS:
         assert command in top
-        assert run([f"{BIN}/metalctl", command, "--help"]).stdout.strip()
+        assert re.search(r"Example:|More: metalctl", run([f"{BIN}/metalctl", command, "--help"]).stdout)
     assert "Exit codes" in top and "Examples" in top
+    for group in ("Look:", "Operations:", "PostgreSQL:", "Role of the node:", "Backups:", "Disks:"):
+        assert group in top
     assert run([f"{BIN}/metalctl"], code=2)
     assert run([f"{BIN}/metalctl", "--version"]).stdout.startswith("metalctl ")
 
@@ -48,7 +71,8 @@ def test_output_is_json_everywhere(primary):
     for command in (["status"], ["capabilities"], ["op", "list"], ["op", "show", primary.operations()[0]["name"]],
                     ["pg", "config", "get"], ["pg", "config", "get", "--effective"], ["pg", "control"], ["pg", "reload"],
                     ["pg", "status"], ["backup", "list"], ["backup", "show"], ["backup", "archive"], ["backup", "verify"],
-                    ["disk", "list"], ["pg", "start"], ["wait-lsn", "0/1"]):
+                    ["disk", "list"], ["pg", "start"], ["wait-lsn", "0/1"],
+                    ["backup", "restore", "--target", f"{primary.root}/copy", "--dry-run"]):
         answer = primary.ctl(*command)
         assert answer.code == 0 and isinstance(answer.json, dict), (command, answer)
     for line in primary.ctl("events", code=0).stdout.splitlines():
@@ -73,6 +97,7 @@ def test_tables_for_people(primary):
 def test_progress_is_plain_lines_without_a_terminal(primary):
     done = ctl(primary, "backup", "create")
     lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == len(set(line.split("  ")[0] for line in lines)), "one line a phase while they take no time"
     assert lines and not any("\r" in line or "\x1b" in line for line in lines), done
     assert "complete" in done.stdout
 
@@ -94,17 +119,40 @@ def test_interrupt_leaves_the_operation_running(primary):
     assert primary.ok("op", "watch", name)["state"] == "OPERATION_STATE_SUCCEEDED"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_is_valid(shell):
-    script = run([f"{BIN}/metalctl", "completion", shell]).stdout
-    for command in COMMANDS:
-        assert command in script
-    if shell == "bash":
-        run(["bash", "-n"], text_input=script)
-        offered = run(["bash"], text_input=script + "\nCOMP_WORDS=(metalctl back); COMP_CWORD=1; COMP_LINE='metalctl back'; "
-                      "COMP_POINT=${#COMP_LINE}; f=$(complete -p metalctl | sed -E 's/.*-F ([^ ]+).*/\\1/'); "
-                      "$f metalctl back metalctl; printf '%s\\n' \"${COMPREPLY[@]}\"").stdout
-        assert "backup" in offered
+def test_completion_of_bash(primary):
+    """The script asks the program, which asks the agent for names."""
+    script = run([f"{BIN}/metalctl", "completion", "bash"]).stdout
+    assert "#compdef metalctl" in run([f"{BIN}/metalctl", "completion", "zsh"]).stdout
+    primary.backup()
+    name = primary.backups()[0].removeprefix("backups/")
+
+    def offered(*words):
+        given = " ".join(f"'{word}'" for word in (f"{BIN}/metalctl", *words))
+        return run(["bash"], env={"METAL_ENDPOINT": primary.endpoint}, text_input=script + f"COMP_WORDS=({given}); "
+                   f"COMP_CWORD={len(words)}; _metalctl; printf '%s\\n' \"${{COMPREPLY[@]}}\"").stdout.split()
+    assert offered("back") == ["backup"]
+    assert offered("backup", "show", "") == ["latest", name]
+    assert "--target" in offered("backup", "restore", name, "")
+    assert offered("pg", "stop", "--mode", "=", "im") == ["immediate"]
+    assert offered("--endpoint", "unix", ":", "/nowhere", "backup", "show", "") == ["latest"]
+
+
+def test_mistyped_words_get_a_hint():
+    for words, meant in ((["statsu"], "'status'"), (["backup", "crate"], "'create'"), (["pg", "stop", "--mod", "fast"], "'--mode'"),
+                         (["backup"], "create, list, show, verify, restore, archive")):
+        answer = run([f"{BIN}/metalctl", *words], code=2)
+        assert meant in answer.stderr and "HINT: " in answer.stderr and "--help" in answer.stderr and not answer.stdout
+    as_json = run([f"{BIN}/metalctl", "-o", "json", "statsu"], code=2)
+    assert json.loads(as_json.stderr)["error"]["code"] == "USAGE" and not as_json.stdout
+
+
+def test_lengths_of_time(primary):
+    """Fractions reach the agent: a wait of half a second is neither none nor one."""
+    for given in ("0.5", "500ms", "0.5s"):
+        took, late = elapsed(lambda wait=given: primary.ctl("wait-lsn", "FF/0", "--wait", wait, code=7))
+        assert 0.5 <= took < 1.5 and has_hint(late.error), late
+    for given in ("0", "-1", "nonsense", "1 s", "inf"):
+        assert primary.ctl("wait-lsn", "FF/0", "--wait", given, code=2).error
 
 
 def test_events_can_be_followed(primary):
@@ -128,3 +176,5 @@ def test_capabilities_name_what_is_there(primary):
     assert {"zstd", "lz4", "none"} <= set(answer["codecs"]) and "pread" in answer["io_engines"]
     assert "metal.agent.v1.BackupService.CreateBackup" in [each.replace("/", ".").lstrip(".") for each in answer["rpcs"]]
     assert set(answer["features"]) >= {"smart", "probe"}
+    assert set(answer["cpu_variants"]) == {"page_checksum", "hash"} and all(answer["cpu_variants"].values())
+    assert answer["io_engine"] in answer["io_engines"] and answer["io_engine_reason"]

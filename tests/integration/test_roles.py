@@ -86,7 +86,7 @@ def test_wait_for_lsn(primary):
     now = primary.sql("SELECT pg_current_wal_flush_lsn()")
     assert int(primary.ok("wait-lsn", now)["lsn"]) > 0
     late = primary.ctl("wait-lsn", "FF/0", "--wait", "1")
-    assert late.code == 3 and has_hint(late.error), late
+    assert late.code == 7 and has_hint(late.error), late
     assert primary.ctl("wait-lsn", "nonsense").code == 2
 
 

@@ -19,9 +19,7 @@ std::string StateWord(v1::BackupState state) {
 }
 
 std::string Ratio(const v1::BackupSummary& summary) {
-  if (summary.stored_bytes() == 0) return "-";
-  return fmt::format("{:.2f}x", static_cast<double>(summary.size_bytes()) /
-                                    static_cast<double>(summary.stored_bytes()));
+  return FormatRatio(summary.size_bytes(), summary.stored_bytes());
 }
 
 std::string BackupText(const v1::Backup& backup) {
@@ -29,6 +27,7 @@ std::string BackupText(const v1::Backup& backup) {
   FactList facts;
   facts.Add("backup", ShortName(summary.name()));
   facts.Add("state", StateWord(summary.state()));
+  if (!backup.damage().empty()) facts.Add("damage", backup.damage());
   facts.Add("taken", fmt::format("{} to {}", FormatTime(summary.start_time()),
                                  FormatTime(summary.stop_time())));
   facts.Add("source", backup.from_standby() ? "standby" : "primary");
@@ -73,6 +72,22 @@ int FetchBackup(const Client& client, const std::string& name, v1::Backup* backu
   return kExitOk;
 }
 
+bool IsSuspect(const v1::Operation& operation) {
+  const auto state = operation.result().find("state");
+  return state != operation.result().end() && state->second == "suspect";
+}
+
+// Says that what was done was done with a backup whose source had corrupt pages, and gives the exit
+// code for that.
+int TellSuspect(const Client& client, const std::string& backup, std::string_view what) {
+  Error error;
+  error.code = "DATA_LOSS";
+  error.message = fmt::format(
+      "{}: backup {} is suspect: pages of its source do not match their checksum", what, backup);
+  error.hint = fmt::format("metalctl backup show {} lists them", backup);
+  return client.Fail(error, kExitCorrupt);
+}
+
 void PrintFacts(const v1::Operation& operation) {
   FactList facts;
   for (const auto& [name, value] :
@@ -100,9 +115,8 @@ int CreateBackup(const Client& client, const BackupCreateOptions& options) {
     return client.Fail(status);
   }
   v1::Operation operation = response.operation();
-  int code = FollowOperation(client, &operation, options.follow);
-  const auto state = operation.result().find("state");
-  const bool suspect = state != operation.result().end() && state->second == "suspect";
+  const int code = FollowOperation(client, &operation, options.follow);
+  const std::string name = ShortName(operation.result_name());
   if (client.json()) {
     Client::PrintJson(operation);
   } else if (code == kExitOk && !options.follow.detach) {
@@ -112,15 +126,11 @@ int CreateBackup(const Client& client, const BackupCreateOptions& options) {
       return fetched;
     }
     fmt::print("{}", BackupText(backup));
+    PrintNext(IsSuspect(operation) ? "rebuild this node from a healthy one"
+                                   : fmt::format("metalctl backup verify {}", name));
   }
-  if (code == kExitOk && suspect) {
-    fmt::print(stderr,
-               "metalctl: the backup is suspect: pages in the source do not match their checksum\n"
-               "HINT: metalctl backup show {}; rebuild this node from a healthy one\n",
-               ShortName(operation.result_name()));
-    code = kExitCorrupt;
-  }
-  return code;
+  if (code != kExitOk || !IsSuspect(operation)) return code;
+  return TellSuspect(client, name, "the backup was made");
 }
 
 int ListBackups(const Client& client) {
@@ -140,8 +150,8 @@ int ListBackups(const Client& client) {
     Client::PrintJson(all);
     return kExitOk;
   }
-  TextTable table({"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", ">RATIO", ">RATE", "CODEC",
-                   "ENGINE", "STOP LSN"});
+  TextTable table({"BACKUP", "STATE", "TAKEN", ">SIZE", ">STORED", "?>RATIO", "?>RATE", "?CODEC",
+                   "?ENGINE", "?STOP LSN"});
   for (const auto& backup : all.backups()) {
     const auto& summary = backup.summary();
     table.AddRow({ShortName(summary.name()), StateWord(summary.state()),
@@ -150,7 +160,8 @@ int ListBackups(const Client& client) {
                   FormatRate(summary.bytes_per_second()), summary.codec(), summary.io_engine(),
                   FormatLsn(summary.stop_lsn())});
   }
-  fmt::print("{}", table.empty() ? "no backups. HINT: metalctl backup create\n" : table.ToString());
+  fmt::print("{}", table.empty() ? "no backups. HINT: metalctl backup create\n"
+                                 : table.ToString(OutputOptions().width));
   return kExitOk;
 }
 
@@ -182,10 +193,19 @@ int VerifyBackup(const Client& client, const BackupVerifyOptions& options) {
   if (client.json()) {
     Client::PrintJson(operation);
   } else if (code == kExitOk && !options.follow.detach) {
-    fmt::print("{} is sound\n", operation.subject());
+    fmt::print("{} {}\n", ShortName(operation.subject()),
+               IsSuspect(operation) ? "is stored as it was taken" : "is sound");
     PrintFacts(operation);
+    if (!IsSuspect(operation)) {
+      PrintNext(options.rehearse
+                    ? fmt::format("metalctl backup restore {} --target DIRECTORY",
+                                  ShortName(operation.subject()))
+                    : fmt::format("metalctl backup verify {} --restore rehearses a restore",
+                                  ShortName(operation.subject())));
+    }
   }
-  return code;
+  if (code != kExitOk || !IsSuspect(operation)) return code;
+  return TellSuspect(client, ShortName(operation.subject()), "the check is done");
 }
 
 int RestoreBackup(const Client& client, const RestoreOptions& options) {
@@ -209,7 +229,13 @@ int RestoreBackup(const Client& client, const RestoreOptions& options) {
     return client.Fail(status);
   }
   if (options.dry_run) {
-    fmt::print("the restore could start\n");
+    if (client.json()) {
+      fmt::print("{{\"validate_only\":true,\"name\":{},\"target_directory\":{}}}\n",
+                 JsonString(request.name()), JsonString(options.target_directory));
+    } else {
+      fmt::print("the restore could start; nothing was changed\n");
+      PrintNext("the same command without --dry-run");
+    }
     return kExitOk;
   }
   v1::Operation operation = response.operation();
@@ -218,8 +244,13 @@ int RestoreBackup(const Client& client, const RestoreOptions& options) {
     Client::PrintJson(operation);
   } else if (code == kExitOk && !options.follow.detach) {
     PrintFacts(operation);
+    PrintNext(options.target_directory.empty()
+                  ? "metalctl pg start"
+                  : fmt::format("pg_ctl -D {} start, as the user that PostgreSQL runs as",
+                                options.target_directory));
   }
-  return code;
+  if (code != kExitOk || !IsSuspect(operation)) return code;
+  return TellSuspect(client, ShortName(request.name()), "the restore is done");
 }
 
 int ShowArchive(const Client& client) {

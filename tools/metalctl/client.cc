@@ -28,13 +28,17 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(64 << 20);
   if (!options_.server_name.empty()) arguments.SetSslTargetNameOverride(options_.server_name);
-  auto channel = grpc::CreateCustomChannel(options_.endpoint, CredentialsFor(options_), arguments);
-  host = v1::HostService::NewStub(channel);
-  operations = v1::OperationsService::NewStub(channel);
-  postgres = v1::PostgresService::NewStub(channel);
-  replication = v1::ReplicationService::NewStub(channel);
-  backup = v1::BackupService::NewStub(channel);
-  storage = v1::StorageService::NewStub(channel);
+  // An agent that comes back is found at once; the defaults wait up to two minutes.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  channel_ = grpc::CreateCustomChannel(options_.endpoint, CredentialsFor(options_), arguments);
+  host = v1::HostService::NewStub(channel_);
+  operations = v1::OperationsService::NewStub(channel_);
+  postgres = v1::PostgresService::NewStub(channel_);
+  replication = v1::ReplicationService::NewStub(channel_);
+  backup = v1::BackupService::NewStub(channel_);
+  storage = v1::StorageService::NewStub(channel_);
 }
 
 void Client::Prepare(grpc::ClientContext& context, absl::Duration extra) const {
@@ -45,9 +49,8 @@ int ExitCodeOf(grpc::StatusCode code) {
   switch (code) {
     case grpc::StatusCode::OK:
       return kExitOk;
-    case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::DEADLINE_EXCEEDED:
-      return kExitUnreachable;
+      return kExitTimeout;
     case grpc::StatusCode::INVALID_ARGUMENT:
     case grpc::StatusCode::OUT_OF_RANGE:
       return kExitUsage;
@@ -55,6 +58,7 @@ int ExitCodeOf(grpc::StatusCode code) {
       return kExitNotFound;
     case grpc::StatusCode::FAILED_PRECONDITION:
     case grpc::StatusCode::ABORTED:
+    case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::ALREADY_EXISTS:
     case grpc::StatusCode::PERMISSION_DENIED:
     case grpc::StatusCode::UNAUTHENTICATED:
@@ -66,20 +70,45 @@ int ExitCodeOf(grpc::StatusCode code) {
   }
 }
 
-int Client::Fail(const grpc::Status& status) const {
-  if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-    fmt::print(stderr,
-               "metalctl: no agent answers at {}: {}\nHINT: is metal-agent running? give "
-               "--endpoint or METAL_ENDPOINT\n",
-               options_.endpoint, status.error_message());
-  } else {
-    std::string message = status.error_message();
-    if (const size_t hint = message.find(" HINT: "); hint != std::string::npos)
-      message[hint] = '\n';
-    fmt::print(stderr, "metalctl: {}\n",
-               message.empty() ? "the call failed without a message" : message);
+bool Client::NoAnswer(const grpc::Status& status) const {
+  if (!status.error_details().empty()) return false;
+  if (status.error_message().find("HINT: ") != std::string::npos) return false;
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return status.error_message() == "Deadline Exceeded";  // gRPC's own words
   }
-  return ExitCodeOf(status.error_code());
+  // While the connection stands, it was the agent that said so.
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE &&
+         channel_->GetState(false) != GRPC_CHANNEL_READY;
+}
+
+int Client::Fail(const grpc::Status& status) const {
+  Error error = ErrorOf(status);
+  if (!NoAnswer(status)) {
+    if (error.code == "UNAVAILABLE" && error.hint.empty()) error.hint = "try again";
+    return Fail(error, ExitCodeOf(status.error_code()));
+  }
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    error.message = fmt::format("no answer from the agent at {} in time", options_.endpoint);
+    error.hint = "is metal-agent stopped or frozen? --timeout gives it longer";
+  } else {
+    error.message =
+        fmt::format("no agent answers at {}: {}", options_.endpoint, status.error_message());
+    error.hint = "is metal-agent running? give --endpoint or METAL_ENDPOINT";
+  }
+  return Fail(error, kExitUnreachable);
+}
+
+int Client::Fail(const Error& error, int exit_code) const {
+  fmt::print(stderr, "{}", json() ? ErrorJson(error) + "\n" : ErrorText(error));
+  return exit_code;
+}
+
+void Client::Note(std::string_view message) const {
+  if (json()) {
+    fmt::print(stderr, "{{\"note\":{{\"message\":{}}}}}\n", JsonString(message));
+  } else {
+    fmt::print(stderr, "metalctl: {}\n", message);
+  }
 }
 
 void Client::PrintJson(const google::protobuf::Message& message, bool pretty) {

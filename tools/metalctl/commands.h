@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "tools/metalctl/client.h"
 #include "tools/metalctl/follow.h"
+#include "tools/metalctl/terminal.h"
 
 namespace metal::ctl {
 
@@ -17,8 +18,11 @@ namespace metal::ctl {
 int ShowStatus(const Client& client);
 int WatchStatus(const Client& client);
 int ShowCapabilities(const Client& client);
-// The status as text for people.
-std::string StatusText(const v1::NodeStatus& status);
+
+// ---- status_text.cc ----
+// The status as text for people: faults first, ages by the node's own clock. `options`: states that
+// want attention stand out in colours, and tables leave out what does not fit.
+std::string StatusText(const v1::NodeStatus& status, const TextOptions& options);
 
 // ---- events.cc ----
 struct EventsOptions {

@@ -1,6 +1,9 @@
+#include <unistd.h>
+
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/terminal.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
@@ -95,17 +98,18 @@ int ListDisks(const Client& client) {
     Client::PrintJson(response);
     return kExitOk;
   }
-  TextTable table(
-      {"DISK", "HOLDS", "MODEL", "TRANSPORT", ">SIZE", "FILESYSTEM", ">FREE", "HEALTH", "SMART"});
+  TextTable table({"DISK", "HOLDS", "?MODEL", "?TRANSPORT", "?>SIZE", "?FILESYSTEM", ">FREE",
+                   "HEALTH", "SMART"});
   for (const auto& disk : response.disks()) {
     table.AddRow({disk.device(), Join(disk.roles(), ","), disk.model(), disk.transport(),
                   FormatBytes(disk.size_bytes()), disk.filesystem(),
                   FormatBytes(disk.filesystem_free_bytes()), DiskHealth(disk),
-                  disk.smart().supported()
-                      ? fmt::format("0x{:02x}", disk.smart().critical_warning())
-                      : "unsupported"});
+                  !disk.smart().supported() ? "unsupported"
+                  : disk.smart().critical_warning() == 0
+                      ? "ok"
+                      : fmt::format("warning 0x{:02x}", disk.smart().critical_warning())});
   }
-  fmt::print("{}", table.empty() ? "no disks known yet\n" : table.ToString());
+  fmt::print("{}", table.empty() ? "no disks known yet\n" : table.ToString(OutputOptions().width));
   return kExitOk;
 }
 
@@ -144,23 +148,24 @@ int ShowDiskHealth(const Client& client, const std::string& device) {
 }
 
 int WatchDisks(const Client& client) {
-  grpc::ClientContext context;
-  auto reader = client.storage->WatchStorageHealth(&context, {});
-  v1::WatchStorageHealthResponse response;
-  while (reader->Read(&response)) {
-    if (client.json()) {
-      Client::PrintJson(response, false);
-      continue;
-    }
-    fmt::print("\033[H\033[2J");
-    for (const auto& disk : response.disks()) fmt::print("{}\n", DiskText(disk));
-    for (const auto& fault : response.faults()) {
-      fmt::print("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(), fault.message());
-    }
-    std::fflush(stdout);
-  }
-  const auto status = reader->Finish();
-  return status.ok() ? kExitOk : client.Fail(status);
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  return FollowStream<v1::WatchStorageHealthResponse>(
+      client, {.due = absl::Seconds(30)},
+      [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
+        return client.storage->PrepareAsyncWatchStorageHealth(context, {}, queue);
+      },
+      [&](const v1::WatchStorageHealthResponse& response) {
+        if (client.json()) return Client::PrintJson(response, false);
+        std::string text;
+        for (const auto& disk : response.disks()) text += DiskText(disk) + "\n";
+        for (const auto& fault : response.faults()) {
+          text += fmt::format("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(),
+                              fault.message());
+        }
+        fmt::print("{}{}{}", terminal ? kClearScreen : "", text, terminal ? "" : "---\n");
+        std::fflush(stdout);
+      },
+      [](const grpc::Status&) { return false; });
 }
 
 int ProbeDisk(const Client& client, const ProbeOptions& options) {

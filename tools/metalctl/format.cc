@@ -1,5 +1,6 @@
 #include "tools/metalctl/format.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/time/time.h"
@@ -48,10 +49,25 @@ std::string FormatTime(const google::protobuf::Timestamp& time) {
                           absl::UTCTimeZone());
 }
 
+std::string FormatAge(const google::protobuf::Timestamp& time,
+                      const google::protobuf::Timestamp& now) {
+  if (time.seconds() == 0) return "-";
+  const int64_t seconds = std::max<int64_t>(0, now.seconds() - time.seconds());
+  return seconds < 60 ? fmt::format("{} s", seconds) : FormatSeconds(static_cast<double>(seconds));
+}
+
+std::string FormatRatio(int64_t size_bytes, int64_t stored_bytes) {
+  if (stored_bytes <= 0) return "-";
+  return fmt::format("{:.2f}x",
+                     static_cast<double>(size_bytes) / static_cast<double>(stored_bytes));
+}
+
 std::string FormatClock(const google::protobuf::Timestamp& time) {
   const absl::Time value = absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
   return absl::FormatTime("%Y-%m-%d %H:%M:%E3SZ", value, absl::UTCTimeZone());
 }
+
+void PrintNext(std::string_view step) { fmt::print("next: {}\n", step); }
 
 std::string FormatLsn(uint64_t lsn) { return lsn == 0 ? "-" : base::Lsn{lsn}.ToString(); }
 

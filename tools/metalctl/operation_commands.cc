@@ -89,13 +89,13 @@ int ListOperations(const Client& client, const OperationListOptions& options) {
     Client::PrintJson(response);
     return kExitOk;
   }
-  TextTable table({"OPERATION", "KIND", "STATE", "PROGRESS", "CREATED", "CALLER"});
+  TextTable table({"OPERATION", "KIND", "STATE", "PROGRESS", "CREATED", "?CALLER"});
   for (const auto& operation : response.operations()) {
     table.AddRow({operation.name(), operation.kind(), StateWord(operation.state()),
                   ProgressWord(operation), FormatTime(operation.create_time()),
                   operation.caller()});
   }
-  fmt::print("{}", table.empty() ? "no operations\n" : table.ToString());
+  fmt::print("{}", table.empty() ? "no operations\n" : table.ToString(OutputOptions().width));
   return kExitOk;
 }
 

@@ -1,17 +1,12 @@
 #include "agent/base/file.h"
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
+#include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
 namespace {
-
-void SetDuration(absl::Duration value, google::protobuf::Duration* out) {
-  out->set_seconds(absl::ToInt64Seconds(value));
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(value - absl::Seconds(absl::ToInt64Seconds(value)))));
-}
 
 v1::StopMode ParseMode(const std::string& mode) {
   if (mode == "smart") return v1::STOP_MODE_SMART;
@@ -47,8 +42,7 @@ int InitPostgres(const Client& client, const InitOptions& options) {
   if (!options.password_file.empty()) {
     auto password = base::ReadFile(options.password_file, 4096);
     if (!password.ok()) {
-      fmt::print(stderr, "metalctl: {}\n", std::string(password.status().message()));
-      return kExitUsage;
+      return client.Fail(ErrorFrom("USAGE", std::string(password.status().message())), kExitUsage);
     }
     while (!password->empty() && (password->back() == '\n' || password->back() == '\r')) {
       password->pop_back();
@@ -68,7 +62,7 @@ int InitPostgres(const Client& client, const InitOptions& options) {
 int StartPostgres(const Client& client, const StartOptions& options) {
   v1::StartPostgresRequest request;
   request.set_request_id(NewRequestId());
-  SetDuration(options.no_progress_timeout, request.mutable_no_progress_timeout());
+  *request.mutable_no_progress_timeout() = DurationProto(options.no_progress_timeout);
   grpc::ClientContext context;
   client.Prepare(context);
   v1::StartPostgresResponse response;
@@ -82,7 +76,7 @@ int StopPostgres(const Client& client, const StopOptions& options) {
   v1::StopPostgresRequest request;
   request.set_request_id(NewRequestId());
   request.set_mode(ParseMode(options.mode));
-  SetDuration(options.timeout, request.mutable_timeout());
+  *request.mutable_timeout() = DurationProto(options.timeout);
   request.set_escalate(options.escalate);
   grpc::ClientContext context;
   client.Prepare(context);
@@ -97,7 +91,7 @@ int RestartPostgres(const Client& client, const StopOptions& options) {
   v1::RestartPostgresRequest request;
   request.set_request_id(NewRequestId());
   request.set_mode(ParseMode(options.mode));
-  SetDuration(options.timeout, request.mutable_timeout());
+  *request.mutable_timeout() = DurationProto(options.timeout);
   grpc::ClientContext context;
   client.Prepare(context);
   v1::RestartPostgresResponse response;

@@ -1,6 +1,7 @@
 #include "agent/base/units.h"
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
+#include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/text_table.h"
 
@@ -13,16 +14,12 @@ void SetHeader(const TermOptions& options, v1::TermHeader* header) {
   header->set_request_id(NewRequestId());
 }
 
-void SetTimeout(absl::Duration timeout, google::protobuf::Duration* out) {
-  out->set_seconds(absl::ToInt64Seconds(timeout));
-}
-
 }  // namespace
 
 int BeginTerm(const Client& client, const TermOptions& options) {
   v1::BeginTermRequest request;
   SetHeader(options, request.mutable_header());
-  SetTimeout(options.timeout, request.mutable_timeout());
+  *request.mutable_timeout() = DurationProto(options.timeout);
   grpc::ClientContext context;
   client.Prepare(context, options.timeout);
   v1::BeginTermResponse response;
@@ -51,7 +48,7 @@ int BeginTerm(const Client& client, const TermOptions& options) {
 int Promote(const Client& client, const TermOptions& options) {
   v1::PromoteRequest request;
   SetHeader(options, request.mutable_header());
-  SetTimeout(options.timeout, request.mutable_timeout());
+  *request.mutable_timeout() = DurationProto(options.timeout);
   grpc::ClientContext context;
   client.Prepare(context, options.timeout);
   v1::PromoteResponse response;
@@ -106,8 +103,10 @@ int Unfence(const Client& client, const TermOptions& options) {
 int WaitLsn(const Client& client, const WaitLsnOptions& options) {
   const auto lsn = base::Lsn::Parse(options.lsn);
   if (!lsn) {
-    fmt::print(stderr, "metalctl: '{}' is no LSN. HINT: for example 16/B374D848\n", options.lsn);
-    return kExitUsage;
+    return client.Fail(
+        ErrorFrom("USAGE",
+                  fmt::format("'{}' is no LSN. HINT: for example 16/B374D848", options.lsn)),
+        kExitUsage);
   }
   v1::WaitForLsnRequest request;
   request.set_lsn(lsn->value);
@@ -115,7 +114,7 @@ int WaitLsn(const Client& client, const WaitLsnOptions& options) {
   request.set_mode(options.mode == "received"  ? v1::WAIT_FOR_LSN_MODE_RECEIVED
                    : options.mode == "flushed" ? v1::WAIT_FOR_LSN_MODE_FLUSHED
                                                : v1::WAIT_FOR_LSN_MODE_REPLAYED);
-  SetTimeout(options.timeout, request.mutable_timeout());
+  *request.mutable_timeout() = DurationProto(options.timeout);
   grpc::ClientContext context;
   client.Prepare(context, options.timeout);
   v1::WaitForLsnResponse response;

@@ -10,16 +10,20 @@ namespace metal::ctl {
 
 class TextTable {
  public:
-  // Headers; a header that begins with '>' aligns its column to the right (the '>' is not printed).
+  // Headers. Marks before the name, not printed: '>' aligns the column to the right, '?' lets it be
+  // left out when the table is too wide, the last one first.
   explicit TextTable(std::vector<std::string> headers);
   // REQUIRES: as many cells as headers.
   void AddRow(std::vector<std::string> cells);
   bool empty() const { return rows_.empty(); }
-  std::string ToString() const;
+  // `width`: columns of the terminal; 0: nothing is left out.
+  std::string ToString(int width = 0) const;
 
  private:
+  std::vector<size_t> ColumnsThatFit(const std::vector<size_t>& widths, int width) const;
+
   std::vector<std::string> headers_;
-  std::vector<bool> right_;
+  std::vector<bool> right_, optional_;
   std::vector<std::vector<std::string>> rows_;
 };
 
@@ -33,7 +37,7 @@ class FactList {
   std::vector<std::pair<std::string, std::string>> facts_;
 };
 
-// Columns that UTF-8 text takes (one for each code point).
+// Columns that UTF-8 text takes: one for each code point, none for escape sequences of colours.
 size_t DisplayWidth(std::string_view text);
 
 }  // namespace metal::ctl

@@ -2,7 +2,7 @@
 
 #include "gtest/gtest.h"
 #include "tools/metalctl/client.h"
-#include "tools/metalctl/follow.h"
+#include "tools/metalctl/progress.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
@@ -65,7 +65,8 @@ TEST(ProgressLineTest, AnUnknownTotalShowsElapsedTime) {
 }
 
 TEST(ClientTest, ExitCodesFollowTheDocumentedTable) {
-  EXPECT_EQ(ExitCodeOf(grpc::StatusCode::UNAVAILABLE), 3);
+  EXPECT_EQ(ExitCodeOf(grpc::StatusCode::UNAVAILABLE), 5);
+  EXPECT_EQ(ExitCodeOf(grpc::StatusCode::DEADLINE_EXCEEDED), 7);
   EXPECT_EQ(ExitCodeOf(grpc::StatusCode::NOT_FOUND), 4);
   EXPECT_EQ(ExitCodeOf(grpc::StatusCode::ABORTED), 5);
   EXPECT_EQ(ExitCodeOf(grpc::StatusCode::DATA_LOSS), 6);

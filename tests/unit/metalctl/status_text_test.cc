@@ -1,0 +1,76 @@
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+v1::NodeStatus Node() {
+  v1::NodeStatus status;
+  status.mutable_capture_time()->set_seconds(1'000'000);
+  status.mutable_node()->set_node_id("db1");
+  status.mutable_node()->mutable_agent_start_time()->set_seconds(1'000'000 - 7380);
+  status.mutable_postgres()->set_state(v1::POSTGRES_STATE_RUNNING);
+  return status;
+}
+
+TEST(StatusTextTest, FaultsComeFirst) {
+  v1::NodeStatus status = Node();
+  auto* fault = status.add_faults();
+  fault->set_fault_class("stalled");
+  fault->set_subject("nvme0n1");
+  fault->set_message("probes do not end");
+  fault->mutable_since_time()->set_seconds(1'000'000 - 250);
+  EXPECT_THAT(StatusText(status, {}),
+              StartsWith("FAULT stalled nvme0n1, since 4m10s: probes do not end\n"));
+}
+
+TEST(StatusTextTest, AgesAreByTheNodesClock) {
+  EXPECT_THAT(StatusText(Node(), {}), HasSubstr("up 2h03m"));
+}
+
+TEST(StatusTextTest, ColoursOnlyWhenAskedFor) {
+  EXPECT_THAT(StatusText(Node(), {}), Not(HasSubstr("\033")));
+  EXPECT_THAT(StatusText(Node(), {.colors = true}), HasSubstr("\033[32mrunning\033[0m"));
+}
+
+TEST(StatusTextTest, AFenceAndASuspectBackupStandOut) {
+  v1::NodeStatus status = Node();
+  status.mutable_node()->set_fenced(true);
+  status.mutable_node()->set_fence_reason("moved");
+  auto* backup = status.mutable_backups()->add_latest();
+  backup->set_name("backups/b1");
+  backup->set_state(v1::BACKUP_STATE_SUSPECT);
+  const std::string text = StatusText(status, {.colors = true});
+  EXPECT_THAT(text, HasSubstr("\033[31min term 0: moved\033[0m"));
+  EXPECT_THAT(text, HasSubstr("\033[31msuspect\033[0m"));
+}
+
+TEST(StatusTextTest, ADiskWithoutProbesIsShown) {
+  v1::NodeStatus status = Node();
+  auto* disk = status.add_disks();
+  disk->set_device("nvme7n1");
+  disk->add_roles("data");
+  EXPECT_THAT(StatusText(status, {}), HasSubstr("nvme7n1"));
+}
+
+TEST(TextTableTest, OptionalColumnsGoWhenTheTerminalIsNarrow) {
+  TextTable table({"NAME", "?MODEL", "?>SIZE", "STATE"});
+  table.AddRow({"disk", "model-of-disk", "12", "ok"});
+  EXPECT_EQ(table.ToString(0), "NAME  MODEL          SIZE  STATE\ndisk  model-of-disk    12  ok\n");
+  EXPECT_EQ(table.ToString(26), "NAME  MODEL          STATE\ndisk  model-of-disk  ok\n");
+  EXPECT_EQ(table.ToString(10), "NAME  STATE\ndisk  ok\n");
+}
+
+TEST(TextTableTest, ColoursTakeNoWidth) {
+  EXPECT_EQ(DisplayWidth("\033[31mbad\033[0m"), 3u);
+  EXPECT_EQ(DisplayWidth("85 µs"), 5u);
+}
+
+}  // namespace
+}  // namespace metal::ctl

@@ -1,0 +1,88 @@
+#include "tools/metalctl/cli_commands.h"
+
+namespace metal::ctl {
+namespace {
+
+constexpr const char* kLook = "Look";
+constexpr const char* kDisks = "Disks";
+constexpr const char* kOperations = "Operations";
+
+}  // namespace
+
+void AddObserveCommands(CLI::App& app, Invocation& invocation) {
+  auto* status =
+      AddCommand(&app, "status", "Show the node: PostgreSQL, WAL, archive, disks, backups, faults",
+                 "status\n-o json status | jq .postgres.state");
+  OnRun(status->group(kLook), invocation, ShowStatus);
+  auto* watch = AddCommand(&app, "watch", "Show the status live, until Ctrl-C", "watch");
+  OnRun(watch->group(kLook), invocation, WatchStatus);
+  auto options = std::make_shared<EventsOptions>();
+  auto* events = AddCommand(&app, "events", "Show what happened, oldest first",
+                            "events -n 20\nevents -f --type postgres. --severity warning");
+  events->group(kLook);
+  events->add_flag("-f,--follow", options->follow, "Go on with new events, until Ctrl-C");
+  events->add_option("-n,--limit", options->limit, "At most this many, the newest")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  events->add_option("--after", options->after_id, "Only events after this id")->type_name("ID");
+  events->add_option("--type", options->type_prefix, "Only types that begin with this")
+      ->type_name("PREFIX");
+  events->add_option("--severity", options->min_severity, "Only this severity and above")
+      ->check(CLI::IsMember({"info", "warning", "error", "critical"}));
+  OnRun(events, invocation,
+        [options](const Client& client) { return ShowEvents(client, *options); });
+  auto* capabilities =
+      AddCommand(&app, "capabilities", "Show what the agent can do", "capabilities");
+  OnRun(capabilities->group(kLook), invocation, ShowCapabilities);
+}
+
+void AddOperationCommands(CLI::App& app, Invocation& invocation) {
+  auto* op = AddFamily(app, "op", "Look after long-running operations", kOperations);
+  auto list = std::make_shared<OperationListOptions>();
+  auto* list_command = AddCommand(op, "list", "List operations, newest first", "op list --running");
+  list_command->add_flag("--running", list->running_only, "Only those that run");
+  list_command->add_option("-n,--limit", list->limit, "At most this many")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  OnRun(list_command, invocation,
+        [list](const Client& client) { return ListOperations(client, *list); });
+  const auto add = [&](const std::string& name, const char* what,
+                       int (*function)(const Client&, const std::string&)) {
+    auto operation = std::make_shared<std::string>();
+    auto* command = AddCommand(op, name, what,
+                               "op " + name + " operations/18f2c3a1 (a name of: metalctl op list)");
+    command->add_option("operation", *operation, "Name, with or without operations/")->required();
+    OnRun(command, invocation,
+          [operation, function](const Client& client) { return function(client, *operation); });
+  };
+  add("show", "Show one operation", ShowOperation);
+  add("watch", "Follow an operation to its end", WatchOperationCommand);
+  add("cancel", "Ask an operation to stop", CancelOperation);
+}
+
+void AddDiskCommands(CLI::App& app, Invocation& invocation) {
+  auto* disk = AddFamily(app, "disk", "Look at the disks that this node depends on", kDisks);
+  OnRun(AddCommand(disk, "list", "List the disks", "disk list"), invocation, ListDisks);
+  auto device = std::make_shared<std::string>();
+  auto* health = AddCommand(disk, "health", "Show disks in full: SMART, probes, latency",
+                            "disk health\ndisk health nvme0n1");
+  health->add_option("device", *device, "Kernel name (default: all)");
+  OnRun(health, invocation,
+        [device](const Client& client) { return ShowDiskHealth(client, *device); });
+  OnRun(AddCommand(disk, "watch", "Show disks live, until Ctrl-C", "disk watch"), invocation,
+        WatchDisks);
+  auto probe = std::make_shared<ProbeOptions>();
+  auto* command = AddCommand(disk, "probe", "Measure small reads and durable writes",
+                             "disk probe\ndisk probe wal --writes 1000");
+  command->add_option("role", probe->role, "The place to measure")
+      ->type_name("{data,wal,repository,tablespace:OID}")
+      ->capture_default_str();
+  command->add_option("--reads", probe->reads, "Number of reads (default 1000)")
+      ->check(CLI::Range(1, 100000));
+  command->add_option("--writes", probe->writes, "Number of writes (default 200)")
+      ->check(CLI::Range(1, 10000));
+  AddDetach(command, &probe->follow);
+  OnRun(command, invocation, [probe](const Client& client) { return ProbeDisk(client, *probe); });
+}
+
+}  // namespace metal::ctl
