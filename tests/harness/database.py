@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 
-from harness.process import run
+from harness.process import run, wait_for
 
 FILL = """
 CREATE EXTENSION amcheck;
@@ -137,3 +137,17 @@ def check_checksums(version, data_dir):
     """pg_checksums --check on a directory that was shut down cleanly."""
     said = run([version.program("pg_checksums"), "--check", "-D", data_dir]).stdout
     assert "Bad checksums:  0" in said, said
+
+
+def prove_restored(node, target):
+    """Every proof that there is about a restored directory that was never started: its files and their checksums against
+    the manifest, the WAL that it needs, then, opened for writes at its first consistent point and stopped, every index
+    entry, heap tuple and page."""
+    from harness.postgres import PlainServer
+    verify_restored(node, target)
+    server = PlainServer(node.version, target, node.workspace, recovery_target="immediate", recovery_target_action="promote",
+                         recovery_target_timeline="current", primary_conninfo="").start()
+    wait_for("the copy is open for writes", lambda: server.sql("SELECT pg_is_in_recovery()") == "f", 60)
+    check_relations(server)
+    server.stop()
+    check_checksums(node.version, target)

@@ -136,6 +136,7 @@ def test_restored_copy_opens_by_itself(source):
         copy, port = os.path.join(node.workspace.path, f"copy-{recover}"), free_port()
         node.restore(copy, "--recover", recover, "--port", str(port), "--tablespace",
                      f"{tablespace_oid(node)}={moved_tablespace(node, f'space-{recover}')}")
+        database.verify_restored(node, copy)
         server = PlainServer(node.version, copy, node.workspace)
         server.settings = {"unix_socket_directories": server.socket_dir, "fsync": "off", "archive_mode": "off"}
         server.port = port
@@ -143,6 +144,7 @@ def test_restored_copy_opens_by_itself(source):
         wait_for("it is open for writes", lambda: server.sql("SELECT pg_is_in_recovery()") == "f", 60)
         assert server.sql("SELECT count(*) FROM pg_class WHERE relname = 'after_backup'") == expected
         server.stop()
+        database.check_checksums(node.version, copy)
     node.sql("DROP TABLE after_backup")
 
 
@@ -186,7 +188,7 @@ def test_every_codec_restores_the_same(source, codec, level):
     source.ok("backup", "verify")
     copy = os.path.join(source.workspace.path, f"copy-{codec}")
     source.restore(copy, "--tablespace", f"{tablespace_oid(source)}={moved_tablespace(source, f'space-{codec}')}")
-    database.verify_restored(source, copy)
+    database.prove_restored(source, copy)
 
 
 @pytest.mark.parametrize("engine", ["io_uring", "threads", "pread"])
@@ -201,7 +203,7 @@ def test_every_io_engine_gives_the_same(source, engine):
         assert done["result"]["io_engine"] == engine and done["result"]["state"] == "complete"
         copy = os.path.join(source.workspace.path, f"copy-{engine}")
         source.restore(copy, "--tablespace", f"{tablespace_oid(source)}={moved_tablespace(source, f'space-{engine}')}")
-        database.verify_restored(source, copy)
+        database.prove_restored(source, copy)
     finally:
         source.config["backup"].pop("io_engine")
         source.restart_agent()
@@ -253,7 +255,7 @@ def test_wal_directory_elsewhere(workspace, pg):
     copy = os.path.join(workspace.path, "copy")
     node.restore(copy)
     assert os.path.isdir(os.path.join(copy, "pg_wal")) and os.path.realpath(os.path.join(copy, "pg_wal")) != wal
-    database.verify_restored(node, copy)
+    database.prove_restored(node, copy)
     server = PlainServer(pg, copy, workspace).start()
     assert database.tables(server) == rows
 

@@ -30,7 +30,6 @@ def leftovers(node):
     return [each for each in os.listdir(node.state) if each.startswith("rehearsal")]
 
 
-@pytest.mark.matrix
 def test_settings_of_the_source_do_not_act_in_the_copy(source):
     pid, sockets = source.pid(), set(glob.glob("/tmp/metal-rehearsal-*"))
     source.ok("backup", "verify", "--restore")

@@ -79,7 +79,7 @@ def test_half_a_restore_cannot_be_started(backed_up, workspace):
     started = process.run([backed_up.version.program("postgres"), "-D", target], code=None, timeout=20)
     assert started.code != 0
     backed_up.restore(target)
-    backed_up.run("pg_verifybackup", "-n", target)
+    database.prove_restored(backed_up, target)
 
 
 def test_space_is_checked_before_anything_is_written(backed_up, workspace):
@@ -125,6 +125,7 @@ def test_lost_node_comes_back(backed_up):
     wait_for("all WAL is replayed", lambda: node.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == "1", 60)
     node.ok("promote", "--term", "2")
     assert database.tables(node) == rows
+    database.check_relations(node)
     node.sql("CREATE TABLE writable (a int)")
     node.backup()
     assert len(node.backups()) == 2
