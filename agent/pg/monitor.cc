@@ -212,9 +212,9 @@ absl::Status PgMonitor::Observe() {
   if (round_ % kArchiveEvery == 0) {
     METAL_ASSIGN_OR_RETURN(archiver, QueryArchiver(*session_, options_.query_timeout));
   }
-  const bool other_tablespaces =
-      !state_.tablespaces.empty() && state_.tablespaces != state.tablespaces;
-  if (other_tablespaces && options_.tablespaces_changed) options_.tablespaces_changed();
+  if (state_.tablespaces != state.tablespaces && options_.tablespaces_changed) {
+    options_.tablespaces_changed();
+  }
   state_ = state;
   const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
   observe::StandbySection standby = MakeStandbySection(state, receiver, memory_);

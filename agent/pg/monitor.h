@@ -47,7 +47,8 @@ struct MonitorOptions {
   // Why the agent's archive did not store the last file; empty text: it did. May be empty; must not
   // block.
   std::function<std::string()> archive_error = {};
-  // The set of tablespaces is another than in the round before. May be empty; must not block.
+  // The set of tablespaces is another than in the round before, or is known for the first time. May
+  // be empty; must not block.
   std::function<void()> tablespaces_changed = {};
 };
 

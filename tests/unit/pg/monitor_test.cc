@@ -91,13 +91,13 @@ TEST_F(MonitorTest, ANewOrDroppedTablespaceIsTold) {
     server_.Change([&](FakeServerState& state) { state.tablespace_oids = oids; });
   };
   for (int i = 0; i < 3; ++i) monitor.RunOnce();
-  EXPECT_EQ(told, 0);
+  EXPECT_EQ(told, 1);  // known for the first time
   set_tablespaces("1663,1664,16385");
   for (int i = 0; i < 3; ++i) monitor.RunOnce();
-  EXPECT_EQ(told, 1);
+  EXPECT_EQ(told, 2);
   set_tablespaces("1663,1664");
   for (int i = 0; i < 3; ++i) monitor.RunOnce();
-  EXPECT_EQ(told, 2);
+  EXPECT_EQ(told, 3);
 }
 
 TEST_F(MonitorTest, AHungServerIsUnresponsiveAndComesBack) {
