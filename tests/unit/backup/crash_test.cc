@@ -95,8 +95,9 @@ TEST_F(CrashTest, ARestoreKilledAtAnyStepCannotBeTakenForACluster) {
   MakeCluster();
   ASSERT_OK(Backup());
   const std::string target = dir_.File("restored");
-  for (const char* point : {"restore.begun", "restore.frame", "restore.files_written",
-                            "restore.before_sync", "restore.synced", "restore.control_written"}) {
+  for (const char* point :
+       {"restore.noted", "restore.begun", "restore.frame", "restore.files_written",
+        "restore.before_sync", "restore.synced", "restore.control_written"}) {
     ASSERT_TRUE(DiesAt(point, true)) << point;
     EXPECT_TRUE(base::PathExists(target + "/metal.incomplete")) << point;
     EXPECT_EQ(base::PathExists(target + "/global/pg_control"),
