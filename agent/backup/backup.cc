@@ -8,8 +8,10 @@
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest.h"
+#include "agent/backup/memory_plan.h"
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/publish.h"
+#include "agent/backup/server_watch.h"
 #include "agent/backup/tablespace_list.h"
 #include "agent/backup/text_fields.h"
 #include "agent/base/fault_point.h"
@@ -17,7 +19,7 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/pg/control_file.h"
-#include "agent/pg/postmaster_pid.h"
+#include "agent/pg/settings.h"
 #include "agent/store/repository.h"
 #include "agent/stream/page_checksum.h"
 
@@ -31,7 +33,6 @@ constexpr uint32_t kFileMode = 0600;
 constexpr size_t kPageEventsMax =
     10;                            // events of single corrupt pages; the last event counts them all
 constexpr int kStartAttempts = 5;  // while tablespaces come and go
-constexpr absl::Duration kWatchServer = absl::Seconds(5);
 constexpr std::string_view kControlPath = "global/pg_control";
 
 absl::Time Microseconds(absl::Time time) { return absl::FromUnixMicros(absl::ToUnixMicros(time)); }
@@ -70,8 +71,8 @@ class BackupRun {
   absl::Status Copy();
   absl::StatusOr<SourceStart> OpenSource();
   absl::Status StartSource();
+  CopyOptions ConfiguredOptions() const;
   absl::Status MakePipeline();
-  absl::Status WatchServer();
   absl::StatusOr<uint64_t> CountBytes();
   absl::Status CopyFiles();
   absl::Status CopyControlFile();
@@ -101,9 +102,7 @@ class BackupRun {
   bool checksums_on_ = false;
   TablespaceList tablespaces_;  // as the server noted them at the start
   std::string backup_directory_, pack_directory_;
-  absl::Time wal_deadline_;
-  std::optional<pg::PostmasterPid> server_;  // that runs since the start
-  base::MonotonicTime server_seen_;
+  std::optional<ServerWatch> server_watch_;
   std::unique_ptr<BackupSource> source_;
   std::unique_ptr<PageRechecker> rechecker_;
   std::unique_ptr<FileListWriter> list_;
@@ -129,8 +128,14 @@ absl::Status BackupRun::ChooseCodec() {
   header_.level = codec_ == configured ? context_.config.backup_level : kDefaultLevel;
   if (request_.level) header_.level = *request_.level;
   if (codec_ == stream::CodecKind::kNone) header_.level = 0;
-  return stream::MakeEncoder(codec_, header_.level)
-      .status();  // refuses a bad level before anything starts
+  // Refuses a bad level, and one that memory does not hold, before anything starts.
+  const CopyOptions options = ConfiguredOptions();
+  METAL_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(options));
+  if (plan.threads < options.threads) {
+    base::LogWarning("backup.fewer_threads wanted={} used={} memory={}", options.threads,
+                     plan.threads, options.memory.ToString());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status BackupRun::ChooseLabel() {
@@ -193,6 +198,11 @@ absl::StatusOr<SourceStart> BackupRun::OpenSource() {
     METAL_ASSIGN_OR_RETURN(const TablespaceList before,
                            ListTablespaces(context_.config.pg_data_dir));
     METAL_ASSIGN_OR_RETURN(source_, open_source_());
+    if (context_.wal_archive != nullptr) {
+      METAL_ASSIGN_OR_RETURN(const SourceArchiving archiving, source_->Archiving());
+      METAL_RETURN_IF_ERROR(CheckArchiving(
+          archiving, pg::ArchiveCommand(context_.config.wal_helper, context_.config.wal_socket)));
+    }
     METAL_ASSIGN_OR_RETURN(const SourceStart start, source_->Start(request));
     METAL_ASSIGN_OR_RETURN(tablespaces_, ListTablespaces(context_.config.pg_data_dir));
     if (tablespaces_ == before) return start;
@@ -229,8 +239,7 @@ absl::Status BackupRun::StartSource() {
   header_.page_size = control.block_size;
   header_.segment_blocks = control.segment_blocks;
   header_.wal_segment_size = control.wal_segment_size;
-  if (auto file = pg::ReadPostmasterPid(context_.config.pg_data_dir); file.ok()) server_ = *file;
-  server_seen_ = context_.clock.Monotonic();
+  server_watch_.emplace(context_.config.pg_data_dir, context_.clock);
   checksums_on_ = control.checksum_version != 0 && control.block_size == stream::kPageSize;
   char* resolved = realpath(context_.config.pg_data_dir.c_str(), nullptr);
   header_.data_directory = resolved != nullptr ? resolved : context_.config.pg_data_dir;
@@ -238,37 +247,26 @@ absl::Status BackupRun::StartSource() {
   return absl::OkStatus();
 }
 
-// A server that was stopped or restarted has forgotten the backup: hours of copying would be for
-// nothing. Asks the lock file, not the session: a session that is slow to answer is no evidence.
-absl::Status BackupRun::WatchServer() {
-  const base::MonotonicTime now = context_.clock.Monotonic();
-  if (!server_ || now - server_seen_ < kWatchServer) return absl::OkStatus();
-  server_seen_ = now;
-  const auto file = pg::ReadPostmasterPid(context_.config.pg_data_dir);
-  if (!file.ok()) return absl::OkStatus();
-  if (*file && (*file)->pid == server_->pid && (*file)->start_time == server_->start_time) {
-    return absl::OkStatus();
-  }
-  return base::Error(absl::StatusCode::kAborted,
-                     "PostgreSQL was stopped or restarted during the copy. HINT: take the backup "
-                     "again");
-}
-
-absl::Status BackupRun::MakePipeline() {
+CopyOptions BackupRun::ConfiguredOptions() const {
   CopyOptions options;
-  options.data_directory = context_.config.pg_data_dir;
-  options.page_size = header_.page_size;
-  options.segment_blocks = header_.segment_blocks;
-  options.check_pages = checksums_on_;
   options.codec = codec_;
   options.level = header_.level;
   options.threads = CodecThreads(context_.config.backup_threads);
   options.queue_depth = static_cast<uint32_t>(std::max(context_.config.backup_queue_depth, 1));
   options.memory = context_.config.backup_memory;
+  return options;
+}
+
+absl::Status BackupRun::MakePipeline() {
+  CopyOptions options = ConfiguredOptions();
+  options.data_directory = context_.config.pg_data_dir;
+  options.page_size = header_.page_size;
+  options.segment_blocks = header_.segment_blocks;
+  options.check_pages = checksums_on_;
   options.packs.directory = pack_directory_;
   options.packs.system_identifier = header_.system_identifier;
   options.packs.label = header_.label;
-  options.watch = [this] { return WatchServer(); };
+  options.watch = [this] { return server_watch_->Check(); };
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
                          uring::ParseEngineKind(context_.config.io_engine));
   METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,
@@ -370,7 +368,6 @@ absl::Status BackupRun::StopSource() {
   METAL_ASSIGN_OR_RETURN(SourceStop stop, source_->Stop());
   source_.reset();
   METAL_RETURN_IF_ERROR(base::FaultPoint("backup.stopped"));
-  wal_deadline_ = context_.clock.Now() + request_.wal_timeout;
   if (stop.timeline != header_.timeline) {
     return base::Error(absl::StatusCode::kFailedPrecondition,
                        "the timeline changed from {} to {} during the backup. HINT: take it again",
@@ -437,8 +434,7 @@ void BackupRun::ReportPages() {
 
 absl::Status BackupRun::Complete() {
   ReportPages();
-  METAL_RETURN_IF_ERROR(WaitForBackupWal(
-      header_, std::max(wal_deadline_ - context_.clock.Now(), absl::ZeroDuration()), context_));
+  METAL_RETURN_IF_ERROR(WaitForBackupWal(header_, request_.wal_patience, context_));
   METAL_RETURN_IF_ERROR(Publish());
   const double seconds = absl::ToDoubleSeconds(header_.copy_time);
   const double rate = seconds > 0 ? static_cast<double>(header_.bytes) / seconds / 1e6 : 0;

@@ -27,8 +27,8 @@ struct BackupRequest {
   std::optional<int>
       level;  // unset: config.backup_level for the configured codec, else the codec's 1
   bool spread_checkpoint = false;  // wait for a spread checkpoint, up to checkpoint_timeout
-  absl::Duration wal_timeout =
-      absl::Minutes(10);  // for the backup's WAL to become durable in the archive
+  // For the backup's WAL to become durable in the archive, counted from the newest archived WAL.
+  absl::Duration wal_patience = absl::Minutes(10);
   std::map<std::string, std::string> annotations;  // free text kept with the backup
 };
 

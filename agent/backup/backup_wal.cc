@@ -1,5 +1,6 @@
 #include "agent/backup/backup_wal.h"
 
+#include <algorithm>
 #include <string>
 
 #include "agent/backup/stored_backup.h"
@@ -8,25 +9,79 @@
 #include "agent/base/status.h"
 
 namespace metal::backup {
+namespace {
 
-absl::Status WaitForBackupWal(const BackupHeader& header, absl::Duration timeout,
+// Long enough for a primary's archiver that is not behind.
+constexpr absl::Duration kSwitchHintAfter = absl::Seconds(10);
+constexpr std::string_view kSwitchHint =
+    "The backup is from a standby, which cannot end a segment: run SELECT pg_switch_wal() on the "
+    "primary";
+
+absl::Status Refused(std::string text) {
+  return base::WithReason(absl::FailedPreconditionError(std::move(text)), {"WAL_MISSING", {}});
+}
+
+void TellOfSwitch(const BackupHeader& header, const absl::Status& waited,
+                  const OperationContext& context) {
+  if (context.events == nullptr) return;
+  observe::Event event;
+  event.time = absl::InfinitePast();
+  event.severity = observe::Severity::kWarning;
+  event.type = "backup.waiting_for_switch";
+  event.subject = "backups/" + header.label;
+  event.message = fmt::format("{}. {}", std::string(waited.message()), kSwitchHint);
+  context.events->Append(std::move(event));
+}
+
+}  // namespace
+
+absl::Status CheckArchiving(const SourceArchiving& archiving, const std::string& own_command) {
+  // What a standby replays is archived by its primary, unless it archives on its own account too.
+  if (archiving.standby && archiving.mode != "always") return absl::OkStatus();
+  if (archiving.mode == "off") {
+    return Refused(
+        "archive_mode is off, so the WAL that a backup needs would never reach the repository. "
+        "HINT: set archive_mode to on and restart PostgreSQL");
+  }
+  if (!archiving.library.empty()) {
+    return Refused(fmt::format(
+        "archive_library {} archives the WAL, so what a backup needs would never reach the "
+        "repository. HINT: empty archive_library and set archive_command to {}",
+        archiving.library, own_command));
+  }
+  const size_t helper = archiving.command.find("metal-wal");
+  if (archiving.command == own_command) return absl::OkStatus();
+  if (helper == std::string::npos || archiving.command.find(" push", helper) == std::string::npos) {
+    return Refused(fmt::format(
+        "archive_command is \"{}\", so the WAL that a backup needs would never reach the "
+        "repository. HINT: set it to {}",
+        archiving.command, own_command));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WaitForBackupWal(const BackupHeader& header, absl::Duration patience,
                               const OperationContext& context) {
   if (context.wal_archive == nullptr) return absl::OkStatus();
   context.progress.BeginPhase("waiting for WAL");
   METAL_RETURN_IF_ERROR(ProvideTimelineHistory(*context.wal_archive, header.system_identifier,
                                                header.timeline, context.config.pg_data_dir));
-  const absl::Status status =
-      context.wal_archive->WaitForSegments(WalRangeOf(header), timeout, context.progress);
-  if (absl::IsDeadlineExceeded(status) && header.from_standby) {
-    // No segment switch happens on a standby: the end may lie in an unfinished segment.
-    absl::Status hinted(
-        status.code(),
-        fmt::format("{} The backup is from a standby: run pg_switch_wal() on the primary",
-                    std::string(status.message())));
-    if (const auto reason = base::GetReason(status)) hinted = base::WithReason(hinted, *reason);
-    return hinted;
+  const WalRange range = WalRangeOf(header);
+  if (!header.from_standby) {
+    return context.wal_archive->WaitForSegments(range, patience, context.progress);
   }
-  return status;
+  // The end may lie in an unfinished segment of a quiet primary: whoever waits can do something.
+  absl::Status status = context.wal_archive->WaitForSegments(
+      range, std::min(kSwitchHintAfter, patience), context.progress);
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  TellOfSwitch(header, status, context);
+  context.progress.BeginPhase("waiting for the primary to switch WAL");
+  status = context.wal_archive->WaitForSegments(range, patience, context.progress);
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  absl::Status hinted(status.code(),
+                      fmt::format("{}. {}", std::string(status.message()), kSwitchHint));
+  if (const auto reason = base::GetReason(status)) hinted = base::WithReason(hinted, *reason);
+  return hinted;
 }
 
 }  // namespace metal::backup

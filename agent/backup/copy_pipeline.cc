@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "agent/backup/memory_plan.h"
 #include "agent/base/check.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
@@ -9,28 +10,9 @@
 namespace metal::backup {
 namespace {
 
-constexpr uint32_t kAlign = uring::kDirectIoAlignment;
 constexpr absl::Duration kPollCancel = absl::Milliseconds(100);
 constexpr size_t kFillsPerTurn = 256;   // entries looked at before completions are served again
 constexpr size_t kWaitingReadsMax = 8;  // reads prepared ahead of what the engine may take
-
-uint32_t RoundUp(uint32_t n) { return (n + kAlign - 1) & ~(kAlign - 1); }
-
-size_t EncodedSize() {
-  return RoundUp(static_cast<uint32_t>(stream::EncodedBound(store::kFrameRawMax)));
-}
-
-// Enough frames to keep the reads going while each codec thread has one in work and one waiting;
-// less when memory is short.
-size_t JobCount(const CopyOptions& options) {
-  const size_t wanted =
-      options.queue_depth * kReadSize / store::kFrameRawMax + 3 * options.threads + 2;
-  const size_t staging = options.packs.buffer_count * options.packs.buffer_size;
-  const size_t each = store::kFrameRawMax + EncodedSize();
-  const size_t memory = static_cast<size_t>(options.memory.value);
-  const size_t affordable = memory > staging ? (memory - staging) / each : 0;
-  return std::max<size_t>(std::min(wanted, affordable), 3);
-}
 
 }  // namespace
 
@@ -52,6 +34,9 @@ absl::StatusOr<std::unique_ptr<CopyPipeline>> CopyPipeline::Create(
     FileListWriter& list, observe::Progress& progress) {
   METAL_CHECK(!options.check_pages ||
               (rechecker != nullptr && options.page_size == stream::kPageSize));
+  METAL_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(options));
+  options.threads = plan.threads;
+  options.frames = plan.frames;
   std::unique_ptr<CopyPipeline> pipeline(
       new CopyPipeline(std::move(options), std::move(engine), rechecker, list, progress));
   for (CodecState& state : pipeline->codec_states_) {
@@ -69,8 +54,8 @@ CopyPipeline::CopyPipeline(CopyOptions options, std::unique_ptr<uring::IoEngine>
                            observe::Progress& progress)
     : options_(std::move(options)),
       progress_(progress),
-      memory_(JobCount(options_) * (store::kFrameRawMax + EncodedSize())),
-      codec_states_(std::max<size_t>(options_.threads, 1)),
+      memory_(options_.frames * (store::kFrameRawMax + EncodedFrameSize())),
+      codec_states_(options_.threads),
       jobs_(MakeJobs(rechecker)),
       reader_({options_.data_directory, options_.page_size, options_.segment_blocks,
                options_.check_pages},
@@ -81,12 +66,12 @@ CopyPipeline::CopyPipeline(CopyOptions options, std::unique_ptr<uring::IoEngine>
 // Raw buffers first: each then lies within huge pages by its own size.
 std::vector<std::unique_ptr<FrameJob>> CopyPipeline::MakeJobs(PageRechecker* rechecker) {
   std::vector<std::unique_ptr<FrameJob>> jobs;
-  const size_t count = JobCount(options_);
+  const size_t count = options_.frames;
   const auto memory = memory_.span();
   for (size_t i = 0; i < count; ++i) {
     const auto raw = memory.subspan(i * store::kFrameRawMax, store::kFrameRawMax);
     const auto encoded =
-        memory.subspan(count * store::kFrameRawMax + i * EncodedSize(), EncodedSize());
+        memory.subspan(count * store::kFrameRawMax + i * EncodedFrameSize(), EncodedFrameSize());
     jobs.push_back(std::make_unique<FrameJob>(raw, encoded, codec_states_, rechecker));
   }
   return jobs;

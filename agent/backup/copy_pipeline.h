@@ -38,7 +38,9 @@ struct CopyOptions {
   int level = 1;
   size_t threads = 1;
   uint32_t queue_depth = 16;  // reads of kReadSize in flight
+  // Of buffers and encoders together; Create lowers `threads` and sets `frames` to keep it.
   base::ByteCount memory{192 << 20};
+  size_t frames = 0;  // frame buffers
   store::PackWriter::Options packs;
   // Called all the time on the ring thread; an error ends the copy. May be empty.
   std::function<absl::Status()> watch;
@@ -58,7 +60,8 @@ struct CopyTotals {
 
 class CopyPipeline {
  public:
-  // `rechecker` may be null when pages are not checked. References outlive the pipeline.
+  // Errors as PlanMemory. `rechecker` may be null when pages are not checked. References outlive
+  // the pipeline.
   static absl::StatusOr<std::unique_ptr<CopyPipeline>> Create(
       CopyOptions options, std::unique_ptr<uring::IoEngine> engine, PageRechecker* rechecker,
       FileListWriter& list, observe::Progress& progress);

@@ -15,6 +15,13 @@ class PostgresSource final : public BackupSource {
  public:
   explicit PostgresSource(std::unique_ptr<pg::SqlSession> session) : session_(std::move(session)) {}
 
+  absl::StatusOr<SourceArchiving> Archiving() override {
+    base::MutexLock lock(mutex_);
+    METAL_ASSIGN_OR_RETURN(pg::ArchiveSettings settings, session_.QueryArchiving());
+    return SourceArchiving{settings.standby, std::move(settings.mode), std::move(settings.command),
+                           std::move(settings.library)};
+  }
+
   absl::StatusOr<SourceStart> Start(const SourceStartRequest& request) override {
     base::MutexLock lock(mutex_);
     pg::BackupStartOptions options;

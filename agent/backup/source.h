@@ -28,6 +28,14 @@ struct SourceStart {
   base::Lsn start_lsn;  // redo position of the start checkpoint
 };
 
+// How the server archives its WAL.
+struct SourceArchiving {
+  bool standby = false;
+  std::string mode = "off";  // archive_mode: off, on, always
+  std::string command;       // archive_command
+  std::string library;       // archive_library, from PostgreSQL 15; empty: none
+};
+
 struct SourceStop {
   base::TimelineId timeline = 0;
   base::Lsn stop_lsn;
@@ -38,6 +46,8 @@ struct SourceStop {
 class BackupSource {
  public:
   virtual ~BackupSource() = default;  // ends the backup mode when Stop was not called
+  // Allowed before Start.
+  virtual absl::StatusOr<SourceArchiving> Archiving() = 0;
   // Makes a checkpoint and opens the backup.
   virtual absl::StatusOr<SourceStart> Start(const SourceStartRequest& request) = 0;
   // Upper bound of every LSN that a page may carry now: the insert position, or what was received

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cerrno>
 #include <charconv>
+#include <utility>
 
 #include "agent/backup/wal_archive.h"
 #include "agent/backup/wal_reader.h"
@@ -22,16 +23,24 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(250);
 constexpr std::string_view kSuffix = ".wal";
 
 absl::Status TimedOut(const WalRange& range, const std::vector<std::string>& missing,
-                      absl::Duration timeout) {
+                      absl::Duration patience) {
   return base::WithReason(
       base::Error(
           absl::StatusCode::kDeadlineExceeded,
-          "wait for WAL {} to {} of timeline {}: {} of its files are not archived after {:.0f} s, "
-          "the first is "
-          "{}. HINT: look at archive_command in PostgreSQL's log and at metalctl backup archive",
+          "wait for WAL {} to {} of timeline {}: {} of its files are not archived, the first is "
+          "{}, "
+          "and for {:.0f} s no WAL was. HINT: look at archive_command in PostgreSQL's log and at "
+          "metalctl backup archive",
           range.from.ToString(), range.to.ToString(), range.timeline, missing.size(),
-          absl::ToDoubleSeconds(timeout), missing.front()),
+          missing.front(), absl::ToDoubleSeconds(patience)),
       {"WAL_MISSING", {{"first_missing", missing.front()}}});
+}
+
+// Changes whenever a file enters or leaves the directory, whoever moved it there; 0: there is none.
+int64_t ChangeOf(const std::string& directory) {
+  struct stat status;
+  if (stat(directory.c_str(), &status) != 0) return 0;
+  return status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec;
 }
 
 // Names that lie between neighbours of the sorted `segments` and are not there.
@@ -102,18 +111,24 @@ absl::StatusOr<std::vector<std::string>> WalArchive::MissingSegments(const WalRa
   return missing;
 }
 
-absl::Status WalArchive::WaitForSegments(const WalRange& range, absl::Duration timeout,
+absl::Status WalArchive::WaitForSegments(const WalRange& range, absl::Duration patience,
                                          observe::Progress& progress) {
-  const base::MonotonicTime start = clock_.Monotonic();
   METAL_ASSIGN_OR_RETURN(std::vector<std::string> missing, FilesOf(range));
+  const std::string directory =
+      base::DirectoryOf(PlaceOf(*ParseWalFile(missing.back()), range.system_identifier).path);
+  base::MonotonicTime moved = clock_.Monotonic();
+  std::pair<uint64_t, int64_t> seen;
   const uint64_t total = missing.size();
   progress.SetTotal(total * range.segment_size);
   while (true) {
-    uint64_t revision = 0;
+    const base::MonotonicTime looked = clock_.Monotonic();
+    std::pair<uint64_t, int64_t> now{0, ChangeOf(directory)};
     {
       base::MutexLock lock(mutex_);
-      revision = push_revision_;
+      now.first = push_revision_;
     }
+    if (now != seen) moved = looked;
+    seen = now;
     // Whatever was seen once stays: only the rest is looked for again.
     std::vector<std::string> still_missing;
     for (const std::string& name : missing) {
@@ -125,10 +140,10 @@ absl::Status WalArchive::WaitForSegments(const WalRange& range, absl::Duration t
     progress.SetDone((total - missing.size()) * range.segment_size);
     if (missing.empty()) return absl::OkStatus();
     METAL_RETURN_IF_ERROR(progress.CheckCancelled());
-    if (clock_.Monotonic() - start >= timeout) return TimedOut(range, missing, timeout);
+    if (looked - moved >= patience) return TimedOut(range, missing, patience);
     base::MutexLock lock(mutex_);
     pushed_.WaitFor(mutex_, kPollInterval,
-                    [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return push_revision_ != revision; });
+                    [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return push_revision_ != now.first; });
   }
 }
 

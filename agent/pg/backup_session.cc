@@ -92,6 +92,19 @@ absl::StatusOr<std::vector<Tablespace>> BackupSession::QueryTablespaces() {
   return tablespaces;
 }
 
+absl::StatusOr<ArchiveSettings> BackupSession::QueryArchiving() {
+  if (!session_) return absl::FailedPreconditionError("start backup: the session is closed");
+  METAL_ASSIGN_OR_RETURN(
+      const SqlResult result,
+      session_->Query("SELECT pg_is_in_recovery() AS standby, "
+                      "current_setting('archive_mode') AS mode, "
+                      "current_setting('archive_command') AS command, "
+                      "coalesce(current_setting('archive_library', true), '') AS library",
+                      kShort));
+  return ArchiveSettings{result.Bool(0, "standby"), result.Text(0, "mode"),
+                         result.Text(0, "command"), result.Text(0, "library")};
+}
+
 absl::StatusOr<BackupStart> BackupSession::Start(const BackupStartOptions& options) {
   if (!session_) return absl::FailedPreconditionError("start backup: the session is closed");
   if (running_) return absl::FailedPreconditionError("start backup: one runs in this session");

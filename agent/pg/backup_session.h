@@ -35,6 +35,13 @@ struct BackupStart {
   std::vector<Tablespace> tablespaces;  // without pg_default and pg_global
 };
 
+struct ArchiveSettings {
+  bool standby = false;
+  std::string mode;     // off, on, always
+  std::string command;  // "(disabled)" when the mode is off
+  std::string library;  // from PostgreSQL 15; empty: none
+};
+
 struct BackupStop {
   base::Lsn lsn;  // WAL is needed up to here (exclusive end); on a standby: min recovery point at
                   // the stop
@@ -56,6 +63,8 @@ class BackupSession {
   // Takes the session; Start lifts its statement_timeout.
   explicit BackupSession(std::unique_ptr<SqlSession> session);
 
+  // How the server archives its WAL; also before Start.
+  absl::StatusOr<ArchiveSettings> QueryArchiving();
   // FAILED_PRECONDITION when wal_level is minimal, or (standby) full_page_writes was off since the
   // last restartpoint.
   absl::StatusOr<BackupStart> Start(const BackupStartOptions& options);

@@ -25,6 +25,9 @@ class Encoder {
  public:
   virtual ~Encoder() = default;
   virtual CodecKind kind() const = 0;
+  // Bytes that this object holds at most once it has encoded a frame: from nothing to about 20 MiB,
+  // by codec and level.
+  virtual size_t state_bytes() const = 0;
   // Bytes written to `out`. REQUIRES: out.size() >= EncodedBound(raw.size()).
   virtual absl::StatusOr<size_t> Encode(std::span<const std::byte> raw,
                                         std::span<std::byte> out) = 0;

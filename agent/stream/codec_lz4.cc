@@ -27,12 +27,12 @@ class Lz4Encoder final : public Encoder {
  public:
   explicit Lz4Encoder(int level)
       : level_(level),
-        state_(std::make_unique<State[]>(
-            (static_cast<size_t>(high() ? LZ4_sizeofStateHC() : LZ4_sizeofState()) + sizeof(State) -
-             1) /
-            sizeof(State))) {}
+        state_(std::make_unique<State[]>((state_bytes() + sizeof(State) - 1) / sizeof(State))) {}
 
   CodecKind kind() const override { return CodecKind::kLz4; }
+  size_t state_bytes() const override {
+    return static_cast<size_t>(high() ? LZ4_sizeofStateHC() : LZ4_sizeofState());
+  }
   absl::StatusOr<size_t> Encode(std::span<const std::byte> raw, std::span<std::byte> out) override {
     METAL_CHECK(raw.size() <= LZ4_MAX_INPUT_SIZE && out.size() >= Lz4Bound(raw.size()));
     const int raw_size = static_cast<int>(raw.size());

@@ -10,6 +10,7 @@ namespace {
 class NoneEncoder final : public Encoder {
  public:
   CodecKind kind() const override { return CodecKind::kNone; }
+  size_t state_bytes() const override { return 0; }
   absl::StatusOr<size_t> Encode(std::span<const std::byte> raw, std::span<std::byte> out) override {
     METAL_CHECK(out.size() >= raw.size());
     if (!raw.empty()) std::memcpy(out.data(), raw.data(), raw.size());

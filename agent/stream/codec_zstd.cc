@@ -1,5 +1,6 @@
 // One zstd frame for each of ours, with the content size and without zstd's checksum: the manifest
 // has a better one.
+#define ZSTD_STATIC_LINKING_ONLY  // for the size of a context; Debian exports it
 #include <zstd.h>
 
 #include <utility>
@@ -12,12 +13,13 @@
 namespace metal::stream {
 namespace {
 
+constexpr size_t kFrameMax = 1 << 20;  // of raw bytes: codec.h
 constexpr int kMinLevel = -7;
 constexpr int kMaxLevel = 19;  // the levels above need far more memory in whoever restores
 
 // Level 1 with a match table of 16 KiB, which stays in the first-level cache also when two threads
-// share it. Against zstd's own 64 KiB that took 12 to 15 % less CPU on table and index pages, 2 to 5 % less on
-// pgbench's, and cost 0.1 to 1.2 % of the ratio (bench/micro/codec_speed).
+// share it. Against zstd's own 64 KiB that took 12 to 15 % less CPU on table and index pages, 2 to
+// 5 % less on pgbench's, and cost 0.1 to 1.2 % of the ratio (bench/micro/codec_speed).
 constexpr int kFastLevel = 1;
 constexpr int kFastHashLog = 12;
 
@@ -29,9 +31,12 @@ using CompressContext = std::unique_ptr<ZSTD_CCtx, FreeContext>;
 // The context is reused from frame to frame: a new one would allocate its tables each time.
 class ZstdEncoder final : public Encoder {
  public:
-  explicit ZstdEncoder(CompressContext context) : context_(std::move(context)) {}
+  ZstdEncoder(CompressContext context, int level) : context_(std::move(context)), level_(level) {}
 
   CodecKind kind() const override { return CodecKind::kZstd; }
+  size_t state_bytes() const override {
+    return ZSTD_estimateCCtxSize_usingCParams(ZSTD_getCParams(level_, kFrameMax, 0));
+  }
   absl::StatusOr<size_t> Encode(std::span<const std::byte> raw, std::span<std::byte> out) override {
     METAL_CHECK(out.size() >= ZstdBound(raw.size()));
     const size_t written =
@@ -45,6 +50,7 @@ class ZstdEncoder final : public Encoder {
 
  private:
   CompressContext context_;
+  const int level_;
 };
 
 }  // namespace
@@ -69,7 +75,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeZstdEncoder(int level) {
                          ZSTD_getErrorName(result));
     }
   }
-  return std::make_unique<ZstdEncoder>(std::move(context));
+  return std::make_unique<ZstdEncoder>(std::move(context), level);
 }
 
 struct ZstdDecoder::Context {

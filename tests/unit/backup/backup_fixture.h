@@ -84,10 +84,12 @@ class FakeSource final : public BackupSource {
     bool from_standby = false;
     base::Lsn current{0x4000000};
     std::string tablespace_map;
+    SourceArchiving archiving{false, "on", "/usr/bin/metal-wal push --socket=/s %p %f", ""};
     absl::Status start, stop;
     std::function<void()> on_stop;  // e.g. archive the WAL
   };
   explicit FakeSource(const Script& script) : script_(script) {}
+  absl::StatusOr<SourceArchiving> Archiving() override { return script_.archiving; }
   absl::StatusOr<SourceStart> Start(const SourceStartRequest&) override {
     if (!script_.start.ok()) return script_.start;
     return SourceStart{kTestSystem, 150004, script_.from_standby, 1, kTestStart};

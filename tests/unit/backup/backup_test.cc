@@ -255,7 +255,7 @@ TEST_F(CreateBackupTest, WithoutItsWalNothingIsPublished) {
   MakeCluster();
   script_.on_stop = nullptr;
   BackupRequest request;
-  request.wal_timeout = absl::ZeroDuration();
+  request.wal_patience = absl::ZeroDuration();
   const auto info = Backup(request);
   EXPECT_THAT(info, StatusIs(absl::StatusCode::kDeadlineExceeded));
   ASSERT_TRUE(base::GetReason(info.status()).has_value());
@@ -276,6 +276,9 @@ TEST_F(CreateBackupTest, ATornControlFileIsNotPublished) {
      public:
       Damaging(std::string path, std::string bytes)
           : path_(std::move(path)), bytes_(std::move(bytes)) {}
+      absl::StatusOr<SourceArchiving> Archiving() override {
+        return SourceArchiving{false, "on", "metal-wal push %p %f", ""};
+      }
       absl::StatusOr<SourceStart> Start(const SourceStartRequest&) override {
         return SourceStart{kTestSystem, 150004, false, 1, kTestStart};
       }
