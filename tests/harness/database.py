@@ -82,7 +82,7 @@ class Storm:
             while not self._stop.is_set():
                 for statement in STORM:
                     self._node.sql(statement.format(
-                        n=self.rounds, before=max(0, self.rounds - 2), location=self._location))
+                        n=self.rounds, before=self.rounds - 2 if self.rounds >= 2 else "none", location=self._location))
                 self.rounds += 1
         except AssertionError as error:
             self.error = error
