@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 
 #include "agent/backup/backup_wal.h"
 #include "agent/backup/copy_pipeline.h"
@@ -31,8 +32,7 @@ using base::JoinPath;
 constexpr int kDefaultLevel = 1;
 constexpr uint32_t kFileMode = 0600;
 constexpr size_t kPageEventsMax =
-    10;                            // events of single corrupt pages; the last event counts them all
-constexpr int kStartAttempts = 5;  // while tablespaces come and go
+    10;  // events of single corrupt pages; the last event counts them all
 constexpr std::string_view kControlPath = "global/pg_control";
 
 absl::Time Microseconds(absl::Time time) { return absl::FromUnixMicros(absl::ToUnixMicros(time)); }
@@ -76,6 +76,7 @@ class BackupRun {
   absl::StatusOr<uint64_t> CountBytes();
   absl::Status CopyFiles();
   absl::Status CopyControlFile();
+  absl::Status SettleTablespaces();
   absl::Status StopSource();
   absl::Status FinishFiles();
   absl::Status Complete();
@@ -100,7 +101,8 @@ class BackupRun {
   BackupHeader header_;
   stream::CodecKind codec_ = stream::CodecKind::kZstd;
   bool checksums_on_ = false;
-  TablespaceList tablespaces_;  // as the server noted them at the start
+  TablespaceList tablespaces_;             // that are there right after the start
+  std::set<uint32_t> copied_tablespaces_;  // of those with a link, by the walk
   std::string backup_directory_, pack_directory_;
   std::optional<ServerWatch> server_watch_;
   std::unique_ptr<BackupSource> source_;
@@ -187,39 +189,24 @@ absl::Status BackupRun::Prepare() {
   return ChooseLabel();
 }
 
-// The server notes its tablespaces at some moment of the start and tells them only at the stop:
-// those that are the same before and after are the ones that it noted.
 absl::StatusOr<SourceStart> BackupRun::OpenSource() {
+  METAL_ASSIGN_OR_RETURN(source_, open_source_());
+  if (context_.wal_archive != nullptr) {
+    METAL_ASSIGN_OR_RETURN(const SourceArchiving archiving, source_->Archiving());
+    METAL_RETURN_IF_ERROR(CheckArchiving(
+        archiving, pg::ArchiveCommand(context_.config.wal_helper, context_.config.wal_socket)));
+  }
   SourceStartRequest request;
   request.label = "metal " + header_.label;
   request.fast_checkpoint = !request_.spread_checkpoint;
   request.cancelled = [this] { return context_.progress.cancelled(); };
-  for (int i = 0; i < kStartAttempts; ++i) {
-    METAL_ASSIGN_OR_RETURN(const TablespaceList before,
-                           ListTablespaces(context_.config.pg_data_dir));
-    METAL_ASSIGN_OR_RETURN(source_, open_source_());
-    if (context_.wal_archive != nullptr) {
-      METAL_ASSIGN_OR_RETURN(const SourceArchiving archiving, source_->Archiving());
-      METAL_RETURN_IF_ERROR(CheckArchiving(
-          archiving, pg::ArchiveCommand(context_.config.wal_helper, context_.config.wal_socket)));
-    }
-    METAL_ASSIGN_OR_RETURN(const SourceStart start, source_->Start(request));
-    METAL_ASSIGN_OR_RETURN(tablespaces_, ListTablespaces(context_.config.pg_data_dir));
-    if (tablespaces_ == before) return start;
-    source_.reset();
-  }
-  return base::Error(absl::StatusCode::kAborted,
-                     "tablespaces were created or dropped during each of {} starts. HINT: take the "
-                     "backup when that has ended",
-                     kStartAttempts);
+  return source_->Start(request);
 }
 
 absl::Status BackupRun::StartSource() {
   context_.progress.BeginPhase("starting backup");
   METAL_ASSIGN_OR_RETURN(const SourceStart start, OpenSource());
-  for (const auto& [oid, location] : tablespaces_) {
-    if (!location.empty()) header_.tablespaces[oid] = location;
-  }
+  METAL_ASSIGN_OR_RETURN(tablespaces_, ListTablespaces(context_.config.pg_data_dir));
   METAL_RETURN_IF_ERROR(base::FaultPoint("backup.started"));
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control,
                          pg::ReadControlFile(context_.config.pg_data_dir));
@@ -324,13 +311,12 @@ absl::Status BackupRun::CopyFiles() {
   METAL_RETURN_IF_ERROR(pipeline_->CopyTree(walk));
   for (const uint32_t oid : walk.later_tablespaces()) {
     Emit(observe::Severity::kInfo, "backup.later_tablespace",
-         fmt::format("tablespace {} was created during the backup and is left to WAL replay", oid));
+         fmt::format(
+             "tablespace {} was created during the backup and is left to WAL replay, which needs "
+             "its directory where the copy is started",
+             oid));
   }
-  // Dropped meanwhile: the copy has it, without files, until replay drops it too.
-  for (const auto& [oid, location] : header_.tablespaces) {
-    if (walk.given_tablespaces().contains(oid)) continue;
-    METAL_RETURN_IF_ERROR(list_->AddTablespace(oid, location));
-  }
+  copied_tablespaces_ = walk.given_tablespaces();
   return absl::OkStatus();
 }
 
@@ -363,6 +349,26 @@ absl::Status BackupRun::CopyControlFile() {
   }
 }
 
+// The server noted its tablespaces a moment before this agent looked, and tells them only now.
+// List, manifest and map must name the same ones.
+absl::Status BackupRun::SettleTablespaces() {
+  // Noted, but dropped before it was copied: the copy has it, without files, until replay drops it.
+  header_.tablespaces = ParseTablespaceMap(header_.tablespace_map);
+  for (auto& [oid, location] : header_.tablespaces) {
+    if (const auto link = tablespaces_.find(oid); link != tablespaces_.end())
+      location = link->second;
+    if (copied_tablespaces_.contains(oid)) continue;
+    METAL_RETURN_IF_ERROR(list_->AddTablespace(oid, location));
+  }
+  // Copied, but created after the server noted: replay makes it anew.
+  for (const uint32_t oid : copied_tablespaces_) {
+    const std::string& location = tablespaces_[oid];
+    if (!header_.tablespaces.emplace(oid, location).second) continue;
+    header_.tablespace_map += TablespaceMapLine(oid, location);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status BackupRun::StopSource() {
   context_.progress.BeginPhase("stopping backup");
   METAL_ASSIGN_OR_RETURN(SourceStop stop, source_->Stop());
@@ -373,10 +379,10 @@ absl::Status BackupRun::StopSource() {
                        "the timeline changed from {} to {} during the backup. HINT: take it again",
                        header_.timeline, stop.timeline);
   }
-  METAL_RETURN_IF_ERROR(CheckTablespaceMap(tablespaces_, stop.tablespace_map));
   header_.stop_lsn = std::max(header_.stop_lsn, stop.stop_lsn);
   header_.backup_label = std::move(stop.backup_label);
   header_.tablespace_map = std::move(stop.tablespace_map);
+  METAL_RETURN_IF_ERROR(SettleTablespaces());
   METAL_RETURN_IF_ERROR(AddMemoryFile("backup_label", header_.backup_label));
   if (!header_.tablespace_map.empty()) {
     METAL_RETURN_IF_ERROR(AddMemoryFile("tablespace_map", header_.tablespace_map));

@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <climits>
-#include <vector>
 
 #include "agent/backup/copy_rules.h"
 #include "agent/base/file.h"
@@ -32,33 +31,30 @@ absl::StatusOr<TablespaceList> ListTablespaces(const std::string& data_directory
   return list;
 }
 
-std::set<uint32_t> TablespaceMapOids(std::string_view map) {
-  std::set<uint32_t> oids;
-  while (!map.empty()) {
-    size_t end = 0;
-    while (end < map.size() && map[end] != '\n') end += map[end] == '\\' ? 2 : 1;
-    const std::string_view line = map.substr(0, end);
-    if (const auto oid = ParseOid(line.substr(0, line.find(' ')))) oids.insert(*oid);
-    map.remove_prefix(std::min(end + 1, map.size()));
+TablespaceList ParseTablespaceMap(std::string_view map) {
+  TablespaceList list;
+  std::string line;
+  for (size_t i = 0; i <= map.size(); ++i) {
+    if (i < map.size() && map[i] != '\n') {
+      if (map[i] == '\\' && i + 1 < map.size()) ++i;
+      line += map[i];
+      continue;
+    }
+    const size_t space = line.find(' ');
+    const auto oid = ParseOid(std::string_view(line).substr(0, space));
+    if (oid && space != std::string::npos) list[*oid] = line.substr(space + 1);
+    line.clear();
   }
-  return oids;
+  return list;
 }
 
-absl::Status CheckTablespaceMap(const TablespaceList& links, std::string_view map) {
-  std::set<uint32_t> expected;
-  for (const auto& [oid, location] : links) {
-    if (!location.empty()) expected.insert(oid);
+std::string TablespaceMapLine(uint32_t oid, std::string_view location) {
+  std::string line = fmt::format("{} ", oid);
+  for (const char c : location) {
+    if (c == '\n' || c == '\r' || c == '\\') line += '\\';
+    line += c;
   }
-  const std::set<uint32_t> mapped = TablespaceMapOids(map);
-  if (mapped == expected) return absl::OkStatus();
-  for (const uint32_t oid : mapped) {
-    if (expected.erase(oid) == 0) expected.insert(oid);
-  }
-  return base::Error(
-      absl::StatusCode::kAborted,
-      "tablespace {} is only in one of pg_tblspc and the server's tablespace_map: it "
-      "changed while the backup began. HINT: take the backup again",
-      *expected.begin());
+  return line + '\n';
 }
 
 }  // namespace metal::backup

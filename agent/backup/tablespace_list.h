@@ -1,4 +1,4 @@
-// Which tablespaces belong to a backup: those that the server has when the backup starts. One that
+// The tablespaces of a backup: those that the server has when the backup starts. One that
 // is created later is made by WAL replay, and its files come from there: a copy of it would have no
 // line in tablespace_map. Source: PostgreSQL src/backend/access/transam/xlog.c
 // (do_pg_backup_start), 13–18. Threading: pure but for ListTablespaces, which blocks on the data
@@ -7,11 +7,9 @@
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace metal::backup {
@@ -23,10 +21,11 @@ using TablespaceList = std::map<uint32_t, std::string>;
 // are left out.
 absl::StatusOr<TablespaceList> ListTablespaces(const std::string& data_directory);
 
-// OIDs of the lines of a tablespace_map, in which a backslash escapes the byte after it.
-std::set<uint32_t> TablespaceMapOids(std::string_view map);
+// Location by OID from the lines of a tablespace_map, in which a backslash escapes the byte after
+// it.
+TablespaceList ParseTablespaceMap(std::string_view map);
 
-// ABORTED unless `map` names the tablespaces of `links` and no other; in-place ones have no line.
-absl::Status CheckTablespaceMap(const TablespaceList& links, std::string_view map);
+// One line of a tablespace_map, with its newline.
+std::string TablespaceMapLine(uint32_t oid, std::string_view location);
 
 }  // namespace metal::backup

@@ -1,5 +1,6 @@
 #include "agent/backup/verify.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "agent/backup/rehearsal.h"
@@ -21,7 +22,9 @@ absl::StatusOr<VerifyReport> Verify(const VerifyRequest& request, const Operatio
   const BackupHeader& header = backup.info.header;
   METAL_RETURN_IF_ERROR(CheckPacks(backup));
   METAL_RETURN_IF_ERROR(ScanFileList(backup, context.progress).status());
-  if (!CheckTablespaceMap(header.tablespaces, header.tablespace_map).ok()) {
+  const TablespaceList map = ParseTablespaceMap(header.tablespace_map);
+  if (!std::ranges::equal(map, header.tablespaces, {}, &TablespaceList::value_type::first,
+                          &TablespaceList::value_type::first)) {
     return base::WithReason(
         absl::DataLossError("the manifest's tablespaces are not those of its tablespace_map: the "
                             "copy could not be started. HINT: take a new backup"),
