@@ -32,7 +32,8 @@ std::string BackupText(const v1::Backup& backup) {
                                  FormatTime(summary.stop_time())));
   facts.Add("source", backup.from_standby() ? "standby" : "primary");
   facts.Add("system", std::to_string(backup.system_identifier()));
-  facts.Add("PostgreSQL", std::to_string(backup.postgres_version_num()));
+  facts.Add("PostgreSQL", fmt::format("{}.{}", backup.postgres_version_num() / 10000,
+                                      backup.postgres_version_num() % 10000));
   facts.Add("LSN", fmt::format("{} to {}, timeline {}", FormatLsn(summary.start_lsn()),
                                FormatLsn(summary.stop_lsn()), summary.timeline()));
   facts.Add("size",
@@ -91,7 +92,7 @@ int TellSuspect(const Client& client, const std::string& backup, std::string_vie
 void PrintFacts(const v1::Operation& operation) {
   FactList facts;
   for (const auto& [name, value] :
-       std::map<std::string, std::string>(operation.result().begin(), operation.result().end())) {
+       FormatFacts({operation.result().begin(), operation.result().end()})) {
     facts.Add(name, value);
   }
   fmt::print("{}", facts.ToString());
@@ -209,6 +210,12 @@ int VerifyBackup(const Client& client, const BackupVerifyOptions& options) {
 }
 
 int RestoreBackup(const Client& client, const RestoreOptions& options) {
+  if (options.target_directory.empty() && options.term == 0) {
+    return client.Fail(ErrorFrom("USAGE",
+                                 "a restore over the node's own data directory needs --term. HINT: "
+                                 "--target DIRECTORY restores a copy elsewhere"),
+                       kExitUsage);
+  }
   v1::RestoreBackupRequest request;
   request.mutable_header()->set_term(options.term);
   request.mutable_header()->set_orchestrator_id(options.orchestrator);
@@ -267,8 +274,10 @@ int ShowArchive(const Client& client) {
   const auto& archive = response.status();
   FactList facts;
   facts.Add("archiving", archive.enabled() ? "on" : "off");
-  facts.Add("waiting", fmt::format("{} segments, {}", archive.ready_segments(),
-                                   FormatBytes(archive.backlog_bytes())));
+  facts.Add("waiting", archive.ready_segments() == 0
+                           ? "nothing"
+                           : fmt::format("{} segments, {}", archive.ready_segments(),
+                                         FormatBytes(archive.backlog_bytes())));
   if (archive.has_oldest_ready_age())
     facts.Add("oldest waits", FormatDuration(archive.oldest_ready_age()));
   facts.Add("last archived",

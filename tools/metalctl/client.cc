@@ -74,7 +74,7 @@ bool Client::NoAnswer(const grpc::Status& status) const {
   if (!status.error_details().empty()) return false;
   if (status.error_message().find("HINT: ") != std::string::npos) return false;
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-    return status.error_message() == "Deadline Exceeded";  // gRPC's own words
+    return status.error_message().rfind("Deadline Exceeded", 0) == 0;  // gRPC's own words
   }
   // While the connection stands, it was the agent that said so.
   return status.error_code() == grpc::StatusCode::UNAVAILABLE &&

@@ -1,7 +1,9 @@
 #include <unistd.h>
 
+#include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
+#include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/terminal.h"
 #include "tools/metalctl/text_table.h"
@@ -124,7 +126,9 @@ int ShowDiskHealth(const Client& client, const std::string& device) {
     if (client.json()) {
       Client::PrintJson(response);
     } else {
-      for (const auto& disk : response.disks()) fmt::print("{}\n", DiskText(disk));
+      for (int i = 0; i < response.disks_size(); ++i) {
+        fmt::print("{}{}", i == 0 ? "" : "\n", DiskText(response.disks(i)));
+      }
     }
     return kExitOk;
   }
@@ -162,7 +166,7 @@ int WatchDisks(const Client& client) {
           text += fmt::format("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(),
                               fault.message());
         }
-        fmt::print("{}{}{}", terminal ? kClearScreen : "", text, terminal ? "" : "---\n");
+        fmt::print("{}", terminal ? ScreenText(text) : text + "---\n");
         std::fflush(stdout);
       },
       [](const grpc::Status&) { return false; });
@@ -188,7 +192,11 @@ int ProbeDisk(const Client& client, const ProbeOptions& options) {
     const auto& facts = operation.result();
     const auto fact = [&](const char* name) {
       const auto found = facts.find(name);
-      return found == facts.end() ? std::string("-") : found->second + " µs";
+      double microseconds = 0;
+      if (found == facts.end() || !absl::SimpleAtod(found->second, &microseconds)) {
+        return std::string("-");
+      }
+      return FormatLatency(DurationProto(absl::Microseconds(microseconds)));
     };
     TextTable table({"I/O", ">P50", ">P99", ">MAX"});
     table.AddRow(

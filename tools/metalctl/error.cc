@@ -1,7 +1,9 @@
 #include "tools/metalctl/error.h"
 
+#include <algorithm>
 #include <array>
 
+#include "absl/strings/ascii.h"
 #include "fmt/format.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/wire_format_lite.h"
@@ -105,10 +107,53 @@ Error ErrorOf(const metal::agent::v1::OperationError& operation) {
   return error;
 }
 
+std::string HintForPeople(std::string_view hint) {
+  struct Row {
+    std::string_view rpc, command;
+  };
+  static constexpr std::array kCommands = {
+      Row{"BeginTerm", "term begin"},
+      Row{"CancelOperation", "op cancel"},
+      Row{"CreateBackup", "backup create"},
+      Row{"Fence", "fence"},
+      Row{"GetConfig", "pg config get"},
+      Row{"GetStatus", "status"},
+      Row{"InitDataDirectory", "pg init"},
+      Row{"ListBackups", "backup list"},
+      Row{"ListDisks", "disk list"},
+      Row{"ListEvents", "events"},
+      Row{"ListOperations", "op list"},
+      Row{"Promote", "promote"},
+      Row{"RestartPostgres", "pg restart"},
+      Row{"RestoreBackup", "backup restore"},
+      Row{"StartPostgres", "pg start"},
+      Row{"StopPostgres", "pg stop"},
+      Row{"Unfence", "unfence"},
+      Row{"VerifyBackup", "backup verify"},
+  };
+  std::string out;
+  for (size_t at = 0; at < hint.size();) {
+    size_t end = at;
+    while (end < hint.size() && absl::ascii_isalnum(static_cast<unsigned char>(hint[end]))) ++end;
+    const std::string_view word = hint.substr(at, end - at);
+    const auto* row = std::find_if(kCommands.begin(), kCommands.end(),
+                                   [&](const Row& each) { return each.rpc == word; });
+    if (row != kCommands.end()) {
+      out += "metalctl ";
+      out += row->command;
+    } else {
+      out += word;
+    }
+    if (end < hint.size()) out += hint[end++];
+    at = end;
+  }
+  return out;
+}
+
 std::string ErrorText(const Error& error) {
   std::string text = fmt::format(
       "metalctl: {}\n", error.message.empty() ? error.code + " without a message" : error.message);
-  if (!error.hint.empty()) text += fmt::format("HINT: {}\n", error.hint);
+  if (!error.hint.empty()) text += fmt::format("HINT: {}\n", HintForPeople(error.hint));
   return text;
 }
 

@@ -26,7 +26,11 @@ Error ErrorOf(const metal::agent::v1::OperationError& error);
 // Splits "message HINT: next step".
 Error ErrorFrom(std::string_view code, std::string_view text);
 
-// "metalctl: message\nHINT: …\n" with facts that the message lacks.
+// The hint with the agent's RPCs named as the commands that call them: "StartPostgres first" →
+// "metalctl pg start first".
+std::string HintForPeople(std::string_view hint);
+
+// "metalctl: message\nHINT: …\n"
 std::string ErrorText(const Error& error);
 // One line: {"error":{"code":…,"reason":…,"message":…,"hint":…,"metadata":{…}}}
 std::string ErrorJson(const Error& error);

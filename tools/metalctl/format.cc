@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/numbers.h"
 #include "absl/time/time.h"
 #include "agent/base/units.h"
 #include "fmt/format.h"
@@ -65,6 +66,30 @@ std::string FormatRatio(int64_t size_bytes, int64_t stored_bytes) {
 std::string FormatClock(const google::protobuf::Timestamp& time) {
   const absl::Time value = absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
   return absl::FormatTime("%Y-%m-%d %H:%M:%E3SZ", value, absl::UTCTimeZone());
+}
+
+std::vector<std::pair<std::string, std::string>> FormatFacts(
+    const std::map<std::string, std::string>& facts) {
+  std::vector<std::pair<std::string, std::string>> formatted;
+  for (const auto& [name, value] : facts) {
+    std::string label = name;
+    std::string text = value;
+    double number = 0;
+    const bool is_number = absl::SimpleAtod(value, &number);
+    if (name == "bytes_per_second" && is_number) {
+      label = "rate";
+      text = FormatRate(number);
+    } else if ((name == "bytes" || name.ends_with("_bytes")) && is_number) {
+      label = name == "bytes" ? "size" : name.substr(0, name.size() - 6);
+      text = FormatBytes(static_cast<int64_t>(number));
+    } else if ((name == "seconds" || name.ends_with("_seconds")) && is_number) {
+      label = name == "seconds" ? "took" : name.substr(0, name.size() - 8);
+      text = FormatSeconds(number);
+    }
+    std::replace(label.begin(), label.end(), '_', ' ');
+    formatted.emplace_back(label, text);
+  }
+  return formatted;
 }
 
 void PrintNext(std::string_view step) { fmt::print("next: {}\n", step); }

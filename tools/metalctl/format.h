@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/timestamp.pb.h"
@@ -27,6 +30,10 @@ std::string FormatLsn(uint64_t lsn);                               // "16/B374D8
 // "POSTGRES_STATE_RUNNING" with prefix "POSTGRES_STATE_" → "running".
 std::string EnumWord(std::string_view name, std::string_view prefix);
 double ToSeconds(const google::protobuf::Duration& duration);
+// The facts of an operation's result for people: "copy_seconds" 30.2 → "copy" "30.2 s",
+// "stored_bytes" → "stored" in MiB.
+std::vector<std::pair<std::string, std::string>> FormatFacts(
+    const std::map<std::string, std::string>& facts);
 // Tells people the next useful step: "next: …" on standard output.
 void PrintNext(std::string_view step);
 

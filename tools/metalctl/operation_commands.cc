@@ -14,7 +14,18 @@ std::string StateWord(v1::OperationState state) {
   return EnumWord(v1::OperationState_Name(state), "OPERATION_STATE_");
 }
 
+bool IsFinal(const v1::Operation& operation) { return operation.has_end_time(); }
+
+double Elapsed(const v1::Operation& operation) {
+  return static_cast<double>(operation.end_time().seconds() - operation.create_time().seconds()) +
+         1e-9 * (operation.end_time().nanos() - operation.create_time().nanos());
+}
+
+// How far it is, or how long it took.
 std::string ProgressWord(const v1::Operation& operation) {
+  if (operation.state() == v1::OPERATION_STATE_SUCCEEDED) {
+    return "took " + FormatSeconds(Elapsed(operation));
+  }
   const auto& progress = operation.progress();
   if (progress.total_bytes() <= 0) return progress.phase();
   return fmt::format("{} {:.0f}%", progress.phase(),
@@ -28,20 +39,20 @@ std::string OperationText(const v1::Operation& operation) {
   facts.Add("kind", operation.kind());
   facts.Add("subject", operation.subject());
   facts.Add("state", StateWord(operation.state()));
-  facts.Add("progress", ProgressWord(operation));
+  if (!IsFinal(operation)) facts.Add("progress", ProgressWord(operation));
+  if (operation.state() == v1::OPERATION_STATE_FAILED) {
+    facts.Add("failed in", operation.progress().phase());
+  }
   facts.Add("caller", operation.caller());
   if (operation.term() != 0) facts.Add("term", std::to_string(operation.term()));
   facts.Add("created", FormatClock(operation.create_time()));
   if (operation.has_end_time()) {
     facts.Add("ended", FormatClock(operation.end_time()));
-    const double seconds =
-        static_cast<double>(operation.end_time().seconds() - operation.create_time().seconds()) +
-        1e-9 * (operation.end_time().nanos() - operation.create_time().nanos());
-    facts.Add("took", FormatSeconds(seconds));
+    facts.Add("took", FormatSeconds(Elapsed(operation)));
   }
   facts.Add("result", operation.result_name());
   for (const auto& [name, value] :
-       std::map<std::string, std::string>(operation.result().begin(), operation.result().end())) {
+       FormatFacts({operation.result().begin(), operation.result().end()})) {
     facts.Add("  " + name, value);
   }
   if (operation.has_error()) {
@@ -127,8 +138,11 @@ int CancelOperation(const Client& client, const std::string& name) {
   if (client.json()) {
     Client::PrintJson(response.operation());
   } else {
-    fmt::print("asked {} to stop; it is {}\n", response.operation().name(),
-               StateWord(response.operation().state()));
+    const std::string state = StateWord(response.operation().state());
+    const std::string& operation = response.operation().name();
+    fmt::print("{}\n", IsFinal(response.operation())
+                           ? fmt::format("{} was over already: {}", operation, state)
+                           : fmt::format("asked {} to stop; it is {}", operation, state));
   }
   return kExitOk;
 }

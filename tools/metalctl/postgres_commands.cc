@@ -22,7 +22,7 @@ int Finish(const Client& client, v1::Operation operation, const FollowOptions& f
   } else if (code == kExitOk && !follow.detach) {
     std::string facts;
     for (const auto& [name, value] :
-         std::map<std::string, std::string>(operation.result().begin(), operation.result().end())) {
+         FormatFacts({operation.result().begin(), operation.result().end()})) {
       facts += fmt::format("{}{} {}", facts.empty() ? ": " : ", ", name, value);
     }
     fmt::print("{}{}\n", done, facts);
@@ -56,7 +56,9 @@ int InitPostgres(const Client& client, const InitOptions& options) {
       !status.ok()) {
     return client.Fail(status);
   }
-  return Finish(client, response.operation(), options.follow, "data directory is ready");
+  const int code = Finish(client, response.operation(), options.follow, "data directory is ready");
+  if (code == kExitOk && !client.json() && !options.follow.detach) PrintNext("metalctl pg start");
+  return code;
 }
 
 int StartPostgres(const Client& client, const StartOptions& options) {
@@ -132,10 +134,10 @@ int ShowConfig(const Client& client, bool effective) {
     Client::PrintJson(response);
     return kExitOk;
   }
-  TextTable table({"SETTING", "VALUE", "UNIT", "SOURCE", "RESTART"});
+  TextTable table({"SETTING", "SOURCE", "RESTART", "UNIT", "VALUE"});
   for (const auto& setting : effective ? response.effective() : response.managed()) {
-    table.AddRow({setting.name(), setting.value(), setting.unit(), setting.source(),
-                  setting.pending_restart() ? "pending" : ""});
+    table.AddRow({setting.name(), setting.source(), setting.pending_restart() ? "pending" : "",
+                  setting.unit(), setting.value()});
   }
   fmt::print("{}", table.empty() ? "no managed settings\n" : table.ToString());
   return kExitOk;

@@ -34,9 +34,10 @@ std::string ProgressLine(const v1::Operation& operation, int width) {
   }
   const double share = Share(progress);
   std::string facts =
-      fmt::format("{:3.0f}%  {} of {}  {}", share * 100, FormatBytes(progress.done_bytes()),
-                  FormatBytes(progress.total_bytes()), FormatRate(progress.bytes_per_second()));
-  if (progress.has_eta()) facts += "  ETA " + FormatDuration(progress.eta());
+      fmt::format("{:3.0f}%  {} of {}", share * 100, FormatBytes(progress.done_bytes()),
+                  FormatBytes(progress.total_bytes()));
+  if (progress.bytes_per_second() > 0) facts += "  " + FormatRate(progress.bytes_per_second());
+  if (progress.has_eta() && share < 1) facts += "  ETA " + FormatDuration(progress.eta());
   const int room = width - static_cast<int>(line.size() + facts.size()) - 6;
   if (room >= 10) {
     const auto bar = static_cast<size_t>(std::min(room, 40));
@@ -79,7 +80,8 @@ void ProgressDisplay::Show(const v1::Operation& operation) {
     // A phase that is over keeps its last line.
     if (operation.progress().phase() != phase_ && !line_.empty()) fmt::print(stderr, "\n");
     phase_ = operation.progress().phase();
-    line_ = ProgressLine(operation, TerminalWidth(STDERR_FILENO));
+    // The last column stays free: some terminals wrap when it is written.
+    line_ = ProgressLine(operation, TerminalWidth(STDERR_FILENO) - 1);
     fmt::print(stderr, "\r\033[K{}", line_);
   } else if (pacer_.Deserves(operation, absl::Now())) {
     fmt::print(stderr, "{}\n", json_ ? ProgressJson(operation) : ProgressLine(operation, 0));
@@ -91,7 +93,7 @@ void ProgressDisplay::ShowSilence(absl::Duration silence) {
   if (!terminal_) return;
   const std::string words =
       fmt::format("  no word from the agent for {:.0f} s", absl::ToDoubleSeconds(silence));
-  const int width = TerminalWidth(STDERR_FILENO);
+  const int width = TerminalWidth(STDERR_FILENO) - 1;
   const std::string line =
       CutToWidth(line_, std::max(1, width - static_cast<int>(words.size()) - 1)) + words;
   fmt::print(stderr, "\r\033[K{}", CutToWidth(line, width));

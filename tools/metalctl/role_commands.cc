@@ -42,6 +42,7 @@ int BeginTerm(const Client& client, const TermOptions& options) {
   if (response.was_primary()) facts.Add("note", "was the primary; restarted as a standby");
   if (response.postgres_down()) facts.Add("note", "PostgreSQL is down; only the term was stored");
   fmt::print("{}", facts.ToString());
+  PrintNext(fmt::format("metalctl promote --term {} makes this node the primary", options.term));
   return kExitOk;
 }
 
@@ -79,6 +80,7 @@ int Fence(const Client& client, const TermOptions& options) {
   } else {
     fmt::print("fenced{}\n",
                response.was_primary() ? "; was the primary, restarted as a standby" : "");
+    PrintNext("metalctl unfence lifts it");
   }
   return kExitOk;
 }

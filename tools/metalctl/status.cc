@@ -32,8 +32,8 @@ int WatchStatus(const Client& client) {
       },
       [&](const v1::WatchStatusResponse& response) {
         if (client.json()) return Client::PrintJson(response.status(), false);
-        fmt::print("{}{}{}", terminal ? kClearScreen : "",
-                   StatusText(response.status(), OutputOptions()), terminal ? "" : "---\n");
+        const std::string text = StatusText(response.status(), OutputOptions());
+        fmt::print("{}", terminal ? ScreenText(text) : text + "---\n");
         std::fflush(stdout);
       },
       [](const grpc::Status&) { return false; });

@@ -103,8 +103,11 @@ class Writer {
     facts_.Add("  process", fmt::format("pid {}, port {}, socket in {}, up {}", postgres.pid(),
                                         postgres.port(), postgres.socket_directory(),
                                         FormatAge(postgres.start_time(), status_.capture_time())));
-    facts_.Add("  role", fmt::format("{}, timeline {}", RoleWord(postgres.role_observed()),
-                                     postgres.timeline()));
+    if (postgres.max_connections() == 0) return;  // nothing was asked of it yet
+    const std::string role = postgres.role_observed() == v1::ROLE_UNSPECIFIED
+                                 ? "not seen yet"
+                                 : RoleWord(postgres.role_observed());
+    facts_.Add("  role", fmt::format("{}, timeline {}", role, postgres.timeline()));
     if (!postgres.in_recovery() && postgres.current_lsn() != 0) {
       facts_.Add("  WAL", fmt::format("{} written, {} flushed", FormatLsn(postgres.current_lsn()),
                                       FormatLsn(postgres.flush_lsn())));

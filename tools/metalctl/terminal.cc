@@ -26,6 +26,15 @@ std::string CutToWidth(std::string_view line, int width) {
   return std::string(line.substr(0, at)) + "…";
 }
 
+std::string ScreenText(std::string_view text) {
+  std::string screen = "\033[H";
+  for (const char c : text) {
+    if (c == '\n') screen += "\033[K";
+    screen += c;
+  }
+  return screen + "\033[J";
+}
+
 bool UseColors() {
   const char* no_color = std::getenv("NO_COLOR");
   const char* term = std::getenv("TERM");

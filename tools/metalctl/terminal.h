@@ -13,8 +13,9 @@ int TerminalWidth(int fd);
 // width is 0 or less.
 std::string CutToWidth(std::string_view line, int width);
 
-// Moves to the top left corner and clears all below.
-inline constexpr const char* kClearScreen = "\033[H\033[2J";
+// The text over what the screen showed before, without a flicker: from the top left corner, each
+// line and all below it cleared as it is written.
+std::string ScreenText(std::string_view text);
 
 enum class Tone { kPlain, kGood, kCaution, kBad, kDim };
 

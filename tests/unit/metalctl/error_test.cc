@@ -45,6 +45,13 @@ TEST(ErrorTest, TheHintIsApart) {
   EXPECT_EQ(ErrorText(error), "metalctl: no backup.\nHINT: metalctl backup list\n");
 }
 
+TEST(ErrorTest, AHintNamesCommandsNotRpcs) {
+  EXPECT_EQ(HintForPeople("StartPostgres first; GetStatus, then again."),
+            "metalctl pg start first; metalctl status, then again.");
+  EXPECT_EQ(HintForPeople("metalctl backup list"), "metalctl backup list");
+  EXPECT_EQ(HintForPeople("PromoteX, xFence and Ünfence"), "PromoteX, xFence and Ünfence");
+}
+
 TEST(ErrorTest, JsonIsOneLineAndEscaped) {
   Error error = ErrorFrom("INTERNAL", "a \"quoted\"\nline \\ \x01");
   error.metadata["path"] = "C:\\";

@@ -26,6 +26,18 @@ TEST(FormatTest, AnLsnIsWrittenAsPostgresWritesIt) {
   EXPECT_EQ(FormatLsn(0), "-");
 }
 
+TEST(FormatTest, FactsGetUnits) {
+  const auto facts = FormatFacts({{"bytes_per_second", "21388027"},
+                                  {"copy_seconds", "30.248"},
+                                  {"stored_bytes", "3116769"},
+                                  {"was_running", "false"}});
+  using Fact = std::pair<std::string, std::string>;
+  EXPECT_EQ(facts, (std::vector<Fact>{{"rate", "21 MB/s"},
+                                      {"copy", "30.2 s"},
+                                      {"stored", "3.0 MiB"},
+                                      {"was running", "false"}}));
+}
+
 TEST(TextTableTest, ColumnsAlignByDisplayWidth) {
   TextTable table({"NAME", ">SIZE"});
   table.AddRow({"µs", "7"});
