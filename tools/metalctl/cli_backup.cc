@@ -25,7 +25,7 @@ void AddVerifyCommand(CLI::App* backup, Invocation& invocation) {
   auto* command = AddCommand(backup, "verify",
                              "Check every frame of a backup and the WAL that it needs; exit code 6 "
                              "when damaged or suspect",
-                             "backup verify\nbackup verify 20261122T021500Z --restore");
+                             "backup verify\nbackup verify 20261122T021500Z-F --restore");
   command->add_option("name", verify->name, "Backup, or latest")->capture_default_str();
   command->add_flag("--restore", verify->rehearse,
                     "Also restore into a scratch directory, boot, run pg_amcheck");
@@ -42,7 +42,7 @@ void AddRestoreCommand(CLI::App* backup, Invocation& invocation) {
       AddCommand(backup, "restore",
                  "Restore a backup into an empty directory; exit code 6 when it is a suspect one",
                  "backup restore latest --target /mnt/copy --recover standby\n"
-                 "backup restore 20261122T021500Z --target /mnt/copy --dry-run\n"
+                 "backup restore 20261122T021500Z-F --target /mnt/copy --dry-run\n"
                  "backup restore latest --term 8");
   command->add_option("name", restore->name, "Backup, or latest")->capture_default_str();
   command
@@ -77,7 +77,7 @@ void AddBackupCommands(CLI::App& app, Invocation& invocation) {
         ListBackups);
   auto name = std::make_shared<std::string>("latest");
   auto* show =
-      AddCommand(backup, "show", "Show one backup", "backup show\nbackup show 20261122T021500Z");
+      AddCommand(backup, "show", "Show one backup", "backup show\nbackup show 20261122T021500Z-F");
   show->add_option("name", *name, "Backup, or latest")->capture_default_str();
   OnRun(show, invocation, [name](const Client& client) { return ShowBackup(client, *name); });
   AddVerifyCommand(backup, invocation);

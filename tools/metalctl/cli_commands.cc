@@ -8,8 +8,9 @@ namespace metal::ctl {
 
 CLI::App* AddCommand(CLI::App* parent, const std::string& name, const std::string& what,
                      const std::string& examples) {
-  CLI::App* command = parent->add_subcommand(name, what);
-  std::string footer = "\nExample:\n";
+  // A heading of its own: CLI11 hands down that of the parent.
+  CLI::App* command = parent->add_subcommand(name, what)->group("Commands");
+  std::string footer = "Example:\n";
   std::istringstream lines(examples);
   for (std::string line; std::getline(lines, line);) footer += "  metalctl " + line + "\n";
   command->footer(footer + "\nOptions of every command, and exit codes: metalctl --help");
@@ -19,7 +20,7 @@ CLI::App* AddCommand(CLI::App* parent, const std::string& name, const std::strin
 CLI::App* AddFamily(CLI::App& app, const std::string& name, const std::string& what,
                     const std::string& group) {
   CLI::App* family = app.add_subcommand(name, what)->group(group)->require_subcommand(1);
-  family->footer("\nMore: metalctl " + name + " COMMAND --help");
+  family->footer("More: metalctl " + name + " COMMAND --help");
   return family;
 }
 

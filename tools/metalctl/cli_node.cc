@@ -49,8 +49,7 @@ void AddOperationCommands(CLI::App& app, Invocation& invocation) {
   const auto add = [&](const std::string& name, const char* what,
                        int (*function)(const Client&, const std::string&)) {
     auto operation = std::make_shared<std::string>();
-    auto* command = AddCommand(op, name, what,
-                               "op " + name + " operations/18f2c3a1 (a name of: metalctl op list)");
+    auto* command = AddCommand(op, name, what, "op " + name + " 20261122T021500Z-0001");
     command->add_option("operation", *operation, "Name, with or without operations/")->required();
     OnRun(command, invocation,
           [operation, function](const Client& client) { return function(client, *operation); });

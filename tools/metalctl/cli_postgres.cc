@@ -17,8 +17,8 @@ void AddStopOptions(CLI::App* command, const std::shared_ptr<StopOptions>& optio
 }
 
 void AddConfigCommands(CLI::App* pg, Invocation& invocation) {
-  auto* config = pg->add_subcommand("config", "Show or change managed settings");
-  config->require_subcommand(1)->footer("\nMore: metalctl pg config COMMAND --help");
+  auto* config = pg->add_subcommand("config", "Show or change managed settings")->group("Commands");
+  config->require_subcommand(1)->footer("More: metalctl pg config COMMAND --help");
   auto effective = std::make_shared<bool>(false);
   auto* get = AddCommand(config, "get", "Show managed settings",
                          "pg config get\npg config get --effective");
@@ -59,8 +59,8 @@ void AddTermCommand(CLI::App* command, Invocation& invocation, const std::string
   auto options = std::make_shared<TermOptions>();
   command->add_option(term, options->term, "Term, 1 or more")
       ->required()
-      ->check(CLI::PositiveNumber)
-      ->type_name("TERM");
+      ->check([](const std::string& text) { return text == "0" ? "terms start at 1" : ""; })
+      ->type_name("NUMBER");
   command->add_option("--orchestrator", options->orchestrator, "Who holds the term")
       ->type_name("NAME")
       ->capture_default_str();
