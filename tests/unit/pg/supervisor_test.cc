@@ -7,6 +7,7 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/pg/port_owner.h"
 #include "gmock/gmock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/unit/pg/fake_postmaster.h"
@@ -136,6 +137,7 @@ TEST_F(SupervisorTest, ACrashRestartWaitsForADyingChildThatHoldsThePort) {
   cluster_.Behave(fmt::format("child {} 200", port_));
   ASSERT_OK(supervisor_->Start({}));
   cluster_.Behave("");
+  ASSERT_FALSE(CheckPortFree(port_, "127.0.0.1", cluster_.socket_dir()).ok());
   ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
   ASSERT_TRUE(events_.Await("postgres.restarted"));
   EXPECT_EQ(events_.Count("postgres.start_failed"), 0u);
