@@ -295,13 +295,17 @@ absl::Status RestoreTarget::Sync() {
 
 absl::Status RestoreTarget::Finish() {
   METAL_RETURN_IF_ERROR(base::RemoveTree(JoinPath(options_.directory, kLockName)));
-  METAL_RETURN_IF_ERROR(pg::RemoveIncompleteSentinel(options_.directory));
+  absl::Status removed = pg::RemoveIncompleteSentinel(options_.directory);
+  METAL_ASSIGN_OR_RETURN(const bool half,
+                         base::Exists(JoinPath(options_.directory, pg::kIncompleteSentinel)));
+  if (half) return removed;
   // Without a sentinel a mark permits nothing: one that an end right here leaves does no harm to
-  // the data.
+  // the data. The marks go also when it was only the sync that failed.
   for (const std::string& directory : notes_.version_directories) {
-    METAL_RETURN_IF_ERROR(UnmarkPlace(directory));
+    removed.Update(UnmarkPlace(directory));
   }
-  return notes_.wal_directory.empty() ? absl::OkStatus() : UnmarkPlace(notes_.wal_directory);
+  if (!notes_.wal_directory.empty()) removed.Update(UnmarkPlace(notes_.wal_directory));
+  return removed;
 }
 
 }  // namespace metal::backup

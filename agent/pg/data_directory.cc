@@ -32,6 +32,12 @@ base::ByteCount FreeSpace(const std::string& path) {
   return {static_cast<uint64_t>(info.f_bavail) * info.f_frsize};
 }
 
+// What is left of a sentinel that was cut off while it was written. It says nothing and is no
+// content.
+bool IsUnfinishedSentinel(const std::string& name) {
+  return name.starts_with(std::string(kIncompleteSentinel) + ".tmp");
+}
+
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 int ReadMajor(const std::string& data_dir) {
@@ -70,6 +76,7 @@ absl::Status ReadContents(DataDirectory& directory) {
     return absl::OkStatus();
   }
   if (!names.ok()) return names.status();
+  std::erase_if(*names, IsUnfinishedSentinel);
   const auto has = [&](const char* name) {
     return std::find(names->begin(), names->end(), name) != names->end();
   };
@@ -266,6 +273,11 @@ absl::Status CheckCreatable(const DataDirectory& directory, uid_t uid) {
 
 absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::string& task,
                                      const std::vector<std::string>& notes) {
+  METAL_ASSIGN_OR_RETURN(const auto names, base::ListDirectory(data_dir));
+  for (const std::string& name : names) {
+    if (!IsUnfinishedSentinel(name)) continue;
+    METAL_RETURN_IF_ERROR(base::RemoveTree(base::JoinPath(data_dir, name)));
+  }
   std::string text = task + "\n";
   for (const std::string& note : notes) text += note + "\n";
   return base::WriteFileDurably(base::JoinPath(data_dir, kIncompleteSentinel), text, 0600);

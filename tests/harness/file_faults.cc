@@ -54,8 +54,8 @@ Verdict Count(const std::string& what, const std::string& path) {
   state.calls.push_back(what + " " + path);
   if (static_cast<int>(state.calls.size()) != state.fault.at_call) return Verdict::kPass;
   state.fired = true;
-  if (state.fault.kind == FaultKind::kShortWrite) return Verdict::kShort;
-  state.dead = state.fault.kind == FaultKind::kPowerLoss;
+  if (state.fault.kind == FileFaultKind::kShortWrite) return Verdict::kShort;
+  state.dead = state.fault.kind == FileFaultKind::kPowerLoss;
   errno = state.dead ? EIO : state.fault.error;
   return Verdict::kFail;
 }
@@ -84,6 +84,10 @@ struct RealFunctions {
     Find(fchmod, "fchmod");
     Find(close, "close");
     Find(rename, "rename");
+    Find(mkdir, "mkdir");
+    Find(unlink, "unlink");
+    Find(symlink, "symlink");
+    Find(syncfs, "syncfs");
   }
   int (*open)(const char*, int, ...);
   ssize_t (*write)(int, const void*, size_t);
@@ -92,6 +96,10 @@ struct RealFunctions {
   int (*fchmod)(int, mode_t);
   int (*close)(int);
   int (*rename)(const char*, const char*);
+  int (*mkdir)(const char*, mode_t);
+  int (*unlink)(const char*);
+  int (*symlink)(const char*, const char*);
+  int (*syncfs)(int);
 };
 const RealFunctions& Real() {
   static const RealFunctions functions;
@@ -125,6 +133,13 @@ int Sync(int fd, const char* name, int (*real)(int)) {
     Current()->unsynced.erase(call.file);
   }
   return result;
+}
+
+// True when the call on this path is to fail.
+bool FailsOnPath(const char* what, const char* path) {
+  if (!Active()) return false;
+  const metal::base::MutexLock guard(Lock());
+  return Caught(path) && Count(what, path) == Verdict::kFail;
 }
 
 }  // namespace
@@ -227,6 +242,33 @@ int rename(const char* from, const char* to) noexcept {
   const metal::base::MutexLock guard(Lock());
   if (Caught(to) && result == 0 && Current()->unsynced.erase(from) != 0)
     Current()->unsynced.insert(to);
+  return result;
+}
+
+int mkdir(const char* path, mode_t mode) noexcept {
+  if (metal::testing::FailsOnPath("mkdir", path)) return -1;
+  return metal::testing::Real().mkdir(path, mode);
+}
+
+int unlink(const char* path) noexcept {
+  if (metal::testing::FailsOnPath("unlink", path)) return -1;
+  return metal::testing::Real().unlink(path);
+}
+
+int symlink(const char* target, const char* path) noexcept {
+  if (metal::testing::FailsOnPath("symlink", path)) return -1;
+  return metal::testing::Real().symlink(target, path);
+}
+
+int syncfs(int fd) noexcept {
+  using namespace metal::testing;
+  const FileCall call = CountFileCall("syncfs", fd);
+  if (call.verdict == Verdict::kFail) return -1;
+  const int result = Real().syncfs(fd);
+  if (!call.file.empty() && result == 0) {
+    const metal::base::MutexLock guard(Lock());
+    Current()->unsynced.clear();
+  }
   return result;
 }
 

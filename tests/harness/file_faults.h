@@ -1,6 +1,7 @@
 // FileFaults: makes the Nth file call of this process fail, or cuts its power there.
-// While one exists, open, write, fsync, fdatasync, rename, fchmod and close of files below
-// `directory` go through it; all else passes untouched. The calls are caught by defining the C
+// While one exists, open, write, fsync, fdatasync, syncfs, rename, fchmod, close, mkdir, unlink and
+// symlink of files below `directory` go through it; all else passes untouched. syncfs makes all of
+// them durable. The calls are caught by defining the C
 // functions in the test binary, so code under test needs no seam of its own. Link order: used by
 // test binaries only. Threading: one at a time; the code under test may use threads.
 #pragma once
@@ -10,7 +11,7 @@
 
 namespace metal::testing {
 
-enum class FaultKind {
+enum class FileFaultKind {
   kError,       // the call fails with `error`; nothing happens
   kShortWrite,  // a write stores half of its bytes; other calls succeed
   kPowerLoss,   // this call and all later ones fail with EIO; the destructor drops what no fsync
@@ -19,7 +20,7 @@ enum class FaultKind {
 
 struct FileFault {
   int at_call = 0;  // the Nth caught call, from 1; 0: none
-  FaultKind kind = FaultKind::kError;
+  FileFaultKind kind = FileFaultKind::kError;
   int error = 5;  // errno of kError: EIO
 };
 

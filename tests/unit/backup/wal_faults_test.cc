@@ -107,10 +107,10 @@ TEST_F(WalFaultsTest, EveryFileCallFails) {
     const char* name;
     testing::FileFault fault;
   };
-  const Row rows[] = {{"eio", {.kind = testing::FaultKind::kError, .error = EIO}},
-                      {"enospc", {.kind = testing::FaultKind::kError, .error = ENOSPC}},
-                      {"short", {.kind = testing::FaultKind::kShortWrite}},
-                      {"power", {.kind = testing::FaultKind::kPowerLoss}}};
+  const Row rows[] = {{"eio", {.kind = testing::FileFaultKind::kError, .error = EIO}},
+                      {"enospc", {.kind = testing::FileFaultKind::kError, .error = ENOSPC}},
+                      {"short", {.kind = testing::FileFaultKind::kShortWrite}},
+                      {"power", {.kind = testing::FileFaultKind::kPowerLoss}}};
   for (const Row& row : rows) {
     bool fired = true;
     int at_call = 0;
@@ -126,7 +126,7 @@ TEST_F(WalFaultsTest, EveryFileCallFails) {
         status = PushTo(repository);
         fired = faults.fired();
       }
-      if (!fired || row.fault.kind == testing::FaultKind::kShortWrite) {
+      if (!fired || row.fault.kind == testing::FileFaultKind::kShortWrite) {
         EXPECT_OK(status) << row.name << " at call " << at_call;
       }
       ExpectRecovers(repository,
@@ -149,7 +149,7 @@ TEST_F(WalFaultsTest, AckedFileSurvivesPowerLossRightAfter) {
   ASSERT_OK(WalArchive({.repository_path = repository}, clock_, nullptr).Prepare());
   {
     const testing::FileFaults faults(
-        repository, {.at_call = calls + 1, .kind = testing::FaultKind::kPowerLoss});
+        repository, {.at_call = calls + 1, .kind = testing::FileFaultKind::kPowerLoss});
     ASSERT_OK(PushTo(repository));
     EXPECT_EQ(open((repository + "/x").c_str(), O_RDONLY | O_CLOEXEC), -1);
     ASSERT_TRUE(faults.fired());

@@ -16,7 +16,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
-using testing::FaultKind;
+using testing::FileFaultKind;
 using testing::FileFaults;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -110,7 +110,7 @@ TEST(WriteFileDurablyTest, NthCallFailingLeavesTheOldOrTheNewFileAndNoOther) {
     int n = 1;
     for (; fired; ++n) {
       const TempDir dir;
-      WriteWithFault(dir, {n, FaultKind::kError, error}, fired);
+      WriteWithFault(dir, {n, FileFaultKind::kError, error}, fired);
       EXPECT_THAT(ListDirectory(dir.path()), IsOkAndHolds(ElementsAre("a"))) << "call " << n;
       ASSERT_LT(n, 50);
     }
@@ -121,7 +121,7 @@ TEST(WriteFileDurablyTest, NthCallFailingLeavesTheOldOrTheNewFileAndNoOther) {
 TEST(WriteFileDurablyTest, EveryFailedCallIsReported) {
   for (int n = 1;; ++n) {
     const TempDir dir;
-    const FileFaults faults(dir.path(), {n, FaultKind::kError, EIO});
+    const FileFaults faults(dir.path(), {n, FileFaultKind::kError, EIO});
     const absl::Status status = WriteFileDurably(dir.File("a"), kNew);
     if (!faults.fired()) {
       EXPECT_OK(status);
@@ -140,7 +140,7 @@ TEST(WriteFileDurablyTest, PowerLossAtEveryCallLeavesTheOldOrTheNewFile) {
   bool fired = true;
   for (int n = 1; fired; ++n) {
     const TempDir dir;
-    WriteWithFault(dir, {n, FaultKind::kPowerLoss}, fired);
+    WriteWithFault(dir, {n, FileFaultKind::kPowerLoss}, fired);
     ASSERT_LT(n, 50);
   }
 }
@@ -149,7 +149,7 @@ TEST(WriteFileDurablyTest, ShortWritesAreCompleted) {
   bool fired = true;
   for (int n = 1; fired; ++n) {
     const TempDir dir;
-    WriteWithFault(dir, {n, FaultKind::kShortWrite}, fired);
+    WriteWithFault(dir, {n, FileFaultKind::kShortWrite}, fired);
     EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds(std::string(kNew)));
   }
 }
@@ -157,7 +157,7 @@ TEST(WriteFileDurablyTest, ShortWritesAreCompleted) {
 TEST(WriteFileDurablyTest, InterruptedCallsOfOpenAndWriteAreRetried) {
   const TempDir dir;
   for (const int n : {1, 3}) {
-    const FileFaults faults(dir.path(), {n, FaultKind::kError, EINTR});
+    const FileFaults faults(dir.path(), {n, FileFaultKind::kError, EINTR});
     EXPECT_OK(WriteFileDurably(dir.File("a"), kNew));
     EXPECT_TRUE(faults.fired());
   }

@@ -39,7 +39,7 @@ TEST(DesiredStateTest, PowerLossAtAnyCallLeavesTheOldOrTheNewState) {
     ASSERT_OK(StoreDesiredState(dir.path(), before));
     absl::Status status;
     {
-      testing::FileFaults faults(dir.path(), {at, testing::FaultKind::kPowerLoss});
+      testing::FileFaults faults(dir.path(), {at, testing::FileFaultKind::kPowerLoss});
       status = StoreDesiredState(dir.path(), after);
       finished = !faults.fired();
     }

@@ -159,7 +159,7 @@ TEST_F(InitdbTest, PowerLossAtAnyStepIsMadeGoodByTheNextRun) {
     ASSERT_OK(base::RemoveTree(options_.data_dir));
     absl::Status status;
     {
-      testing::FileFaults faults(options_.data_dir, {at, testing::FaultKind::kPowerLoss});
+      testing::FileFaults faults(options_.data_dir, {at, testing::FileFaultKind::kPowerLoss});
       status = Create();
       finished = !faults.fired();
     }

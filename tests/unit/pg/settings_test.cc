@@ -178,7 +178,7 @@ TEST(InstallManagedSettingsTest, AfterAnyFailedFileCallTheFilesAreOldOrNew) {
     testing::TempDir dir;
     const std::string conf = dir.Write("postgresql.conf", user);
     {
-      testing::FileFaults faults(dir.path(), {at, testing::FaultKind::kPowerLoss});
+      testing::FileFaults faults(dir.path(), {at, testing::FileFaultKind::kPowerLoss});
       const absl::Status status = InstallManagedSettings(dir.path(), Agent());
       finished = !faults.fired();
       if (finished) {
