@@ -1,9 +1,10 @@
 // RestoreBackup: makes a data directory from a backup, ready to be started.
-// Order: check the target → check space → sentinel metal.incomplete → directories and files,
-// parallel inside each file → configuration → backup_manifest → one syncfs per filesystem →
-// global/pg_control → sentinel removed. Until the last step the directory has no pg_control, so no
-// PostgreSQL starts on it, and the sentinel says what it is. Threading: blocks the calling thread,
-// which becomes the ring thread; codec threads run beside it.
+// Order: check the target → check space → sentinel metal.incomplete → marks in the places outside
+// of it (restore_notes.h) → directories and files, parallel inside each file → configuration →
+// backup_manifest → one syncfs per filesystem → global/pg_control → sentinel removed → marks
+// removed. Until the last step the directory has no pg_control, so no PostgreSQL starts on it, and
+// the sentinel says what it is. Threading: blocks the calling thread, which becomes the ring
+// thread; codec threads run beside it.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +51,8 @@ struct RestoreReport {
   double bytes_per_second() const;
 };
 
-// FAILED_PRECONDITION/RESTORE_TARGET: not empty, or in use. RESOURCE_EXHAUSTED/NO_SPACE before
+// FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, or places that meet each other, the
+// repository or this node's cluster. RESOURCE_EXHAUSTED/NO_SPACE before
 // anything is written when the space cannot suffice. DATA_LOSS/REPOSITORY names the damaged frame
 // and file. CANCELLED. After an error the target keeps its sentinel; the same call again, or
 // removing the directory, cleans up.
