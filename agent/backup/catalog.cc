@@ -126,9 +126,12 @@ absl::StatusOr<std::vector<BackupInfo>> Catalog::List(uint64_t system_identifier
     auto info = LoadIfPublished(JoinPath(directory, label), label, system_identifier);
     if (info) backups.push_back(*std::move(info));
   }
+  // The latest moment at which it may have begun; a label says it to the second.
   const auto begin = [](const BackupInfo& info) {
-    return info.header.start_time == absl::InfinitePast() ? absl::InfiniteFuture()
-                                                          : info.header.start_time;
+    if (info.state != BackupState::kDamaged) return info.header.start_time;
+    return info.header.start_time == absl::InfinitePast()
+               ? absl::InfiniteFuture()
+               : info.header.start_time + absl::Seconds(1);
   };
   std::sort(backups.begin(), backups.end(), [&](const BackupInfo& a, const BackupInfo& b) {
     return begin(a) != begin(b) ? begin(a) > begin(b) : a.label > b.label;

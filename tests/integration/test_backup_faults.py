@@ -356,16 +356,39 @@ def test_corrupt_page_makes_the_backup_suspect(primary, workspace):
         assert ours.read() == theirs.read()
 
 
-def test_damaged_repository_is_found_and_never_restored(primary, workspace):
-    name = primary.backup()["result_name"]
-    primary.ok("backup", "verify")
-    packs = [each for each in primary.repository_files() if "pack" in each and name.removeprefix("backups/") in each]
-    largest = max((os.path.join(primary.repository, each) for each in packs), key=os.path.getsize)
-    with open(largest, "r+b") as file:
-        file.seek(os.path.getsize(largest) // 2)
+def flip_middle(path):
+    """Damages one bit in the middle of a file; a second call mends it."""
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 0x10]))
+
+
+def test_damaged_repository_is_found_and_never_restored(primary, workspace):
+    name = primary.backup()["result_name"]
+    label = name.removeprefix("backups/")
+    assert primary.ok("backup", "verify")["result"]["wal_segments"] != "0"
+    segment = primary.sql(f"SELECT pg_walfile_name('{primary.operations('CreateBackup')[0]['result']['start_lsn']}')")
+    wal, = (os.path.join(primary.repository, each) for each in primary.repository_files() if each.endswith(f"{segment}.wal"))
+    flip_middle(wal)
+    verified = primary.ctl("backup", "verify")
+    assert verified.code == 6 and segment in verified.error and has_hint(verified.error), verified
+    flip_middle(wal)
+
+    # A damaged manifest is shown, and no older backup is taken in its place.
+    newest = primary.backup()["result_name"]
+    manifest = os.path.join(primary.repository, primary.system_identifier(), newest, "manifest")
+    flip_middle(manifest)
+    assert [each["summary"]["state"] for each in primary.ok("backup", "list")["backups"]] == [
+        "BACKUP_STATE_DAMAGED", "BACKUP_STATE_COMPLETE"]
+    refused = primary.ctl("backup", "verify")
+    assert refused.code == 6 and newest.removeprefix("backups/") in refused.error and has_hint(refused.error), refused
+    primary.ok("backup", "verify", name)
+    os.unlink(manifest)  # garbage from now on
+
+    packs = [each for each in primary.repository_files() if "pack" in each and label in each]
+    flip_middle(max((os.path.join(primary.repository, each) for each in packs), key=os.path.getsize))
     verified = primary.ctl("backup", "verify")
     assert verified.code == 6 and has_hint(verified.error), verified
     target = os.path.join(workspace.path, "copy")
@@ -373,6 +396,15 @@ def test_damaged_repository_is_found_and_never_restored(primary, workspace):
     assert restored.code == 6, restored
     assert not os.path.exists(os.path.join(target, "global/pg_control"))
     assert os.path.exists(os.path.join(target, "metal.incomplete"))
+
+
+def test_server_that_archives_elsewhere_is_refused_before_the_copy(primary):
+    primary.sql("ALTER SYSTEM SET archive_command = '/bin/true'")
+    primary.sql("SELECT pg_reload_conf()")
+    wait_for("the setting counts", lambda: primary.sql("SHOW archive_command") == "/bin/true")
+    answer = primary.ctl("backup", "create")
+    assert answer.code != 0 and answer.reason == "WAL_MISSING" and "/bin/true" in answer.error and has_hint(answer.error), answer
+    assert primary.backups() == []
 
 
 def test_database_is_sound_after_all(primary):

@@ -55,6 +55,16 @@ TEST_F(CatalogTest, LatestIsNeverAnOlderOneInPlaceOfADamagedOne) {
   EXPECT_OK(TheCatalog().Get(kTestSystem, older_.label));
 }
 
+TEST_F(CatalogTest, ADamagedOneOfTheSameSecondMayBeTheLatest) {
+  clock_.Advance(absl::Milliseconds(600));
+  ASSERT_OK(Backup());
+  clock_.Advance(absl::Milliseconds(200));
+  ASSERT_OK_AND_ASSIGN(const BackupInfo last, Backup());
+  Damage(last.label);
+  EXPECT_THAT(TheCatalog().Get(kTestSystem, "latest"),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr(last.label)));
+}
+
 TEST_F(CatalogTest, ADamagedOneThatIsOlderDoesNotHideTheLatest) {
   Damage(older_.label);
   ASSERT_OK_AND_ASSIGN(const BackupInfo latest, TheCatalog().Get(kTestSystem, "latest"));
