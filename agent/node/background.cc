@@ -142,8 +142,10 @@ void Node::RefreshDirectories() {
 void Node::LookForSystem() {
   const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
   const uint64_t system = control.ok() ? control->system_identifier : 0;
+  const bool unknown = !control.ok() && !absl::IsNotFound(control.status());
   base::MutexLock lock(mutex_);
   if (system_on_disk_ == system) return;
+  if (unknown && system_on_disk_) return;  // a failing disk does not make it another cluster
   system_on_disk_ = system;
   ++refreshes_asked_;  // which backups are this node's may have changed
   wake_.NotifyAll();
