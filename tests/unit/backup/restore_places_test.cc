@@ -19,7 +19,12 @@ constexpr const char* kVersion = "PG_15_202209061";
 class RestorePlacesTest : public BackupTest {
  protected:
   RestorePlacesTest() {
-    MakeCluster();
+    for (const char* name : {"pg_wal", "pg_tblspc", "base/1"}) {
+      EXPECT_OK(base::MakeDirectories(dir_.File("data/" + std::string(name))));
+    }
+    Put("PG_VERSION", "15\n");
+    Put("global/pg_control", TestControlFile());
+    Put("base/1/16384", TestPages(40, 0, 2));
     dir_.Write(fmt::format("outside/{}/5/16500", kVersion), TestPages(2, 0, 1));
     EXPECT_EQ(symlink(dir_.File("outside").c_str(), dir_.File("data/pg_tblspc/16400").c_str()), 0);
     script_.tablespace_map = "16400 " + dir_.File("outside") + "\n";
@@ -29,7 +34,7 @@ class RestorePlacesTest : public BackupTest {
   }
   // A restore that dies in the middle of the files.
   void HalfARestore() {
-    UseFaultyEngine(5, testing::FaultKind::kError, EIO);
+    UseFaultyEngine(2, testing::FaultKind::kError, EIO);
     EXPECT_FALSE(Restore(target_, request_).ok());
     make_engine_ = nullptr;
     ASSERT_TRUE(base::PathExists(target_ + "/metal.incomplete"));
