@@ -54,6 +54,13 @@ def test_a_frozen_agent_is_not_an_absent_one(primary):
     assert "in time" in answer.error and "frozen" in answer.error, answer
 
 
+def test_a_result_that_cannot_be_written_is_a_failure(primary):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(primary.ctl_arguments("status"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=20,
+                              env=process.environment(), check=False)
+    assert done.returncode == 1 and "cannot be written" in done.stderr, done
+
+
 def test_every_command_explains_itself():
     top = run([f"{BIN}/metalctl", "--help"]).stdout
     for command in COMMANDS:

@@ -28,6 +28,11 @@ std::string BackupText(const v1::Backup& backup) {
   facts.Add("backup", ShortName(summary.name()));
   facts.Add("state", StateWord(summary.state()));
   if (!backup.damage().empty()) facts.Add("damage", backup.damage());
+  if (summary.state() == v1::BACKUP_STATE_DAMAGED) {
+    facts.Add("note", "its manifest cannot be read, so nothing else is known of it");
+    facts.Add("next", fmt::format("metalctl backup verify {} says why", ShortName(summary.name())));
+    return facts.ToString();
+  }
   facts.Add("taken", fmt::format("{} to {}", FormatTime(summary.start_time()),
                                  FormatTime(summary.stop_time())));
   facts.Add("source", backup.from_standby() ? "standby" : "primary");

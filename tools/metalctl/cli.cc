@@ -1,6 +1,7 @@
 #include "tools/metalctl/cli.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "agent/version.h"
 #include "fmt/format.h"
@@ -164,7 +165,20 @@ int RunCommandLine(int argc, char** argv) {
     return kExitUsage;
   }
   invocation.client.json = invocation.output == "json";
-  return invocation.run(Client(invocation.client));
+  const Client client(invocation.client);
+  std::string problem;
+  int code = kExitFailed;
+  try {
+    code = invocation.run(client);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      problem = "standard output cannot be written";
+  } catch (const std::exception& error) {  // of fmt, when the output cannot be written
+    problem = error.what();
+  }
+  if (problem.empty()) return code;
+  // The command may be done: its result is what is lost.
+  client.Fail(ErrorFrom("UNKNOWN", "write the result: " + problem), kExitFailed);
+  return code == kExitOk ? kExitFailed : code;
 }
 
 }  // namespace metal::ctl

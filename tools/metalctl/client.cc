@@ -87,9 +87,17 @@ int Client::Fail(const grpc::Status& status) const {
     if (error.code == "UNAVAILABLE" && error.hint.empty()) error.hint = "try again";
     return Fail(error, ExitCodeOf(status.error_code()));
   }
+  const bool connected = status.error_message().find("connect to") == std::string::npos &&
+                         status.error_message().find("connections to") == std::string::npos;
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     error.message = fmt::format("no answer from the agent at {} in time", options_.endpoint);
-    error.hint = "is metal-agent stopped or frozen? --timeout gives it longer";
+    error.hint =
+        "is it frozen? a change that was asked for may still be made: metalctl status. --timeout "
+        "waits longer";
+  } else if (connected) {
+    error.message = fmt::format("lost the agent at {} before it answered: {}", options_.endpoint,
+                                status.error_message());
+    error.hint = "a change that was asked for may have been made: metalctl status";
   } else {
     error.message =
         fmt::format("no agent answers at {}: {}", options_.endpoint, status.error_message());

@@ -154,7 +154,8 @@ int ShowDiskHealth(const Client& client, const std::string& device) {
 int WatchDisks(const Client& client) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   return FollowStream<v1::WatchStorageHealthResponse>(
-      client, {.due = absl::Seconds(30)},
+      client,
+      {.due = absl::Seconds(10), .answers = [&] { return AgentAnswers(client); }, .worked = false},
       [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
         return client.storage->PrepareAsyncWatchStorageHealth(context, {}, queue);
       },

@@ -129,7 +129,8 @@ int ShowEvents(const Client& client, const EventsOptions& options) {
   if (auto status = position.Begin(); !status.ok()) return client.Fail(status);
   if (!options.follow) return kExitOk;
   return FollowStream<v1::WatchEventsResponse>(
-      client, {.due = absl::InfiniteDuration(), .worked = true},
+      client,
+      {.due = absl::Seconds(10), .answers = [&] { return AgentAnswers(client); }, .worked = true},
       [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
         v1::WatchEventsRequest request;
         request.set_after_id(position.after_id());

@@ -125,6 +125,13 @@ grpc::Status WatchOnce(const Client& client, v1::Operation* operation, ProgressD
 
 }  // namespace
 
+bool AgentAnswers(const Client& client) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Milliseconds(500)));
+  v1::GetCapabilitiesResponse response;
+  return client.host->GetCapabilities(&context, {}, &response).ok();
+}
+
 int FollowOperation(const Client& client, v1::Operation* operation, const FollowOptions& options) {
   if (options.detach) {
     if (!client.json()) fmt::print("{}\n", operation->name());

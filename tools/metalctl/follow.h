@@ -2,6 +2,7 @@
 // while it runs.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "tools/metalctl/client.h"
@@ -21,8 +22,14 @@ struct FollowOptions {
 // after printing it. Fills *operation.
 int FollowOperation(const Client& client, v1::Operation* operation, const FollowOptions& options);
 
+// True when the agent answers a small question within 0.5 s.
+bool AgentAnswers(const Client& client);
+
 struct StreamOptions {
   absl::Duration due;  // something should come at least this often; silence is told
+  // Where nothing needs to come: asked after a silence, it says whether the agent answers; at most
+  // 0.5 s.
+  std::function<bool()> answers = nullptr;
   bool worked =
       false;  // the agent answered just now, so the first stream's failure is worth another try
 };
@@ -43,7 +50,11 @@ int FollowStream(const Client& client, const StreamOptions& options, Start start
     while ((event = watch.Next(&response, options.due)) != Event::kEnded) {
       if (event == Event::kInterrupted) return kExitInterrupted;
       if (event == Event::kSilent) {
-        reconnect.Silent(options.due);
+        if (options.answers && options.answers()) {
+          reconnect.Works();
+        } else {
+          reconnect.Silent(options.due);
+        }
         continue;
       }
       reconnect.Works();

@@ -26,7 +26,7 @@ int WatchStatus(const Client& client) {
   constexpr absl::Duration kDue = absl::Seconds(12);  // the agent sends a status every 5 s at least
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   return FollowStream<v1::WatchStatusResponse>(
-      client, {.due = kDue},
+      client, {.due = kDue, .answers = nullptr, .worked = false},
       [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
         return client.host->PrepareAsyncWatchStatus(context, {}, queue);
       },
