@@ -387,7 +387,7 @@ def test_damaged_repository_is_found_and_never_restored(primary, workspace):
     primary.ok("backup", "verify", name)
     os.unlink(manifest)  # garbage from now on
 
-    packs = [each for each in primary.repository_files() if "pack" in each and label in each]
+    packs = [each for each in primary.repository_files() if f"/packs/{label}/" in each]
     flip_middle(max((os.path.join(primary.repository, each) for each in packs), key=os.path.getsize))
     verified = primary.ctl("backup", "verify")
     assert verified.code == 6 and has_hint(verified.error), verified
