@@ -64,7 +64,9 @@ const Option kOptions[] = {
      TextRule::kAny, "1s to 24h", 1000, kDay},
 
     {"repository", "path", &C::repository_path, R"("")",
-     "Directory of backups and archived WAL. Empty: backups and archiving are off.",
+     "Directory of backups and archived WAL. Empty: backups and archiving are off. An agent that "
+     "has "
+     "used one takes no other in its place: repository.id in state_dir says which.",
      TextRule::kPath},
     {"repository", "wal_helper", &C::wal_helper, R"("")",
      "Path of metal-wal. Empty: beside the agent's executable.", TextRule::kPath},

@@ -22,8 +22,12 @@ constexpr uint32_t kOldestControlVersion = 1300, kNewestControlVersion = 9999;
 // Whether PostgreSQL, whose working directory this is, will promote itself when it is told that
 // there is no more WAL. A standby goes on with streaming instead, and must not be stopped because
 // an agent is away.
+// What cannot be looked at is no standby: a server that stops can be started again, a recovery that
+// ended early is final.
 bool RecoversToAnEnd() {
-  return access("recovery.signal", F_OK) == 0 && access("standby.signal", F_OK) != 0;
+  const bool recovers =
+      access("recovery.signal", F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+  return recovers && access("standby.signal", F_OK) != 0;
 }
 
 ExitCode Report(const Options& options, const Answer& answer) {

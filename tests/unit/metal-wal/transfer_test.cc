@@ -150,6 +150,11 @@ TEST_F(TransferTest, RecoveryToAnEndIsStrictAndAStandbyIsNot) {
   EXPECT_EQ(Fetch(options), kStopRecovery);
   directory_.Write("standby.signal", "");
   EXPECT_EQ(Fetch(options), kTryAgain);
+  // A link to itself fails as a disk that cannot be read does.
+  ASSERT_EQ(unlink("standby.signal"), 0);
+  ASSERT_EQ(unlink("recovery.signal"), 0);
+  ASSERT_EQ(symlink("recovery.signal", "recovery.signal"), 0);
+  EXPECT_EQ(Fetch(options), kStopRecovery);
   ASSERT_EQ(chdir(previous), 0);
 }
 
