@@ -32,7 +32,8 @@ constexpr Setting kSettings[] = {
     {"shared_preload_libraries", ""},  // they bring background workers
     {"session_preload_libraries", ""},
     {"local_preload_libraries", ""},
-    {"event_triggers", "off", 17},
+    {"session_replication_role", "replica"},  // event triggers of the source do not fire
+    {"event_triggers", "off", 17},            // nor those that always do
     // It writes below its own directory only.
     {"logging_collector", "off"},
     {"log_destination", "stderr"},

@@ -21,7 +21,9 @@ def source(module_workspace, pg):
                    "primary_conninfo = 'host=/nowhere'\nshared_preload_libraries = 'no_such_library'\n"
                    "listen_addresses = '203.0.113.1'\nexternal_pid_file = '/nowhere/pid'\n")
     node.sql("CREATE TABLE t AS SELECT 1 AS a; CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p "
-             "WITH (connect = false, slot_name = 's'); ALTER SUBSCRIPTION s ENABLE")
+             "WITH (connect = false, slot_name = 's'); ALTER SUBSCRIPTION s ENABLE; "
+             "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'fired'; END$$; "
+             "CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse()")
     node.backup()
     return node
 
