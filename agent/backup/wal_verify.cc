@@ -13,7 +13,12 @@ absl::Status VerifyFile(WalArchive& archive, const WalRange& range, const std::s
   if (!file || file->kind != WalFileKind::kSegment) {
     return archive.Verify(range.system_identifier, name);
   }
-  WalPages pages(*file, range.system_identifier, range.to);
+  // A segment that was switched ends in empty pages. The one in which the range ends was not,
+  // before that place.
+  const auto named = base::ParseWalFileName(name, range.segment_size);
+  const bool ends_inside =
+      named && range.to > named->start && range.to.value < named->start.value + range.segment_size;
+  WalPages pages(*file, range.system_identifier, ends_inside ? range.to : base::Lsn{});
   const WalSink check = [&](std::span<const std::byte> piece) {
     METAL_RETURN_IF_ERROR(progress.CheckCancelled());
     METAL_RETURN_IF_ERROR(pages.Add(piece));

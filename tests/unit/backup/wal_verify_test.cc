@@ -101,6 +101,10 @@ TEST_F(VerifyRangeTest, ASegmentThatWasSwitchedEndsInZeros) {
   std::memset(bytes.data() + 10 * kPage, 0, bytes.size() - 10 * kPage);
   ASSERT_OK(Push(segment, bytes));
   EXPECT_OK(Verify(segment.start.value, segment.start.value + 10 * kPage));
+  // Switched in the middle of a backup, or right at its end.
+  ASSERT_OK(Push(SegmentAt(4), SegmentAt(4).Bytes()));
+  EXPECT_OK(Verify(segment.start.value, SegmentAt(4).start.value + 100));
+  EXPECT_OK(Verify(segment.start.value, SegmentAt(4).start.value));
   // What is needed is not there.
   EXPECT_THAT(Verify(segment.start.value, segment.start.value + 10 * kPage + 1),
               StatusIs(StatusCode::kDataLoss, HasSubstr("empty")));
