@@ -231,6 +231,7 @@ def test_standby_as_the_source(small, workspace):
         load.wait(20)
     assert done["state"] == "OPERATION_STATE_SUCCEEDED", done
     assert standby.ok("backup", "show")["from_standby"] is True
+    assert standby.ok("backup", "verify")["result"]["wal_segments"] != "0", "segments that were switched are whole too"
     lsn = settled_lsn(primary)
     rows = database.tables(primary)
     copy = os.path.join(workspace.path, "copy")
