@@ -1,9 +1,10 @@
 // What a rehearsal makes outside of the repository: a directory with the restored copy, a directory
-// with a unix socket, a server. Each rehearsal has a note <state_dir>/rehearsal_scratch.<id>, written before
-// the first of them exists and removed after the last is gone, so that the agent that starts after
-// a crash can end the server and remove the rest. A server is only ever ended through a pidfd, when
-// it is the process that was noted (pid and start time) or works in the rehearsal's own data
-// directory: a pid alone may be anybody's by then. Threading: one thread for each scratch.
+// with a unix socket, a server. Each rehearsal has a note <state_dir>/rehearsal_scratch.<id>,
+// written before the first of them exists and removed after the last is gone, so that the agent
+// that starts after a crash can end the server and remove the rest. A server is only ever ended
+// through a pidfd, when it is the process that was noted (pid and start time) or works in the
+// rehearsal's own data directory: a pid alone may be anybody's by then. Threading: one thread for
+// each scratch.
 #pragma once
 
 #include <sys/types.h>

@@ -53,8 +53,8 @@ struct WalRange {
   bool require_history = true;  // also the timeline's .history file when timeline > 1
 };
 
-// Names of all files that the range needs, in order. INVALID_ARGUMENT: an empty range, a bad segment
-// size, more than 1 M segments.
+// Names of all files that the range needs, in order. INVALID_ARGUMENT: an empty range, a bad
+// segment size, more than 1 M segments.
 absl::StatusOr<std::vector<std::string>> FilesOf(const WalRange& range);
 
 // What the repository holds of one timeline.

@@ -54,8 +54,7 @@ void WriteLast(std::string line) {
   });
   writer.Detach();
   MutexLock lock(written->mutex);
-  written->changed.WaitFor(written->mutex, kLogPatience,
-                           [&] { return written->done; });
+  written->changed.WaitFor(written->mutex, kLogPatience, [&] { return written->done; });
 }
 
 }  // namespace

@@ -97,8 +97,8 @@ Node::~Node() {
   cleaner_.Join();
 }
 
-// These are safe to run from the beginning: each first looks at what is already done, only reads, or
-// removes what it left (a restore).
+// These are safe to run from the beginning: each first looks at what is already done, only reads,
+// or removes what it left (a restore).
 void Node::RegisterResumers() {
   parts_.operations.RegisterResumer(
       "StopPostgres", [this](const Operation& operation) -> absl::StatusOr<OperationBody> {
@@ -144,8 +144,8 @@ void Node::Begin() {
   repository_refresher_ =
       base::Thread("node-backups", [this] { RefreshLoop(&Node::RefreshBackups); });
   if (left.empty()) return;
-  cleaner_ = base::Thread("node-cleaner",
-                          [this, left = std::move(left)] { RemoveLeftRehearsals(left); });
+  cleaner_ =
+      base::Thread("node-cleaner", [this, left = std::move(left)] { RemoveLeftRehearsals(left); });
 }
 
 RoleState Node::CurrentRoleState() {

@@ -49,8 +49,7 @@ node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
 template <typename Request>
 node::RequestContext ContextOf(const Request& request, const std::string& caller,
                                const grpc::ServerContext& context) {
-  node::RequestContext origin =
-      MakeRequestContext(request, request.header().request_id(), caller);
+  node::RequestContext origin = MakeRequestContext(request, request.header().request_id(), caller);
   const absl::Time answer_at = absl::Now() + TimeToAnswer(context);
   origin.caller_left = [&context, answer_at] {
     return ShouldStop(context) || absl::Now() >= answer_at;
@@ -76,10 +75,8 @@ grpc::Status ReplicationService::BeginTerm(grpc::ServerContext* context,
         node::BeginTermRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-        METAL_ASSIGN_OR_RETURN(
-            const auto answer,
-            node_.BeginTerm(ContextOf(*request, caller, *context),
-                            domain));
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.BeginTerm(ContextOf(*request, caller, *context), domain));
         PositionToProto(answer.position, response->mutable_position());
         response->set_was_primary(answer.was_primary);
         response->set_postgres_down(answer.postgres_down);
@@ -95,10 +92,8 @@ grpc::Status ReplicationService::Promote(grpc::ServerContext* context,
         node::PromoteRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-        METAL_ASSIGN_OR_RETURN(
-            const auto answer,
-            node_.Promote(ContextOf(*request, caller, *context),
-                          domain));
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.Promote(ContextOf(*request, caller, *context), domain));
         response->set_timeline(answer.timeline);
         response->set_lsn(answer.lsn.value);
         return absl::OkStatus();
@@ -113,10 +108,8 @@ grpc::Status ReplicationService::Fence(grpc::ServerContext* context,
         node::FenceRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         domain.reason = request->reason();
-        METAL_ASSIGN_OR_RETURN(
-            const auto answer,
-            node_.Fence(ContextOf(*request, caller, *context),
-                        domain));
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.Fence(ContextOf(*request, caller, *context), domain));
         response->set_was_primary(answer.was_primary);
         return absl::OkStatus();
       });
@@ -124,12 +117,11 @@ grpc::Status ReplicationService::Fence(grpc::ServerContext* context,
 
 grpc::Status ReplicationService::Unfence(grpc::ServerContext* context,
                                          const v1::UnfenceRequest* request, v1::UnfenceResponse*) {
-  return handler_.Run(
-      "ReplicationService/Unfence", *context, [&](const std::string& caller) -> absl::Status {
-        METAL_ASSIGN_OR_RETURN(const auto holder, HolderOf(request->header()));
-        return node_.Unfence(ContextOf(*request, caller, *context),
-                             holder);
-      });
+  return handler_.Run("ReplicationService/Unfence", *context,
+                      [&](const std::string& caller) -> absl::Status {
+                        METAL_ASSIGN_OR_RETURN(const auto holder, HolderOf(request->header()));
+                        return node_.Unfence(ContextOf(*request, caller, *context), holder);
+                      });
 }
 
 grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,

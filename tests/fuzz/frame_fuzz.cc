@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the decoders of frames and pack headers, once as they are and once with the checksums made
-// right, so that the codecs behind them are reached.
+// Feeds arbitrary bytes to the decoders of frames and pack headers, once as they are and once with
+// the checksums made right, so that the codecs behind them are reached.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
