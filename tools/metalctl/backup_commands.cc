@@ -10,58 +10,8 @@ std::string FullName(const std::string& name) {
   return name.rfind("backups/", 0) == 0 ? name : "backups/" + name;
 }
 
-std::string ShortName(const std::string& name) {
-  return name.rfind("backups/", 0) == 0 ? name.substr(8) : name;
-}
-
 std::string StateWord(v1::BackupState state) {
   return EnumWord(v1::BackupState_Name(state), "BACKUP_STATE_");
-}
-
-std::string Ratio(const v1::BackupSummary& summary) {
-  return FormatRatio(summary.size_bytes(), summary.stored_bytes());
-}
-
-std::string BackupText(const v1::Backup& backup) {
-  const auto& summary = backup.summary();
-  FactList facts;
-  facts.Add("backup", ShortName(summary.name()));
-  facts.Add("state", StateWord(summary.state()));
-  if (!backup.damage().empty()) facts.Add("damage", backup.damage());
-  if (summary.state() == v1::BACKUP_STATE_DAMAGED) {
-    facts.Add("note", "its manifest cannot be read, so nothing else is known of it");
-    facts.Add("next", fmt::format("metalctl backup verify {} says why", ShortName(summary.name())));
-    return facts.ToString();
-  }
-  facts.Add("taken", fmt::format("{} to {}", FormatTime(summary.start_time()),
-                                 FormatTime(summary.stop_time())));
-  facts.Add("source", backup.from_standby() ? "standby" : "primary");
-  facts.Add("system", std::to_string(backup.system_identifier()));
-  facts.Add("PostgreSQL", fmt::format("{}.{}", backup.postgres_version_num() / 10000,
-                                      backup.postgres_version_num() % 10000));
-  facts.Add("LSN", fmt::format("{} to {}, timeline {}", FormatLsn(summary.start_lsn()),
-                               FormatLsn(summary.stop_lsn()), summary.timeline()));
-  facts.Add("size",
-            fmt::format("{} in {} files", FormatBytes(summary.size_bytes()), backup.file_count()));
-  facts.Add("stored", fmt::format("{} in {} frames, ratio {}", FormatBytes(summary.stored_bytes()),
-                                  backup.frame_count(), Ratio(summary)));
-  facts.Add("codec", summary.codec() == "none"
-                         ? "none"
-                         : fmt::format("{} level {}", summary.codec(), backup.level()));
-  facts.Add("rate",
-            fmt::format("{} with {}", FormatRate(summary.bytes_per_second()), summary.io_engine()));
-  for (const auto& [oid, path] : std::map<std::string, std::string>(backup.tablespaces().begin(),
-                                                                    backup.tablespaces().end())) {
-    facts.Add("tablespace " + oid, path);
-  }
-  if (backup.corrupt_page_count() > 0)
-    facts.Add("corrupt pages", std::to_string(backup.corrupt_page_count()));
-  for (const auto& page : backup.corrupt_pages()) facts.Add("  page", page);
-  for (const auto& [name, value] : std::map<std::string, std::string>(backup.annotations().begin(),
-                                                                      backup.annotations().end())) {
-    facts.Add("note " + name, value);
-  }
-  return facts.ToString();
 }
 
 // 0 when the backup could be fetched.
@@ -122,7 +72,7 @@ int CreateBackup(const Client& client, const BackupCreateOptions& options) {
   }
   v1::Operation operation = response.operation();
   const int code = FollowOperation(client, &operation, options.follow);
-  const std::string name = ShortName(operation.result_name());
+  const std::string name = BackupId(operation.result_name());
   if (client.json()) {
     Client::PrintJson(operation);
   } else if (code == kExitOk && !options.follow.detach) {
@@ -160,9 +110,10 @@ int ListBackups(const Client& client) {
                    "?ENGINE", "?STOP LSN"});
   for (const auto& backup : all.backups()) {
     const auto& summary = backup.summary();
-    table.AddRow({ShortName(summary.name()), StateWord(summary.state()),
+    table.AddRow({BackupId(summary.name()), StateWord(summary.state()),
                   FormatTime(summary.stop_time()), FormatBytes(summary.size_bytes()),
-                  FormatBytes(summary.stored_bytes()), Ratio(summary),
+                  FormatBytes(summary.stored_bytes()),
+                  FormatRatio(summary.size_bytes(), summary.stored_bytes()),
                   FormatRate(summary.bytes_per_second()), summary.codec(), summary.io_engine(),
                   FormatLsn(summary.stop_lsn())});
   }
@@ -199,19 +150,19 @@ int VerifyBackup(const Client& client, const BackupVerifyOptions& options) {
   if (client.json()) {
     Client::PrintJson(operation);
   } else if (code == kExitOk && !options.follow.detach) {
-    fmt::print("{} {}\n", ShortName(operation.subject()),
+    fmt::print("{} {}\n", BackupId(operation.subject()),
                IsSuspect(operation) ? "is stored as it was taken" : "is sound");
     PrintFacts(operation);
     if (!IsSuspect(operation)) {
       PrintNext(options.rehearse
                     ? fmt::format("metalctl backup restore {} --target DIRECTORY",
-                                  ShortName(operation.subject()))
+                                  BackupId(operation.subject()))
                     : fmt::format("metalctl backup verify {} --restore rehearses a restore",
-                                  ShortName(operation.subject())));
+                                  BackupId(operation.subject())));
     }
   }
   if (code != kExitOk || !IsSuspect(operation)) return code;
-  return TellSuspect(client, ShortName(operation.subject()), "the check is done");
+  return TellSuspect(client, BackupId(operation.subject()), "the check is done");
 }
 
 int RestoreBackup(const Client& client, const RestoreOptions& options) {
@@ -262,7 +213,7 @@ int RestoreBackup(const Client& client, const RestoreOptions& options) {
                                 options.target_directory));
   }
   if (code != kExitOk || !IsSuspect(operation)) return code;
-  return TellSuspect(client, ShortName(request.name()), "the restore is done");
+  return TellSuspect(client, BackupId(request.name()), "the restore is done");
 }
 
 int ShowArchive(const Client& client) {

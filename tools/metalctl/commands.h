@@ -126,6 +126,12 @@ struct RestoreOptions {
 int RestoreBackup(const Client& client, const RestoreOptions& options);
 int ShowArchive(const Client& client);
 
+// ---- backup_text.cc ----
+// "backups/20261122T021500Z-F" → "20261122T021500Z-F".
+std::string BackupId(const std::string& name);
+// One backup in full, for people.
+std::string BackupText(const v1::Backup& backup);
+
 // ---- disk_commands.cc ----
 int ListDisks(const Client& client);
 int ShowDiskHealth(const Client& client, const std::string& device);

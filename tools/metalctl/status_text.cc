@@ -74,6 +74,7 @@ class Writer {
     const auto& node = status_.node();
     facts_.Add("node",
                fmt::format("{} of {} on {}", node.node_id(), node.cluster_id(), node.hostname()));
+    facts_.Add("as of", FormatTime(status_.capture_time()));
     facts_.Add("agent", fmt::format("{}, up {}, runs as {}, {} I/O", node.agent_version(),
                                     FormatAge(node.agent_start_time(), status_.capture_time()),
                                     node.os_user(), node.io_engine()));
