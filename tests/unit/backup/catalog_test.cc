@@ -17,7 +17,10 @@ class CatalogTest : public BackupTest {
  protected:
   // Two backups, an hour apart.
   void SetUp() override {
-    MakeCluster();
+    ASSERT_OK(base::MakeDirectories(dir_.File("data/pg_wal")));
+    Put("PG_VERSION", "15\n");
+    Put("global/pg_control", TestControlFile());
+    Put("base/1/16384", TestPages(2, 0, 1));
     ASSERT_OK_AND_ASSIGN(older_, Backup());
     clock_.Advance(absl::Hours(1));
     ASSERT_OK_AND_ASSIGN(newer_, Backup());
