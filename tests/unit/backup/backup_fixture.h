@@ -23,6 +23,7 @@
 #include "agent/base/status.h"
 #include "agent/stream/page_checksum.h"
 #include "tests/harness/faulty_engine.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
@@ -277,7 +278,7 @@ class BackupTest : public ::testing::Test {
   base::AgentConfig config_;
   testing::SimulatedClock clock_;
   observe::Progress progress_{clock_};
-  RecordingEventLog events_;
+  metal::testing::RecordedEvents events_;
   std::unique_ptr<WalArchive> archive_;
   FakeSource::Script script_;
   EngineFactory make_engine_;

@@ -10,6 +10,7 @@
 #include "agent/base/status.h"
 #include "agent/base/thread.h"
 #include "agent/store/repository.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
@@ -56,7 +57,7 @@ class WalArchiveTest : public ::testing::Test {
   testing::TempDir directory_;
   const std::string repository_ = directory_.File("repository");
   testing::SimulatedClock clock_;
-  RecordingEventLog events_;
+  metal::testing::RecordedEvents events_;
   observe::Progress progress_{clock_};
   WalArchive archive_{{.repository_path = repository_}, clock_, &events_};
 };

@@ -16,6 +16,7 @@
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
 #include "tests/harness/file_faults.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
@@ -164,7 +165,7 @@ TEST_F(WalFaultsTest, FullDiskIsReportedAndLeavesNothingBehind) {
   if (mount("tmpfs", repository.c_str(), "tmpfs", 0, "size=1m") != 0) {
     GTEST_SKIP() << "cannot mount a tmpfs: " << strerror(errno);
   }
-  RecordingEventLog events;
+  metal::testing::RecordedEvents events;
   {
     WalArchive archive({.repository_path = repository, .codec = stream::CodecKind::kNone}, clock_,
                        &events);

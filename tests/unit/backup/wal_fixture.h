@@ -1,7 +1,6 @@
-// WAL files and an event log for tests of the WAL archive.
+// WAL files for tests of the WAL archive.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -11,9 +10,7 @@
 #include <vector>
 
 #include "agent/backup/wal_archive.h"
-#include "agent/base/mutex.h"
 #include "agent/base/units.h"
-#include "agent/observe/event_log.h"
 
 namespace metal::backup {
 
@@ -57,41 +54,6 @@ struct TestSegment {
     put(36, uint32_t{8192});
     return bytes;
   }
-};
-
-// Remembers events in memory.
-class RecordingEventLog final : public observe::EventLog {
- public:
-  void Append(observe::Event event) override {
-    base::MutexLock lock(mutex_);
-    event.id = events_.size() + 1;
-    events_.push_back(std::move(event));
-  }
-  absl::StatusOr<std::vector<observe::Event>> List(const observe::EventFilter&) override {
-    return events();
-  }
-  absl::StatusOr<std::vector<observe::Event>> WaitAfter(uint64_t after, absl::Duration) override {
-    std::vector<observe::Event> all = events();
-    all.erase(all.begin(),
-              all.begin() + static_cast<ptrdiff_t>(std::min<size_t>(after, all.size())));
-    return all;
-  }
-  uint64_t last_id() override { return events().size(); }
-  absl::Status Flush(absl::Duration) override { return absl::OkStatus(); }
-
-  std::vector<observe::Event> events() {
-    base::MutexLock lock(mutex_);
-    return events_;
-  }
-  std::vector<std::string> types() {
-    std::vector<std::string> result;
-    for (const observe::Event& event : events()) result.push_back(event.type);
-    return result;
-  }
-
- private:
-  base::Mutex mutex_;
-  std::vector<observe::Event> events_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace metal::backup

@@ -16,6 +16,7 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
 #include "tests/unit/backup/wal_fixture.h"
@@ -130,7 +131,7 @@ class WalServerTest : public ::testing::Test {
   testing::TempDir directory_;
   const std::string repository_ = directory_.File("repository");
   const std::string socket_ = directory_.File("run/wal.sock");
-  RecordingEventLog events_;
+  metal::testing::RecordedEvents events_;
   std::shared_ptr<WalArchive> archive_ = std::make_shared<WalArchive>(
       WalArchiveOptions{.repository_path = repository_}, base::RealClock(), &events_);
   std::unique_ptr<WalServer> server_;

@@ -7,9 +7,9 @@
 #include "agent/disk/smart_watch.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
-#include "tests/unit/disk/recorded_events.h"
 #include "tests/unit/disk/scripted_probe_device.h"
 
 namespace metal::disk {

@@ -8,8 +8,8 @@
 #include "agent/disk/probe_run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/status_matchers.h"
-#include "tests/unit/disk/recorded_events.h"
 #include "tests/unit/disk/throttled_disk.h"
 
 namespace metal::disk {

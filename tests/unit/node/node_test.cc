@@ -11,9 +11,9 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/pg/apply_config.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
-#include "tests/unit/node/memory_event_log.h"
 
 namespace metal::node {
 namespace {
@@ -88,7 +88,7 @@ class NodeTest : public ::testing::Test {
   base::AgentConfig config_;
   base::Clock& clock_ = base::RealClock();
   observe::StatusBoard board_{clock_};
-  MemoryEventLog events_;
+  metal::testing::RecordedEvents events_;
   std::unique_ptr<TermStore> terms_;
   std::unique_ptr<OperationManager> operations_;
   std::unique_ptr<pg::Install> install_;

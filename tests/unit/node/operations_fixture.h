@@ -9,10 +9,10 @@
 
 #include "agent/base/status.h"
 #include "agent/node/operations.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
-#include "tests/unit/node/memory_event_log.h"
 
 namespace metal::node {
 
@@ -91,7 +91,7 @@ class OperationsTest : public ::testing::Test {
   testing::TempDir directory_;
   testing::SimulatedClock clock_;
   observe::StatusBoard board_{clock_};
-  MemoryEventLog events_;
+  metal::testing::RecordedEvents events_;
 };
 
 }  // namespace metal::node

@@ -4,10 +4,10 @@
 
 #include "agent/base/file.h"
 #include "agent/pg/settings.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
-#include "tests/unit/node/memory_event_log.h"
 #include "tests/unit/node/simulated_standby.h"
 
 namespace metal::node {
@@ -22,7 +22,7 @@ class RoleStepsTest : public ::testing::Test {
   testing::TempDir directory_;
   testing::SimulatedClock clock_;
   observe::StatusBoard board_{clock_};
-  MemoryEventLog events_;
+  metal::testing::RecordedEvents events_;
   pg::Install install_{directory_.path()};
   pg::SupervisorOptions options_ = [this] {
     pg::SupervisorOptions options;

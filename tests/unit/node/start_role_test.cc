@@ -1,10 +1,10 @@
 #include <gtest/gtest.h>
 
 #include "agent/node/node.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
-#include "tests/unit/node/memory_event_log.h"
 
 namespace metal::node {
 namespace {
@@ -53,7 +53,7 @@ TEST(StartRoleTest, UnreadableControlFileIsAStandby) {
             pg::StartRole::kStandby);
   testing::SimulatedClock clock;
   observe::StatusBoard board(clock);
-  MemoryEventLog events;
+  metal::testing::RecordedEvents events;
   const testing::TempDir directory;
   const auto terms = TermStore::Open(directory.File("term"), clock, board, events);
   ASSERT_OK(terms->BeginTerm({3, "a"}));

@@ -6,11 +6,11 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
 #include "tests/unit/node/crash_directory.h"
-#include "tests/unit/node/memory_event_log.h"
 
 namespace metal::node {
 namespace {
@@ -28,7 +28,7 @@ class TermStoreTest : public ::testing::Test {
   testing::TempDir directory_;
   testing::SimulatedClock clock_;
   observe::StatusBoard board_{clock_};
-  MemoryEventLog events_;
+  metal::testing::RecordedEvents events_;
 };
 
 TEST_F(TermStoreTest, MissingFileIsTermZeroStandbyUnfenced) {

@@ -9,9 +9,9 @@
 #include "agent/base/status.h"
 #include "agent/pg/port_owner.h"
 #include "gmock/gmock.h"
+#include "tests/harness/recorded_events.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/unit/pg/fake_postmaster.h"
-#include "tests/unit/pg/recorded_events.h"
 
 namespace metal::pg {
 namespace {
@@ -79,7 +79,7 @@ class SupervisorTest : public ::testing::Test {
   absl::Duration no_progress_limit_ = absl::Seconds(60);
   std::function<StartRole()> role_for_restart_;
   observe::StatusBoard board_{base::RealClock()};
-  RecordedEvents events_;
+  metal::testing::RecordedEvents events_;
   std::unique_ptr<PostgresSupervisor> supervisor_;
 };
 
