@@ -14,7 +14,8 @@
 namespace metal::base {
 
 bool FaultPlan::ParseRule(std::string_view text, Rule& rule) {
-  if (const size_t at = text.find('@'); at != std::string_view::npos) {
+  const size_t at = text.find('@');
+  if (at != std::string_view::npos) {
     const std::string_view number = text.substr(at + 1);
     const auto [end, error] =
         std::from_chars(number.data(), number.data() + number.size(), rule.at_pass);
@@ -29,6 +30,7 @@ bool FaultPlan::ParseRule(std::string_view text, Rule& rule) {
     rule.action = Action::kError;
   } else if (text == "pause") {
     rule.action = Action::kPause;
+    if (at == std::string_view::npos) rule.at_pass = 0;
   } else {
     return false;
   }
@@ -71,10 +73,10 @@ absl::Status FaultPlan::Pass(std::string_view name) {
     MutexLock lock(mutex_);
     if (!trace_file_.empty()) Trace(std::string(name));
     const auto found = rules_.find(name);
-    if (found == rules_.end() || ++found->second.passes != found->second.at_pass) {
-      return absl::OkStatus();
-    }
-    action = found->second.action;
+    if (found == rules_.end()) return absl::OkStatus();
+    Rule& rule = found->second;
+    if (++rule.passes != rule.at_pass && rule.at_pass != 0) return absl::OkStatus();
+    action = rule.action;
   }
   switch (action) {
     case Action::kCrash:

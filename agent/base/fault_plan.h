@@ -28,7 +28,7 @@ class FaultPlan {
   enum class Action { kCrash, kError, kPause };
   struct Rule {
     Action action;
-    int at_pass = 1;  // the pass at which it acts
+    int at_pass = 1;  // the pass at which it acts; 0: at each
     int passes = 0;
   };
   static bool ParseRule(std::string_view text, Rule& rule);

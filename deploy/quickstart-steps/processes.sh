@@ -82,7 +82,7 @@ has_ended() { ! kill -0 "$1"; }
 # Stops the server on directory $1, when one runs there.
 stop_server() {
   server_pid "$1" > /dev/null || return 0
-  as_pg "$bindir/pg_ctl" -D "$1" -m fast -w -t 120 stop > /dev/null 2>&1 ||
+  (as_pg "$bindir/pg_ctl" -D "$1" -m fast -w -t 120 stop) > /dev/null 2>&1 ||
     fail "PostgreSQL on $1, pid $(server_pid "$1"), did not stop; nothing was removed. HINT: see $dir/log"
 }
 

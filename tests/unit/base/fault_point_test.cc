@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <csignal>
+#include <thread>
 
 #include "agent/base/fault_plan.h"
 #include "agent/base/file.h"
@@ -55,16 +57,29 @@ TEST(FaultPlanTest, TraceNamesEachPassedPointOnce) {
   EXPECT_THAT(ReadFile(dir.File("trace")), IsOkAndHolds(Eq("a.one\na.two\n")));
 }
 
-TEST(FaultPlanTest, PauseLastsUntilTheFileIsRemoved) {
+TEST(FaultPlanTest, PauseLastsUntilTheFileIsRemovedAndComesAtEachPass) {
   const TempDir dir;
-  const std::string pause_file = dir.Write("pause", "");
-  FaultPlan plan("pg.start=pause", pause_file, dir.File("trace"));
-  bool passed = false;
-  Thread thread("paused", [&] { passed = plan.Pass("pg.start").ok() && !PathExists(pause_file); });
-  while (!PathExists(dir.File("trace"))) std::this_thread::yield();
-  ASSERT_OK(RemoveTree(pause_file));
-  thread.Join();
-  EXPECT_TRUE(passed);
+  FaultPlan plan("pg.start=pause", dir.File("pause"), "");
+  for (int pass = 1; pass <= 2; ++pass) {
+    const std::string pause_file = dir.Write("pause", "");
+    std::atomic<bool> begun = false;
+    bool passed = false;
+    Thread thread("paused", [&] {
+      begun = true;
+      passed = plan.Pass("pg.start").ok() && !PathExists(pause_file);
+    });
+    while (!begun) std::this_thread::yield();
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();  // one that does not wait passes now
+    ASSERT_OK(RemoveTree(pause_file));
+    thread.Join();
+    EXPECT_TRUE(passed) << "pass " << pass;
+  }
+}
+
+TEST(FaultPlanTest, PauseAtOnePassLetsTheOthersGo) {
+  const TempDir dir;
+  FaultPlan plan("pg.start=pause@2", dir.Write("pause", ""), "");
+  EXPECT_OK(plan.Pass("pg.start"));
 }
 
 TEST(FaultPlanDeathTest, CrashKillsTheProcess) {
