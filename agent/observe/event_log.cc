@@ -210,6 +210,8 @@ class Core {
   }
 
   void AppendLocked(Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    // What the store keeps: an event does not change when it is written.
+    event.time = absl::FromUnixMicros(absl::ToUnixMicros(event.time));
     event.id = ++last_id_;
     queue_.push_back(event);
     if (queue_.size() > kQueueMost) {

@@ -89,6 +89,18 @@ TEST_F(EventLogTest, GivenTimeIsKept) {
   EXPECT_EQ(log->List({})->at(0).time, event.time);
 }
 
+TEST_F(EventLogTest, AnEventReadsTheSameBeforeAndAfterItIsStored) {
+  const auto log = Open();
+  Event event = Named("a");
+  event.time = absl::FromUnixNanos(1'234'567'891'234);
+  log->Append(event);
+  ASSERT_OK_AND_ASSIGN(const auto before, log->WaitAfter(0, kLong));
+  ASSERT_OK(log->Flush(kLong));
+  ASSERT_EQ(before.size(), 1u);
+  EXPECT_EQ(before[0].time, absl::FromUnixMicros(1'234'567'891));
+  EXPECT_EQ(log->List({})->at(0).time, before[0].time);
+}
+
 TEST_F(EventLogTest, EventsAndIdsSurviveARestart) {
   {
     const auto log = Open();
