@@ -130,6 +130,7 @@ class PostgresSupervisor {
   void WatchStarting(const Postmaster& process);
   void WatchDead();
   void Adopt(const FoundPostmaster& found);
+  void TakeUp(const FoundPostmaster& found);  // as the server of this agent, and publishes it
   void HandleExit(const Postmaster& process);
   void ScheduleRestart(const std::string& why);
   void TryRestart();

@@ -30,13 +30,18 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostma
   std::shared_ptr<const Postmaster> process = postmaster();
   if (process && process->alive()) return process;
   METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(Place()));
-  process = found ? found->process : nullptr;
-  SetProcess(process);
+  // Before the watch's first look an action may be the first to find the server: what is published
+  // must name it then too, for the watch only follows a server that is published.
+  if (found) {
+    TakeUp(*found);
+  } else {
+    SetProcess(nullptr);
+  }
   {
     base::MutexLock lock(mutex_);
     first_look_due_ = false;
   }
-  return process;
+  return found ? found->process : nullptr;
 }
 
 absl::Status PostgresSupervisor::StoreDesired(const DesiredState& state) {

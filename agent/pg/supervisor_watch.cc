@@ -159,7 +159,6 @@ void PostgresSupervisor::WatchDead() {
 }
 
 void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
-  SetProcess(found.process);
   DesiredState state = desired();
   // Somebody started a server that should not run: it is watched, and what should be follows what
   // is.
@@ -174,10 +173,15 @@ void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
     base::MutexLock lock(mutex_);
     restart_at_.reset();
   }
+  TakeUp(found);
+  PublishControl();
+}
+
+void PostgresSupervisor::TakeUp(const FoundPostmaster& found) {
+  SetProcess(found.process);
   // The agent may have died between the launch and the move: then the server shares its fate with
   // the agent's own unit.
   if (SharesCgroup(found.process->pid())) MoveToScope(*found.process);
-  PublishControl();
   const bool ready = found.file.status == PostmasterStatus::kReady ||
                      found.file.status == PostmasterStatus::kStandby;
   const bool stopping = found.file.status == PostmasterStatus::kStopping;

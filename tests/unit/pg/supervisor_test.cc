@@ -44,6 +44,11 @@ class Listener {
 class SupervisorTest : public ::testing::Test {
  protected:
   void MakeSupervisor() {
+    MakeIdleSupervisor();
+    ASSERT_OK(supervisor_->Begin());
+  }
+  // Its watch does not run.
+  void MakeIdleSupervisor() {
     SupervisorOptions options;
     options.data_dir = cluster_.data_dir();
     options.state_dir = cluster_.state_dir();
@@ -55,7 +60,6 @@ class SupervisorTest : public ::testing::Test {
     options.role_for_restart = role_for_restart_;
     supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
                                                        base::RealClock());
-    ASSERT_OK(supervisor_->Begin());
   }
   PostgresState state() { return board_.Get()->postgres.state; }
   // Waits for a published state through the board itself.
@@ -113,6 +117,20 @@ TEST_F(SupervisorTest, AnAgentRestartAdoptsTheServerUntouched) {
   EXPECT_EQ(board_.Get()->postgres.pid, started.pid);
   EXPECT_TRUE(events_.Await("postgres.adopted"));
   EXPECT_EQ(supervisor_->desired(), (DesiredState{true, false, StartRole::kPrimary}));
+}
+
+TEST_F(SupervisorTest, AnActionThatFindsTheServerBeforeTheFirstLookPublishesIt) {
+  MakeSupervisor();
+  ASSERT_OK_AND_ASSIGN(const StartResult started, supervisor_->Start({}));
+  supervisor_.reset();
+  board_.Update([](observe::NodeStatus& status) { status.postgres = {}; });
+  MakeIdleSupervisor();
+  ASSERT_OK_AND_ASSIGN(const StartResult again, supervisor_->Start({}));
+  EXPECT_TRUE(again.was_running);
+  EXPECT_EQ(board_.Get()->postgres.pid, started.pid);
+  EXPECT_EQ(state(), PostgresState::kRunning);
+  EXPECT_EQ(events_.Count("postgres.adopted"), 1u);
+  EXPECT_OK(supervisor_->Stop({}).status());
 }
 
 TEST_F(SupervisorTest, ACrashIsSeenWithinASecondAndRestartedInItsRole) {
