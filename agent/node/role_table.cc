@@ -26,6 +26,12 @@ constexpr std::string_view kFencedText = "the node is fenced. HINT: Unfence it f
 constexpr std::string_view kReadWrite =
     "PostgreSQL runs read-write without an order of the stored term. HINT: BeginTerm makes it a "
     "standby";
+constexpr std::string_view kOrdered =
+    "a promotion was ordered in this term. HINT: repeat Promote, or begin a higher term";
+constexpr std::string_view kIsPrimary =
+    "the node is the primary. HINT: Demote or BeginTerm makes it a standby";
+constexpr std::string_view kNotPrimary =
+    "the node is not the primary of this term. HINT: Promote gives it a lease";
 constexpr std::string_view kWait =
     "PostgreSQL is starting, stopping or does not answer. HINT: GetStatus, then try again";
 
@@ -46,6 +52,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kEmpty, R::kUnfence, S::kEmpty, ""},
     {S::kEmpty, R::kCreateBackup, S::kEmpty, kNoCluster},
     {S::kEmpty, R::kWaitForLsn, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kDemote, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kUndoDemote, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kFollowPrimary, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kRewind, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kClone, S::kStandby, ""},
+    {S::kEmpty, R::kControlReplay, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kChangeSynchronous, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kReconcileSlots, S::kEmpty, kNoCluster},
+    {S::kEmpty, R::kRenewLease, S::kEmpty, kNoCluster},
 
     {S::kStopped, R::kInitDataDirectory, S::kStopped, kHasCluster},
     {S::kStopped, R::kRestoreBackup, S::kStopped, kHasCluster},
@@ -60,6 +75,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kStopped, R::kUnfence, S::kStopped, ""},
     {S::kStopped, R::kCreateBackup, S::kStopped, kIsDown},
     {S::kStopped, R::kWaitForLsn, S::kStopped, kIsDown},
+    {S::kStopped, R::kDemote, S::kStandby, ""},
+    {S::kStopped, R::kUndoDemote, S::kPrimary, ""},
+    {S::kStopped, R::kFollowPrimary, S::kStopped, ""},
+    {S::kStopped, R::kRewind, S::kStandby, ""},
+    {S::kStopped, R::kClone, S::kStandby, ""},
+    {S::kStopped, R::kControlReplay, S::kStopped, kIsDown},
+    {S::kStopped, R::kChangeSynchronous, S::kStopped, ""},
+    {S::kStopped, R::kReconcileSlots, S::kStopped, kIsDown},
+    {S::kStopped, R::kRenewLease, S::kStopped, kNotPrimary},
 
     {S::kStandby, R::kInitDataDirectory, S::kStandby, kHasCluster},
     {S::kStandby, R::kRestoreBackup, S::kStandby, kIsUp},
@@ -74,6 +98,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kStandby, R::kUnfence, S::kStandby, ""},
     {S::kStandby, R::kCreateBackup, S::kStandby, ""},
     {S::kStandby, R::kWaitForLsn, S::kStandby, ""},
+    {S::kStandby, R::kDemote, S::kStandby, ""},
+    {S::kStandby, R::kUndoDemote, S::kPrimary, ""},
+    {S::kStandby, R::kFollowPrimary, S::kStandby, ""},
+    {S::kStandby, R::kRewind, S::kStandby, ""},
+    {S::kStandby, R::kClone, S::kStandby, ""},
+    {S::kStandby, R::kControlReplay, S::kStandby, ""},
+    {S::kStandby, R::kChangeSynchronous, S::kStandby, ""},
+    {S::kStandby, R::kReconcileSlots, S::kStandby, ""},
+    {S::kStandby, R::kRenewLease, S::kStandby, kNotPrimary},
 
     {S::kPromoting, R::kInitDataDirectory, S::kPromoting, kHasCluster},
     {S::kPromoting, R::kRestoreBackup, S::kPromoting, kIsUp},
@@ -82,13 +115,21 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kPromoting, R::kStop, S::kStopped, ""},
     {S::kPromoting, R::kRestart, S::kUnsettled, ""},
     {S::kPromoting, R::kChangeConfig, S::kPromoting, ""},
-    {S::kPromoting, R::kBeginTerm, S::kPromoting,
-     "a promotion was ordered in this term. HINT: repeat Promote, or begin a higher term"},
+    {S::kPromoting, R::kBeginTerm, S::kPromoting, kOrdered},
     {S::kPromoting, R::kPromote, S::kPrimary, ""},
     {S::kPromoting, R::kFence, S::kFenced, ""},
     {S::kPromoting, R::kUnfence, S::kPromoting, ""},
     {S::kPromoting, R::kCreateBackup, S::kPromoting, ""},
     {S::kPromoting, R::kWaitForLsn, S::kPromoting, ""},
+    {S::kPromoting, R::kDemote, S::kPromoting, kOrdered},
+    {S::kPromoting, R::kUndoDemote, S::kPrimary, ""},
+    {S::kPromoting, R::kFollowPrimary, S::kPromoting, kOrdered},
+    {S::kPromoting, R::kRewind, S::kPromoting, kOrdered},
+    {S::kPromoting, R::kClone, S::kPromoting, kOrdered},
+    {S::kPromoting, R::kControlReplay, S::kPromoting, kOrdered},
+    {S::kPromoting, R::kChangeSynchronous, S::kPromoting, ""},
+    {S::kPromoting, R::kReconcileSlots, S::kPromoting, ""},
+    {S::kPromoting, R::kRenewLease, S::kPromoting, ""},
 
     {S::kPrimary, R::kInitDataDirectory, S::kPrimary, kHasCluster},
     {S::kPrimary, R::kRestoreBackup, S::kPrimary, kIsUp},
@@ -105,6 +146,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kPrimary, R::kUnfence, S::kPrimary, ""},
     {S::kPrimary, R::kCreateBackup, S::kPrimary, ""},
     {S::kPrimary, R::kWaitForLsn, S::kPrimary, ""},
+    {S::kPrimary, R::kDemote, S::kStandby, ""},
+    {S::kPrimary, R::kUndoDemote, S::kPrimary, ""},
+    {S::kPrimary, R::kFollowPrimary, S::kPrimary, kIsPrimary},
+    {S::kPrimary, R::kRewind, S::kPrimary, kIsPrimary},
+    {S::kPrimary, R::kClone, S::kPrimary, kIsPrimary},
+    {S::kPrimary, R::kControlReplay, S::kPrimary, kIsPrimary},
+    {S::kPrimary, R::kChangeSynchronous, S::kPrimary, ""},
+    {S::kPrimary, R::kReconcileSlots, S::kPrimary, ""},
+    {S::kPrimary, R::kRenewLease, S::kPrimary, ""},
 
     {S::kRogue, R::kInitDataDirectory, S::kRogue, kHasCluster},
     {S::kRogue, R::kRestoreBackup, S::kRogue, kIsUp},
@@ -119,6 +169,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kRogue, R::kUnfence, S::kRogue, ""},
     {S::kRogue, R::kCreateBackup, S::kRogue, ""},
     {S::kRogue, R::kWaitForLsn, S::kRogue, ""},
+    {S::kRogue, R::kDemote, S::kStandby, ""},
+    {S::kRogue, R::kUndoDemote, S::kPrimary, ""},
+    {S::kRogue, R::kFollowPrimary, S::kRogue, kReadWrite},
+    {S::kRogue, R::kRewind, S::kRogue, kReadWrite},
+    {S::kRogue, R::kClone, S::kRogue, kReadWrite},
+    {S::kRogue, R::kControlReplay, S::kRogue, kReadWrite},
+    {S::kRogue, R::kChangeSynchronous, S::kRogue, kReadWrite},
+    {S::kRogue, R::kReconcileSlots, S::kRogue, kReadWrite},
+    {S::kRogue, R::kRenewLease, S::kRogue, kReadWrite},
 
     {S::kFenced, R::kInitDataDirectory, S::kFenced, kFencedText},
     {S::kFenced, R::kRestoreBackup, S::kFenced, kFencedText},
@@ -133,6 +192,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kFenced, R::kUnfence, S::kUnsettled, ""},
     {S::kFenced, R::kCreateBackup, S::kFenced, ""},
     {S::kFenced, R::kWaitForLsn, S::kFenced, ""},
+    {S::kFenced, R::kDemote, S::kFenced, ""},
+    {S::kFenced, R::kUndoDemote, S::kFenced, kFencedText},
+    {S::kFenced, R::kFollowPrimary, S::kFenced, ""},
+    {S::kFenced, R::kRewind, S::kFenced, ""},
+    {S::kFenced, R::kClone, S::kFenced, ""},
+    {S::kFenced, R::kControlReplay, S::kFenced, ""},
+    {S::kFenced, R::kChangeSynchronous, S::kFenced, kFencedText},
+    {S::kFenced, R::kReconcileSlots, S::kFenced, ""},
+    {S::kFenced, R::kRenewLease, S::kFenced, kFencedText},
 
     {S::kUnsettled, R::kInitDataDirectory, S::kUnsettled, kHasCluster},
     {S::kUnsettled, R::kRestoreBackup, S::kUnsettled, kIsUp},
@@ -147,6 +215,15 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kUnsettled, R::kUnfence, S::kUnsettled, ""},
     {S::kUnsettled, R::kCreateBackup, S::kUnsettled, kWait},
     {S::kUnsettled, R::kWaitForLsn, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kDemote, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kUndoDemote, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kFollowPrimary, S::kUnsettled, ""},
+    {S::kUnsettled, R::kRewind, S::kStandby, ""},
+    {S::kUnsettled, R::kClone, S::kStandby, ""},
+    {S::kUnsettled, R::kControlReplay, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kChangeSynchronous, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kReconcileSlots, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kRenewLease, S::kUnsettled, kWait},
 }};
 
 }  // namespace
@@ -238,6 +315,24 @@ std::string_view RoleRequestName(RoleRequest request) {
       return "create backup";
     case RoleRequest::kWaitForLsn:
       return "wait for LSN";
+    case RoleRequest::kDemote:
+      return "demote";
+    case RoleRequest::kUndoDemote:
+      return "undo demote";
+    case RoleRequest::kFollowPrimary:
+      return "follow primary";
+    case RoleRequest::kRewind:
+      return "rewind";
+    case RoleRequest::kClone:
+      return "clone";
+    case RoleRequest::kControlReplay:
+      return "control replay";
+    case RoleRequest::kChangeSynchronous:
+      return "set synchronous standbys";
+    case RoleRequest::kReconcileSlots:
+      return "reconcile replication slots";
+    case RoleRequest::kRenewLease:
+      return "renew lease";
   }
   return "unknown";
 }

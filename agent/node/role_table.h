@@ -41,8 +41,17 @@ enum class RoleRequest {
   kUnfence,
   kCreateBackup,
   kWaitForLsn,
+  kDemote,
+  kUndoDemote,  // only of the same term's Demote
+  kFollowPrimary,
+  kRewind,
+  kClone,
+  kControlReplay,      // PauseReplay, ResumeReplay, StopWalReceiver, StartWalReceiver
+  kChangeSynchronous,  // SetSynchronousStandbys
+  kReconcileSlots,
+  kRenewLease,
 };
-inline constexpr int kRoleRequests = 13;
+inline constexpr int kRoleRequests = 22;
 
 // How a state answers a request. `next` is the state once the action succeeded (equal to the state
 // when it does not change); a non-empty refusal says why not, in words that fit after "<request>

@@ -65,12 +65,14 @@ TEST(RoleTableTest, EveryRefusalHasTextAndANextStep) {
   }
 }
 
-TEST(RoleTableTest, OnlyPromoteAndAnOrderedStartLeadToPrimary) {
+TEST(RoleTableTest, OnlyAnOrderOfTheTermLeadsToPrimary) {
   for (const RoleRule& rule : RoleTable()) {
     if (!rule.allowed() || rule.next != RoleState::kPrimary || rule.state == RoleState::kPrimary) {
       continue;
     }
-    EXPECT_TRUE(rule.request == RoleRequest::kPromote || rule.request == RoleRequest::kStartPrimary)
+    EXPECT_TRUE(rule.request == RoleRequest::kPromote ||
+                rule.request == RoleRequest::kStartPrimary ||
+                rule.request == RoleRequest::kUndoDemote)
         << RoleStateName(rule.state) << " × " << RoleRequestName(rule.request);
   }
 }
