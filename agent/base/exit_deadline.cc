@@ -1,7 +1,9 @@
 #include "agent/base/exit_deadline.h"
 
+#include <sys/file.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <csignal>
 #include <memory>
 #include <string>
@@ -59,6 +61,17 @@ void WriteLast(std::string line) {
 
 }  // namespace
 
+void ReleaseFileLocks() {
+  const auto names = ListDirectory("/proc/self/fd");
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    int fd = -1;
+    std::from_chars(name.data(), name.data() + name.size(), fd);
+    // On a descriptor without a lock, or of the listing itself, nothing happens.
+    if (fd >= 0) flock(fd, LOCK_UN);
+  }
+}
+
 ExitDeadline::ExitDeadline(absl::Duration limit) : limit_(limit) {
   thread_ = Thread(kThreadName, [this] { Watch(); });
 }
@@ -70,6 +83,7 @@ ExitDeadline::~ExitDeadline() {
     changed_.NotifyAll();
   }
   thread_.Join();
+  ReleaseFileLocks();
 }
 
 void ExitDeadline::Served() {
@@ -102,6 +116,7 @@ void ExitDeadline::End() {
             "; PostgreSQL runs on. HINT: a thread hangs, perhaps in a disk (metalctl disk list)\" "
             "threads=\"" +
             ThreadsLeft() + "\"");
+  ReleaseFileLocks();
   _exit(kExitCode);
 }
 

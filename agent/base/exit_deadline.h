@@ -2,7 +2,8 @@
 // thread, and a thread that hangs in a disk is never joined; an agent that cannot be stopped cannot
 // be replaced. What it does not do: PostgreSQL is another process and is not touched, and what the
 // journal holds as unfinished is treated at the next start as after a crash. A thread in an
-// uninterruptible sleep keeps the dead process in the process table until its disk answers.
+// uninterruptible sleep keeps the dead process, and its open files, until its disk answers: every
+// flock is given back before either end, so that the next agent can take it.
 // Threading: one thread of its own; the calls may come from any thread.
 #pragma once
 
@@ -11,6 +12,10 @@
 #include "agent/base/thread.h"
 
 namespace metal::base {
+
+// Gives back every flock of this process, whoever holds its descriptor: only for its end. Touches
+// no disk.
+void ReleaseFileLocks();
 
 class ExitDeadline {
  public:

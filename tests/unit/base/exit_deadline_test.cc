@@ -1,9 +1,15 @@
 #include "agent/base/exit_deadline.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <csignal>
+
+#include "agent/base/fd.h"
+#include "agent/base/file.h"
+#include "tests/harness/temp_dir.h"
 
 namespace metal::base {
 namespace {
@@ -41,6 +47,23 @@ TEST_F(ExitDeadlineTest, AStartThatHangsEndsAfterSigterm) {
         HangForEver();
       },
       ::testing::ExitedWithCode(ExitDeadline::kExitCode), "exit_forced");
+}
+
+// A thread that hangs keeps the descriptors of the dead process open.
+TEST_F(ExitDeadlineTest, TheEndGivesBackLocksAlsoOfDescriptorsThatStayOpen) {
+  testing::TempDir directory;
+  const std::string path = directory.File("lock");
+  const auto open_lock = [&] { return *OpenFile(path, O_RDWR | O_CREAT); };
+  const UniqueFd held = open_lock();
+  const UniqueFd wanted = open_lock();
+  {
+    ExitDeadline deadline(absl::Hours(1));
+    deadline.Served();
+    ASSERT_EQ(flock(held.get(), LOCK_EX | LOCK_NB), 0);
+    ASSERT_NE(flock(wanted.get(), LOCK_EX | LOCK_NB), 0);
+    deadline.Begin();
+  }
+  EXPECT_EQ(flock(wanted.get(), LOCK_EX | LOCK_NB), 0);
 }
 
 TEST_F(ExitDeadlineTest, AnOrderlyEndIsLeftAlone) {
