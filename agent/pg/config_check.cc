@@ -47,14 +47,23 @@ std::optional<std::string> Severe(std::string_view line,
   return std::nullopt;
 }
 
-// What a server makes in its data directory itself. Anything else there may be a file of the user
-// that a setting names by a relative path: certificates, keys, revocation lists.
-bool IsServersOwn(const std::string& name) {
-  for (const std::string_view start : {"pg_", "PG_VERSION", "postgresql.", "postmaster.", "metal.",
-                                       ".metal", "backup_", "tablespace_map", "current_logfiles"}) {
-    if (name.starts_with(start)) return true;
-  }
-  return name == "base" || name == "global" || name.ends_with(".signal");
+// What a server makes in its data directory itself, or what tells it how to start. Anything else
+// there may be a file of the user that a setting names by a relative path: certificates, keys,
+// revocation lists.
+constexpr std::string_view kServersOwn[] = {
+    "PG_VERSION",       "backup_label",    "base",
+    "current_logfiles", "global",          "pg_commit_ts",
+    "pg_dynshmem",      "pg_logical",      "pg_multixact",
+    "pg_notify",        "pg_replslot",     "pg_serial",
+    "pg_snapshots",     "pg_stat",         "pg_stat_tmp",
+    "pg_subtrans",      "pg_tblspc",       "pg_twophase",
+    "pg_wal",           "pg_xact",         "postmaster.opts",
+    "postmaster.pid",   "promote",         "recovery.signal",
+    "standby.signal",   "tablespace_map",  "logrotate",
+    "backup_manifest",  "postgresql.conf", "postgresql.auto.conf"};
+
+bool IsServersOwn(std::string_view name) {
+  return std::find(std::begin(kServersOwn), std::end(kServersOwn), name) != std::end(kServersOwn);
 }
 
 // A directory that postgres takes for a data directory, removed at the end.

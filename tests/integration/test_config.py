@@ -92,6 +92,10 @@ def test_tls_of_the_server_with_its_certificate_in_the_data_directory(primary):
     refused(primary, "ssl_cert_file=missing.crt", says=["missing.crt"])
     os.chmod(os.path.join(primary.data_dir, "server.key"), 0o644)
     refused(primary, "ssl_cert_file=./server.crt", says=["server.key"])
+    # Names that begin as the server's own files do are the user's all the same.
+    for source, name in ((certificate, "postgresql.crt"), (key, "pg_server.key")):
+        os.chmod(primary.workspace.give(shutil.copy(source, os.path.join(primary.data_dir, name))), 0o600)
+    primary.ok("pg", "config", "set", "ssl_cert_file=postgresql.crt", "ssl_key_file=pg_server.key")
 
 
 def test_checked_also_while_postgres_is_down(primary):
