@@ -1,3 +1,4 @@
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -145,12 +146,42 @@ TEST(FileProbeDeviceTest, AForkMeanwhileDoesNotKeepTheLock) {
   EXPECT_GT(children.size(), 2u);
 }
 
+// Writes past this size fail with EFBIG while the object lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    EXPECT_EQ(getrlimit(RLIMIT_FSIZE, &before_), 0);
+    const rlimit tight{bytes, before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &tight), 0);
+  }
+  ~FileSizeLimit() {
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &before_), 0);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*const handler_)(int);
+};
+
 TEST_P(ProbeIoTest, AnErrorOfTheDeviceIsACompletion) {
   metal::testing::TempDir dir;
   const auto device = MakeFileProbeDevice(dir.File("probe"), GetParam());
   OPEN_OR_SKIP(*device);
+  const FileSizeLimit limit(8 << 20);
+  device->StartWrite(3, 4000);
+  const auto done = WaitFor(*device, 1);
+  ASSERT_EQ(done.size(), 1u);
+  EXPECT_EQ(done[0].slot, 3u);
+  EXPECT_EQ(done[0].result, -EFBIG);
+}
+
+TEST_P(ProbeIoTest, AReadPastTheEndIsShort) {
+  metal::testing::TempDir dir;
+  const auto device = MakeFileProbeDevice(dir.File("probe"), GetParam());
+  OPEN_OR_SKIP(*device);
   std::filesystem::resize_file(dir.File("probe"), 8 << 20);
-  device->StartRead(3, 4000);  // past the end
+  device->StartRead(3, 4000);
   const auto done = WaitFor(*device, 1);
   ASSERT_EQ(done.size(), 1u);
   EXPECT_EQ(done[0].slot, 3u);
