@@ -5,6 +5,7 @@
 #include <set>
 
 #include "agent/backup/backup_wal.h"
+#include "agent/backup/control_copy.h"
 #include "agent/backup/copy_pipeline.h"
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/file_list.h"
@@ -33,7 +34,6 @@ constexpr int kDefaultLevel = 1;
 constexpr uint32_t kFileMode = 0600;
 constexpr size_t kPageEventsMax =
     10;  // events of single corrupt pages; the last event counts them all
-constexpr std::string_view kControlPath = "global/pg_control";
 
 absl::Time Microseconds(absl::Time time) { return absl::FromUnixMicros(absl::ToUnixMicros(time)); }
 
@@ -331,22 +331,10 @@ absl::Status BackupRun::AddMemoryFile(std::string_view path, const std::string& 
 // After all other files: on a standby its minimum recovery point is where the copy becomes
 // consistent.
 absl::Status BackupRun::CopyControlFile() {
-  const std::string path = JoinPath(context_.config.pg_data_dir, kControlPath);
-  std::string previous;
-  while (true) {
-    METAL_ASSIGN_OR_RETURN(const std::string bytes, base::ReadFile(path, 64 << 10));
-    const auto control = pg::DecodeControlFile(std::as_bytes(std::span(bytes)));
-    if (control.ok()) {
-      if (header_.from_standby) header_.stop_lsn = control->min_recovery;
-      return AddMemoryFile(kControlPath, bytes);
-    }
-    // A torn read beside the server's write; the same bad bytes twice are no torn read.
-    if (!absl::IsDataLoss(control.status()) || bytes == previous) {
-      return base::Annotate(control.status(), path);
-    }
-    previous = bytes;
-    context_.clock.Sleep(absl::Milliseconds(50));
-  }
+  METAL_ASSIGN_OR_RETURN(const ControlCopy copy,
+                         CopyControl(context_.config.pg_data_dir, context_.clock));
+  if (header_.from_standby) header_.stop_lsn = copy.control.min_recovery;
+  return AddMemoryFile(kControlPath, copy.bytes);
 }
 
 // The server noted its tablespaces a moment before this agent looked, and tells them only now.

@@ -68,15 +68,25 @@ struct FileListTotals {
   std::string sha256;      // of the uncompressed list
 };
 
-class FileListWriter {
+// Takes note of what a copy holds.
+class FileRecorder {
+ public:
+  virtual ~FileRecorder() = default;
+  virtual absl::Status AddDirectory(std::string_view path, uint32_t mode) = 0;
+  virtual absl::Status AddTablespace(uint32_t oid, std::string_view location) = 0;
+  // A file that is complete, with the extents that cover it.
+  virtual absl::Status AddFile(const FileEntry& file, std::span<const Extent> extents) = 0;
+};
+
+class FileListWriter final : public FileRecorder {
  public:
   // Creates `path`; it must not exist.
   static absl::StatusOr<std::unique_ptr<FileListWriter>> Create(const std::string& path);
-  ~FileListWriter();
+  ~FileListWriter() override;
 
-  absl::Status AddDirectory(std::string_view path, uint32_t mode);
-  absl::Status AddTablespace(uint32_t oid, std::string_view location);
-  absl::Status AddFile(const FileEntry& file, std::span<const Extent> extents);
+  absl::Status AddDirectory(std::string_view path, uint32_t mode) override;
+  absl::Status AddTablespace(uint32_t oid, std::string_view location) override;
+  absl::Status AddFile(const FileEntry& file, std::span<const Extent> extents) override;
   // Writes the end line; the file is durable when this returned OK (its directory entry is the
   // caller's to sync).
   absl::StatusOr<FileListTotals> Finish();

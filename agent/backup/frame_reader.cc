@@ -22,7 +22,7 @@ uint32_t RoundUp(uint32_t n) { return (n + kAlign - 1) & ~(kAlign - 1); }
 
 }  // namespace
 
-FrameReader::FrameReader(Options options, std::vector<FrameJob*> jobs, FileListWriter& list)
+FrameReader::FrameReader(Options options, std::vector<FrameJob*> jobs, FileRecorder& list)
     : options_(std::move(options)), list_(list), free_jobs_(std::move(jobs)) {}
 
 void FrameReader::Begin(DirectoryWalk& walk) {

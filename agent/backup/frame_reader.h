@@ -38,7 +38,7 @@ class FrameReader {
     bool check_pages = false;
   };
   // `jobs` are all free frames; they and `list` outlive this.
-  FrameReader(Options options, std::vector<FrameJob*> jobs, FileListWriter& list);
+  FrameReader(Options options, std::vector<FrameJob*> jobs, FileRecorder& list);
 
   // Starts to copy what the walk gives. REQUIRES: idle().
   void Begin(DirectoryWalk& walk);
@@ -81,7 +81,7 @@ class FrameReader {
   SourceFile* NewFile();
 
   const Options options_;
-  FileListWriter& list_;
+  FileRecorder& list_;
   std::vector<FrameJob*> free_jobs_;
   std::deque<FrameRead*> waiting_reads_;
   std::deque<FrameJob*> ready_;

@@ -152,8 +152,18 @@ absl::Status RestoreTarget::CheckDirectory() const {
 }
 
 absl::Status RestoreTarget::Check() const {
-  const std::string& directory = options_.directory;
   METAL_RETURN_IF_ERROR(CheckDirectory());
+  METAL_ASSIGN_OR_RETURN(const auto notes, ReadRestoreNotes(options_.directory));
+  return CheckPlaces(notes);
+}
+
+absl::Status RestoreTarget::CheckReplacing(const RestoreNotes& notes) const {
+  METAL_RETURN_IF_ERROR(CheckIsDirectory(options_.directory, "the target", options_.directory));
+  return CheckPlaces(notes);
+}
+
+absl::Status RestoreTarget::CheckPlaces(const std::optional<RestoreNotes>& notes) const {
+  const std::string& directory = options_.directory;
   for (const auto& [oid, location] : options_.tablespaces) {
     METAL_RETURN_IF_ERROR(
         CheckIsDirectory(directory, fmt::format("tablespace {} at", oid), location));
@@ -162,14 +172,14 @@ absl::Status RestoreTarget::Check() const {
     METAL_RETURN_IF_ERROR(CheckIsDirectory(directory, "the WAL directory", options_.wal_directory));
   }
   METAL_RETURN_IF_ERROR(CheckApart());
-  METAL_ASSIGN_OR_RETURN(const auto notes, ReadRestoreNotes(directory));
   for (const auto& [oid, location] : OuterTablespaces()) {
     METAL_RETURN_IF_ERROR(CheckTablespace(oid, location, notes));
   }
   return options_.wal_directory.empty() ? absl::OkStatus() : CheckWalDirectory(notes);
 }
 
-absl::Status RestoreTarget::CheckSpace(const std::map<uint32_t, uint64_t>& bytes) const {
+absl::Status RestoreTarget::CheckSpace(const std::map<uint32_t, uint64_t>& bytes,
+                                       const std::map<uint64_t, uint64_t>& freed) const {
   struct Need {
     uint64_t bytes = kSpaceReserve;
     std::string path;
@@ -191,7 +201,9 @@ absl::Status RestoreTarget::CheckSpace(const std::map<uint32_t, uint64_t>& bytes
     struct statvfs space {};
     if (statvfs(need.path.c_str(), &space) != 0)
       return base::ErrnoStatus(errno, "statvfs", need.path);
-    const uint64_t available = uint64_t{space.f_bavail} * space.f_frsize;
+    const auto old = freed.find(device);
+    const uint64_t available =
+        uint64_t{space.f_bavail} * space.f_frsize + (old == freed.end() ? 0 : old->second);
     if (available >= need.bytes) continue;
     return base::WithReason(
         absl::ResourceExhaustedError(fmt::format(

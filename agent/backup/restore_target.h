@@ -37,9 +37,13 @@ class RestoreTarget {
   // another one or one of `kept_out`. Probe files of the disk monitor do not count. Changes
   // nothing.
   absl::Status Check() const;
+  // As Check, for a target whose contents are to go: those that `notes`, once they are its
+  // sentinel, let Begin remove. The places outside of it must carry their mark already.
+  absl::Status CheckReplacing(const RestoreNotes& notes) const;
   // RESOURCE_EXHAUSTED/NO_SPACE unless each filesystem has room. `bytes` by tablespace OID, 0: the
-  // data directory itself.
-  absl::Status CheckSpace(const std::map<uint32_t, uint64_t>& bytes) const;
+  // data directory itself. `freed` by device: what goes before the first byte is written.
+  absl::Status CheckSpace(const std::map<uint32_t, uint64_t>& bytes,
+                          const std::map<uint64_t, uint64_t>& freed = {}) const;
   // Creates the directory, locks it, removes what an earlier restore left, writes the sentinel.
   absl::Status Begin();
   // Makes a directory or tablespace of the file list.
@@ -55,6 +59,7 @@ class RestoreTarget {
   std::map<uint32_t, std::string> OuterTablespaces() const;
   absl::Status CheckApart() const;
   absl::Status CheckDirectory() const;
+  absl::Status CheckPlaces(const std::optional<RestoreNotes>& notes) const;
   absl::Status CheckTablespace(uint32_t oid, const std::string& location,
                                const std::optional<RestoreNotes>& notes) const;
   absl::Status CheckWalDirectory(const std::optional<RestoreNotes>& notes) const;

@@ -25,6 +25,20 @@ absl::Status WithSpaceReason(absl::Status status, const std::string& path) {
   return base::WithReason(std::move(status), {"NO_SPACE", {{"path", path}}});
 }
 
+absl::Status WriteSmallFile(int directory, const FileEntry& entry,
+                            std::span<const std::byte> bytes) {
+  const int fd = openat(directory, entry.path.c_str(),
+                        O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, entry.mode & 0777);
+  if (fd < 0) return base::ErrnoStatus(errno, "create", entry.path);
+  base::UniqueFd file(fd);
+  METAL_RETURN_IF_ERROR(base::WriteAll(
+      fd, std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()), entry.path));
+  if (fchmod(fd, entry.mode) != 0) return base::ErrnoStatus(errno, "chmod", entry.path);
+  const timespec times[2] = {{entry.mtime, 0}, {entry.mtime, 0}};
+  if (futimens(fd, times) != 0) return base::ErrnoStatus(errno, "set the time of", entry.path);
+  return file.Close();
+}
+
 bool ClearDirect(int fd) {
   const int flags = fcntl(fd, F_GETFL);
   return flags >= 0 && fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0;

@@ -4,6 +4,8 @@
 // requests.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -39,6 +41,11 @@ class TargetWriter {
   std::string path_;
   base::UniqueFd directory_;
 };
+
+// Writes a whole small file below the open directory, through the page cache; it must not exist.
+// Not synced. Any thread.
+absl::Status WriteSmallFile(int directory, const FileEntry& entry,
+                            std::span<const std::byte> bytes);
 
 // Adds the reason NO_SPACE to RESOURCE_EXHAUSTED.
 absl::Status WithSpaceReason(absl::Status status, const std::string& path);

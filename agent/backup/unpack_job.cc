@@ -1,13 +1,7 @@
 #include "agent/backup/unpack_job.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-
+#include "agent/backup/target_writer.h"
 #include "agent/base/crc32c.h"
-#include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/store/frame.h"
 
@@ -49,28 +43,14 @@ absl::Status UnpackJob::Decode(stream::Decoder& decoder) {
   return absl::OkStatus();
 }
 
-absl::Status UnpackJob::WriteSmall(const UnpackPiece& piece) {
-  const FileEntry& entry = piece.file->entry;
-  const int fd = openat(target_directory_, entry.path.c_str(),
-                        O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, entry.mode & 0777);
-  if (fd < 0) return base::ErrnoStatus(errno, "create", entry.path);
-  base::UniqueFd file(fd);
-  const auto bytes = raw.subspan(piece.frame_offset, piece.length);
-  METAL_RETURN_IF_ERROR(base::WriteAll(
-      fd, std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()), entry.path));
-  if (fchmod(fd, entry.mode) != 0) return base::ErrnoStatus(errno, "chmod", entry.path);
-  const timespec times[2] = {{entry.mtime, 0}, {entry.mtime, 0}};
-  if (futimens(fd, times) != 0) return base::ErrnoStatus(errno, "set the time of", entry.path);
-  return file.Close();
-}
-
 void UnpackJob::Run(size_t worker) {
   status = Decode(*decoders_[worker]);
   if (!status.ok() || target_directory_ < 0) return;
   for (const UnpackPiece& piece : pieces) {
     if (!piece.file->small || piece.file->capture) continue;
     if (piece.crc32c != piece.file->entry.crc32c) continue;  // the ring thread reports it
-    write_status = WriteSmall(piece);
+    write_status = WriteSmallFile(target_directory_, piece.file->entry,
+                                  raw.subspan(piece.frame_offset, piece.length));
     if (!write_status.ok()) return;
   }
 }

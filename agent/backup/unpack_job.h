@@ -89,7 +89,6 @@ class UnpackJob final : public WorkItem {
 
  private:
   absl::Status Decode(stream::Decoder& decoder);
-  absl::Status WriteSmall(const UnpackPiece& piece);
 
   std::vector<std::unique_ptr<stream::Decoder>>& decoders_;
   const int target_directory_;

@@ -1,0 +1,40 @@
+#include "agent/transfer/throttle.h"
+
+#include "gmock/gmock.h"
+#include "tests/harness/simulated_clock.h"
+
+namespace metal::transfer {
+namespace {
+
+TEST(ThrottleTest, WithoutALimitNobodyWaits) {
+  testing::SimulatedClock clock;
+  Throttle throttle(0, clock);
+  EXPECT_EQ(throttle.Book(1ull << 40), absl::ZeroDuration());
+}
+
+TEST(ThrottleTest, KeepsTheRateOverAllCallers) {
+  testing::SimulatedClock clock;
+  Throttle throttle(1000, clock);
+  absl::Duration waited;
+  for (int i = 0; i < 100; ++i) {
+    const absl::Duration wait = throttle.Book(100);
+    waited += wait;
+    clock.Sleep(wait);
+  }
+  // 10,000 bytes at 1000 per second, but for the first burst and the last piece.
+  EXPECT_GE(waited, absl::Seconds(9.5));
+  EXPECT_LE(waited, absl::Seconds(10));
+}
+
+TEST(ThrottleTest, APauseGivesNoMoreThanAShortBurst) {
+  testing::SimulatedClock clock;
+  Throttle throttle(1000, clock);
+  throttle.Book(1000);
+  clock.Sleep(absl::Hours(1));
+  EXPECT_EQ(throttle.Book(200), absl::ZeroDuration());
+  EXPECT_EQ(throttle.Book(100), absl::ZeroDuration());
+  EXPECT_GT(throttle.Book(100), absl::ZeroDuration());
+}
+
+}  // namespace
+}  // namespace metal::transfer
