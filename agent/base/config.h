@@ -47,6 +47,12 @@ struct AgentConfig {
   int pg_restart_max = 5;           // crash restarts within pg_restart_window before quarantine
   absl::Duration pg_restart_window = absl::Minutes(10);
 
+  // [replication]
+  std::string replication_user;           // default "metal_replication"
+  std::string replication_password_file;  // empty: standbys log in as the superuser, without one
+  std::string replication_networks;       // words of pg_hba.conf's address, by blanks
+  std::string replication_ssl_mode;       // default "prefer"
+
   // [repository]
   std::string repository_path;  // required for backups; empty: backups and archiving are off
   std::string wal_helper;       // path of metal-wal; default: beside the agent's executable

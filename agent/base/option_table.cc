@@ -63,6 +63,22 @@ const Option kOptions[] = {
     {"postgres", "restart_window", &C::pg_restart_window, R"("10m")", "See restart_max.",
      TextRule::kAny, "1s to 24h", 1000, kDay},
 
+    {"replication", "user", &C::replication_user, R"("metal_replication")",
+     "Database role that standbys and pg_rewind log in with; the primary's agent makes it.",
+     TextRule::kName},
+    {"replication", "password_file", &C::replication_password_file, R"("")",
+     "File with the role's password on its first line, the same on every node. Empty: no role is "
+     "made,\n"
+     "and standbys log in as the superuser without a password (a unix socket).",
+     TextRule::kPath},
+    {"replication", "networks", &C::replication_networks, R"("")",
+     "Where the other nodes are: addresses as in pg_hba.conf (\"10.1.0.0/16\", \"samenet\"), "
+     "separated by blanks.\n"
+     "Empty: no line of pg_hba.conf is managed for them."},
+    {"replication", "ssl_mode", &C::replication_ssl_mode, R"("prefer")",
+     "sslmode of a standby's connection to its primary.", TextRule::kOneOf,
+     "disable, allow, prefer, require, verify-ca, verify-full"},
+
     {"repository", "path", &C::repository_path, R"("")",
      "Directory of backups and archived WAL. Empty: backups and archiving are off. An agent that "
      "has "

@@ -2,6 +2,7 @@
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
+#include "agent/node/role_answers.h"
 #include "agent/node/role_steps.h"
 #include "agent/pg/replication.h"
 
@@ -12,8 +13,6 @@ namespace {
 constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kStopTimeout =
     absl::Seconds(5);  // for each way to stop: a fence is in a hurry
-
-std::string TermSubject(const TermHolder& holder) { return fmt::format("term {}", holder.term); }
 
 FenceAnswer FenceAnswerOf(const OperationResult& result) {
   const auto value = result.values.find("was_primary");

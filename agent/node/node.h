@@ -31,6 +31,7 @@
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
 #include "agent/node/requests.h"
+#include "agent/node/role_steps.h"
 #include "agent/node/role_table.h"
 #include "agent/node/term_store.h"
 #include "agent/observe/event_log.h"
@@ -39,6 +40,7 @@
 #include "agent/pg/control_file.h"
 #include "agent/pg/data_directory.h"
 #include "agent/pg/install.h"
+#include "agent/pg/replication_source.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
 
@@ -58,6 +60,7 @@ struct NodeParts {
   pg::SessionFactory connect;  // short statements
   disk::DiskMonitor& disks;
   backup::WalArchive* wal_archive = nullptr;  // null: no repository is configured
+  pg::SourceIdentifier identify_source = pg::IdentifySource;
   pg::DataDirectoryLock* data_lock =
       nullptr;  // refreshed when a data directory was made; may be null
 };
@@ -132,6 +135,28 @@ class Node {
   // watch repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
   absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
+
+  // ---- Replication (demote_actions.cc, follow_actions.cc, synchronous_actions.cc) ----
+  // A long operation. Result facts: "prepared"; else "timeline" and "shutdown_lsn", the end of the
+  // shutdown checkpoint, which are visible as soon as pg_control says "shut down", and at the end
+  // "was_primary", "postgres_down", "pid". Before the term is stored a failure changes nothing;
+  // after it the node is no primary any more, and comes up as a standby whatever happens.
+  absl::StatusOr<Operation> Demote(const RequestContext& context, const DemoteRequest& request);
+  // Makes the node that this term demoted the primary again, wherever the Demote stopped.
+  absl::StatusOr<PromoteAnswer> UndoDemote(const RequestContext& context,
+                                           const UndoDemoteRequest& request);
+  // A term not below the stored one. Works while the server is down or cannot answer yet.
+  // FAILED_PRECONDITION DIVERGED, WRONG_SYSTEM: the source answered, and this node cannot follow
+  // it.
+  absl::StatusOr<FollowPrimaryAnswer> FollowPrimary(const RequestContext& context,
+                                                    const FollowPrimaryRequest& request);
+  absl::Status ControlReplay(const RequestContext& context, ReplayAction action);
+  // FAILED_PRECONDITION SYNCHRONOUS_CHANGED: the value is not the expected one. DEADLINE_EXCEEDED:
+  // the new standbys did not acknowledge; the old value is in force again.
+  absl::StatusOr<SetSynchronousStandbysAnswer> SetSynchronousStandbys(
+      const RequestContext& context, const SetSynchronousStandbysRequest& request);
+  absl::StatusOr<ReconcileSlotsAnswer> ReconcileReplicationSlots(
+      const RequestContext& context, const ReconcileSlotsRequest& request);
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
   // What the stored term and the last observation amount to.
   RoleState CurrentRoleState();
@@ -202,6 +227,23 @@ class Node {
   absl::StatusOr<OperationResult> RunPromote(OperationContext& context,
                                              const PromoteRequest& request);
   absl::StatusOr<OperationResult> RunFence(OperationContext& context);
+  absl::StatusOr<OperationResult> RunDemote(OperationContext& context,
+                                            const DemoteRequest& request);
+  absl::StatusOr<OperationResult> StepDown(OperationContext& context, const DemoteRequest& request,
+                                           std::unique_ptr<pg::SqlSession> session);
+  absl::StatusOr<OperationResult> RunUndoDemote(OperationContext& context,
+                                                const UndoDemoteRequest& request);
+  absl::StatusOr<OperationResult> RunFollow(OperationContext& context,
+                                            const FollowPrimaryRequest& request);
+  absl::StatusOr<pg::ReplicationSource> SourceOf(const FollowPrimaryRequest& request);
+  absl::Status CheckSource(RoleStepContext& steps, pg::SqlSession* session,
+                           const pg::ReplicationSource& source);
+  absl::StatusOr<OperationResult> RunControlReplay(OperationContext& context, ReplayAction action);
+  absl::StatusOr<OperationResult> RunSetSynchronous(OperationContext& context,
+                                                    const SetSynchronousStandbysRequest& request);
+  absl::StatusOr<OperationResult> RunReconcileSlots(OperationContext& context,
+                                                    const ReconcileSlotsRequest& request);
+  void EnsureReplicationRole(pg::SqlSession& session);
   absl::StatusOr<OperationResult> RunBackup(OperationContext& context,
                                             const CreateBackupRequest& request);
   absl::StatusOr<OperationResult> RunVerify(OperationContext& context,

@@ -64,7 +64,7 @@ struct Operation {
   absl::Time update_time = absl::InfinitePast();  // last journaled change
   absl::Time end_time = absl::InfinitePast();     // infinite past while not terminal
   absl::Status error;      // not OK in kFailed and kCancelled; its reason as base::GetReason
-  OperationResult result;  // of kSucceeded
+  OperationResult result;  // of kSucceeded; while running, the facts published so far
   uint64_t revision = 0;   // of the manager, at the last change of this operation
   bool done() const { return IsTerminal(state); }
 };
@@ -74,6 +74,8 @@ struct OperationContext {
   const std::string& name;
   const OperationSpec& spec;
   observe::Progress& progress;  // report phases and bytes; poll CheckCancelled()
+  // Shows facts of the result before the end, to callers that can go on with them; not journaled.
+  const std::function<void(const std::map<std::string, std::string>&)>& publish;
 };
 
 // Runs on the operation's own thread, detached from whoever asked. A CANCELLED status after a

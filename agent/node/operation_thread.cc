@@ -57,7 +57,14 @@ void AnnounceEnd(observe::EventLog& events, const Operation& operation) {
 
 absl::StatusOr<OperationResult> OperationManager::RunBody(const EntryPtr& entry) {
   METAL_RETURN_IF_ERROR(base::FaultPoint("operations.journaled"));
-  OperationContext context{entry->operation.name, entry->operation.spec, *entry->progress};
+  const std::function<void(const std::map<std::string, std::string>&)> publish =
+      [this, &entry](const std::map<std::string, std::string>& facts) {
+        base::MutexLock lock(mutex_);
+        for (const auto& [name, value] : facts) entry->operation.result.values[name] = value;
+        BumpLocked(*entry);
+        changed_.NotifyAll();
+      };
+  OperationContext context{entry->operation.name, entry->operation.spec, *entry->progress, publish};
   METAL_ASSIGN_OR_RETURN(OperationResult result, entry->body(context));
   METAL_RETURN_IF_ERROR(base::FaultPoint("operations.before_finish"));
   return result;

@@ -1,6 +1,7 @@
 // Node's verbs for the server's life: initdb, start, stop, restart.
 #include <unistd.h>
 
+#include "absl/strings/str_split.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
@@ -42,6 +43,11 @@ pg::HbaOptions HbaOf(const base::AgentConfig& config) {
   pg::HbaOptions options;
   options.superuser = config.pg_superuser;
   options.os_user = config.os_user;
+  if (!config.replication_password_file.empty()) {
+    options.replication_user = config.replication_user;
+    options.replication_networks =
+        absl::StrSplit(config.replication_networks, ' ', absl::SkipEmpty());
+  }
   return options;
 }
 

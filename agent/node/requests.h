@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "agent/base/units.h"
 #include "agent/node/term_record.h"
+#include "agent/pg/synchronous.h"
 
 namespace metal::node {
 
@@ -112,6 +113,54 @@ struct FenceRequest {
 };
 struct FenceAnswer {
   bool was_primary = false;
+};
+
+struct DemoteRequest {
+  TermHolder holder;
+  bool prepare = false;                                   // only the checkpoint: nothing changes
+  absl::Duration checkpoint_timeout = absl::Seconds(60);  // 0: no checkpoint before
+  absl::Duration shutdown_timeout = absl::Seconds(60);    // for pg_control to say "shut down"
+};
+
+struct UndoDemoteRequest {
+  TermHolder holder;
+  absl::Duration timeout = absl::Seconds(60);
+};
+
+struct FollowPrimaryRequest {
+  TermHolder holder;
+  std::string host;  // as this node reaches the primary's Postgres; a directory: its unix socket
+  int port = 5432;
+  std::string slot;  // on the primary; empty: "metal_<node_id>"
+  bool without_slot = false;
+};
+struct FollowPrimaryAnswer {
+  std::string source;    // "host:port"
+  bool checked = false;  // the source answered, is the same cluster, and this node has not diverged
+  std::string unchecked_reason;  // why not
+};
+
+enum class ReplayAction { kPauseReplay, kResumeReplay, kStopReceiver, kStartReceiver };
+
+struct SetSynchronousStandbysRequest {
+  TermHolder holder;
+  pg::SynchronousPolicy policy;
+  std::string expected;  // the value as it is now, in any form that means the same; else refused
+  absl::Duration timeout = absl::Seconds(30);  // for the new standbys to acknowledge
+};
+struct SetSynchronousStandbysAnswer {
+  std::string before, after;  // as rendered
+  bool acknowledged = false;  // the new standbys had all WAL; false on a standby
+};
+
+struct ReconcileSlotsRequest {
+  TermHolder holder;
+  std::vector<std::string> slots;  // all that there should be, of those that the agent manages
+};
+struct ReconcileSlotsAnswer {
+  std::vector<std::string> created, dropped, kept;
+  std::vector<std::string> foreign;  // not made by the agent: left alone
+  std::vector<std::string> active;   // should go, but somebody uses it: left for the next call
 };
 
 enum class LsnMode { kReceived, kFlushed, kReplayed };

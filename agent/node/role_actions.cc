@@ -16,8 +16,9 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
+#include "agent/node/role_answers.h"
 #include "agent/node/role_steps.h"
-#include "agent/node/timeline_history.h"
+#include "agent/node/source_steps.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
 
@@ -35,57 +36,6 @@ absl::Status CheckWait(absl::Duration timeout) {
   return base::Error(absl::StatusCode::kInvalidArgument,
                      "timeout is {}. HINT: above 0, at most 10 min; leave it unset for the default",
                      absl::FormatDuration(timeout));
-}
-
-std::string TermSubject(const TermHolder& holder) { return fmt::format("term {}", holder.term); }
-
-base::Lsn LsnIn(const OperationResult& result, const std::string& key) {
-  const auto value = result.values.find(key);
-  if (value == result.values.end()) return {};
-  return base::Lsn::Parse(value->second).value_or(base::Lsn());
-}
-
-base::TimelineId TimelineIn(const OperationResult& result) {
-  const auto value = result.values.find("timeline");
-  return value == result.values.end()
-             ? 0
-             : static_cast<base::TimelineId>(std::strtoul(value->second.c_str(), nullptr, 10));
-}
-
-bool FlagIn(const OperationResult& result, const std::string& key) {
-  const auto value = result.values.find(key);
-  return value != result.values.end() && value->second == "true";
-}
-
-std::string Flag(bool value) { return value ? "true" : "false"; }
-
-void PutPosition(OperationResult& result, const WalPosition& position) {
-  result.values["timeline"] = fmt::format("{}", position.timeline);
-  result.values["received_lsn"] = position.received.ToString();
-  result.values["replayed_lsn"] = position.replayed.ToString();
-  result.values["history"] = EncodeHistory(position.history);
-}
-
-WalPosition PositionIn(const OperationResult& result) {
-  WalPosition position;
-  position.timeline = TimelineIn(result);
-  position.received = LsnIn(result, "received_lsn");
-  position.replayed = LsnIn(result, "replayed_lsn");
-  const auto history = result.values.find("history");
-  if (history != result.values.end()) position.history = DecodeHistory(history->second);
-  return position;
-}
-
-BeginTermAnswer BeginTermAnswerOf(const OperationResult& result) {
-  BeginTermAnswer answer;
-  answer.position = PositionIn(result);
-  answer.was_primary = FlagIn(result, "was_primary");
-  answer.postgres_down = FlagIn(result, "postgres_down");
-  return answer;
-}
-
-PromoteAnswer PromoteAnswerOf(const OperationResult& result) {
-  return {TimelineIn(result), LsnIn(result, "lsn")};
 }
 
 }  // namespace
@@ -197,6 +147,7 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
                          pg::PromoteServer(*session, parts_.clock, options));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.promoted"));
+  EnsureReplicationRole(*session);
   if (!promoted.was_primary) CheckpointInBackground();
   return OperationResult{"",
                          {{"timeline", fmt::format("{}", promoted.timeline)},

@@ -4,26 +4,24 @@
 #include <utility>
 
 #include "agent/base/fault_point.h"
-#include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
+#include "agent/node/source_steps.h"
 #include "agent/node/timeline_history.h"
 #include "agent/pg/control_file.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
-#include "agent/pg/settings.h"
 
 namespace metal::node {
 
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
+// Clients wait while a role moves: what is done at once is seen at once.
+constexpr absl::Duration kFirstPoll = absl::Milliseconds(5);
 constexpr absl::Duration kQuery = absl::Seconds(5);
-constexpr absl::Duration kReceiverTimeout = absl::Seconds(10);
-constexpr absl::Duration kReloadTimeout = absl::Seconds(10);
 constexpr absl::Duration kDrain = absl::Seconds(2);
 constexpr absl::Duration kCheckpoint = absl::Seconds(30);
-constexpr int kReloadableRestoreCommand = 140000;
 constexpr int kIdlePollsNeeded = 2;
 
 constexpr const char* kStartupWait =
@@ -32,41 +30,6 @@ constexpr const char* kStartupWait =
 constexpr const char* kBusySessions =
     "SELECT count(*) AS busy FROM pg_stat_activity WHERE backend_type = 'client backend' "
     "AND pid <> pg_backend_pid() AND state <> 'idle'";
-
-// Waits until `done` says true. DEADLINE_EXCEEDED with `what` after `timeout`.
-absl::Status PollUntil(RoleStepContext& context, absl::Duration timeout, std::string_view what,
-                       const std::function<absl::StatusOr<bool>()>& done) {
-  const base::MonotonicTime deadline = context.clock.Monotonic() + timeout;
-  while (true) {
-    METAL_ASSIGN_OR_RETURN(const bool reached, done());
-    if (reached) return absl::OkStatus();
-    METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
-    if (context.clock.Monotonic() >= deadline) {
-      return base::Error(absl::StatusCode::kDeadlineExceeded, "{} within {}", what,
-                         absl::FormatDuration(timeout));
-    }
-    context.clock.Sleep(kPoll);
-  }
-}
-
-absl::StatusOr<std::string> ShowSetting(pg::SqlSession& session, const std::string& name) {
-  METAL_ASSIGN_OR_RETURN(const pg::SqlResult result,
-                         session.Query("SELECT coalesce(current_setting($1, true), '') AS value",
-                                       {name}, {kQuery, nullptr}));
-  return result.Text(0, "value");
-}
-
-// Sets what must not feed this node any more to the empty string, where nothing overrides it.
-absl::Status ClearSources(pg::SqlSession& session) {
-  for (const char* name : {"primary_conninfo", "restore_command"}) {
-    METAL_ASSIGN_OR_RETURN(const std::string value, ShowSetting(session, name));
-    if (value.empty()) continue;
-    METAL_RETURN_IF_ERROR(base::Annotate(
-        session.Query(fmt::format("ALTER SYSTEM SET {} TO ''", name), kQuery).status(),
-        fmt::format("clear {}", name)));
-  }
-  return absl::OkStatus();
-}
 
 bool WaitsForWal(const std::string& wait_event) {
   return wait_event == "RecoveryRetrieveRetryInterval" || wait_event == "RecoveryWalStream";
@@ -90,6 +53,30 @@ void Drain(RoleStepContext& context, pg::SqlSession& session) {
 
 }  // namespace
 
+absl::Status PollUntil(RoleStepContext& context, absl::Duration timeout, std::string_view what,
+                       const std::function<absl::StatusOr<bool>()>& done) {
+  const base::MonotonicTime deadline = context.clock.Monotonic() + timeout;
+  absl::Duration pause = kFirstPoll;
+  while (true) {
+    METAL_ASSIGN_OR_RETURN(const bool reached, done());
+    if (reached) return absl::OkStatus();
+    METAL_RETURN_IF_ERROR(context.progress.CheckCancelled());
+    if (context.clock.Monotonic() >= deadline) {
+      return base::Error(absl::StatusCode::kDeadlineExceeded, "{} within {}", what,
+                         absl::FormatDuration(timeout));
+    }
+    context.clock.Sleep(pause);
+    pause = std::min(2 * pause, kPoll);
+  }
+}
+
+absl::StatusOr<std::string> ShowSetting(pg::SqlSession& session, const std::string& name) {
+  METAL_ASSIGN_OR_RETURN(const pg::SqlResult result,
+                         session.Query("SELECT coalesce(current_setting($1, true), '') AS value",
+                                       {name}, {kQuery, nullptr}));
+  return result.Text(0, "value");
+}
+
 absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectPatiently(RoleStepContext& context,
                                                                  absl::Duration patience) {
   const base::MonotonicTime deadline = context.clock.Monotonic() + patience;
@@ -112,51 +99,11 @@ absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectPatiently(RoleStepContext
   return reason ? base::WithReason(std::move(hinted), *reason) : hinted;
 }
 
-absl::StatusOr<bool> StopReceiving(RoleStepContext& context, pg::SqlSession& session) {
-  context.progress.BeginPhase("stopping the WAL receiver");
-  METAL_RETURN_IF_ERROR(ClearSources(session));
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.sources_cleared"));
-  METAL_RETURN_IF_ERROR(session.Query("SELECT pg_reload_conf()", kQuery).status());
-  const bool reloadable = session.server_version() >= kReloadableRestoreCommand;
-  METAL_RETURN_IF_ERROR(PollUntil(
-      context, kReloadTimeout, "the server did not load the cleared settings",
-      [&]() -> absl::StatusOr<bool> {
-        METAL_ASSIGN_OR_RETURN(const std::string source, ShowSetting(session, "primary_conninfo"));
-        METAL_ASSIGN_OR_RETURN(const std::string restore, ShowSetting(session, "restore_command"));
-        return source.empty() && (!reloadable || restore.empty());
-      }));
-  METAL_RETURN_IF_ERROR(PollUntil(
-      context, kReceiverTimeout, "the WAL receiver did not end", [&]() -> absl::StatusOr<bool> {
-        METAL_ASSIGN_OR_RETURN(const auto receiver, pg::QueryReceiver(session, kQuery));
-        return !receiver.has_value();
-      }));
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.receiver_stopped"));
-  METAL_ASSIGN_OR_RETURN(const std::string restore, ShowSetting(session, "restore_command"));
-  return !restore.empty();
-}
-
-absl::Status ClearSourcesOffline(const std::string& data_dir) {
-  const std::string path = base::JoinPath(data_dir, "postgresql.auto.conf");
-  auto text = base::ReadFile(path);
-  if (absl::IsNotFound(text.status())) return absl::OkStatus();
-  if (!text.ok()) return text.status();
-  METAL_ASSIGN_OR_RETURN(pg::SettingMap settings, pg::ParseSettings(*text));
-  std::string added;
-  for (const char* name : {"primary_conninfo", "restore_command"}) {
-    const auto setting = settings.find(name);
-    if (setting == settings.end() || !setting->second.empty()) {
-      added += fmt::format("{} = ''\n", name);
-    }
-  }
-  if (added.empty()) return absl::OkStatus();
-  if (!text->empty() && text->back() != '\n') *text += '\n';
-  return base::WriteFileDurably(path, *text + added, 0600);
-}
-
 absl::Status WaitUntilReplayed(RoleStepContext& context, pg::SqlSession& session,
                                absl::Duration timeout) {
   context.progress.BeginPhase("replaying received WAL");
   int idle_polls = 0;
+  base::MonotonicTime idle_seen;
   base::Lsn received, replayed;
   const absl::Status reached =
       PollUntil(context, timeout, "received WAL was not replayed", [&]() -> absl::StatusOr<bool> {
@@ -170,11 +117,16 @@ absl::Status WaitUntilReplayed(RoleStepContext& context, pg::SqlSession& session
         if (received.valid() && replayed >= received) return true;
         if (state.replay_paused) {
           return base::Error(absl::StatusCode::kFailedPrecondition,
-                             "replay is paused at {}. HINT: SELECT pg_wal_replay_resume()",
+                             "replay is paused at {}. HINT: metalctl replay resume",
                              replayed.ToString());
         }
         METAL_ASSIGN_OR_RETURN(const pg::SqlResult wait, session.Query(kStartupWait, kQuery));
-        idle_polls = WaitsForWal(wait.Text(0, "wait_event")) ? idle_polls + 1 : 0;
+        if (!WaitsForWal(wait.Text(0, "wait_event"))) {
+          idle_polls = 0;
+        } else if (idle_polls == 0 || context.clock.Monotonic() - idle_seen >= kPoll) {
+          idle_seen = context.clock.Monotonic();
+          ++idle_polls;
+        }
         return idle_polls >= kIdlePollsNeeded;
       });
   if (absl::IsDeadlineExceeded(reached)) {
@@ -189,7 +141,7 @@ absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlS
                               const StandbyRestart& options) {
   if (session != nullptr) {
     if (options.drain) Drain(context, *session);
-    if (const absl::Status cleared = ClearSources(*session); !cleared.ok()) {
+    if (const absl::Status cleared = ClearSources(context, *session); !cleared.ok()) {
       if (!options.despite_sources) return cleared;
       base::LogWarning("event=demote_sources message=\"{}\"", std::string(cleared.message()));
     }

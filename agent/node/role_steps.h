@@ -1,8 +1,13 @@
-// The steps of a change of role: freeze a standby, make a primary a standby, say where the node
-// stands. Each step is safe to repeat: it looks first at what is already done. The caller holds the
-// action lock and has stored the term. Threading: on the operation's thread; blocks on SQL and the
-// data disk.
+// The steps of a change of role: replay all, make a primary a standby, say where the node stands
+// (source_steps.h: what it follows). Each step is safe to repeat: it looks first at what is already
+// done. The caller holds the action lock and has stored the term. Threading: on the operation's
+// thread; blocks on SQL and the data disk.
 #pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,14 +29,13 @@ struct RoleStepContext {
   observe::Progress& progress;
 };
 
-// Clears primary_conninfo and restore_command with ALTER SYSTEM, which no other file overrides, and
-// reloads; waits until the server has no WAL receiver. True: restore_command is still in force
-// because this version (13) changes it only at a restart.
-absl::StatusOr<bool> StopReceiving(RoleStepContext& context, pg::SqlSession& session);
+// The value in force; empty when it is not set.
+absl::StatusOr<std::string> ShowSetting(pg::SqlSession& session, const std::string& name);
 
-// The same while the server is down, in postgresql.auto.conf. Nothing when there is no data
-// directory.
-absl::Status ClearSourcesOffline(const std::string& data_dir);
+// Waits until `done` says true, with 5 ms and then up to 100 ms between looks. DEADLINE_EXCEEDED
+// with `what` after `timeout`; CANCELLED when the operation is.
+absl::Status PollUntil(RoleStepContext& context, absl::Duration timeout, std::string_view what,
+                       const std::function<absl::StatusOr<bool>()>& done);
 
 // Waits until everything that was received is replayed. Two witnesses count, standing still does
 // not: the replayed position has reached the received one, or the startup process waits for WAL

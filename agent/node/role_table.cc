@@ -75,7 +75,7 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kStopped, R::kUnfence, S::kStopped, ""},
     {S::kStopped, R::kCreateBackup, S::kStopped, kIsDown},
     {S::kStopped, R::kWaitForLsn, S::kStopped, kIsDown},
-    {S::kStopped, R::kDemote, S::kStandby, ""},
+    {S::kStopped, R::kDemote, S::kStopped, ""},
     {S::kStopped, R::kUndoDemote, S::kPrimary, ""},
     {S::kStopped, R::kFollowPrimary, S::kStopped, ""},
     {S::kStopped, R::kRewind, S::kStandby, ""},

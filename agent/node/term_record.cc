@@ -84,11 +84,11 @@ absl::Status CheckNamed(const TermHolder& who) {
 std::string EncodeTermRecord(const TermRecord& record) {
   const int64_t since_us = record.fence.active ? absl::ToUnixMicros(record.fence.since) : 0;
   std::string text = fmt::format(
-      "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\nfence_active={}\n"
-      "fence_reason={}\nfence_term={}\nfence_since_us={}\n",
+      "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\ndemote_term={}\n"
+      "fence_active={}\nfence_reason={}\nfence_term={}\nfence_since_us={}\n",
       kFirstLine, record.term, EscapeLine(record.orchestrator_id), RoleText(record.role_wanted),
-      record.role_term, record.fence.active ? 1 : 0, EscapeLine(record.fence.reason),
-      record.fence.term, since_us);
+      record.role_term, record.demote_term, record.fence.active ? 1 : 0,
+      EscapeLine(record.fence.reason), record.fence.term, since_us);
   text += fmt::format("crc32c={:08x}\n", Checksum(text));
   return text;
 }
@@ -131,6 +131,7 @@ absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text) {
   record.orchestrator_id = values["orchestrator_id"];
   record.role_wanted = role == "primary" ? observe::Role::kPrimary : observe::Role::kStandby;
   record.role_term = *role_term;
+  record.demote_term = number("demote_term").value_or(0);  // files of older agents have none
   record.fence.active = *fence_active != 0;
   record.fence.reason = values["fence_reason"];
   record.fence.term = *fence_term;
@@ -183,6 +184,36 @@ absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermH
   TermRecord next = record;
   next.role_wanted = role;
   next.role_term = record.term;
+  return next;
+}
+
+absl::StatusOr<TermRecord> ApplyDemote(const TermRecord& record, const TermHolder& who) {
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyBeginTerm(record, who));
+  // A repeated Demote after the first one took effect leaves the right to undo it.
+  if (record.MayRunAsPrimary()) next.demote_term = next.term;
+  next.role_wanted = observe::Role::kStandby;
+  next.role_term = next.term;
+  return next;
+}
+
+absl::StatusOr<TermRecord> ApplyUndoDemote(const TermRecord& record, const TermHolder& who) {
+  METAL_RETURN_IF_ERROR(CheckHolder(record, who));
+  if (record.fence.active) return Fenced(record);
+  if (record.demote_term != record.term) {
+    return Refused(record, "ROLE_TRANSITION",
+                   fmt::format("term {} did not demote this node. HINT: Promote makes a standby "
+                               "the primary",
+                               record.term));
+  }
+  TermRecord next = record;
+  next.role_wanted = observe::Role::kPrimary;
+  next.role_term = next.term;
+  return next;
+}
+
+absl::StatusOr<TermRecord> ApplyFollow(const TermRecord& record, const TermHolder& who) {
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyBeginTerm(record, who));
+  next.demote_term = 0;
   return next;
 }
 

@@ -31,6 +31,8 @@ struct TermRecord {
   std::string orchestrator_id;
   observe::Role role_wanted = observe::Role::kStandby;
   uint64_t role_term = 0;  // the term under which role_wanted was set
+  // The term in which this primary was told to step down; only the same term may take that back.
+  uint64_t demote_term = 0;
   FenceRecord fence;
 
   // The only condition under which Postgres may be started read-write: an older term's order to be
@@ -55,6 +57,14 @@ absl::Status CheckHolder(const TermRecord& record, const TermHolder& who);
 absl::Status Fenced(const TermRecord& record);
 absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermHolder& who,
                                            observe::Role role);
+// A Demote: the term, higher or equal, and the end of the primary's role in one record.
+absl::StatusOr<TermRecord> ApplyDemote(const TermRecord& record, const TermHolder& who);
+// The primary's role again, in the term of its Demote. FAILED_PRECONDITION ROLE_TRANSITION when
+// this term demoted nobody here.
+absl::StatusOr<TermRecord> ApplyUndoDemote(const TermRecord& record, const TermHolder& who);
+// The term, higher or equal, of one who says what this node follows: whoever was told to step down
+// in it is followed by another one now, so that is not taken back any more.
+absl::StatusOr<TermRecord> ApplyFollow(const TermRecord& record, const TermHolder& who);
 absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder& who,
                                       const std::string& reason, absl::Time now);
 absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHolder& who);

@@ -133,6 +133,40 @@ absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role)
   return StoreLocked(std::move(next));
 }
 
+absl::Status TermStore::Demote(const TermHolder& who) {
+  base::MutexLock write_lock(write_mutex_);
+  const TermRecord current = Get();
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyDemote(current, who));
+  METAL_RETURN_IF_ERROR(StoreLocked(next));
+  if (current.MayRunAsPrimary()) {
+    Emit(events_, observe::Severity::kInfo, "term.demoted", fmt::format("{}", next.term),
+         fmt::format("told to step down by {} in term {}", next.orchestrator_id, next.term));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TermStore::UndoDemote(const TermHolder& who) {
+  base::MutexLock write_lock(write_mutex_);
+  const TermRecord current = Get();
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyUndoDemote(current, who));
+  METAL_RETURN_IF_ERROR(StoreLocked(next));
+  if (!current.MayRunAsPrimary()) {
+    Emit(events_, observe::Severity::kInfo, "term.demotion_undone", fmt::format("{}", next.term),
+         fmt::format("made the primary again by {} in term {}", next.orchestrator_id, next.term));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TermStore::Follow(const TermHolder& who) {
+  base::MutexLock write_lock(write_mutex_);
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyFollow(Get(), who));
+  return StoreLocked(std::move(next));
+}
+
+absl::Status TermStore::CheckNotStale(const TermHolder& who) const {
+  return ApplyBeginTerm(Get(), who).status();
+}
+
 absl::Status TermStore::DropPrimaryRole() {
   base::MutexLock write_lock(write_mutex_);
   TermRecord next = Get();

@@ -47,6 +47,13 @@ class TermStore {
   // FENCED for kPrimary while a fence is active.
   absl::Status SetRoleWanted(const TermHolder& who, observe::Role role);
 
+  // ApplyDemote, ApplyUndoDemote and ApplyFollow (term_record.h), durably.
+  absl::Status Demote(const TermHolder& who);
+  absl::Status UndoDemote(const TermHolder& who);
+  absl::Status Follow(const TermHolder& who);
+  // What Follow would refuse; stores nothing.
+  absl::Status CheckNotStale(const TermHolder& who) const;
+
   // The data directory is about to be another one: an order to be primary was not for it. Needs no
   // term, for it only takes away. Durable when OK.
   absl::Status DropPrimaryRole();

@@ -73,6 +73,7 @@ struct PostgresSection {
   int connections = 0, max_connections = 0;
   int restarts = 0;  // crash restarts in the current window
   bool settings_pending_restart = false;
+  std::string synchronous_standby_names;  // in force
   // As read from pg_control at the last change of state.
   std::string control_state;
   base::Lsn redo_lsn, min_recovery_lsn;
@@ -87,6 +88,7 @@ struct StandbySection {
   std::string sender_host;
   int sender_port = 0;
   std::string slot_name;
+  std::string source, source_slot;  // as configured: "host:port", whether it answers or not
   base::Lsn received_lsn, flushed_lsn, replayed_lsn, latest_end_lsn;
   base::TimelineId received_timeline = 0;
   std::optional<uint64_t>

@@ -59,7 +59,12 @@ std::string ManagedHbaBlock(const HbaOptions& options) {
   block += fmt::format("local all {} peer map={}\n", user, kMap);
   block += fmt::format("local replication {} peer map={}\n", user, kMap);
   for (const std::string& network : options.replication_networks) {
-    block += fmt::format("host replication all {} scram-sha-256\n", network);
+    const std::string& role = options.replication_user;
+    const std::string who = role.empty() ? "all" : QuoteHbaToken(role);
+    block += fmt::format("host replication {} {} scram-sha-256\n", who, network);
+    if (!role.empty()) {
+      block += fmt::format("host \"postgres\" {} {} scram-sha-256\n", who, network);
+    }
   }
   return block + std::string(kEnd);
 }

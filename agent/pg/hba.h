@@ -16,6 +16,9 @@ struct HbaOptions {
   std::string os_user = "postgres";  // whom the agent runs as; may differ from the superuser
   // Networks ("10.0.0.0/8", "samenet") from which replication by password (SCRAM) is accepted.
   std::vector<std::string> replication_networks;
+  // Role that may log in from them, also to the database "postgres" (pg_rewind). Empty: any role,
+  // and replication only.
+  std::string replication_user;
 };
 
 // A name as a token of pg_hba.conf / pg_ident.conf: double-quoted, quotes doubled.

@@ -4,6 +4,7 @@
 
 #include "agent/base/status.h"
 #include "agent/pg/proc.h"
+#include "agent/pg/replication_source.h"
 
 namespace metal::pg {
 namespace {
@@ -34,6 +35,7 @@ void FillPostgresSection(const ServerState& state, observe::PostgresSection& sec
   section.connections = state.connections;
   section.max_connections = state.max_connections;
   section.settings_pending_restart = state.pending_restart;
+  section.synchronous_standby_names = state.synchronous_standby_names;
 }
 
 observe::StandbySection MakeStandbySection(const ServerState& state,
@@ -45,6 +47,8 @@ observe::StandbySection MakeStandbySection(const ServerState& state,
     memory = {};
     return section;
   }
+  section.source = AddressIn(state.primary_conninfo);
+  section.source_slot = state.primary_slot_name;
   section.replayed_lsn = state.replayed;
   section.last_replayed_commit = state.last_replayed_commit;
   section.replay_paused = state.replay_paused;

@@ -36,6 +36,9 @@ std::string StateSql(int server_version, StateDetail detail) {
        (SELECT timeline_id FROM pg_control_checkpoint()) AS control_timeline,
        (SELECT min_recovery_end_timeline FROM pg_control_recovery()) AS recovery_timeline,
        (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
+       CASE WHEN r THEN current_setting('primary_conninfo') END AS primary_conninfo,
+       CASE WHEN r THEN current_setting('primary_slot_name') END AS primary_slot_name,
+       current_setting('synchronous_standby_names') AS synchronous_standby_names,
        current_setting('data_checksums') AS data_checksums,
        current_setting('max_connections') AS max_connections,
        pg_size_bytes(current_setting('wal_segment_size')) AS wal_segment_size,
@@ -96,6 +99,9 @@ absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration
                        ? std::max({state.control_timeline, TimelineAt(result, "recovery_timeline"),
                                    TimelineAt(result, "received_timeline")})
                        : HexTimeline(result.Text(0, "wal_timeline"));
+  state.primary_conninfo = result.Text(0, "primary_conninfo");
+  state.primary_slot_name = result.Text(0, "primary_slot_name");
+  state.synchronous_standby_names = result.Text(0, "synchronous_standby_names");
   state.data_checksums = result.Text(0, "data_checksums") == "on";
   state.checksum_failures = result.Int(0, "checksum_failures").value_or(0);
   state.connections = static_cast<int>(result.Int(0, "connections").value_or(0));

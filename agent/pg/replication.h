@@ -35,6 +35,8 @@ struct ServerState {
   std::string pause_state;  // "not paused", "pause requested", "paused"; empty on a primary
   absl::Time server_time;
   int connections = 0, max_connections = 0;
+  std::string primary_conninfo, primary_slot_name;  // in force; empty on a primary
+  std::string synchronous_standby_names;
   uint64_t system_identifier = 0;
   uint64_t wal_segment_size = 0;
   std::string tablespaces;  // their OIDs in order, "1663,1664,16385"

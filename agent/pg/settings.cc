@@ -2,8 +2,10 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 
+#include "agent/base/check.h"
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 
@@ -18,6 +20,9 @@ constexpr std::string_view kHeader =
     "lost.\n";
 constexpr std::string_view kUserMark = "# settings of the user\n";
 constexpr std::string_view kAgentMark = "# settings of the agent: the last line wins\n";
+
+constexpr std::string_view kVerbSettings[] = {"primary_conninfo", "primary_slot_name",
+                                              "restore_command", "synchronous_standby_names"};
 
 constexpr const char* kReceiverTimeout = "wal_receiver_timeout";
 constexpr const char* kSenderTimeout = "wal_sender_timeout";
@@ -88,9 +93,11 @@ SettingMap AgentOwnedSettings(const AgentSettings& agent) {
   return settings;
 }
 
+std::span<const std::string_view> VerbSettings() { return kVerbSettings; }
+
 bool IsAgentOwned(const AgentSettings& agent, std::string_view name) {
   if (name == "archive_library") return agent.archiving;
-  if (name == "restore_command") return true;
+  if (std::ranges::find(kVerbSettings, name) != std::end(kVerbSettings)) return true;
   return AgentOwnedSettings(agent).contains(std::string(name));
 }
 
@@ -181,6 +188,37 @@ absl::Status StoreManagedSettings(const std::string& data_dir, const ManagedSett
   return base::WriteFileDurably(base::JoinPath(data_dir, kManagedSettingsFile), text, 0600);
 }
 
+std::string WithoutSettings(std::string_view text, const std::vector<std::string>& names) {
+  std::string kept;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const std::string_view line =
+        text.substr(0, end == std::string_view::npos ? text.size() : end + 1);
+    text.remove_prefix(line.size());
+    const absl::StatusOr<SettingMap> parsed = ParseSettings(line);
+    const bool set = parsed.ok() && std::ranges::any_of(names, [&](const std::string& name) {
+                       return parsed->contains(name);
+                     });
+    if (!set) kept += line;
+  }
+  return kept;
+}
+
+absl::Status PatchAgentPart(const std::string& data_dir, const SettingPatch& patch) {
+  METAL_ASSIGN_OR_RETURN(ManagedSettings settings, LoadManagedSettings(data_dir));
+  const SettingMap before = settings.agent;
+  for (const auto& [name, value] : patch) {
+    METAL_CHECK(std::ranges::find(kVerbSettings, name) != std::end(kVerbSettings));
+    if (value) {
+      settings.agent[name] = *value;
+    } else {
+      settings.agent.erase(name);
+    }
+  }
+  if (settings.agent == before) return absl::OkStatus();
+  return StoreManagedSettings(data_dir, settings);
+}
+
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial) {
   METAL_ASSIGN_OR_RETURN(const bool present,
@@ -190,8 +228,10 @@ absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSett
   METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
   if (!present) settings.user = WithoutOwnTimeouts(initial, before);
   SettingMap owned = AgentOwnedSettings(agent);
-  if (!agent.restore_command && settings.agent.contains("restore_command")) {
-    owned["restore_command"] = settings.agent["restore_command"];
+  for (const std::string_view verb : kVerbSettings) {
+    const std::string name(verb);
+    if (name == "restore_command" && agent.restore_command) continue;
+    if (settings.agent.contains(name)) owned[name] = settings.agent[name];
   }
   if (!present || settings.agent != owned) {
     settings.agent = std::move(owned);

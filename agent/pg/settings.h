@@ -6,8 +6,10 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +36,11 @@ struct AgentSettings {
   std::optional<std::string> restore_command;
 };
 
+// Settings of the agent's part that no configuration file of the agent decides, but its verbs:
+// where WAL comes from (restore_command, primary_conninfo, primary_slot_name) and who has to
+// acknowledge commits (synchronous_standby_names).
+std::span<const std::string_view> VerbSettings();
+
 // The settings that ApplyConfig may not touch, with their values. The shell words of
 // archive_command are quoted.
 SettingMap AgentOwnedSettings(const AgentSettings& agent);
@@ -54,6 +61,9 @@ absl::StatusOr<std::string> QuoteSetting(std::string_view value);
 // '='. Later lines win; include directives are skipped. INVALID_ARGUMENT names the line.
 absl::StatusOr<SettingMap> ParseSettings(std::string_view text);
 
+// `text`, in which each line is one setting, without the lines that set one of `names`.
+std::string WithoutSettings(std::string_view text, const std::vector<std::string>& names);
+
 struct ManagedSettings {
   SettingMap user;
   SettingMap agent;
@@ -71,6 +81,11 @@ std::string WithManagedInclude(std::string_view postgresql_conf);
 // nothing that is already right. Idempotent, durable.
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial = InitialUserSettings());
+
+// Changes settings of VerbSettings in the agent's part; nullopt removes one. Durable; writes
+// nothing that is already so.
+using SettingPatch = std::map<std::string, std::optional<std::string>>;
+absl::Status PatchAgentPart(const std::string& data_dir, const SettingPatch& patch);
 
 // An absent file is an empty set.
 absl::StatusOr<ManagedSettings> LoadManagedSettings(const std::string& data_dir);

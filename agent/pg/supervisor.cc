@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <utility>
 
 #include "agent/base/fault_point.h"
@@ -145,6 +146,46 @@ absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
          std::string(result.status().message()));
   }
   return result;
+}
+
+absl::StatusOr<StartResult> PostgresSupervisor::Demote(const DemotionStop& stop,
+                                                       const StartOptions& start) {
+  METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, "demote"));
+  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process, LivePostmaster());
+  const DesiredState after{true, false, StartRole::kStandby};
+  METAL_RETURN_IF_ERROR(StoreDesired(after));
+  {
+    base::MutexLock lock(mutex_);
+    policy_.Reset();
+    restart_at_.reset();
+  }
+  if (process) {
+    BeginPhase(start.progress, "shutting down");
+    PublishState(observe::PostgresState::kStopping, "demotion");
+    METAL_RETURN_IF_ERROR(base::FaultPoint("pg.before_demotion"));
+    METAL_RETURN_IF_ERROR(StopForDemotion(*process, Place(), stop, clock_));
+    SetProcess(nullptr);
+    PublishControl();
+    METAL_RETURN_IF_ERROR(base::FaultPoint("pg.demoted"));
+  }
+  absl::StatusOr<StartResult> result = StartServer(start, after);
+  if (result.ok()) {
+    Emit(observe::Severity::kInfo, "postgres.started",
+         fmt::format("postgres was started as a standby: process {}", result->pid),
+         {{"pid", fmt::format("{}", result->pid)}, {"role", "standby"}});
+  } else if (!postmaster()) {
+    PublishStopped();
+    Emit(observe::Severity::kError, "postgres.start_failed",
+         std::string(result.status().message()));
+  }
+  return result;
+}
+
+absl::Status PostgresSupervisor::Reload() {
+  const std::shared_ptr<const Postmaster> process = postmaster();
+  if (!process) return absl::OkStatus();
+  const absl::Status signalled = process->Signal(SIGHUP);
+  return absl::IsNotFound(signalled) ? absl::OkStatus() : signalled;
 }
 
 absl::Status PostgresSupervisor::SetRole(StartRole role) {

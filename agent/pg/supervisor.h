@@ -24,6 +24,7 @@
 #include "agent/observe/event_log.h"
 #include "agent/observe/progress.h"
 #include "agent/observe/status_board.h"
+#include "agent/pg/demotion.h"
 #include "agent/pg/desired_state.h"
 #include "agent/pg/install.h"
 #include "agent/pg/process.h"
@@ -92,6 +93,14 @@ class PostgresSupervisor {
   absl::StatusOr<StopResult> Stop(const StopOptions& options,
                                   observe::Progress* progress = nullptr);
   absl::StatusOr<StartResult> Restart(const StopOptions& stop, const StartOptions& start);
+
+  // Ends a primary (demotion.h) and starts it as a standby; a server that is down is only started.
+  // From now on it should run as a standby, also when this fails: a shutdown that stays requested
+  // is followed by a standby. Errors of StopForDemotion and of Start.
+  absl::StatusOr<StartResult> Demote(const DemotionStop& stop, const StartOptions& start);
+
+  // SIGHUP: it reads its configuration again. OK when nothing runs.
+  absl::Status Reload();
 
   // The role with which a crashed server is started again (after a promotion: primary; before a
   // fence: standby). Durable. A crash restart under way and the first look after Begin are waited

@@ -82,6 +82,7 @@ void PostgresToProto(const observe::PostgresSection& postgres, base::MonotonicTi
   out->set_max_connections(postgres.max_connections);
   out->set_restarts(postgres.restarts);
   out->set_settings_pending_restart(postgres.settings_pending_restart);
+  out->set_synchronous_standby_names(postgres.synchronous_standby_names);
   out->set_control_state(postgres.control_state);
   out->set_redo_lsn(postgres.redo_lsn.value);
   out->set_start_progress(postgres.start_progress);
@@ -94,6 +95,8 @@ void StandbyToProto(const observe::StandbySection& standby, base::MonotonicTime 
   out->set_sender_host(standby.sender_host);
   out->set_sender_port(standby.sender_port);
   out->set_slot_name(standby.slot_name);
+  out->set_source(standby.source);
+  out->set_source_slot(standby.source_slot);
   out->set_received_lsn(standby.received_lsn.value);
   out->set_flushed_lsn(standby.flushed_lsn.value);
   out->set_replayed_lsn(standby.replayed_lsn.value);

@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "agent/base/status.h"
+#include "agent/rpc/convert_operation.h"
 #include "agent/rpc/convert_status.h"
 
 namespace metal::rpc {
@@ -33,6 +34,16 @@ absl::StatusOr<absl::Duration> TimeoutOf(const Request& request, absl::Duration 
   return timeout;
 }
 
+// A time that may be 0.
+template <typename Message>
+absl::StatusOr<absl::Duration> TimeOf(bool present, const Message& time, std::string_view name,
+                                      absl::Duration fallback) {
+  if (!present) return fallback;
+  const absl::Duration given = FromProto(time);
+  if (given >= absl::ZeroDuration() && given <= kWaitMax) return given;
+  return base::Error(absl::StatusCode::kInvalidArgument, "{} must be from 0 to 10 minutes", name);
+}
+
 node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
   switch (mode) {
     case v1::WAIT_FOR_LSN_MODE_RECEIVED:
@@ -46,14 +57,16 @@ node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
 
 // A call that waits for its action stops waiting when its client is gone or about to give up: then
 // it still hears which operation goes on.
+std::function<bool()> LeavesInTime(const grpc::ServerContext& context) {
+  const absl::Time answer_at = absl::Now() + TimeToAnswer(context);
+  return [&context, answer_at] { return ShouldStop(context) || absl::Now() >= answer_at; };
+}
+
 template <typename Request>
 node::RequestContext ContextOf(const Request& request, const std::string& caller,
                                const grpc::ServerContext& context) {
   node::RequestContext origin = MakeRequestContext(request, request.header().request_id(), caller);
-  const absl::Time answer_at = absl::Now() + TimeToAnswer(context);
-  origin.caller_left = [&context, answer_at] {
-    return ShouldStop(context) || absl::Now() >= answer_at;
-  };
+  origin.caller_left = LeavesInTime(context);
   return origin;
 }
 
@@ -144,6 +157,149 @@ grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
                         response->set_timeline(answer.timeline);
                         return absl::OkStatus();
                       });
+}
+
+grpc::Status ReplicationService::Demote(grpc::ServerContext* context,
+                                        const v1::DemoteRequest* request,
+                                        v1::DemoteResponse* response) {
+  return handler_.Run(
+      "ReplicationService/Demote", *context, [&](const std::string& caller) -> absl::Status {
+        node::DemoteRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        domain.prepare = request->prepare();
+        METAL_ASSIGN_OR_RETURN(
+            domain.checkpoint_timeout,
+            TimeOf(request->has_checkpoint_timeout(), request->checkpoint_timeout(),
+                   "checkpoint_timeout", domain.checkpoint_timeout));
+        METAL_ASSIGN_OR_RETURN(domain.shutdown_timeout,
+                               TimeOf(request->has_shutdown_timeout(), request->shutdown_timeout(),
+                                      "shutdown_timeout", domain.shutdown_timeout));
+        METAL_ASSIGN_OR_RETURN(const auto operation,
+                               node_.Demote(ContextOf(*request, caller, *context), domain));
+        ToProto(operation, response->mutable_operation());
+        return absl::OkStatus();
+      });
+}
+
+grpc::Status ReplicationService::UndoDemote(grpc::ServerContext* context,
+                                            const v1::UndoDemoteRequest* request,
+                                            v1::UndoDemoteResponse* response) {
+  return handler_.Run(
+      "ReplicationService/UndoDemote", *context, [&](const std::string& caller) -> absl::Status {
+        node::UndoDemoteRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.UndoDemote(ContextOf(*request, caller, *context), domain));
+        response->set_timeline(answer.timeline);
+        response->set_lsn(answer.lsn.value);
+        return absl::OkStatus();
+      });
+}
+
+grpc::Status ReplicationService::FollowPrimary(grpc::ServerContext* context,
+                                               const v1::FollowPrimaryRequest* request,
+                                               v1::FollowPrimaryResponse* response) {
+  return handler_.Run(
+      "ReplicationService/FollowPrimary", *context, [&](const std::string& caller) -> absl::Status {
+        node::FollowPrimaryRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        domain.host = request->host();
+        domain.port = request->port();
+        domain.slot = request->slot();
+        domain.without_slot = request->without_slot();
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.FollowPrimary(ContextOf(*request, caller, *context), domain));
+        response->set_source(answer.source);
+        response->set_checked(answer.checked);
+        response->set_unchecked_reason(answer.unchecked_reason);
+        return absl::OkStatus();
+      });
+}
+
+grpc::Status ReplicationService::SetSynchronousStandbys(
+    grpc::ServerContext* context, const v1::SetSynchronousStandbysRequest* request,
+    v1::SetSynchronousStandbysResponse* response) {
+  return handler_.Run("ReplicationService/SetSynchronousStandbys", *context,
+                      [&](const std::string& caller) -> absl::Status {
+                        node::SetSynchronousStandbysRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        domain.policy = {!request->first(),
+                                         request->count(),
+                                         {request->standbys().begin(), request->standbys().end()}};
+                        if ((request->count() == 0) != request->standbys().empty()) {
+                          return base::Error(absl::StatusCode::kInvalidArgument,
+                                             "count is 0 exactly when there are no standbys");
+                        }
+                        domain.expected = request->expected();
+                        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+                        METAL_ASSIGN_OR_RETURN(const auto answer,
+                                               node_.SetSynchronousStandbys(
+                                                   ContextOf(*request, caller, *context), domain));
+                        response->set_before(answer.before);
+                        response->set_after(answer.after);
+                        response->set_acknowledged(answer.acknowledged);
+                        return absl::OkStatus();
+                      });
+}
+
+grpc::Status ReplicationService::ReconcileReplicationSlots(
+    grpc::ServerContext* context, const v1::ReconcileReplicationSlotsRequest* request,
+    v1::ReconcileReplicationSlotsResponse* response) {
+  return handler_.Run(
+      "ReplicationService/ReconcileReplicationSlots", *context,
+      [&](const std::string& caller) -> absl::Status {
+        node::ReconcileSlotsRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        domain.slots = {request->slots().begin(), request->slots().end()};
+        METAL_ASSIGN_OR_RETURN(
+            const auto answer,
+            node_.ReconcileReplicationSlots(ContextOf(*request, caller, *context), domain));
+        response->mutable_created()->Assign(answer.created.begin(), answer.created.end());
+        response->mutable_dropped()->Assign(answer.dropped.begin(), answer.dropped.end());
+        response->mutable_kept()->Assign(answer.kept.begin(), answer.kept.end());
+        response->mutable_foreign()->Assign(answer.foreign.begin(), answer.foreign.end());
+        response->mutable_active()->Assign(answer.active.begin(), answer.active.end());
+        return absl::OkStatus();
+      });
+}
+
+template <typename Request>
+grpc::Status ReplicationService::ControlReplay(const char* rpc, grpc::ServerContext* context,
+                                               const Request* request, node::ReplayAction action) {
+  return handler_.Run(rpc, *context, [&](const std::string& caller) {
+    node::RequestContext origin = MakeRequestContext(*request, request->request_id(), caller);
+    origin.caller_left = LeavesInTime(*context);
+    return node_.ControlReplay(origin, action);
+  });
+}
+
+grpc::Status ReplicationService::PauseReplay(grpc::ServerContext* context,
+                                             const v1::PauseReplayRequest* request,
+                                             v1::PauseReplayResponse*) {
+  return ControlReplay("ReplicationService/PauseReplay", context, request,
+                       node::ReplayAction::kPauseReplay);
+}
+
+grpc::Status ReplicationService::ResumeReplay(grpc::ServerContext* context,
+                                              const v1::ResumeReplayRequest* request,
+                                              v1::ResumeReplayResponse*) {
+  return ControlReplay("ReplicationService/ResumeReplay", context, request,
+                       node::ReplayAction::kResumeReplay);
+}
+
+grpc::Status ReplicationService::StopWalReceiver(grpc::ServerContext* context,
+                                                 const v1::StopWalReceiverRequest* request,
+                                                 v1::StopWalReceiverResponse*) {
+  return ControlReplay("ReplicationService/StopWalReceiver", context, request,
+                       node::ReplayAction::kStopReceiver);
+}
+
+grpc::Status ReplicationService::StartWalReceiver(grpc::ServerContext* context,
+                                                  const v1::StartWalReceiverRequest* request,
+                                                  v1::StartWalReceiverResponse*) {
+  return ControlReplay("ReplicationService/StartWalReceiver", context, request,
+                       node::ReplayAction::kStartReceiver);
 }
 
 }  // namespace metal::rpc

@@ -26,8 +26,39 @@ class ReplicationService final : public metal::agent::v1::ReplicationService::Se
   grpc::Status WaitForLsn(grpc::ServerContext* context,
                           const metal::agent::v1::WaitForLsnRequest* request,
                           metal::agent::v1::WaitForLsnResponse* response) override;
+  grpc::Status Demote(grpc::ServerContext* context, const metal::agent::v1::DemoteRequest* request,
+                      metal::agent::v1::DemoteResponse* response) override;
+  grpc::Status UndoDemote(grpc::ServerContext* context,
+                          const metal::agent::v1::UndoDemoteRequest* request,
+                          metal::agent::v1::UndoDemoteResponse* response) override;
+  grpc::Status FollowPrimary(grpc::ServerContext* context,
+                             const metal::agent::v1::FollowPrimaryRequest* request,
+                             metal::agent::v1::FollowPrimaryResponse* response) override;
+  grpc::Status SetSynchronousStandbys(
+      grpc::ServerContext* context, const metal::agent::v1::SetSynchronousStandbysRequest* request,
+      metal::agent::v1::SetSynchronousStandbysResponse* response) override;
+  grpc::Status ReconcileReplicationSlots(
+      grpc::ServerContext* context,
+      const metal::agent::v1::ReconcileReplicationSlotsRequest* request,
+      metal::agent::v1::ReconcileReplicationSlotsResponse* response) override;
+  grpc::Status PauseReplay(grpc::ServerContext* context,
+                           const metal::agent::v1::PauseReplayRequest* request,
+                           metal::agent::v1::PauseReplayResponse* response) override;
+  grpc::Status ResumeReplay(grpc::ServerContext* context,
+                            const metal::agent::v1::ResumeReplayRequest* request,
+                            metal::agent::v1::ResumeReplayResponse* response) override;
+  grpc::Status StopWalReceiver(grpc::ServerContext* context,
+                               const metal::agent::v1::StopWalReceiverRequest* request,
+                               metal::agent::v1::StopWalReceiverResponse* response) override;
+  grpc::Status StartWalReceiver(grpc::ServerContext* context,
+                                const metal::agent::v1::StartWalReceiverRequest* request,
+                                metal::agent::v1::StartWalReceiverResponse* response) override;
 
  private:
+  template <typename Request>
+  grpc::Status ControlReplay(const char* rpc, grpc::ServerContext* context, const Request* request,
+                             node::ReplayAction action);
+
   const Handler& handler_;
   node::Node& node_;
 };

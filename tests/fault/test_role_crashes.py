@@ -118,3 +118,70 @@ def test_unfence(primary, point):
     primary.ok("unfence", "--term", "7")
     assert primary.status()["node"].get("fenced", False) is False
     assert in_recovery(primary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["roles.before_step_down", "roles.step_down_stored", "pg.before_demotion", "pg.demoted",
+                                   "pg.before_launch", *OPERATION])
+def test_demote(primary, point):
+    primary.sql("CREATE TABLE t (a int)")
+    primary.restart_agent(faults=f"{point}=crash")
+    primary.wait_running()
+    primary.ctl("demote", "--term", "7", "--detach")  # whether it hears of the operation does not matter
+    wait_for("the agent died", lambda: primary.process.poll() is not None, 20)
+    primary.start_agent()
+    primary.wait_running()
+    done = primary.ok("demote", "--term", "7")
+    assert done["result"]["shutdown_lsn"] and in_recovery(primary)
+    assert primary.status()["node"]["term"] == "7"
+    primary.ok("undo-demote", "--term", "7")
+    primary.sql("INSERT INTO t VALUES (1)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["term.written", "roles.demotion_undone", "operations.before_finish"])
+def test_undo_demote(primary, point):
+    primary.ok("demote", "--term", "7")
+    crash_at(primary, point, "undo-demote", "--term", "7")
+    primary.wait_running()
+    primary.ok("undo-demote", "--term", "7")
+    primary.sql("CREATE TABLE t (a int)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["roles.before_follow", "roles.source_written", "operations.before_finish"])
+def test_follow(primary, point):
+    primary.ok("term", "begin", "6")
+    crash_at(primary, point, "follow", "/nonexistent:5432", "--term", "7")
+    primary.wait_running()
+    assert in_recovery(primary)
+    primary.ok("follow", "/nonexistent:5432", "--term", "7")
+    assert "/nonexistent" in primary.sql("SHOW primary_conninfo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["roles.synchronous_written", "roles.synchronous_acknowledged"])
+def test_set_synchronous_standbys(primary, point):
+    receiver = primary.start("pg_receivewal", "-D", primary.workspace.directory("received"), "-d", "application_name=a",
+                             "--synchronous", log=primary.workspace.file("receivewal.log", ""))
+    try:
+        wait_for("it streams", lambda: primary.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1", 20)
+        crash_at(primary, point, "synchronous", "a", "--term", "1")
+        primary.wait_running()
+        assert primary.ok("synchronous", "a", "--term", "1", "--expected", "")["acknowledged"]
+        primary.sql("CREATE TABLE t (a int)")
+        primary.ok("synchronous", "--term", "1", "--expected", 'ANY 1 ("a")')
+    finally:
+        process.end(receiver, signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["roles.slot_recorded", "roles.slot_dropped"])
+def test_slots(primary, point):
+    primary.ok("slots", "metal_a", "--term", "1")
+    crash_at(primary, point, "slots", "metal_b", "--term", "1")
+    primary.wait_running()
+    primary.ok("slots", "metal_b", "--term", "1")
+    assert primary.sql("SELECT slot_name FROM pg_replication_slots") == "metal_b"
+    primary.ok("slots", "--term", "1")
+    assert primary.sql("SELECT count(*) FROM pg_replication_slots") == "0"

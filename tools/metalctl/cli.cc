@@ -81,6 +81,7 @@ void BuildTree(CLI::App& app, Invocation& invocation) {
   AddOperationCommands(app, invocation);
   AddPostgresCommands(app, invocation);
   AddRoleCommands(app, invocation);
+  AddReplicationCommands(app, invocation);
   AddBackupCommands(app, invocation);
   AddDiskCommands(app, invocation);
   AddCompletionCommand(app, invocation);

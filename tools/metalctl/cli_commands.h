@@ -48,6 +48,8 @@ void AddDiskCommands(CLI::App& app, Invocation& invocation);
 // cli_postgres.cc:
 void AddPostgresCommands(CLI::App& app, Invocation& invocation);
 void AddRoleCommands(CLI::App& app, Invocation& invocation);
+// cli_replication.cc:
+void AddReplicationCommands(CLI::App& app, Invocation& invocation);
 // cli_backup.cc:
 void AddBackupCommands(CLI::App& app, Invocation& invocation);
 

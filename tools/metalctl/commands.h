@@ -94,6 +94,39 @@ struct WaitLsnOptions {
 };
 int WaitLsn(const Client& client, const WaitLsnOptions& options);
 
+// ---- replication_commands.cc ----
+struct DemoteOptions {
+  TermOptions term;
+  bool prepare = false;
+  FollowOptions follow;
+};
+int Demote(const Client& client, const DemoteOptions& options);
+int UndoDemote(const Client& client, const TermOptions& options);
+struct FollowPrimaryOptions {
+  TermOptions term;
+  std::string primary;  // "host:port", or "/directory:port"
+  std::string slot;
+  bool without_slot = false;
+};
+int FollowPrimary(const Client& client, const FollowPrimaryOptions& options);
+struct SynchronousOptions {
+  TermOptions term;
+  std::vector<std::string> standbys;  // empty: no commit waits
+  int count = 1;
+  bool first = false;
+  std::optional<std::string> expected;  // nullopt: what the node's status says now
+};
+int SetSynchronous(const Client& client, const SynchronousOptions& options);
+struct SlotsOptions {
+  TermOptions term;
+  std::vector<std::string> slots;
+};
+int ReconcileSlots(const Client& client, const SlotsOptions& options);
+int PauseReplay(const Client& client);
+int ResumeReplay(const Client& client);
+int StopReceiver(const Client& client);
+int StartReceiver(const Client& client);
+
 // ---- backup_commands.cc ----
 struct BackupCreateOptions {
   std::string codec;  // zstd, lz4, none; empty: as configured

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "agent/base/file.h"
+#include "agent/node/source_steps.h"
 #include "agent/pg/settings.h"
 #include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"

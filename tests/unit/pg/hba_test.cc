@@ -12,13 +12,19 @@ using ::metal::testing::StatusIs;
 using ::testing::HasSubstr;
 
 TEST(HbaTest, TheAgentConnectsByPeerThroughAMap) {
-  const HbaOptions options{"boss", "metal", {"10.0.0.0/8"}};
+  const HbaOptions options{"boss", "metal", {"10.0.0.0/8"}, ""};
   EXPECT_THAT(ManagedHbaBlock(options), HasSubstr("local all \"boss\" peer map=metal\n"));
   EXPECT_THAT(ManagedHbaBlock(options), HasSubstr("local replication \"boss\" peer map=metal\n"));
   EXPECT_THAT(ManagedHbaBlock(options),
               HasSubstr("host replication all 10.0.0.0/8 scram-sha-256\n"));
   EXPECT_THAT(ManagedIdentBlock(options), HasSubstr("metal \"metal\" \"boss\"\n"));
   EXPECT_THAT(ManagedIdentBlock(options), HasSubstr("metal \"boss\" \"boss\"\n"));
+}
+
+TEST(HbaTest, AReplicationRoleMayAlsoReadTheDatabaseThatPgRewindReads) {
+  const std::string block = ManagedHbaBlock({"boss", "metal", {"samenet"}, "metal_replication"});
+  EXPECT_THAT(block, HasSubstr("host replication \"metal_replication\" samenet scram-sha-256\n"));
+  EXPECT_THAT(block, HasSubstr("host \"postgres\" \"metal_replication\" samenet scram-sha-256\n"));
 }
 
 TEST(HbaTest, NamesAreQuoted) {
@@ -34,7 +40,7 @@ TEST(HbaTest, TheBlockStaysOnTopAndTheUsersLinesStayAsTheyAre) {
   EXPECT_EQ(WithManagedBlockOnTop(once, block), once);
   EXPECT_EQ(WithManagedBlockOnTop("host all all all reject\n" + once, block),
             block + "host all all all reject\n" + user);
-  const std::string other = ManagedHbaBlock({"boss", "metal", {}});
+  const std::string other = ManagedHbaBlock({"boss", "metal", {}, ""});
   EXPECT_EQ(WithManagedBlockOnTop(once, other), other + user);
 }
 
@@ -53,8 +59,8 @@ TEST(HbaTest, InstallIsIdempotentAndRefusesWhatAFileCannotCarry) {
   ASSERT_OK(InstallManagedHba(dir.path(), {}));
   EXPECT_EQ(*base::ReadFile(dir.File("pg_hba.conf")), once);
   EXPECT_TRUE(base::PathExists(dir.File("pg_ident.conf")));
-  for (const HbaOptions& bad : {HbaOptions{"a\nb", "metal", {}}, HbaOptions{"boss", "", {}},
-                                HbaOptions{"boss", "metal", {"all trust"}}}) {
+  for (const HbaOptions& bad : {HbaOptions{"a\nb", "metal", {}, ""}, HbaOptions{"boss", "", {}, ""},
+                                HbaOptions{"boss", "metal", {"all trust"}, ""}}) {
     EXPECT_THAT(InstallManagedHba(dir.path(), bad), StatusIs(absl::StatusCode::kInvalidArgument));
   }
   EXPECT_EQ(*base::ReadFile(dir.File("pg_hba.conf")), once);

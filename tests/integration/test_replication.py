@@ -1,0 +1,206 @@
+"""Two agents: a primary steps down and comes back, a standby follows, who must acknowledge, slots, replay and receiver."""
+import os
+import threading
+
+import pytest
+
+from harness.node import Node, lsn_number
+from harness.process import run, wait_for
+
+
+
+def standby_of(primary, workspace, name="standby"):
+    """A copy of the primary without a word about what it follows."""
+    node = Node(workspace, primary.version, name=name).start_agent()
+    run([os.path.join(primary.version.bin_dir, "pg_basebackup"), "-D", node.data_dir, "-c", "fast", "-h", primary.run_dir,
+         "-p", str(primary.port), "-U", "postgres"])
+    return node
+
+
+def address(node):
+    return f"{node.run_dir}:{node.port}"
+
+
+def wait_streaming(node):
+    return node.wait_status("it streams", lambda status: status.get("standby", {}).get("receiver_state") == "streaming", 30)
+
+
+@pytest.fixture
+def pair(primary, workspace):
+    standby = standby_of(primary, workspace)
+    primary.ok("slots", "metal_standby", "--term", "1")
+    standby.ok("follow", address(primary), "--term", "1")
+    standby.ok("pg", "start")
+    wait_streaming(standby)
+    return primary, standby
+
+
+def test_follow_while_down_and_up_and_the_guards(pair, workspace):
+    primary, standby = pair
+    status = standby.status()["standby"]
+    assert (status["source"], status["source_slot"]) == (address(primary), "metal_standby")
+    assert primary.sql("SELECT application_name FROM pg_stat_replication") == "standby"
+    assert primary.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 'metal_standby'") == "t"
+
+    standby.ok("term", "begin", "2")  # freezes it: what it followed is forgotten
+    assert standby.sql("SHOW primary_conninfo") == ""
+    refused = standby.ctl("receiver", "start", code=5)
+    assert refused.reason == "NO_SOURCE" and "HINT" in refused.error
+    assert standby.ctl("follow", address(primary), "--term", "1", code=5).reason == "STALE_TERM"
+    answer = standby.ok("follow", address(primary), "--term", "2")
+    assert answer["checked"] and answer["source"] == address(primary)
+    wait_streaming(standby)
+
+    other = Node(workspace, primary.version, name="other").start_agent()
+    other.create_primary()
+    assert standby.ctl("follow", address(other), "--term", "2", code=5).reason == "WRONG_SYSTEM"
+    assert primary.ctl("follow", address(standby), "--term", "3", code=5).reason == "ROLE_TRANSITION"
+    assert primary.status()["node"]["term"] == "1", "a refused request changes nothing"
+    nobody = standby.ok("follow", "/nonexistent:5432", "--term", "2")
+    assert not nobody.get("checked") and nobody["unchecked_reason"], "the link may be down just now"
+    standby.ok("follow", address(primary), "--term", "2")
+    wait_streaming(standby)
+
+
+def test_replay_and_receiver(pair):
+    primary, standby = pair
+    primary.sql("CREATE TABLE t (a int)")
+    standby.ok("wait-lsn", primary.lsn())
+    standby.ok("replay", "pause")
+    assert standby.status()["standby"].get("pause_state") in ("paused", "not paused"), "published within a second"
+    primary.sql("INSERT INTO t VALUES (1)")
+    standby.ok("wait-lsn", primary.lsn(), "--mode", "flushed")
+    assert standby.sql("SELECT count(*) FROM t") == "0"
+    standby.ok("replay", "resume")
+    standby.ok("wait-lsn", primary.lsn())
+    assert standby.sql("SELECT count(*) FROM t") == "1"
+
+    standby.ok("receiver", "stop")
+    assert standby.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0"
+    assert primary.sql("SELECT count(*) FROM pg_stat_replication") == "0"
+    standby.ok("receiver", "start")
+    wait_streaming(standby)
+    assert primary.ctl("replay", "pause", code=5).reason == "ROLE_TRANSITION"
+
+
+def test_synchronous_standbys_are_compared_and_set(pair):
+    primary, standby = pair
+    done = primary.ok("synchronous", "standby", "--term", "1")
+    assert done["acknowledged"] and done["after"] == 'ANY 1 ("standby")'
+    primary.wait_status("published", lambda status: status["postgres"].get("synchronous_standby_names") == done["after"])
+    assert primary.sql("SELECT sync_state FROM pg_stat_replication") == "quorum"
+    refused = primary.ctl("synchronous", "--term", "1", "--expected", "", code=5)
+    assert refused.reason == "SYNCHRONOUS_CHANGED"
+    assert primary.sql("SHOW synchronous_standby_names") == done["after"]
+    assert primary.ctl("pg", "config", "set", "synchronous_standby_names=", code=5).reason == "SETTING_OWNED"
+
+    late = primary.ctl("synchronous", "nobody-there", "--term", "1", "--wait", "1s", code=7)
+    assert "old ones are in force" in late.error
+    assert primary.sql("SHOW synchronous_standby_names") == done["after"], "nobody acknowledged: as before"
+    assert primary.ok("synchronous", "--term", "1", "--expected", done["after"])["before"] == done["after"]
+    assert primary.sql("SHOW synchronous_standby_names") == ""
+    assert primary.ctl("synchronous", "a", "--count", "2", "--term", "1", code=2)
+
+
+def test_slots_of_others_are_left_alone(pair):
+    primary, _ = pair
+    primary.sql("SELECT pg_create_physical_replication_slot('by_hand')")
+    done = primary.ok("slots", "metal_standby", "metal_third", "--term", "1")
+    assert done["created"] == ["metal_third"] and done["kept"] == ["metal_standby"] and done["foreign"] == ["by_hand"]
+    done = primary.ok("slots", "--term", "1")
+    assert done["dropped"] == ["metal_third"] and done["active"] == ["metal_standby"], "one in use waits for the next call"
+    assert primary.sql("SELECT slot_name FROM pg_replication_slots ORDER BY 1").split() == ["by_hand", "metal_standby"]
+    assert primary.ctl("slots", "Bad-Name", "--term", "1", code=2)
+
+
+def test_standby_logs_in_with_the_replication_password(workspace, pg):
+    """Over TCP: the primary's agent makes the role, the standby's writes a passfile; nobody sees the password."""
+    password = workspace.file("replication.password", "se:cr\\et\n")
+    replication = {"password_file": password, "networks": "127.0.0.1/32", "user": "metal-rep"}
+    primary = Node(workspace, pg, name="first", replication=replication).start_agent()
+    primary.create_primary()
+    verifier = primary.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'metal-rep' AND rolreplication AND NOT rolsuper")
+    assert verifier.startswith("SCRAM-SHA-256$4096:")
+    standby = Node(workspace, pg, name="second", replication=replication).start_agent()
+    run([os.path.join(pg.bin_dir, "pg_basebackup"), "-D", standby.data_dir, "-c", "fast", "-h", primary.run_dir,
+         "-p", str(primary.port), "-U", "postgres"])
+    assert standby.ok("follow", f"127.0.0.1:{primary.port}", "--term", "1", "--without-slot")["checked"]
+    standby.ok("pg", "start")
+    wait_streaming(standby)
+    assert primary.sql("SELECT usename, client_addr FROM pg_stat_replication") == "metal-rep|127.0.0.1"
+    for node in (primary, standby):
+        assert "se:cr" not in node.log_text()
+    os.truncate(password, 0)
+    assert "no password" in standby.ctl("follow", f"127.0.0.1:{primary.port}", "--term", "1").error
+
+
+def test_planned_change_of_the_primary(pair):
+    primary, standby = pair
+    primary.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a")
+    assert primary.ok("demote", "--term", "2", "--prepare")["result"]["prepared"] == "true"
+    assert primary.sql("SELECT pg_is_in_recovery()") == "f" and primary.status()["node"]["term"] == "1"
+
+    operation = primary.ok("demote", "--term", "2")
+    lsn = operation["result"]["shutdown_lsn"]
+    assert primary.sql("SELECT pg_is_in_recovery()") == "t"
+    assert lsn_number(primary.lsn()) == lsn_number(lsn), "the end of the last record that it wrote"
+    steps = [event["attributes"]["step"] for event in primary.events("demotion.step")]
+    assert steps == ["checkpoint", "checkpoint", "term stored", "shutdown", "start as a standby"]
+    standby.ok("wait-lsn", lsn, "--mode", "flushed")
+    standby.ok("term", "begin", "2")
+    standby.ok("promote", "--term", "2")
+    answer = primary.ok("follow", address(standby), "--term", "2", "--without-slot")
+    assert answer["checked"]
+    wait_streaming(primary)
+    standby.sql("INSERT INTO t VALUES (0)")
+    primary.ok("wait-lsn", standby.lsn())
+    assert primary.sql("SELECT count(*) FROM t") == "1001"
+    assert primary.ctl("undo-demote", "--term", "2", code=5).reason == "ROLE_TRANSITION", "it follows another one"
+
+
+def test_demotion_is_taken_back(primary):
+    primary.sql("CREATE TABLE t (a int)")
+    assert primary.ctl("undo-demote", "--term", "1", code=5).reason == "ROLE_TRANSITION"
+    primary.ok("demote", "--term", "2")
+    primary.ok("undo-demote", "--term", "2")
+    primary.sql("INSERT INTO t VALUES (1)")
+    status = primary.wait_running()
+    assert status["node"]["role_wanted"] == "ROLE_PRIMARY" and status["node"]["term"] == "2"
+
+
+def test_failing_archive_does_not_delay_the_demotion(primary):
+    """The archiver keeps the postmaster alive long after pg_control says "shut down"."""
+    primary.sql("ALTER SYSTEM SET archive_command = 'sleep 60'; SELECT pg_reload_conf(); SELECT pg_switch_wal()")
+    wait_for("it archives", lambda: primary.sql("SHOW archive_command") == "sleep 60")
+    name = primary.detach("demote", "--term", "2")
+    done = primary.wait_operation(name, 45)
+    assert done["state"] == "OPERATION_STATE_SUCCEEDED", done
+    assert primary.sql("SELECT pg_is_in_recovery()") == "t"
+
+
+def test_writers_never_see_two_primaries(pair):
+    """Acknowledged rows of a writer that never stops are on the next primary."""
+    primary, standby = pair
+    primary.sql("CREATE TABLE ledger (id bigint PRIMARY KEY)")
+    primary.ok("synchronous", "standby", "--term", "1")
+    acknowledged, stop = [], threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            if primary.sql(f"INSERT INTO ledger VALUES ({number})", code=None).code == 0:
+                acknowledged.append(number)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_for("rows come", lambda: len(acknowledged) > 20, 30)
+        lsn = primary.ok("demote", "--term", "2")["result"]["shutdown_lsn"]
+        standby.ok("wait-lsn", lsn, "--mode", "flushed")
+        standby.ok("term", "begin", "2")
+        standby.ok("promote", "--term", "2")
+    finally:
+        stop.set()
+        writer.join()
+    there = set(map(int, standby.sql("SELECT id FROM ledger").split()))
+    assert set(acknowledged) <= there
