@@ -72,7 +72,7 @@ void AddCompletionCommand(CLI::App& app, Invocation& invocation) {
   });
 }
 
-void BuildTree(CLI::App& app, Invocation& invocation) {
+void BuildTree(CLI::App& app, Invocation& invocation, const std::vector<AddBranch>& more) {
   app.set_version_flag("--version", std::string("metalctl ") + kAgentVersion);
   app.require_subcommand(1);
   app.fallthrough();
@@ -84,6 +84,7 @@ void BuildTree(CLI::App& app, Invocation& invocation) {
   AddReplicationCommands(app, invocation);
   AddBackupCommands(app, invocation);
   AddDiskCommands(app, invocation);
+  for (const AddBranch branch : more) branch(app, invocation);
   AddCompletionCommand(app, invocation);
   app.footer(kFooter);  // after the commands, which would inherit it
 }
@@ -139,7 +140,8 @@ int Complete(CLI::App& app, const Invocation& invocation, const std::vector<std:
       app.parse(reversed);
     } catch (const CLI::ParseError&) {
     }
-    return KnownNames(invocation.client, kind);
+    const auto known = invocation.names.find(kind);
+    return known == invocation.names.end() ? KnownNames(invocation.client, kind) : known->second();
   };
   for (const auto& word : CompleteWords(app, words, names)) fmt::print("{}\n", word);
   return kExitOk;
@@ -147,11 +149,13 @@ int Complete(CLI::App& app, const Invocation& invocation, const std::vector<std:
 
 }  // namespace
 
-int RunCommandLine(int argc, char** argv) {
-  CLI::App app("Controls one metal-agent: PostgreSQL, backups, disks and roles of a host.",
-               "metalctl");
+int RunCommandLine(int argc, char** argv, const std::vector<AddBranch>& more) {
+  CLI::App app(
+      "Controls one metal-agent (PostgreSQL, backups, disks and roles of a host), or a shard of "
+      "them.",
+      "metalctl");
   Invocation invocation;
-  BuildTree(app, invocation);
+  BuildTree(app, invocation, more);
   const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   if (!words.empty() && words[0] == kCompleteCommand) {
     return Complete(app, invocation, {words.begin() + 1, words.end()});

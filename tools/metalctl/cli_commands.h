@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "tools/metalctl/client.h"
@@ -18,6 +19,8 @@ struct Invocation {
   ClientOptions client;
   std::string output = "table";
   std::function<int(const Client&)> run;
+  // Names for completion that no agent is asked for, by their kind.
+  std::map<std::string, std::function<std::vector<std::string>()>> names;
 };
 
 // A command with one or more examples, one a line, each without "metalctl ".

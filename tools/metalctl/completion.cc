@@ -77,6 +77,7 @@ std::vector<std::string> ValuesOf(
   if (type.find("FILE") != std::string::npos || type.find("DIRECTORY") != std::string::npos) {
     return {kFiles};
   }
+  if (type == "NODE") return names("node");
   if (!option.get_positional()) return MembersOf(type);
   const std::string name = option.get_name();
   if (name == "operation") return names("operation");

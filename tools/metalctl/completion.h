@@ -14,9 +14,10 @@ namespace metal::ctl {
 inline constexpr const char* kCompleteCommand = "__complete";
 
 // What may stand in place of the last of `words` (which may be empty): sorted as the help shows it.
-// The one answer
-// ":files" asks the shell to complete a path. `names(kind)` gives names that only an agent knows:
-// "backup", "operation" or "disk". Words that bash split at '=' and ':' are put together again.
+// The one answer ":files" asks the shell to complete a path. `names(kind)` gives names that only an
+// agent knows ("backup", "operation", "disk") or the shard's file ("node"). Words that bash split
+// at
+// '=' and ':' are put together again.
 std::vector<std::string> CompleteWords(
     const CLI::App& app, std::vector<std::string> words,
     const std::function<std::vector<std::string>(const std::string& kind)>& names);

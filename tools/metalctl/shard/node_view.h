@@ -1,0 +1,92 @@
+// What one node of a shard said about itself, or that it did not answer. Plain values: what the
+// analysis and the procedures decide by. Threading: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "agent/base/units.h"
+#include "metal/agent/v1/status.pb.h"
+#include "tools/metalctl/shard/shard_config.h"
+
+namespace metal::shard {
+
+enum class ServerState { kUnknown, kEmpty, kStopped, kStarting, kRunning, kStuck, kDown };
+// kUnknown: not seen yet; kEmpty: no data directory; kStuck: does not answer; kDown: crashed,
+// quarantined or stopping.
+std::string_view ServerStateName(ServerState state);  // "no data", "running", …
+
+enum class NodeRole { kUnknown, kPrimary, kStandby };
+
+struct Follower {
+  std::string name, state, sync_state;  // of pg_stat_replication
+  base::Lsn flushed;
+};
+
+struct NodeFault {
+  std::string fault_class, subject, message;
+  bool severe = false;  // error or critical
+};
+
+struct NodeView {
+  std::string id;         // of shard.toml
+  bool answered = false;  // all below means nothing otherwise
+  std::string no_answer;  // why it did not
+
+  // Identity.
+  std::string node_id, cluster_id;
+  uint64_t term = 0;
+  std::string orchestrator;
+  bool fenced = false;
+  std::string fence_reason;
+  NodeRole wanted = NodeRole::kUnknown;  // the role that the stored term gives it
+
+  // PostgreSQL.
+  ServerState server = ServerState::kUnknown;
+  std::string server_reason;
+  NodeRole role = NodeRole::kUnknown;  // that it has; kUnknown while the server is not running
+  int version = 0;                     // server_version_num
+  uint64_t system_id = 0;
+  base::TimelineId timeline = 0;
+  absl::Duration seen;  // age of these facts
+  // Last WAL here: a primary's flushed LSN, else the last received one (or replayed, when that is
+  // more: WAL of an archive).
+  base::Lsn received, replayed;
+
+  // As a standby.
+  std::string receiver_state, sender_host, slot;
+  int sender_port = 0;
+  std::optional<int64_t> lag_bytes;
+  std::optional<absl::Duration> lag;
+  bool replay_paused = false;
+
+  // As a sender of WAL.
+  std::vector<Follower> followers;
+  bool followers_seen = false;
+
+  // The rest.
+  std::string disk =
+      "-";  // the worst verdict of its disks' probes: healthy, slow, stalled, faulted
+  std::optional<absl::Duration> backup_age;  // of the newest complete one
+  std::string archive_error;
+  std::string operation;  // kind of the one that runs
+  std::vector<NodeFault> faults;
+
+  bool running() const { return answered && server == ServerState::kRunning; }
+  bool is_primary() const { return running() && role == NodeRole::kPrimary; }
+  bool is_standby() const { return running() && role == NodeRole::kStandby; }
+  // Read-write by order of the stored term, as the agent's role table has it.
+  bool is_ordered_primary() const {
+    return is_primary() && wanted == NodeRole::kPrimary && !fenced;
+  }
+  bool disk_is_sick() const { return disk == "stalled" || disk == "faulted"; }
+};
+
+// `id`: of shard.toml.
+NodeView ViewOf(std::string id, const metal::agent::v1::NodeStatus& status);
+NodeView UnreachableView(std::string id, std::string why);
+
+}  // namespace metal::shard

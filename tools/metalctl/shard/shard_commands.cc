@@ -1,0 +1,160 @@
+#include "tools/metalctl/shard/shard_commands.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "agent/base/clock.h"
+#include "fmt/format.h"
+#include "tools/metalctl/shard/agent_shard.h"
+#include "tools/metalctl/shard/shard_text.h"
+#include "tools/metalctl/text_table.h"
+#include "tools/metalctl/watch.h"
+
+namespace metal::shard {
+namespace {
+
+using ctl::Client;
+using ctl::kExitFailed;
+using ctl::kExitInterrupted;
+using ctl::kExitOk;
+
+constexpr absl::Duration kStatusPatience = absl::Seconds(2);
+constexpr absl::Duration kWatchPeriod = absl::Seconds(1);
+constexpr const char* kFamilyFooter =
+    R"(The file names the nodes; metalctl shard template prints one.
+
+Exit codes beyond those of metalctl --help: shard check gives 1 when the shard has an inconsistency of
+weight error (shard check --list names them all); status, watch and check give 3 when no agent answers.
+
+Examples:
+  metalctl shard template > /etc/metal/shard.toml
+  metalctl shard status
+  metalctl shard --config orders.toml -o json check | jq -r '.findings[].name'
+
+More: metalctl shard COMMAND --help)";
+
+int FailWith(const Client& client, const absl::Status& status) {
+  const auto code = static_cast<grpc::StatusCode>(status.code());
+  return client.Fail(ctl::ErrorFrom(ctl::CodeName(code), std::string(status.message())),
+                     ctl::ExitCodeOf(code));
+}
+
+// Reads the file and calls `action(config)`.
+template <typename Action>
+void OnShard(CLI::App* command, ctl::Invocation& invocation, std::shared_ptr<std::string> file,
+             Action action) {
+  ctl::OnRun(command, invocation, [file, action](const Client& client) {
+    const auto config = LoadShardConfig(*file);
+    if (!config.ok()) return FailWith(client, config.status());
+    return static_cast<int>(action(client, *config));
+  });
+}
+
+absl::Duration Patience(const Client& client) {
+  return std::min(client.options().timeout, kStatusPatience);
+}
+
+int ShowShard(const Client& client, const ShardConfig& config, bool findings_only) {
+  AgentShard shard(config, client.options());
+  const std::vector<NodeView> views = shard.ReadStatuses(Patience(client));
+  const std::vector<Finding> findings = Analyse(config, views);
+  if (client.json()) {
+    fmt::print("{}", StatusJson(config, views, findings, true));
+  } else if (findings_only) {
+    fmt::print("{}", FindingsText(findings, ctl::OutputOptions()));
+  } else {
+    fmt::print("{}", StatusText(config, views, findings, ctl::OutputOptions()));
+  }
+  if (std::none_of(views.begin(), views.end(),
+                   [](const NodeView& view) { return view.answered; })) {
+    return ctl::kExitUnreachable;
+  }
+  return findings_only && HasErrors(findings) ? kExitFailed : kExitOk;
+}
+
+int WatchShard(const Client& client, const ShardConfig& config) {
+  AgentShard shard(config, client.options());
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  base::Clock& clock = base::RealClock();
+  const ctl::InterruptGuard guard;
+  while (true) {
+    const base::MonotonicTime begin = clock.Monotonic();
+    const std::vector<NodeView> views =
+        shard.ReadStatuses(std::min(Patience(client), kWatchPeriod));
+    const std::vector<Finding> findings = Analyse(config, views);
+    if (client.json()) {
+      fmt::print("{}", StatusJson(config, views, findings, false));
+    } else {
+      const std::string text = StatusText(config, views, findings, ctl::OutputOptions());
+      fmt::print("{}", terminal ? ctl::ScreenText(text) : text + "---\n");
+    }
+    std::fflush(stdout);
+    do {
+      if (ctl::InterruptGuard::Pressed()) return kExitInterrupted;
+      clock.Sleep(absl::Milliseconds(50));
+    } while (clock.Monotonic() - begin < kWatchPeriod);
+  }
+}
+
+int ListFindingKinds() {
+  ctl::TextTable table({"NAME", "WEIGHT", "MEANING"});
+  for (const FindingKind& kind : FindingKinds()) {
+    table.AddRow({std::string(kind.name), kind.weight == Weight::kError ? "error" : "warning",
+                  std::string(kind.meaning)});
+  }
+  fmt::print("{}", table.ToString());
+  return kExitOk;
+}
+
+void AddLookCommands(CLI::App* shard, ctl::Invocation& invocation,
+                     const std::shared_ptr<std::string>& file) {
+  auto* status = ctl::AddCommand(shard, "status",
+                                 "Show all nodes in one table, and what is wrong with the shard",
+                                 "shard status\n-o json shard status | jq -r .primary");
+  OnShard(status, invocation, file, [](const Client& client, const ShardConfig& config) {
+    return ShowShard(client, config, false);
+  });
+  OnShard(ctl::AddCommand(shard, "watch", "Show the same live, until Ctrl-C", "shard watch"),
+          invocation, file, WatchShard);
+  auto list = std::make_shared<bool>(false);
+  auto* check = ctl::AddCommand(shard, "check",
+                                "Check the shard's invariants; exit code 1 when one does not hold",
+                                "shard check\nshard check --list");
+  check->add_flag("--list", *list, "Only list the names of all inconsistencies");
+  ctl::OnRun(check, invocation, [file, list](const Client& client) {
+    if (*list) return ListFindingKinds();
+    const auto config = LoadShardConfig(*file);
+    return config.ok() ? ShowShard(client, *config, true) : FailWith(client, config.status());
+  });
+  ctl::OnRun(ctl::AddCommand(shard, "template", "Print a shard's file with every key",
+                             "shard template > /etc/metal/shard.toml"),
+             invocation, [](const Client&) {
+               fmt::print("{}", ShardConfigTemplate());
+               return static_cast<int>(kExitOk);
+             });
+}
+
+}  // namespace
+
+void AddShardCommands(CLI::App& app, ctl::Invocation& invocation) {
+  auto file = std::make_shared<std::string>();
+  auto* shard =
+      ctl::AddFamily(app, "shard", "Look after a shard: a primary and its standbys", "Shard");
+  shard->footer(kFamilyFooter);
+  shard->add_option("--config", *file, "File that names the shard's nodes")
+      ->envname("METAL_SHARD")
+      ->default_val("/etc/metal/shard.toml")
+      ->type_name("FILE");
+  AddLookCommands(shard, invocation, file);
+  invocation.names["node"] = [file] {
+    std::vector<std::string> ids;
+    const auto config = LoadShardConfig(*file);
+    if (!config.ok()) return ids;
+    for (const ShardNode& node : config->nodes) ids.push_back(node.id);
+    return ids;
+  };
+}
+
+}  // namespace metal::shard
