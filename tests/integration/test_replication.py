@@ -134,6 +134,7 @@ def test_standby_logs_in_with_the_replication_password(workspace, pg):
     assert "no password" in standby.ctl("follow", f"127.0.0.1:{primary.port}", "--term", "1").error
 
 
+@pytest.mark.matrix
 def test_planned_change_of_the_primary(pair):
     primary, standby = pair
     primary.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a")
