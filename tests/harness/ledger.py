@@ -1,12 +1,14 @@
 """A ledger: what clients were told is durable, kept outside of PostgreSQL, to be held against what the servers have later.
 
-Many clients insert unique ids, each in a transaction of its own, through one address (a gate) or straight at a server. An id
-is acknowledged when COMMIT returned; an id whose answer never came may be there or not. `check` says what acknowledged ids a
-server has lost or has twice. The longest stall is the longest time in which no client was acknowledged anything.
+Many clients insert unique ids, each in a transaction of its own, through one address (a gate), straight at a server, or at
+whichever of several ("a,b", "1,2") takes writes. An id is acknowledged when COMMIT returned without a warning; an id whose
+answer never came may be there or not. `check` says what acknowledged ids a server has lost or has twice. The longest stall is the
+longest time in which no client was acknowledged anything.
 
 A WriteWatch tries to write at each server by itself and notes which one accepted, when, and on which timeline: a write that an
 older timeline takes after a newer one acknowledged some, or a timeline with two writers, means two primaries.
 """
+import itertools
 import threading
 import time
 
@@ -22,13 +24,17 @@ STRIDE = 1_000_000  # ids of one client
 
 def connect(host, port, timeout=5, database="postgres"):
     connection = psycopg2.connect(host=host, port=port, dbname=database, user="ledger", password="ledger", connect_timeout=timeout,
-                                  application_name="ledger", options="-c statement_timeout=20s")
+                                  application_name="ledger", options="-c statement_timeout=20s",
+                                  target_session_attrs="read-write" if "," in str(host) else "any")
     connection.autocommit = True
     return connection
 
 
 class Ledger:
+    _number = itertools.count(1)
+
     def __init__(self, host, port, clients=4, pause=0.0):
+        self.first = next(self._number) << 32  # ledgers that share a table have ids of their own
         self.host, self.port, self.pause = host, port, pause
         self._lock = threading.Lock()
         self._acknowledged = {}  # id → when
@@ -51,7 +57,7 @@ class Ledger:
         return self
 
     def _write(self, client):
-        connection, number = None, client * STRIDE
+        connection, number = None, self.first + client * STRIDE
         while not self._stop.is_set():
             number += 1
             try:
@@ -59,6 +65,8 @@ class Ledger:
                     connection = connect(self.host, self.port)
                 with connection.cursor() as cursor:
                     cursor.execute("INSERT INTO ledger VALUES (%s, %s)", (number, client))
+                if any("synchronous replication" in notice for notice in connection.notices):
+                    raise psycopg2.OperationalError("committed here, and perhaps nowhere else")
             except psycopg2.Error as error:
                 with self._lock:
                     self._errors.append((time.monotonic(), str(error).strip()))
