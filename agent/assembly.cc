@@ -85,9 +85,10 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
       return helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
     };
   }
-  options.role_for_restart = [&terms, data_dir = config.pg_data_dir] {
+  options.role_for_launch = [&terms, data_dir = config.pg_data_dir] {
     return node::DecideStartRole(terms, data_dir);
   };
+  options.may_be_primary = [&terms] { return terms.Get().MayRunAsPrimary(); };
   return options;
 }
 

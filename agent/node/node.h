@@ -75,7 +75,7 @@ pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config);
 // be read is a standby.
 pg::StartRole DecideStartRole(const TermRecord& record,
                               const absl::StatusOr<pg::ControlFile>& control);
-// The same for a data directory, for SupervisorOptions::role_for_restart.
+// The same for a data directory, for SupervisorOptions::role_for_launch.
 pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir);
 
 class Node {

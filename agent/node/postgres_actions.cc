@@ -159,8 +159,8 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
   // Adopted while it still starts: the supervisor's watch says when it is ready.
   if (result.was_running) METAL_RETURN_IF_ERROR(AwaitAdopted(context, result.pid));
   RequestRefresh();
-  const bool read_write =
-      result.was_running ? SettledRoleState() == RoleState::kPrimary : !options.as_standby;
+  const bool read_write = result.was_running ? SettledRoleState() == RoleState::kPrimary
+                                             : result.role == pg::StartRole::kPrimary;
   return OperationResult{
       "",
       {{"pid", fmt::format("{}", result.pid)},
@@ -259,7 +259,8 @@ absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
   start.progress = &context.progress;
   METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Restart(stop, start));
   RequestRefresh();
-  return OperationResult{"", {{"pid", fmt::format("{}", result.pid)}, {"role", RoleText(role)}}};
+  return OperationResult{"",
+                         {{"pid", fmt::format("{}", result.pid)}, {"role", RoleText(result.role)}}};
 }
 
 }  // namespace metal::node

@@ -22,6 +22,7 @@ namespace {
 
 constexpr absl::Duration kReadyPoll = absl::Milliseconds(25);
 constexpr absl::Duration kSampleEvery = absl::Seconds(1);
+constexpr absl::Duration kRevokedStop = absl::Seconds(5);  // for each way to stop
 
 uint64_t FileSize(const std::string& path) {
   struct stat info;
@@ -75,7 +76,6 @@ absl::StatusOr<StartResult> PostgresSupervisor::Start(const StartOptions& option
   METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, "start"));
   METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> running, LivePostmaster());
   DesiredState before = desired();
-  const StartRole role = options.as_standby ? StartRole::kStandby : StartRole::kPrimary;
   {
     base::MutexLock lock(mutex_);
     policy_.Reset();
@@ -83,9 +83,9 @@ absl::StatusOr<StartResult> PostgresSupervisor::Start(const StartOptions& option
   }
   if (running) {
     METAL_RETURN_IF_ERROR(StoreDesired({true, false, before.role}));
-    return StartResult{true, running->pid(), absl::ZeroDuration()};
+    return StartResult{true, running->pid(), absl::ZeroDuration(), before.role};
   }
-  absl::StatusOr<StartResult> result = StartServer(options, {true, false, role});
+  absl::StatusOr<StartResult> result = StartServer(options);
   if (postmaster()) {
     board_.ClearFault("postgres_quarantined", "postgres");
   } else {
@@ -103,7 +103,7 @@ absl::StatusOr<StartResult> PostgresSupervisor::Start(const StartOptions& option
          fmt::format("postgres started as process {} in {}", result->pid,
                      absl::FormatDuration(result->took)),
          {{"pid", fmt::format("{}", result->pid)},
-          {"role", options.as_standby ? "standby" : "primary"}});
+          {"role", result->role == StartRole::kStandby ? "standby" : "primary"}});
   }
   return result;
 }
@@ -131,10 +131,8 @@ absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
   }
   // An agent that dies from here on leaves a server that should run and is dead: its next start
   // brings it up.
-  const DesiredState after{true, false,
-                           start.as_standby ? StartRole::kStandby : StartRole::kPrimary};
-  METAL_RETURN_IF_ERROR(StoreDesired(after));
-  absl::StatusOr<StartResult> result = StartServer(start, after);
+  METAL_RETURN_IF_ERROR(StoreDesired({true, false, LaunchRole(start)}));
+  absl::StatusOr<StartResult> result = StartServer(start);
   if (result.ok()) {
     board_.ClearFault("postgres_quarantined", "postgres");
     Emit(observe::Severity::kInfo, "postgres.started",
@@ -168,7 +166,7 @@ absl::StatusOr<StartResult> PostgresSupervisor::Demote(const DemotionStop& stop,
     PublishControl();
     METAL_RETURN_IF_ERROR(base::FaultPoint("pg.demoted"));
   }
-  absl::StatusOr<StartResult> result = StartServer(start, after);
+  absl::StatusOr<StartResult> result = StartServer(start);
   if (result.ok()) {
     Emit(observe::Severity::kInfo, "postgres.started",
          fmt::format("postgres was started as a standby: process {}", result->pid),
@@ -250,20 +248,28 @@ absl::Status PostgresSupervisor::CheckStart(const StartOptions& options, LaunchO
   return CheckLaunchable(launch, clock_);
 }
 
+StartRole PostgresSupervisor::LaunchRole(const StartOptions& options) {
+  if (options.as_standby) return StartRole::kStandby;
+  if (options_.may_be_primary && !options_.may_be_primary()) return StartRole::kStandby;
+  return options_.role_for_launch ? options_.role_for_launch() : StartRole::kPrimary;
+}
+
 absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServer(
-    const StartOptions& options, const DesiredState& desired) {
+    const StartOptions& options) {
   BeginPhase(options.progress, "checking the data directory");
   LaunchOptions launch;
   METAL_RETURN_IF_ERROR(CheckStart(options, launch));
   if (options.prepare) METAL_RETURN_IF_ERROR(options.prepare());
-  METAL_RETURN_IF_ERROR(WriteStandbySignal(options_.data_dir, options.as_standby));
+  const StartRole role = LaunchRole(options);
+  METAL_RETURN_IF_ERROR(WriteStandbySignal(options_.data_dir, role == StartRole::kStandby));
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.before_launch"));
-  METAL_RETURN_IF_ERROR(StoreDesired(desired));
+  METAL_RETURN_IF_ERROR(StoreDesired({true, false, role}));
   BeginPhase(options.progress, "starting");
   PublishState(observe::PostgresState::kStarting, "");
   {
     base::MutexLock lock(mutex_);
     log_offset_ = FileSize(options_.log_path);
+    launched_role_ = role;
   }
   METAL_ASSIGN_OR_RETURN(std::shared_ptr<const Postmaster> process,
                          LaunchPostmaster(launch, clock_));
@@ -281,19 +287,36 @@ void PostgresSupervisor::MoveToScope(const Postmaster& process) {
   Emit(observe::Severity::kWarning, "postgres.scope_failed", std::string(moved.message()));
 }
 
-absl::StatusOr<StartResult> PostgresSupervisor::StartServer(const StartOptions& options,
-                                                            const DesiredState& desired) {
+absl::StatusOr<StartResult> PostgresSupervisor::StartServer(const StartOptions& options) {
   const base::MonotonicTime start = clock_.Monotonic();
-  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process,
-                         LaunchServer(options, desired));
-  METAL_RETURN_IF_ERROR(AwaitReady(*process, options));
+  std::shared_ptr<const Postmaster> process;
+  for (bool ready = false; !ready;) {
+    METAL_ASSIGN_OR_RETURN(process, LaunchServer(options));
+    METAL_ASSIGN_OR_RETURN(ready, AwaitReady(*process, options));
+  }
   PublishControl();
   PublishState(observe::PostgresState::kRunning, "");
-  return StartResult{false, process->pid(), clock_.Monotonic() - start};
+  return StartResult{false, process->pid(), clock_.Monotonic() - start, launched_role()};
 }
 
-absl::Status PostgresSupervisor::AwaitReady(const Postmaster& process,
-                                            const StartOptions& options) {
+bool PostgresSupervisor::PrimaryRevoked() {
+  if (launched_role() != StartRole::kPrimary) return false;
+  return options_.may_be_primary && !options_.may_be_primary();
+}
+
+absl::Status PostgresSupervisor::StopRevoked() {
+  Emit(observe::Severity::kWarning, "postgres.start_revoked",
+       "the server that comes up may no longer be the primary: it is stopped and started as a "
+       "standby");
+  StopOptions stop;
+  stop.mode = StopMode::kFast;
+  stop.escalate_to = StopMode::kKill;
+  stop.timeout = stop.escalation_timeout = kRevokedStop;
+  return StopServer(stop, nullptr).status();
+}
+
+absl::StatusOr<bool> PostgresSupervisor::AwaitReady(const Postmaster& process,
+                                                    const StartOptions& options) {
   observe::Progress* const progress = options.progress;
   const absl::Duration limit = options.no_progress_limit > absl::ZeroDuration()
                                    ? options.no_progress_limit
@@ -303,10 +326,14 @@ absl::Status PostgresSupervisor::AwaitReady(const Postmaster& process,
   base::MonotonicTime next_sample = clock_.Monotonic();
   while (true) {
     const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(options_.data_dir);
+    if (PrimaryRevoked()) {
+      METAL_RETURN_IF_ERROR(StopRevoked());
+      return false;
+    }
     if (file.ok() && *file && (*file)->pid == process.pid() &&
         ((*file)->status == PostmasterStatus::kReady ||
          (*file)->status == PostmasterStatus::kStandby)) {
-      return absl::OkStatus();
+      return true;
     }
     if (process.WaitExit(kReadyPoll)) {
       SetProcess(nullptr);

@@ -2,7 +2,8 @@
 // bounded restarts. The agent's own end, by SIGTERM or SIGKILL, never touches the server. It
 // publishes state, pid, start time, restarts, control state and start progress of PostgresSection
 // (PgMonitor publishes the rest and moves between running and unresponsive), and the events
-// postgres.started, .stopped, .crashed, .restarted, .quarantined, .adopted, .start_failed.
+// postgres.started, .stopped, .crashed, .restarted, .quarantined, .adopted, .start_failed,
+// .start_revoked.
 // Threading: thread-safe. Start, Stop and Restart block their caller; one at a time, a second gets
 // ABORTED. One watch thread.
 #pragma once
@@ -46,8 +47,13 @@ struct SupervisorOptions {
   // Moves the new postmaster into its own systemd scope; empty: it only has its own session. A
   // failure is an event, no more.
   std::function<absl::Status(pid_t)> move_to_scope;
-  // Asked before the restart of a crashed server. Empty: the role of the last Start or SetRole.
-  std::function<StartRole()> role_for_restart;
+  // Asked directly before each launch: standby wins over what the caller wanted, for a stop or a
+  // check before it may have taken hours. Also the role of a crashed server's restart. Empty: the
+  // role of the last Start or SetRole. May read the data disk.
+  std::function<StartRole()> role_for_launch;
+  // Asked while a server that was launched as the primary comes up; false: it is stopped (fast,
+  // immediate, kill) and launched again as a standby. Touches no disk. Empty: always true.
+  std::function<bool()> may_be_primary;
 };
 
 // How the published state_reason of a starting server begins that makes no progress.
@@ -67,6 +73,7 @@ struct StartResult {
   bool was_running = false;  // nothing to do
   pid_t pid = 0;
   absl::Duration took;
+  StartRole role = StartRole::kStandby;  // of the launch, also of a server that was running
 };
 
 class PostgresSupervisor {
@@ -84,6 +91,7 @@ class PostgresSupervisor {
   absl::Status Begin();
 
   // Returns when the server accepts connections (or is a standby that accepts none).
+  // A standby although the primary was asked for, when role_for_launch or may_be_primary say so.
   // FAILED_PRECONDITION: what CheckStartable and CheckLaunchable say, with the data directory
   // unchanged, or LaunchPostmaster. DEADLINE_EXCEEDED
   // (START_NO_PROGRESS): no progress for no_progress_limit; the server is left as it is. A running
@@ -122,12 +130,17 @@ class PostgresSupervisor {
   class Action;  // holds the action slot
 
   // The following run while the action slot is held.
-  absl::StatusOr<StartResult> StartServer(const StartOptions& options, const DesiredState& desired);
-  absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchServer(const StartOptions& options,
-                                                                 const DesiredState& desired);
+  absl::StatusOr<StartResult> StartServer(const StartOptions& options);
+  absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchServer(const StartOptions& options);
+  StartRole LaunchRole(const StartOptions& options);
+  // True: the server was launched as the primary and may no longer be one.
+  bool PrimaryRevoked();
+  // Stops it; the next launch is a standby's.
+  absl::Status StopRevoked();
   // Changes nothing; fills `launch`.
   absl::Status CheckStart(const StartOptions& options, LaunchOptions& launch);
-  absl::Status AwaitReady(const Postmaster& process, const StartOptions& options);
+  // False: it may no longer be the primary and was stopped.
+  absl::StatusOr<bool> AwaitReady(const Postmaster& process, const StartOptions& options);
   std::string LaunchFailure();
   absl::StatusOr<StopResult> StopServer(const StopOptions& options, observe::Progress* progress);
 
@@ -137,6 +150,7 @@ class PostgresSupervisor {
   void WatchOnce();
   void WatchLive(const Postmaster& process);
   void WatchStarting(const Postmaster& process);
+  void RelaunchRevoked();
   void WatchDead();
   void Adopt(const FoundPostmaster& found);
   void TakeUp(const FoundPostmaster& found);  // as the server of this agent, and publishes it
@@ -152,6 +166,7 @@ class PostgresSupervisor {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(store_mutex_);
   void SetProcess(std::shared_ptr<const Postmaster> process);
   bool ending();
+  StartRole launched_role();
   void PublishState(observe::PostgresState state, const std::string& reason);
   void MoveToScope(const Postmaster& process);
   void PublishLook();  // what is published was looked at again and stands
@@ -173,6 +188,7 @@ class PostgresSupervisor {
   std::string action_ ABSL_GUARDED_BY(mutex_);           // running action; empty: none
   bool first_look_due_ ABSL_GUARDED_BY(mutex_) = false;  // Begin ran, nobody has looked yet
   std::shared_ptr<const Postmaster> process_ ABSL_GUARDED_BY(mutex_);
+  StartRole launched_role_ ABSL_GUARDED_BY(mutex_) = StartRole::kStandby;  // of the last launch
   DesiredState desired_ ABSL_GUARDED_BY(mutex_);
   RestartPolicy policy_ ABSL_GUARDED_BY(mutex_);
   std::optional<base::MonotonicTime> restart_at_ ABSL_GUARDED_BY(mutex_);

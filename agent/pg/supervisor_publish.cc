@@ -26,6 +26,11 @@ bool PostgresSupervisor::ending() {
   return ending_;
 }
 
+StartRole PostgresSupervisor::launched_role() {
+  base::MutexLock lock(mutex_);
+  return launched_role_;
+}
+
 absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostmaster() {
   std::shared_ptr<const Postmaster> process = postmaster();
   if (process && process->alive()) return process;

@@ -104,6 +104,7 @@ void PostgresSupervisor::WatchLive(const Postmaster& process) {
 
 // A crash restart, or a start whose caller no longer waits.
 void PostgresSupervisor::WatchStarting(const Postmaster& process) {
+  if (PrimaryRevoked()) return RelaunchRevoked();
   const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(options_.data_dir);
   if (!file.ok() || !*file) return;
   if ((*file)->status != PostmasterStatus::kReady &&
@@ -130,6 +131,16 @@ void PostgresSupervisor::WatchStarting(const Postmaster& process) {
          fmt::format("postgres was restarted after a crash: process {}", process.pid()),
          {{"pid", fmt::format("{}", process.pid())}});
   }
+}
+
+void PostgresSupervisor::RelaunchRevoked() {
+  if (const absl::Status stopped = StopRevoked(); !stopped.ok()) {
+    base::LogWarning("stop postgres: {}", std::string(stopped.message()));
+    return;  // the next look tries again
+  }
+  tracker_.reset();
+  base::MutexLock lock(mutex_);
+  if (desired_.running) restart_at_ = clock_.Monotonic();
 }
 
 void PostgresSupervisor::WatchDead() {
@@ -247,11 +258,11 @@ void PostgresSupervisor::TryRestart() {
     state = desired_;
   }
   if (!state.running || state.quarantined) return;
-  if (options_.role_for_restart) state.role = options_.role_for_restart();
   StartOptions start;
-  start.as_standby = state.role == StartRole::kStandby;
+  // The callback decides where there is one.
+  start.as_standby = !options_.role_for_launch && state.role == StartRole::kStandby;
   // Readiness is watched for by WatchStarting, so that callers can stop a long recovery.
-  const absl::StatusOr<std::shared_ptr<const Postmaster>> process = LaunchServer(start, state);
+  const absl::StatusOr<std::shared_ptr<const Postmaster>> process = LaunchServer(start);
   restarting_ = process.ok();
   if (process.ok()) tracker_.emplace(options_.no_progress_limit);
   if (process.ok() || postmaster()) return;

@@ -76,6 +76,17 @@ def test_fence_makes_read_only_and_outlives_everything(primary):
     primary.sql("CREATE TABLE t (a int)")
 
 
+def test_fence_during_a_slow_restart_makes_it_a_standby(primary):
+    session = primary.session()
+    restart = primary.detach("pg", "restart", "--mode", "smart")
+    primary.wait_status("it waits for the session", lambda status: status["postgres"]["state"] == "POSTGRES_STATE_STOPPING")
+    assert "fence is stored" in primary.ctl("fence", "--term", "2", "--reason", "test").error
+    session.close()
+    done = primary.wait_operation(restart)
+    assert done["result"]["role"] == "standby", done
+    assert primary.sql("SELECT pg_is_in_recovery()") == "t"
+
+
 def test_primary_opened_behind_the_agents_back_is_fenced_again(primary):
     primary.ok("fence", "--term", "2", "--reason", "test")
     assert primary.sql("SELECT pg_promote(true, 20)") == "t"

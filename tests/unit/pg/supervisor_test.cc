@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <csignal>
 
 #include "agent/base/file.h"
@@ -57,7 +58,8 @@ class SupervisorTest : public ::testing::Test {
     options.listen_addresses = "127.0.0.1";
     options.restart_max = 2;
     options.no_progress_limit = no_progress_limit_;
-    options.role_for_restart = role_for_restart_;
+    options.role_for_launch = role_for_launch_;
+    options.may_be_primary = [this] { return may_be_primary_.load(); };
     supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
                                                        base::RealClock());
   }
@@ -81,7 +83,9 @@ class SupervisorTest : public ::testing::Test {
   FakeCluster cluster_;
   int port_ = cluster_.port();
   absl::Duration no_progress_limit_ = absl::Seconds(60);
-  std::function<StartRole()> role_for_restart_;
+  std::function<StartRole()> role_for_launch_;
+  std::atomic<StartRole> launch_role_ = StartRole::kPrimary;
+  std::atomic<bool> may_be_primary_ = true;
   observe::StatusBoard board_{base::RealClock()};
   metal::testing::RecordedEvents events_;
   std::unique_ptr<PostgresSupervisor> supervisor_;
@@ -190,12 +194,77 @@ TEST_F(SupervisorTest, AnErrorWhilePreparingFailsTheStart) {
 }
 
 TEST_F(SupervisorTest, TheTermDecidesTheRoleOfACrashRestart) {
-  role_for_restart_ = [] { return StartRole::kStandby; };
+  role_for_launch_ = [this] { return launch_role_.load(); };
   MakeSupervisor();
   ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  ASSERT_FALSE(HasStandbySignal());
+  launch_role_ = StartRole::kStandby;
   ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
   ASSERT_TRUE(events_.Await("postgres.restarted"));
   EXPECT_TRUE(HasStandbySignal());
+  EXPECT_EQ(supervisor_->desired().role, StartRole::kStandby);
+}
+
+TEST_F(SupervisorTest, AFenceDuringASlowSmartRestartMakesItAStandby) {
+  role_for_launch_ = [this] { return launch_role_.load(); };
+  MakeSupervisor();
+  cluster_.Behave("stubborn smart");
+  ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  const auto process = supervisor_->postmaster();
+  absl::StatusOr<StartResult> result;
+  base::Thread restart("restart", [&] {
+    StopOptions stop;
+    stop.mode = StopMode::kSmart;
+    result = supervisor_->Restart(stop, {.as_standby = false});
+  });
+  ASSERT_TRUE(AwaitState(PostgresState::kStopping));
+  launch_role_ = StartRole::kStandby;
+  ASSERT_OK(process->Signal(SIGINT));
+  restart.Join();
+  ASSERT_OK(result);
+  EXPECT_EQ(result->role, StartRole::kStandby);
+  EXPECT_TRUE(HasStandbySignal());
+  EXPECT_EQ(supervisor_->desired().role, StartRole::kStandby);
+}
+
+TEST_F(SupervisorTest, AFenceWhileThePrimaryComesUpStopsItAndStartsAStandby) {
+  MakeSupervisor();
+  cluster_.Behave("ready_after never");
+  absl::StatusOr<StartResult> result;
+  base::Thread start("start", [&] { result = supervisor_->Start({.as_standby = false}); });
+  ASSERT_TRUE(Await([](const auto& section) {
+    return section.state == PostgresState::kStarting && section.pid != 0;
+  }));
+  EXPECT_FALSE(HasStandbySignal());
+  const pid_t first = board_.Get()->postgres.pid;
+  cluster_.Behave("");
+  may_be_primary_ = false;
+  start.Join();
+  ASSERT_OK(result);
+  EXPECT_EQ(result->role, StartRole::kStandby);
+  EXPECT_NE(result->pid, first);
+  EXPECT_TRUE(HasStandbySignal());
+  EXPECT_EQ(events_.Count("postgres.start_revoked"), 1u);
+}
+
+TEST_F(SupervisorTest, AFenceWhileAServerStartsThatNobodyWaitsForMakesItAStandby) {
+  MakeSupervisor();
+  cluster_.Behave("ready_after never");
+  observe::Progress progress(base::RealClock());
+  absl::StatusOr<StartResult> result;
+  base::Thread start(
+      "start", [&] { result = supervisor_->Start({.as_standby = false, .progress = &progress}); });
+  ASSERT_TRUE(Await([](const auto& section) {
+    return section.state == PostgresState::kStarting && section.pid != 0;
+  }));
+  progress.RequestCancel();
+  start.Join();
+  ASSERT_THAT(result, StatusIs(absl::StatusCode::kCancelled));
+  cluster_.Behave("");
+  may_be_primary_ = false;
+  ASSERT_TRUE(AwaitState(PostgresState::kRunning));
+  EXPECT_TRUE(HasStandbySignal());
+  EXPECT_EQ(supervisor_->desired(), (DesiredState{true, false, StartRole::kStandby}));
 }
 
 TEST_F(SupervisorTest, TooManyCrashesAreAQuarantineThatOutlivesTheAgent) {
