@@ -6,6 +6,7 @@
 #include "agent/base/log.h"
 #include "agent/base/privileges.h"
 #include "agent/base/status.h"
+#include "agent/disk/detached_call.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/uring/io_engine.h"
@@ -14,6 +15,7 @@
 namespace metal {
 namespace {
 
+constexpr absl::Duration kDataDiskPatience = absl::Seconds(2);
 constexpr int kOomScore = -900;  // the postmaster inherits it; its children reset their own
 
 }  // namespace
@@ -26,7 +28,11 @@ absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
   for (const std::string& path :
        {config.state_dir, base::DirectoryOf(config.socket), base::DirectoryOf(config.wal_socket),
         config.pg_socket_dir, config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
-    METAL_RETURN_IF_ERROR(base::ProvideDirectory(path, user, 0750));
+    const absl::Status provided = base::ProvideDirectory(path, user, 0750);
+    if (provided.ok()) continue;
+    // A dead disk is what the agent is there to report.
+    if (!absl::IsDataLoss(provided)) return provided;
+    base::LogWarning("event=directory path={} message=\"{}\"", path, provided.ToString());
   }
   if (auto lowered = base::LowerOomScore(kOomScore); !lowered.ok()) {
     base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());
@@ -60,6 +66,19 @@ void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& boar
   });
 }
 
+absl::StatusOr<pg::DataDirectoryLock> LockDirectories(const base::AgentConfig& config) {
+  METAL_ASSIGN_OR_RETURN(pg::DataDirectoryLock lock,
+                         pg::DataDirectoryLock::Acquire(config.pg_data_dir, config.state_dir));
+  disk::DetachedCall<absl::Status> call;
+  const auto locked = call.Run(
+      "data-lock", [lock] { return lock.LockDirectory(); }, kDataDiskPatience);
+  if (locked && absl::IsAborted(*locked)) return *locked;
+  if (locked && locked->ok()) return lock;
+  base::LogWarning("event=data_directory message=\"{}\"",
+                   locked ? std::string(locked->message()) : "the data disk does not answer");
+  return lock;
+}
+
 pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout) {
   pg::ConnectOptions options;
   options.socket_dir = config.pg_socket_dir;
@@ -71,6 +90,7 @@ pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration st
 
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const node::TermStore& terms,
+                                          const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper) {
   pg::SupervisorOptions options;
   options.data_dir = config.pg_data_dir;
@@ -85,6 +105,7 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
       return helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
     };
   }
+  options.lock_directory = [lock] { return lock.LockDirectory(); };
   options.role_for_launch = [&terms, data_dir = config.pg_data_dir] {
     return node::DecideStartRole(terms, data_dir);
   };

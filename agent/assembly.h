@@ -14,6 +14,7 @@
 #include "agent/node/term_store.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
+#include "agent/pg/data_directory.h"
 #include "agent/pg/monitor.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
@@ -28,12 +29,18 @@ absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
 // Publishes who this node is and which I/O engine works here.
 void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board);
 
+// Locks the state directory and, if its disk answers soon, the data directory: ABORTED when another
+// agent holds one of them. A disk that does not answer keeps no agent from serving; the lock is then
+// taken before anything is changed.
+absl::StatusOr<pg::DataDirectoryLock> LockDirectories(const base::AgentConfig& config);
+
 // Sessions of the node's own PostgreSQL.
 pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout);
 
 // `terms` and `helper` outlive what is made from the options.
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const node::TermStore& terms,
+                                          const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper);
 
 // `wal_server` may be null; both outlive what is made from the options.

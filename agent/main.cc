@@ -52,8 +52,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   base::ExitDeadline deadline(kExitLimit);  // the first: it outlives what may hang
   base::Clock& clock = base::RealClock();
   METAL_RETURN_IF_ERROR(base::MakeDirectories(config.state_dir, 0700));
-  METAL_ASSIGN_OR_RETURN(auto lock,
-                         pg::DataDirectoryLock::Acquire(config.pg_data_dir, config.state_dir));
+  METAL_ASSIGN_OR_RETURN(const auto lock, LockDirectories(config));
   observe::StatusBoard board(clock);
   PublishIdentity(config, board);
   METAL_ASSIGN_OR_RETURN(auto events,
@@ -63,8 +62,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                          node::OperationManager::Open({.path = config.state_dir + "/operations.db"},
                                                       clock, board, *events));
   pg::Install install(config.pg_bin_dir);
-  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, helper), install, board,
-                                    *events, clock);
+  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, lock, helper), install,
+                                    board, *events, clock);
   const auto sessions = SessionsOf(config, absl::Seconds(30));
   pg::ConfigEditor config_editor({.data_dir = config.pg_data_dir,
                                   .scratch_dir = config.state_dir,
@@ -97,7 +96,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .connect = sessions,
                    .disks = disks,
                    .wal_archive = archive.get(),
-                   .data_lock = &lock});
+                   .data_lock = lock});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
   pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node),

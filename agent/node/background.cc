@@ -1,6 +1,8 @@
-// Node's own threads. The role watch looks at memory only. One refresher touches the data disk, the
-// other one the repository, and the cleaner what a killed rehearsal left: each may hang with its
-// disk without harm to the others.
+// Node's own threads. The role watch looks at memory only. One refresher asks the data disk, by way
+// of a thread that nobody waits for long; the other one the repository, and the cleaner what a
+// killed rehearsal left: each may hang with its disk without harm to the others.
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "agent/base/log.h"
@@ -14,12 +16,16 @@ namespace {
 
 constexpr absl::Duration kRoleInterval = absl::Seconds(1);
 constexpr absl::Duration kRefreshInterval = absl::Minutes(1);
+constexpr absl::Duration kDataDiskPatience = absl::Seconds(2);
+constexpr absl::Duration kHungInterval = absl::Seconds(5);    // while the data disk does not answer
 constexpr absl::Duration kSystemPatience = absl::Seconds(2);  // then the data disk hangs
 // A change of role makes a node look rogue for a moment; it holds the action lock then.
 constexpr absl::Duration kRoguePatience = absl::Seconds(3);
 constexpr absl::Duration kEnforceStep = absl::Seconds(10);    // longer after each try …
 constexpr absl::Duration kEnforceSlowest = absl::Minutes(1);  // … up to this: a fence never lapses
 constexpr const char* kRogueFault = "unordered_primary";
+constexpr const char* kLockFault = "data_directory_locked";
+constexpr const char* kLockSubject = "postgres";
 constexpr size_t kLatestBackups = 5;
 
 observe::BackupSummary SummaryOf(const backup::BackupInfo& info) {
@@ -123,24 +129,62 @@ void Node::RequestRefresh() {
   wake_.NotifyAll();
 }
 
-void Node::RefreshLoop(void (Node::*refresh)()) {
+void Node::RefreshLoop(absl::Duration (Node::*refresh)()) {
   uint64_t done = 0;
   while (true) {
-    (this->*refresh)();
+    const absl::Duration wait = (this->*refresh)();
     base::MutexLock lock(mutex_);
-    wake_.WaitFor(mutex_, kRefreshInterval, [&] { return stopping_ || refreshes_asked_ != done; });
+    wake_.WaitFor(mutex_, wait, [&] { return stopping_ || refreshes_asked_ != done; });
     if (stopping_) return;
     done = refreshes_asked_;
   }
 }
 
-void Node::RefreshDirectories() {
-  LookForSystem();
-  RefreshProbeTargets();
+absl::Duration Node::RefreshDirectories() {
+  const auto ask = [data_dir = parts_.config.pg_data_dir, lock = parts_.data_lock] {
+    DirectoryLook look;
+    if (lock) look.lock = lock->LockDirectory();
+    look.control = pg::ReadControlFile(data_dir);
+    look.directory = pg::InspectDataDirectory(data_dir);
+    struct stat info;
+    if (::stat(data_dir.c_str(), &info) == 0) look.device = info.st_dev;
+    return look;
+  };
+  const auto look = look_.Run("node-data-disk", ask, kDataDiskPatience);
+  if (!look) {
+    RefreshProbeTargets(absl::DeadlineExceededError("the data disk does not answer"));
+    return kHungInterval;
+  }
+  ReportDataLock(look->lock);
+  LookForSystem(look->control);
+  RefreshProbeTargets(look->directory);
+  if (look->device && !std::exchange(device_compared_, true)) {
+    parts_.terms.WarnIfOnSameDevice(parts_.config.pg_data_dir, *look->device);
+  }
+  return kRefreshInterval;
 }
 
-void Node::LookForSystem() {
-  const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
+// The disk hung when the agent started, and meanwhile another agent works on the directory: nothing
+// is started or changed by this one (SupervisorOptions::lock_directory).
+void Node::ReportDataLock(const absl::Status& lock) {
+  if (!absl::IsAborted(lock)) {
+    parts_.board.ClearFault(kLockFault, kLockSubject);
+    return;
+  }
+  observe::Fault fault;
+  fault.fault_class = kLockFault;
+  fault.subject = kLockSubject;
+  fault.severity = observe::Severity::kCritical;
+  fault.message = std::string(lock.message());
+  fault.since = parts_.clock.Now();
+  if (!parts_.board.Get()->faults.contains(fault.fault_class + "/" + fault.subject)) {
+    Emit(parts_.events, observe::Severity::kCritical, "agent.data_directory_locked", kLockSubject,
+         fault.message);
+  }
+  parts_.board.RaiseFault(std::move(fault));
+}
+
+void Node::LookForSystem(const absl::StatusOr<pg::ControlFile>& control) {
   const uint64_t system = control.ok() ? control->system_identifier : 0;
   const bool unknown = !control.ok() && !absl::IsNotFound(control.status());
   base::MutexLock lock(mutex_);
@@ -160,11 +204,18 @@ std::optional<uint64_t> Node::AwaitSystem() {
   return system_on_disk_.value_or(0) == 0 ? std::nullopt : system_on_disk_;
 }
 
-void Node::RefreshProbeTargets() {
+void Node::RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& directory) {
   const base::AgentConfig& config = parts_.config;
+  const std::string& repository = config.repository_path;
+  if (!repository.empty()) parts_.disks.AddTarget("repository", repository);
+  if (!directory.ok()) {
+    // Unknown: what is watched stays watched, and an agent that has just started says what is wrong
+    // with the disk. A path that is no directory is not the disk's fault.
+    if (!absl::IsFailedPrecondition(directory.status()) && parts_.disks.DirectoryOf("data").empty())
+      parts_.disks.AddTarget("data", config.pg_data_dir);
+    return;
+  }
   std::vector<std::pair<std::string, std::string>> targets;
-  const auto directory = pg::InspectDataDirectory(config.pg_data_dir);
-  if (!directory.ok()) return;  // unknown: what is watched stays watched
   // Only a whole data directory gets a probe file: initdb and restore want an empty one.
   if (directory->kind == pg::DataDirectoryKind::kCluster) {
     targets.emplace_back("data", directory->real_path);
@@ -177,7 +228,7 @@ void Node::RefreshProbeTargets() {
       targets.emplace_back(fmt::format("tablespace:{}", tablespace.oid), tablespace.location);
     }
   }
-  if (!config.repository_path.empty()) targets.emplace_back("repository", config.repository_path);
+  if (!repository.empty()) targets.emplace_back("repository", repository);
   for (const std::string& role : parts_.disks.roles()) {
     const bool wanted = std::any_of(targets.begin(), targets.end(),
                                     [&](const auto& target) { return target.first == role; });
@@ -198,8 +249,8 @@ void Node::RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& lef
   }
 }
 
-void Node::RefreshBackups() {
-  if (parts_.config.repository_path.empty()) return;
+absl::Duration Node::RefreshBackups() {
+  if (parts_.config.repository_path.empty()) return kRefreshInterval;
   observe::BackupsSection section;
   section.repository = parts_.config.repository_path;
   const auto backups = ListBackupsOf(AwaitSystem());
@@ -221,6 +272,7 @@ void Node::RefreshBackups() {
     }
     status.backups = section;
   });
+  return kRefreshInterval;
 }
 
 }  // namespace metal::node

@@ -133,7 +133,6 @@ void Node::RegisterResumers() {
 }
 
 void Node::Begin() {
-  parts_.terms.WarnIfOnSameDevice(parts_.config.pg_data_dir);
   RegisterResumers();
   // Before any operation of ours rehearses again.
   auto left = backup::FindLeftRehearsals(parts_.config.state_dir);

@@ -27,6 +27,7 @@
 #include "agent/base/config.h"
 #include "agent/base/mutex.h"
 #include "agent/base/thread.h"
+#include "agent/disk/detached_call.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
@@ -61,8 +62,7 @@ struct NodeParts {
   disk::DiskMonitor& disks;
   backup::WalArchive* wal_archive = nullptr;  // null: no repository is configured
   pg::SourceIdentifier identify_source = pg::IdentifySource;
-  pg::DataDirectoryLock* data_lock =
-      nullptr;  // refreshed when a data directory was made; may be null
+  std::optional<pg::DataDirectoryLock> data_lock;  // taken again when a data directory was made
 };
 
 // As configured: for ConfigEditor::Options, initdb and restore.
@@ -259,12 +259,14 @@ class Node {
   void CheckRole();
   bool FenceUnproven(const TermRecord& record, const observe::PostgresSection& postgres);
   void EnforceFence(const TermRecord& record);
-  void RefreshLoop(void (Node::*refresh)());
-  void RefreshDirectories();
-  void LookForSystem();
+  // `refresh` says when it wants to look again.
+  void RefreshLoop(absl::Duration (Node::*refresh)());
+  absl::Duration RefreshDirectories();
+  void LookForSystem(const absl::StatusOr<pg::ControlFile>& control);
   std::optional<uint64_t> AwaitSystem();
-  void RefreshProbeTargets();
-  void RefreshBackups();
+  void ReportDataLock(const absl::Status& lock);
+  void RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& directory);
+  absl::Duration RefreshBackups();
   void RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left);
   static absl::Status CheckBackupName(const std::string& name);
   std::optional<uint64_t> SystemIdentifier();
@@ -276,6 +278,14 @@ class Node {
   absl::StatusOr<backup::RestoreReport> Restore(observe::Progress& progress,
                                                 const RestoreBackupRequest& request);
 
+  // What the data disk said.
+  struct DirectoryLook {
+    absl::Status lock;
+    absl::StatusOr<pg::ControlFile> control;
+    absl::StatusOr<pg::DataDirectory> directory;
+    std::optional<dev_t> device;
+  };
+
   NodeParts parts_;
   base::Mutex mutex_;
   base::CondVar wake_;
@@ -284,6 +294,9 @@ class Node {
   uint64_t refreshes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
   // In pg_control when it was read last, 0: none; nullopt: not looked yet.
   std::optional<uint64_t> system_on_disk_ ABSL_GUARDED_BY(mutex_);
+  // Of the directory refresher.
+  disk::DetachedCall<DirectoryLook> look_;
+  bool device_compared_ = false;
   // Of the role watch thread.
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;

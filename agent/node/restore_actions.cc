@@ -219,7 +219,7 @@ absl::StatusOr<OperationResult> Node::RunRestore(OperationContext& context,
   const absl::Status restored = parts_.supervisor.WithServerStopped("restore a backup", body);
   RequestRefresh();
   METAL_RETURN_IF_ERROR(restored);
-  if (parts_.data_lock != nullptr) METAL_RETURN_IF_ERROR(parts_.data_lock->Refresh());
+  if (parts_.data_lock) METAL_RETURN_IF_ERROR(parts_.data_lock->LockDirectory());
   return ResultOf(report);
 }
 

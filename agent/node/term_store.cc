@@ -197,14 +197,10 @@ absl::Status TermStore::Unfence(const TermHolder& who) {
   return absl::OkStatus();
 }
 
-void TermStore::WarnIfOnSameDevice(const std::string& data_directory) {
-  struct stat store_stat, data_stat;
-  const std::string directory = base::DirectoryOf(path_);
-  if (::stat(directory.c_str(), &store_stat) != 0 ||
-      ::stat(data_directory.c_str(), &data_stat) != 0) {
-    return;
-  }
-  if (store_stat.st_dev != data_stat.st_dev) return;
+void TermStore::WarnIfOnSameDevice(const std::string& data_directory, dev_t data_device) {
+  struct stat store_stat;
+  if (::stat(base::DirectoryOf(path_).c_str(), &store_stat) != 0) return;
+  if (store_stat.st_dev != data_device) return;
   Emit(events_, observe::Severity::kWarning, "term.same_device", path_,
        fmt::format("{} is on the same device as {}: a dying data disk takes the "
                    "promised term with it. HINT: set agent.state_dir to another "

@@ -8,6 +8,8 @@
 // found promised after a restart, never the reverse.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <string>
 
@@ -66,9 +68,8 @@ class TermStore {
   // fence's. The role stays standby. OK when there is no fence.
   absl::Status Unfence(const TermHolder& who);
 
-  // Warns (event term.same_device) when the store shares its device with `data_directory`. Unknown
-  // devices are not reported.
-  void WarnIfOnSameDevice(const std::string& data_directory);
+  // Warns (event term.same_device) when the store is on the device of the data directory.
+  void WarnIfOnSameDevice(const std::string& data_directory, dev_t data_device);
 
  private:
   TermStore(std::string path, base::Clock& clock, observe::StatusBoard& board,

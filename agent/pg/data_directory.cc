@@ -291,31 +291,33 @@ absl::Status RemoveIncompleteSentinel(const std::string& data_dir) {
 
 absl::StatusOr<DataDirectoryLock> DataDirectoryLock::Acquire(const std::string& data_dir,
                                                              const std::string& state_dir) {
-  DataDirectoryLock lock;
-  lock.data_dir_ = data_dir;
+  auto held = std::make_shared<Held>();
+  held->data_dir = data_dir;
   const std::string path = base::JoinPath(state_dir, "postgres.lock");
-  METAL_ASSIGN_OR_RETURN(lock.file_, base::OpenFile(path, O_RDWR | O_CREAT, 0600));
-  METAL_RETURN_IF_ERROR(LockDescriptor(lock.file_.get(), path));
-  METAL_RETURN_IF_ERROR(lock.Refresh());
-  return lock;
+  METAL_ASSIGN_OR_RETURN(held->file, base::OpenFile(path, O_RDWR | O_CREAT, 0600));
+  METAL_RETURN_IF_ERROR(LockDescriptor(held->file.get(), path));
+  return DataDirectoryLock(std::move(held));
 }
 
-absl::Status DataDirectoryLock::Refresh() {
+absl::Status DataDirectoryLock::LockDirectory() const {
+  const std::string& path = held_->data_dir;
+  base::MutexLock lock(held_->mutex);
+  base::UniqueFd& directory = held_->directory;
   struct stat path_info, held_info;
-  if (stat(data_dir_.c_str(), &path_info) != 0) {
-    directory_.Reset();
-    return errno == ENOENT ? absl::OkStatus() : base::ErrnoStatus(errno, "stat", data_dir_);
+  if (stat(path.c_str(), &path_info) != 0) {
+    if (errno != ENOENT) return base::ErrnoStatus(errno, "stat", path);
+    directory.Reset();
+    return absl::OkStatus();
   }
-  if (directory_.valid() && fstat(directory_.get(), &held_info) == 0 &&
+  if (directory.valid() && fstat(directory.get(), &held_info) == 0 &&
       held_info.st_ino == path_info.st_ino && held_info.st_dev == path_info.st_dev) {
     return absl::OkStatus();
   }
-  absl::StatusOr<base::UniqueFd> fd = base::OpenFile(data_dir_, O_RDONLY | O_DIRECTORY);
-  // A directory that we may not read is refused with its owner when it is started.
+  absl::StatusOr<base::UniqueFd> fd = base::OpenFile(path, O_RDONLY | O_DIRECTORY);
   if (absl::IsPermissionDenied(fd.status())) return absl::OkStatus();
   if (!fd.ok()) return fd.status();
-  METAL_RETURN_IF_ERROR(LockDescriptor(fd->get(), data_dir_));
-  directory_ = *std::move(fd);
+  METAL_RETURN_IF_ERROR(LockDescriptor(fd->get(), path));
+  directory = *std::move(fd);
   return absl::OkStatus();
 }
 

@@ -4,13 +4,16 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/base/fd.h"
+#include "agent/base/mutex.h"
 #include "agent/base/units.h"
 #include "agent/pg/install.h"
 
@@ -69,21 +72,29 @@ absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::str
 absl::Status RemoveIncompleteSentinel(const std::string& data_dir);
 
 // Holds flock(LOCK_EX) on <state_dir>/postgres.lock and on the inode of the data directory, so that
-// neither two agents with one state directory nor two with one data directory run at the same time.
-// The kernel drops both when the process dies.
+// neither two agents with one state directory nor two with one data directory change anything at
+// the same time. The kernel drops both when the process dies.
+// Threading: thread-safe. Copies share the locks, which last as long as any of them: a thread that
+// hangs with the data disk keeps one.
 class DataDirectoryLock {
  public:
-  // ABORTED (reason DATA_DIRECTORY_LOCKED) when another process holds it.
+  // Locks the state directory; does not touch the data disk, which may hang. ABORTED (reason
+  // DATA_DIRECTORY_LOCKED) when another process holds it.
   static absl::StatusOr<DataDirectoryLock> Acquire(const std::string& data_dir,
                                                    const std::string& state_dir);
-  // Locks the directory's inode when it was made after Acquire. OK when it already is or the
-  // directory is missing.
-  absl::Status Refresh();
+  // Locks the data directory's inode. Blocks on the data disk. OK when it already is locked, is
+  // missing, or may not be read by us (its owner refuses every start then). ABORTED as above.
+  absl::Status LockDirectory() const;
 
  private:
-  DataDirectoryLock() = default;
-  std::string data_dir_;
-  base::UniqueFd file_, directory_;
+  struct Held {
+    std::string data_dir;
+    base::UniqueFd file;
+    base::Mutex mutex;  // held while the data disk is touched
+    base::UniqueFd directory ABSL_GUARDED_BY(mutex);
+  };
+  explicit DataDirectoryLock(std::shared_ptr<Held> held) : held_(std::move(held)) {}
+  std::shared_ptr<Held> held_;
 };
 
 }  // namespace metal::pg

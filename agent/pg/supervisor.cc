@@ -222,6 +222,7 @@ absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
                     options_.data_dir, running->pid()),
         {"POSTGRES_RUNNING", {{"pid", fmt::format("{}", running->pid())}}});
   }
+  if (options_.lock_directory) METAL_RETURN_IF_ERROR(options_.lock_directory());
   METAL_RETURN_IF_ERROR(StoreDesired({false, false, desired().role}));
   {
     base::MutexLock lock(mutex_);
@@ -235,6 +236,7 @@ absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
 absl::Status PostgresSupervisor::CheckStart(const StartOptions& options, LaunchOptions& launch) {
   METAL_ASSIGN_OR_RETURN(launch.program, install_.Program("postgres"));
   METAL_ASSIGN_OR_RETURN(const PostgresVersion version, install_.Version());
+  if (options_.lock_directory) METAL_RETURN_IF_ERROR(options_.lock_directory());
   METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
   METAL_RETURN_IF_ERROR(CheckStartable(directory, version, geteuid()));
   launch.place = Place();

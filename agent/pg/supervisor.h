@@ -47,6 +47,9 @@ struct SupervisorOptions {
   // Moves the new postmaster into its own systemd scope; empty: it only has its own session. A
   // failure is an event, no more.
   std::function<absl::Status(pid_t)> move_to_scope;
+  // Takes the lock that keeps a second agent from this data directory; asked before each launch and
+  // by WithServerStopped, whose error it becomes. Empty: no lock.
+  std::function<absl::Status()> lock_directory;
   // Asked directly before each launch: standby wins over what the caller wanted, for a stop or a
   // check before it may have taken hours. Also the role of a crashed server's restart. Empty: the
   // role of the last Start or SetRole. May read the data disk.

@@ -81,7 +81,8 @@ class NodeTest : public ::testing::Test {
                                              .supervisor = *supervisor_,
                                              .config_editor = *editor_,
                                              .connect = Nobody(),
-                                             .disks = *disks_});
+                                             .disks = *disks_,
+                                             .data_lock = data_lock_});
   }
 
   testing::TempDir directory_;
@@ -95,6 +96,7 @@ class NodeTest : public ::testing::Test {
   std::unique_ptr<pg::PostgresSupervisor> supervisor_;
   std::unique_ptr<pg::ConfigEditor> editor_;
   std::unique_ptr<disk::DiskMonitor> disks_;
+  std::optional<pg::DataDirectoryLock> data_lock_;
   std::unique_ptr<Node> node_;
 };
 
@@ -272,6 +274,47 @@ TEST_F(NodeTest, AHungRepositoryDoesNotStopTheWatchOfDirectories) {
   ASSERT_EQ(::symlink("/tmp", directory_.File("data/pg_tblspc/16400").c_str()), 0);
   node_->RequestRefresh();
   EXPECT_TRUE(watched("tablespace:16400"));
+}
+
+TEST_F(NodeTest, AHungDataDiskIsWatchedByAnAgentThatStartsBesideIt) {
+  config_.repository_path = directory_.File("repository");
+  directory_.Write("data/PG_VERSION", "15\n");
+  ASSERT_OK(base::MakeDirectories(directory_.File("data/global")));
+  const HangingFile control(directory_.File("data/global/pg_control"));
+  node_->Begin();
+  EXPECT_TRUE(Eventually([&] {
+    return disks_->DirectoryOf("data") == config_.pg_data_dir &&
+           disks_->DirectoryOf("repository") == config_.repository_path;
+  }));
+}
+
+TEST_F(NodeTest, ADeadDataDiskIsWatchedByAnAgentThatStartsBesideIt) {
+  config_.repository_path = directory_.File("repository");
+  // Not a broken disk, but what a look at one says as well: neither a directory nor a missing one.
+  ASSERT_EQ(::symlink(config_.pg_data_dir.c_str(), config_.pg_data_dir.c_str()), 0);
+  node_->Begin();
+  EXPECT_TRUE(Eventually([&] {
+    return disks_->DirectoryOf("data") == config_.pg_data_dir &&
+           disks_->DirectoryOf("repository") == config_.repository_path;
+  }));
+}
+
+TEST_F(NodeTest, ADirectoryOfAnotherAgentIsAFault) {
+  ASSERT_OK(base::MakeDirectories(config_.pg_data_dir));
+  ASSERT_OK(base::MakeDirectories(directory_.File("other")));
+  auto other = pg::DataDirectoryLock::Acquire(config_.pg_data_dir, directory_.File("other"));
+  ASSERT_OK(other->LockDirectory());
+  data_lock_ = *pg::DataDirectoryLock::Acquire(config_.pg_data_dir, config_.state_dir);
+  MakeNode();
+  node_->Begin();
+  const auto faulted = [&] {
+    return board_.Get()->faults.contains("data_directory_locked/postgres");
+  };
+  EXPECT_TRUE(Eventually(faulted));
+  EXPECT_TRUE(events_.Await("agent.data_directory_locked"));
+  other = absl::CancelledError();
+  node_->RequestRefresh();
+  EXPECT_TRUE(Eventually([&] { return !faulted(); }));
 }
 
 TEST_F(NodeTest, AHungDataDiskDoesNotStopTheListOfBackups) {

@@ -116,25 +116,41 @@ TEST_F(DataDirectoryTest, AFileIsNotADirectory) {
 TEST_F(DataDirectoryTest, TheLockExcludesASecondAgentByStateAndByData) {
   dir_.Write("state/x", "");
   dir_.Write("state2/x", "");
-  ASSERT_OK_AND_ASSIGN(DataDirectoryLock first,
+  ASSERT_OK_AND_ASSIGN(const DataDirectoryLock first,
                        DataDirectoryLock::Acquire(path_, dir_.File("state")));
   EXPECT_THAT(DataDirectoryLock::Acquire(dir_.File("other"), dir_.File("state")),
               StatusIs(absl::StatusCode::kAborted, HasSubstr("postgres.lock")));
-  const auto second = DataDirectoryLock::Acquire(path_, dir_.File("state2"));
-  EXPECT_THAT(second, StatusIs(absl::StatusCode::kAborted, HasSubstr(path_)));
-  EXPECT_EQ(base::GetReason(second.status())->reason, "DATA_DIRECTORY_LOCKED");
+  ASSERT_OK_AND_ASSIGN(const DataDirectoryLock second,
+                       DataDirectoryLock::Acquire(path_, dir_.File("state2")));
+  ASSERT_OK(first.LockDirectory());
+  ASSERT_OK(first.LockDirectory());
+  const absl::Status refused = second.LockDirectory();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kAborted, HasSubstr(path_)));
+  EXPECT_EQ(base::GetReason(refused)->reason, "DATA_DIRECTORY_LOCKED");
 }
 
-TEST_F(DataDirectoryTest, ADirectoryMadeLaterIsLockedByRefresh) {
+TEST_F(DataDirectoryTest, TheStateIsLockedBesideADataDirectoryThatCannotBeReached) {
+  dir_.Write("state/x", "");
+  dir_.Write("loop", "");
+  ASSERT_EQ(unlink(dir_.File("loop").c_str()), 0);
+  ASSERT_EQ(symlink(dir_.File("loop").c_str(), dir_.File("loop").c_str()), 0);  // ELOOP
+  ASSERT_OK_AND_ASSIGN(const DataDirectoryLock lock,
+                       DataDirectoryLock::Acquire(dir_.File("loop/data"), dir_.File("state")));
+  EXPECT_THAT(lock.LockDirectory(), Not(StatusIs(absl::StatusCode::kOk)));
+}
+
+TEST_F(DataDirectoryTest, ADirectoryMadeLaterIsLockedThen) {
   dir_.Write("state/x", "");
   dir_.Write("state2/x", "");
   const std::string later = dir_.File("later");
-  ASSERT_OK_AND_ASSIGN(DataDirectoryLock first,
+  ASSERT_OK_AND_ASSIGN(const DataDirectoryLock first,
                        DataDirectoryLock::Acquire(later, dir_.File("state")));
+  ASSERT_OK(first.LockDirectory());
   ASSERT_EQ(mkdir(later.c_str(), 0700), 0);
-  ASSERT_OK(first.Refresh());
-  EXPECT_THAT(DataDirectoryLock::Acquire(later, dir_.File("state2")),
-              StatusIs(absl::StatusCode::kAborted));
+  ASSERT_OK(first.LockDirectory());
+  ASSERT_OK_AND_ASSIGN(const DataDirectoryLock second,
+                       DataDirectoryLock::Acquire(later, dir_.File("state2")));
+  EXPECT_THAT(second.LockDirectory(), StatusIs(absl::StatusCode::kAborted));
 }
 
 }  // namespace

@@ -58,6 +58,7 @@ class SupervisorTest : public ::testing::Test {
     options.listen_addresses = "127.0.0.1";
     options.restart_max = 2;
     options.no_progress_limit = no_progress_limit_;
+    options.lock_directory = [this] { return directory_lock_; };
     options.role_for_launch = role_for_launch_;
     options.may_be_primary = [this] { return may_be_primary_.load(); };
     supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
@@ -83,6 +84,7 @@ class SupervisorTest : public ::testing::Test {
   FakeCluster cluster_;
   int port_ = cluster_.port();
   absl::Duration no_progress_limit_ = absl::Seconds(60);
+  absl::Status directory_lock_;
   std::function<StartRole()> role_for_launch_;
   std::atomic<StartRole> launch_role_ = StartRole::kPrimary;
   std::atomic<bool> may_be_primary_ = true;
@@ -265,6 +267,15 @@ TEST_F(SupervisorTest, AFenceWhileAServerStartsThatNobodyWaitsForMakesItAStandby
   ASSERT_TRUE(AwaitState(PostgresState::kRunning));
   EXPECT_TRUE(HasStandbySignal());
   EXPECT_EQ(supervisor_->desired(), (DesiredState{true, false, StartRole::kStandby}));
+}
+
+TEST_F(SupervisorTest, NothingIsChangedWithoutTheLockOfTheDirectory) {
+  directory_lock_ = absl::AbortedError("another agent");
+  MakeSupervisor();
+  EXPECT_THAT(supervisor_->Start({}), StatusIs(absl::StatusCode::kAborted));
+  EXPECT_FALSE(HasStandbySignal());
+  EXPECT_THAT(supervisor_->WithServerStopped("restore", [] { return absl::OkStatus(); }),
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("another agent")));
 }
 
 TEST_F(SupervisorTest, TooManyCrashesAreAQuarantineThatOutlivesTheAgent) {
