@@ -58,6 +58,10 @@ def test_agent_ends_and_starts_while_the_disk_hangs(hanging):
     node.wait_status("the stall shows", lambda each: probe_state(each) == "STALLED", 10)
     assert process.end(node.process, patience=8.5) in (0, 70), "it ends by itself: orderly, or at its deadline"
     assert process.is_alive(pid)
+    with node.disk.capturing_new():
+        node.launch()
+    process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)
+    node.wait_status("the new agent sees the stall too", lambda each: probe_state(each) == "STALLED", 30)
     node.disk.work()
-    node.start_agent()
+    node.wait_status("it clears", lambda each: probe_state(each) == "HEALTHY" and not each["faults"], 30)
     assert node.wait_running()["postgres"]["pid"] == pid

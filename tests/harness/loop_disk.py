@@ -1,4 +1,5 @@
 """A disk that can be made to hang: a loop device whose I/O the kernel's block throttle (cgroup v1) holds back. Needs root."""
+import contextlib
 import os
 
 from harness import process
@@ -49,6 +50,16 @@ class LoopDisk:
         """The process and its children to come."""
         with open(f"{self.cgroup}/cgroup.procs", "w", encoding="utf-8") as file:
             file.write(str(pid))
+
+    @contextlib.contextmanager
+    def capturing_new(self):
+        """Processes that are started within are in the cgroup from their first instruction on."""
+        self.capture(os.getpid())
+        try:
+            yield
+        finally:
+            with open(f"{BLKIO}/cgroup.procs", "w", encoding="utf-8") as file:
+                file.write(str(os.getpid()))
 
     def hang(self):
         self._set(1)
