@@ -185,23 +185,34 @@ void Node::ReportDataLock(const absl::Status& lock) {
 }
 
 void Node::LookForSystem(const absl::StatusOr<pg::ControlFile>& control) {
-  const uint64_t system = control.ok() ? control->system_identifier : 0;
-  const bool unknown = !control.ok() && !absl::IsNotFound(control.status());
+  absl::StatusOr<std::optional<uint64_t>> system = std::optional<uint64_t>();
+  if (control.ok()) {
+    system = std::optional<uint64_t>(control->system_identifier);
+  } else if (!absl::IsNotFound(control.status())) {
+    system = control.status();
+  }
   base::MutexLock lock(mutex_);
-  if (system_on_disk_ == system) return;
-  if (unknown && system_on_disk_) return;  // a failing disk does not make it another cluster
-  system_on_disk_ = system;
+  if (system_on_disk_) {
+    if (!system.ok() && system_on_disk_->ok()) return;  // a failing disk makes it no other cluster
+    if (*system_on_disk_ == system) return;
+  }
+  system_on_disk_ = std::move(system);
   ++refreshes_asked_;  // which backups are this node's may have changed
   wake_.NotifyAll();
 }
 
-// Never looks at the data disk, which may hang.
-std::optional<uint64_t> Node::AwaitSystem() {
+absl::StatusOr<std::optional<uint64_t>> Node::OwnSystem() {
   const uint64_t published = parts_.board.Get()->postgres.system_identifier;
-  if (published != 0) return published;
+  if (published != 0) return std::optional<uint64_t>(published);
   base::MutexLock lock(mutex_);
   wake_.WaitFor(mutex_, kSystemPatience, [this] { return stopping_ || system_on_disk_; });
-  return system_on_disk_.value_or(0) == 0 ? std::nullopt : system_on_disk_;
+  if (system_on_disk_ && system_on_disk_->ok()) return *system_on_disk_;
+  constexpr const char* kUnknown = "which cluster is this node's is not known";
+  if (system_on_disk_) return base::Annotate(system_on_disk_->status(), kUnknown);
+  return base::Error(absl::StatusCode::kUnavailable,
+                     "{}: the data disk does not answer. HINT: metalctl disk list; a backup is "
+                     "found by its name",
+                     kUnknown);
 }
 
 void Node::RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& directory) {
@@ -253,7 +264,7 @@ absl::Duration Node::RefreshBackups() {
   if (parts_.config.repository_path.empty()) return kRefreshInterval;
   observe::BackupsSection section;
   section.repository = parts_.config.repository_path;
-  const auto backups = ListBackupsOf(AwaitSystem());
+  const auto backups = ListBackups();
   if (backups.ok()) {
     section.count = backups->size();
     for (size_t i = 0; i < backups->size() && i < kLatestBackups; ++i) {

@@ -41,14 +41,6 @@ absl::StatusOr<backup::Catalog> Node::OpenCatalog() {
   return backup::Catalog(std::move(repository));
 }
 
-std::optional<uint64_t> Node::SystemIdentifier() {
-  const uint64_t published = parts_.board.Get()->postgres.system_identifier;
-  if (published != 0) return published;
-  const auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
-  if (!control.ok()) return std::nullopt;
-  return control->system_identifier;
-}
-
 backup::OperationContext Node::BackupContext(observe::Progress& progress) {
   return backup::OperationContext{.config = parts_.config,
                                   .clock = parts_.clock,
@@ -154,14 +146,10 @@ absl::StatusOr<OperationResult> Node::RunVerify(OperationContext& context,
 }
 
 absl::StatusOr<std::vector<backup::BackupInfo>> Node::ListBackups() {
-  return ListBackupsOf(SystemIdentifier());
-}
-
-absl::StatusOr<std::vector<backup::BackupInfo>> Node::ListBackupsOf(
-    std::optional<uint64_t> system) {
   METAL_ASSIGN_OR_RETURN(const backup::Catalog catalog, OpenCatalog());
+  METAL_ASSIGN_OR_RETURN(const std::optional<uint64_t> system, OwnSystem());
   if (system) return catalog.List(*system);
-  // Without a cluster of its own (a host to be restored) the node shows what the repository has.
+  // A host to be restored.
   METAL_ASSIGN_OR_RETURN(const std::vector<uint64_t> systems, catalog.repository().ListSystems());
   std::vector<backup::BackupInfo> all;
   for (const uint64_t each : systems) {
@@ -176,12 +164,14 @@ absl::StatusOr<std::vector<backup::BackupInfo>> Node::ListBackupsOf(
 absl::StatusOr<backup::BackupInfo> Node::GetBackup(const std::string& name) {
   METAL_RETURN_IF_ERROR(CheckBackupName(name));
   METAL_ASSIGN_OR_RETURN(const backup::Catalog catalog, OpenCatalog());
-  const auto system = SystemIdentifier();
-  if (system) {
-    auto own = catalog.Get(*system, name);
+  const bool latest = name.ends_with("latest");
+  const auto system = OwnSystem();
+  if (!system.ok() && latest) return system.status();
+  if (system.ok() && *system) {
+    auto own = catalog.Get(**system, name);
     if (!absl::IsNotFound(own.status())) return own;
     // Another cluster's backup is found by its name, never by "latest".
-    if (name.ends_with("latest")) return own;
+    if (latest) return own;
     auto other = catalog.Find(name);
     return absl::IsNotFound(other.status()) ? own : other;
   }
@@ -190,7 +180,7 @@ absl::StatusOr<backup::BackupInfo> Node::GetBackup(const std::string& name) {
 
 absl::StatusOr<std::vector<backup::WalTimeline>> Node::ListArchivedTimelines() {
   METAL_RETURN_IF_ERROR(OpenCatalog().status());
-  const auto system = SystemIdentifier();
+  METAL_ASSIGN_OR_RETURN(const std::optional<uint64_t> system, OwnSystem());
   if (!system || parts_.wal_archive == nullptr) return std::vector<backup::WalTimeline>();
   return parts_.wal_archive->ListTimelines(*system);
 }

@@ -172,9 +172,11 @@ class Node {
   // about opening for writes.
   absl::StatusOr<std::optional<Operation>> RestoreBackup(const RequestContext& context,
                                                          const RestoreBackupRequest& request);
-  // Of this node's cluster, newest first; damaged ones are shown as such.
+  // Of this node's cluster, newest first; damaged ones are shown as such. A node without a cluster
+  // shows what the repository has. UNAVAILABLE, or why pg_control cannot be read, while nobody knows
+  // which cluster is this node's: another one's backups are not shown as its own.
   absl::StatusOr<std::vector<backup::BackupInfo>> ListBackups();
-  // "backups/<id>", "<id>" or "latest".
+  // "backups/<id>", "<id>" or "latest", which is refused as ListBackups is.
   absl::StatusOr<backup::BackupInfo> GetBackup(const std::string& name);
   absl::StatusOr<std::vector<backup::WalTimeline>> ListArchivedTimelines();
 
@@ -263,15 +265,15 @@ class Node {
   void RefreshLoop(absl::Duration (Node::*refresh)());
   absl::Duration RefreshDirectories();
   void LookForSystem(const absl::StatusOr<pg::ControlFile>& control);
-  std::optional<uint64_t> AwaitSystem();
+  // The system identifier of this node's cluster, nullopt when it has none; as published, else as
+  // pg_control said when the directory refresher read it last. Not known yet: waits, 2 s at most;
+  // UNAVAILABLE, or why pg_control cannot be read, when it stays so. Never looks at the data disk.
+  absl::StatusOr<std::optional<uint64_t>> OwnSystem();
   void ReportDataLock(const absl::Status& lock);
   void RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& directory);
   absl::Duration RefreshBackups();
   void RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left);
   static absl::Status CheckBackupName(const std::string& name);
-  std::optional<uint64_t> SystemIdentifier();
-  // nullopt: of all clusters in the repository.
-  absl::StatusOr<std::vector<backup::BackupInfo>> ListBackupsOf(std::optional<uint64_t> system);
   absl::StatusOr<backup::Catalog> OpenCatalog();
   backup::OperationContext BackupContext(observe::Progress& progress);
   bool IsOwnDirectory(const std::string& path) const;
@@ -292,8 +294,9 @@ class Node {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool no_waiting_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t refreshes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
-  // In pg_control when it was read last, 0: none; nullopt: not looked yet.
-  std::optional<uint64_t> system_on_disk_ ABSL_GUARDED_BY(mutex_);
+  // In pg_control when it could be read last; nullopt within: there was none. An error as long as it
+  // never could; no value: not looked yet.
+  std::optional<absl::StatusOr<std::optional<uint64_t>>> system_on_disk_ ABSL_GUARDED_BY(mutex_);
   // Of the directory refresher.
   disk::DetachedCall<DirectoryLook> look_;
   bool device_compared_ = false;

@@ -219,6 +219,7 @@ TEST_F(NodeTest, MissingThingsAreNamed) {
 
 TEST_F(NodeTest, RestoreRequestsAreChecked) {
   config_.repository_path = directory_.File("repository");
+  node_->Begin();
   RestoreBackupRequest request;
   request.name = "backups/latest";
   EXPECT_THAT(node_->RestoreBackup(Request("r1"), request), StatusIs(absl::StatusCode::kNotFound));
@@ -321,9 +322,26 @@ TEST_F(NodeTest, AHungDataDiskDoesNotStopTheListOfBackups) {
   config_.repository_path = directory_.File("repository");
   ASSERT_OK(base::MakeDirectories(directory_.File("data/global")));
   const HangingFile control(directory_.File("data/global/pg_control"));
-  board_.Update([](observe::NodeStatus& status) { status.postgres.system_identifier = 7; });
   node_->Begin();
-  EXPECT_TRUE(Eventually([&] { return !board_.Get()->backups.repository.empty(); }));
+  // Whose backups they are is not known, which is no reason to show another cluster's.
+  EXPECT_TRUE(Eventually([&] { return !board_.Get()->backups.error.empty(); }));
+  EXPECT_THAT(board_.Get()->backups.error, HasSubstr("the data disk does not answer"));
+  EXPECT_THAT(node_->ListBackups(), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(node_->GetBackup("latest"), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(node_->GetBackup("20260101T000000Z-F"), StatusIs(absl::StatusCode::kNotFound));
+  // What was published is known without the disk.
+  board_.Update([](observe::NodeStatus& status) { status.postgres.system_identifier = 7; });
+  EXPECT_OK(node_->ListBackups());
+}
+
+TEST_F(NodeTest, ADamagedControlFileMakesNoOtherClustersBackupsItsOwn) {
+  config_.repository_path = directory_.File("repository");
+  directory_.Write("data/PG_VERSION", "15\n");
+  directory_.Write("data/global/pg_control", "torn");
+  node_->Begin();
+  EXPECT_TRUE(Eventually([&] { return !board_.Get()->backups.error.empty(); }));
+  EXPECT_THAT(node_->GetBackup("latest").status(), Not(StatusIs(absl::StatusCode::kNotFound)));
+  EXPECT_FALSE(node_->ListBackups().ok());
 }
 
 TEST_F(NodeTest, ARestoreIsResumedFromTheJournal) {
