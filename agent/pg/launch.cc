@@ -25,9 +25,6 @@ constexpr absl::Duration kPoll = absl::Milliseconds(20);
 constexpr absl::Duration kRetry = absl::Milliseconds(250);
 constexpr absl::Duration kOrphanPoll = absl::Milliseconds(50);
 constexpr absl::Duration kOrphanGrace = absl::Seconds(1);
-// A postmaster on a hung disk may take longer to write its pid file; it is alive, so the caller's
-// progress watch goes on.
-constexpr absl::Duration kLockFilePatience = absl::Seconds(60);
 constexpr uint64_t kRotateLogAt = 64 * base::kMiB;
 constexpr size_t kLogTail = 64 * base::kKiB;
 
@@ -75,11 +72,21 @@ bool HeldByOrphans(const std::string& failure) {
          failure.find("pre-existing shared memory block") != std::string::npos;
 }
 
-// Asks the children of a dead postmaster to end: SIGQUIT, as the postmaster does in an immediate
-// shutdown. A postmaster that is just being started by somebody else has another title and is left
-// alone.
+// Children of a dead postmaster. As long as one lives in the directory there are none, also when
+// its postmaster.pid is gone: whoever has a server process as its parent is no orphan.
+std::vector<pid_t> ListOrphans(const PostmasterPlace& place) {
+  std::vector<pid_t> pids = ListServerProcesses(place);
+  for (const pid_t pid : pids) {
+    const absl::StatusOr<ProcStat> stat = ReadProcStat(pid);
+    if (stat.ok() && std::find(pids.begin(), pids.end(), stat->parent) != pids.end()) return {};
+  }
+  return pids;
+}
+
+// Asks orphans to end: SIGQUIT, as the postmaster does in an immediate shutdown. A postmaster that
+// is just being started by somebody else has another title and is left alone.
 void EndOrphans(const PostmasterPlace& place) {
-  for (const pid_t pid : ListServerProcesses(place)) {
+  for (const pid_t pid : ListOrphans(place)) {
     const absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
     if (!process.ok() || !ProcessCommandLine(pid).starts_with("postgres: ")) continue;
     const absl::Status signalled = (*process)->Signal(SIGQUIT);
@@ -88,21 +95,33 @@ void EndOrphans(const PostmasterPlace& place) {
   }
 }
 
+absl::Status CheckCancelled(const LaunchOptions& options) {
+  if (!options.cancelled || !options.cancelled()) return absl::OkStatus();
+  return absl::CancelledError("start postgres: was cancelled");
+}
+
 // A killed postmaster's children end by themselves within seconds; until then they hold its shared
 // memory. In 13 and 14 the autovacuum launcher waits 10 s and more for a statistics collector that
 // is gone, so after the grace they are told to. Waits until none is left or the deadline; then the
 // launch itself says what is wrong.
-void AwaitOrphans(const LaunchOptions& options, base::MonotonicTime deadline, base::Clock& clock) {
+absl::Status AwaitOrphans(const LaunchOptions& options, base::MonotonicTime deadline,
+                          base::Clock& clock) {
   const base::MonotonicTime grace_end = clock.Monotonic() + kOrphanGrace;
   bool told = false;
-  while (clock.Monotonic() < deadline && !(options.cancelled && options.cancelled())) {
-    if (ListServerProcesses(options.place).empty()) return;
+  while (!ListOrphans(options.place).empty()) {
+    METAL_RETURN_IF_ERROR(CheckCancelled(options));
+    if (clock.Monotonic() >= deadline) break;
     if (!told && clock.Monotonic() >= grace_end) {
       EndOrphans(options.place);
       told = true;
     }
     clock.Sleep(kOrphanPoll);
   }
+  return CheckCancelled(options);
+}
+
+base::MonotonicTime LockDeadline(const LaunchOptions& options, base::Clock& clock) {
+  return options.lock_deadline.value_or(clock.Monotonic() + kLockPatience);
 }
 
 absl::Status StartFailure(const LaunchOptions& options, const std::string& failure) {
@@ -131,7 +150,7 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchOnce(const LaunchOptions
   const uint64_t log_offset = FileSize(options.log_path);
   METAL_ASSIGN_OR_RETURN(const pid_t pid, base::StartDaemon(DaemonOf(options)));
   absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
-  const base::MonotonicTime deadline = clock.Monotonic() + kLockFilePatience;
+  const base::MonotonicTime deadline = clock.Monotonic() + kPidFilePatience;
   while (process.ok() && clock.Monotonic() < deadline) {
     const absl::StatusOr<std::optional<PostmasterPid>> file =
         ReadPostmasterPid(options.place.data_dir);
@@ -219,19 +238,17 @@ absl::Status CheckLaunchable(const LaunchOptions& options, base::Clock& clock) {
     return CheckPortFree(options.port, options.listen_addresses, options.socket_dir);
   };
   const absl::Status free = port_free();
-  if (free.ok() || ListServerProcesses(options.place).empty()) return free;
-  AwaitOrphans(options, clock.Monotonic() + options.lock_patience, clock);
+  if (free.ok() || ListOrphans(options.place).empty()) return free;
+  METAL_RETURN_IF_ERROR(AwaitOrphans(options, LockDeadline(options, clock), clock));
   return port_free();
 }
 
 absl::StatusOr<std::shared_ptr<const Postmaster>> LaunchPostmaster(const LaunchOptions& options,
                                                                    base::Clock& clock) {
+  const base::MonotonicTime deadline = LockDeadline(options, clock);
   METAL_RETURN_IF_ERROR(CheckLaunchable(options, clock));
-  const base::MonotonicTime deadline = clock.Monotonic() + options.lock_patience;
   while (true) {
-    if (options.cancelled && options.cancelled())
-      return absl::CancelledError("start postgres: was cancelled");
-    AwaitOrphans(options, deadline, clock);
+    METAL_RETURN_IF_ERROR(AwaitOrphans(options, deadline, clock));
     std::string failure;
     METAL_ASSIGN_OR_RETURN(std::shared_ptr<const Postmaster> process,
                            LaunchOnce(options, clock, failure));

@@ -65,6 +65,14 @@ absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPl
 // of a killed one.
 std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place);
 
+// Orphans of a killed postmaster hold its shared memory for 1–5 s; in 13 and 14 for longer.
+inline constexpr absl::Duration kLockPatience = absl::Seconds(15);
+// A postmaster on a hung disk may take longer to write its pid file; it is alive, so the caller's
+// progress watch goes on.
+inline constexpr absl::Duration kPidFilePatience = absl::Seconds(10);
+// CheckLaunchable and LaunchPostmaster with one lock_deadline take no longer than this together.
+inline absl::Duration LongestLaunch() { return kLockPatience + kPidFilePatience; }
+
 struct LaunchOptions {
   PostmasterPlace place;
   std::string program;   // path of `postgres`
@@ -73,14 +81,14 @@ struct LaunchOptions {
   std::string socket_dir;
   std::string listen_addresses;  // only for the check that the port is free
   std::vector<std::pair<std::string, std::string>> settings;  // further -c name=value
-  // Orphans of a killed postmaster hold its shared memory for 1–5 s: launches are repeated for so
-  // long.
-  absl::Duration lock_patience = absl::Seconds(15);
+  // So long orphans are waited for and launches repeated; nullopt: kLockPatience from each call on.
+  std::optional<base::MonotonicTime> lock_deadline;
   std::function<bool()> cancelled = {};  // may be empty
 };
 // What is known before a launch; the data directory stays as it is. ALREADY_EXISTS when a
 // postmaster runs; FAILED_PRECONDITION (PORT_IN_USE) when somebody holds the port. Children of a
-// dead postmaster that still hold it are told to end and waited for, at most lock_patience.
+// dead postmaster that still hold it are told to end and waited for until lock_deadline; those of a
+// living one, whose postmaster.pid is gone, are left alone. CANCELLED: the wait was.
 absl::Status CheckLaunchable(const LaunchOptions& options, base::Clock& clock);
 
 // Starts the postmaster and returns once it owns the data directory (postmaster.pid names it).

@@ -201,14 +201,14 @@ absl::Status PostgresSupervisor::SetRole(StartRole role) {
     const auto settle = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       return action_ != kWatchAction && !first_look_due_;
     };
-    settled = action_ended_.WaitFor(mutex_, kWatchPatience, settle);
+    settled = action_ended_.WaitFor(mutex_, WatchPatience(), settle);
   }
   METAL_RETURN_IF_ERROR(store());
   if (settled) return absl::OkStatus();
   return base::Error(absl::StatusCode::kDeadlineExceeded,
                      "postgres: the role is stored, but a restart that began before it has not "
                      "ended within {}. HINT: try again",
-                     absl::FormatDuration(kWatchPatience));
+                     absl::FormatDuration(WatchPatience()));
 }
 
 absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
@@ -240,6 +240,7 @@ absl::Status PostgresSupervisor::CheckStart(const StartOptions& options, LaunchO
   METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
   METAL_RETURN_IF_ERROR(CheckStartable(directory, version, geteuid()));
   launch.place = Place();
+  launch.lock_deadline = clock_.Monotonic() + kLockPatience;
   launch.log_path = options_.log_path;
   launch.port = options_.port;
   launch.socket_dir = options_.socket_dir;

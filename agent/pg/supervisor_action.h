@@ -14,8 +14,8 @@ namespace metal::pg {
 // The name under which the watch thread holds the slot while it looks.
 inline constexpr const char* kWatchAction = "the look of the watch thread";
 
-// The longest look is the launch of a crash restart: LaunchOptions::lock_patience and a bit.
-inline constexpr absl::Duration kWatchPatience = absl::Seconds(30);
+// The longest look is the launch of a crash restart, with the move to a scope and a bit.
+inline absl::Duration WatchPatience() { return LongestLaunch() + absl::Seconds(10); }
 
 // Holds the slot until it is destroyed.
 class PostgresSupervisor::Action {
@@ -24,7 +24,7 @@ class PostgresSupervisor::Action {
   // waited for.
   static absl::StatusOr<Action> Begin(PostgresSupervisor& supervisor, const std::string& name) {
     base::MutexLock lock(supervisor.mutex_);
-    supervisor.action_ended_.WaitFor(supervisor.mutex_, kWatchPatience,
+    supervisor.action_ended_.WaitFor(supervisor.mutex_, WatchPatience(),
                                      [&] { return supervisor.action_ != kWatchAction; });
     if (!supervisor.action_.empty()) {
       return base::WithReason(

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -17,6 +18,7 @@
 
 #include "agent/base/check.h"
 #include "agent/base/clock.h"
+#include "agent/base/fd.h"
 #include "agent/base/file.h"
 #include "agent/pg/process.h"
 #include "tests/unit/pg/golden_control_files.h"
@@ -51,6 +53,15 @@ int64_t Milliseconds() {
   return absl::ToInt64Milliseconds(base::RealClock().Monotonic().since_start);
 }
 
+// The arguments' memory, as ps shows it.
+char* title = nullptr;
+size_t title_size = 0;
+
+void SetTitle(const char* text) {
+  std::memset(title, 0, title_size);
+  std::memcpy(title, text, std::min(std::strlen(text), title_size - 1));
+}
+
 // A child that goes on listening when its postmaster is gone.
 void ForkChild(const std::string& port_and_time) {
   std::istringstream words(port_and_time);
@@ -71,6 +82,7 @@ void ForkChild(const std::string& port_and_time) {
     close(listener);
     return;
   }
+  SetTitle("postgres: child");
   while (getppid() == postmaster) base::RealClock().Sleep(absl::Milliseconds(2));
   base::RealClock().Sleep(absl::Milliseconds(linger));
   _exit(0);
@@ -115,8 +127,10 @@ void ForkChild(const std::string& port_and_time) {
     std::fflush(stdout);
     _exit(0);
   }
+  title = argv[0];
+  title_size = static_cast<size_t>(argv[argc - 1] + std::strlen(argv[argc - 1]) - argv[0]);
   for (int i = 1; i + 1 < argc; ++i) {
-    if (std::strcmp(argv[i], "-D") == 0) RunFakePostmaster(argv[i + 1]);
+    if (std::strcmp(argv[i], "-D") == 0) RunFakePostmaster(std::string(argv[i + 1]));
   }
   _exit(4);
 }
@@ -136,6 +150,18 @@ FakeCluster::FakeCluster() {
   char self[4096] = {};
   METAL_CHECK(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
   METAL_CHECK(symlink(self, dir_.File("bin/postgres").c_str()) == 0);
+}
+
+int FakeCluster::FreePort() {
+  const base::UniqueFd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  METAL_CHECK(bind(probe.get(), generic, length) == 0);
+  METAL_CHECK(getsockname(probe.get(), generic, &length) == 0);
+  return ntohs(address.sin_port);
 }
 
 FakeCluster::~FakeCluster() {

@@ -4,7 +4,8 @@
 //   fail TEXT        prints "FATAL:  TEXT" and ends before it owns the directory
 //   ready_after MS   time until line 8 says ready (default 0); never: stays "starting"
 //   die_after MS     ends without a word after this time
-//   child PORT MS    a child holds the TCP port until that long after the postmaster has ended
+//   child PORT MS    a child, "postgres: child" by its title, holds the TCP port until that long
+//                    after the postmaster has ended, or it is told to end
 //   stubborn MODE    ignores that stop signal (smart, fast, immediate)
 // Threading: one fixture for each test.
 #pragma once
@@ -35,6 +36,8 @@ class FakeCluster {
   void Behave(const std::string& words) const { dir_.Write("data/fake", words); }
   // A port that nobody listens on (the fake listens on none without a `child`).
   int port() const { return 1; }
+  // One that was free a moment ago.
+  static int FreePort();
 
  private:
   testing::TempDir dir_;

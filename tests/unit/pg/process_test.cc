@@ -27,7 +27,7 @@ class ProcessTest : public ::testing::Test {
     options.log_path = cluster_.log_path();
     options.port = cluster_.port();
     options.socket_dir = cluster_.socket_dir();
-    options.lock_patience = absl::Seconds(2);
+    options.lock_deadline = base::RealClock().Monotonic() + absl::Seconds(2);
     return options;
   }
   std::shared_ptr<const Postmaster> Launch() {
@@ -80,6 +80,45 @@ TEST_F(ProcessTest, AHeldLockFileIsRetriedUntilThePatienceEnds) {
   EXPECT_THAT(LaunchPostmaster(Options(), base::RealClock()),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("already exists")));
   EXPECT_GE(base::RealClock().Monotonic() - start, absl::Seconds(2));
+}
+
+TEST_F(ProcessTest, TheCheckAndTheLaunchShareOnePatience) {
+  cluster_.Behave("fail lock file \"postmaster.pid\" already exists");
+  LaunchOptions options = Options();
+  options.lock_deadline = base::RealClock().Monotonic();
+  EXPECT_FALSE(LaunchPostmaster(options, base::RealClock()).ok());
+  const std::string log = *base::ReadFile(cluster_.log_path());
+  EXPECT_EQ(log.find("FATAL"), log.rfind("FATAL")) << "tried again:\n" << log;
+}
+
+TEST_F(ProcessTest, OrphansAreEndedAndACancelledWaitForThemSaysSo) {
+  LaunchOptions options = Options();
+  options.port = FakeCluster::FreePort();
+  options.listen_addresses = "127.0.0.1";
+  cluster_.Behave(fmt::format("child {} 60000", options.port));
+  const auto process = Launch();
+  ASSERT_OK(process->Signal(SIGKILL));
+  ASSERT_TRUE(process->WaitExit(absl::Seconds(10)));
+  options.cancelled = [] { return true; };
+  EXPECT_THAT(CheckLaunchable(options, base::RealClock()), StatusIs(absl::StatusCode::kCancelled));
+  options.cancelled = nullptr;
+  options.lock_deadline = base::RealClock().Monotonic() + absl::Minutes(1);
+  EXPECT_OK(CheckLaunchable(options, base::RealClock()));
+}
+
+TEST_F(ProcessTest, ChildrenOfALivingServerWithoutItsPidFileAreNoOrphans) {
+  LaunchOptions options = Options();
+  options.port = FakeCluster::FreePort();
+  options.listen_addresses = "127.0.0.1";
+  options.lock_deadline = base::RealClock().Monotonic() + absl::Hours(1);
+  cluster_.Behave(fmt::format("child {} 60000", options.port));
+  const auto process = Launch();
+  const std::vector<pid_t> before = ListServerProcesses(place());
+  ASSERT_EQ(before.size(), 2u);
+  ASSERT_EQ(unlink((cluster_.data_dir() + "/postmaster.pid").c_str()), 0);
+  const absl::Status refused = CheckLaunchable(options, base::RealClock());
+  EXPECT_EQ(base::GetReason(refused)->reason, "PORT_IN_USE");
+  EXPECT_EQ(ListServerProcesses(place()), before);
 }
 
 TEST_F(ProcessTest, EachModeStops) {
