@@ -173,8 +173,8 @@ class Node {
   absl::StatusOr<std::optional<Operation>> RestoreBackup(const RequestContext& context,
                                                          const RestoreBackupRequest& request);
   // Of this node's cluster, newest first; damaged ones are shown as such. A node without a cluster
-  // shows what the repository has. UNAVAILABLE, or why pg_control cannot be read, while nobody knows
-  // which cluster is this node's: another one's backups are not shown as its own.
+  // shows what the repository has. UNAVAILABLE, or why pg_control cannot be read, while nobody
+  // knows which cluster is this node's: another one's backups are not shown as its own.
   absl::StatusOr<std::vector<backup::BackupInfo>> ListBackups();
   // "backups/<id>", "<id>" or "latest", which is refused as ListBackups is.
   absl::StatusOr<backup::BackupInfo> GetBackup(const std::string& name);
@@ -294,8 +294,8 @@ class Node {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool no_waiting_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t refreshes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
-  // In pg_control when it could be read last; nullopt within: there was none. An error as long as it
-  // never could; no value: not looked yet.
+  // In pg_control when it could be read last; nullopt within: there was none. An error as long as
+  // it never could; no value: not looked yet.
   std::optional<absl::StatusOr<std::optional<uint64_t>>> system_on_disk_ ABSL_GUARDED_BY(mutex_);
   // Of the directory refresher.
   disk::DetachedCall<DirectoryLook> look_;

@@ -74,7 +74,8 @@ PostgresSupervisor::~PostgresSupervisor() {
 
 absl::StatusOr<StartResult> PostgresSupervisor::Start(const StartOptions& options) {
   METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, "start"));
-  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> running, LivePostmaster());
+  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> running,
+                         LivePostmaster(Finding::kAdopt));
   DesiredState before = desired();
   {
     base::MutexLock lock(mutex_);
@@ -149,7 +150,8 @@ absl::StatusOr<StartResult> PostgresSupervisor::Restart(const StopOptions& stop,
 absl::StatusOr<StartResult> PostgresSupervisor::Demote(const DemotionStop& stop,
                                                        const StartOptions& start) {
   METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, "demote"));
-  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process, LivePostmaster());
+  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process,
+                         LivePostmaster(Finding::kTakeUp));
   const DesiredState after{true, false, StartRole::kStandby};
   METAL_RETURN_IF_ERROR(StoreDesired(after));
   {
@@ -214,7 +216,8 @@ absl::Status PostgresSupervisor::SetRole(StartRole role) {
 absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
                                                    const std::function<absl::Status()>& body) {
   METAL_ASSIGN_OR_RETURN(Action action, Action::Begin(*this, what));
-  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> running, LivePostmaster());
+  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> running,
+                         LivePostmaster(Finding::kAdopt));
   if (running) {
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,
@@ -385,7 +388,8 @@ std::string PostgresSupervisor::LaunchFailure() {
 
 absl::StatusOr<StopResult> PostgresSupervisor::StopServer(const StopOptions& options,
                                                           observe::Progress* progress) {
-  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process, LivePostmaster());
+  METAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Postmaster> process,
+                         LivePostmaster(Finding::kTakeUp));
   if (!process) {
     PublishStopped();
     return StopResult{options.mode, absl::ZeroDuration()};

@@ -155,7 +155,7 @@ class PostgresSupervisor {
   void WatchStarting(const Postmaster& process);
   void RelaunchRevoked();
   void WatchDead();
-  void Adopt(const FoundPostmaster& found);
+  void Adopt(const FoundPostmaster& found);   // TakeUp; what should be follows what is
   void TakeUp(const FoundPostmaster& found);  // as the server of this agent, and publishes it
   void HandleExit(const Postmaster& process);
   void ScheduleRestart(const std::string& why);
@@ -163,7 +163,10 @@ class PostgresSupervisor {
   void Quarantine(const std::string& why);
   absl::Duration NextWait();
 
-  absl::StatusOr<std::shared_ptr<const Postmaster>> LivePostmaster();
+  // What becomes of a server that an action is the first to find. kTakeUp: of one that is about to
+  // be stopped; neither a store nor a look at pg_control, whose disk may hang, delays the signal.
+  enum class Finding { kAdopt, kTakeUp };
+  absl::StatusOr<std::shared_ptr<const Postmaster>> LivePostmaster(Finding finding);
   absl::Status StoreDesired(const DesiredState& state);
   absl::Status StoreDesiredLocked(const DesiredState& state)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(store_mutex_);

@@ -31,16 +31,19 @@ StartRole PostgresSupervisor::launched_role() {
   return launched_role_;
 }
 
-absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostmaster() {
+absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LivePostmaster(
+    Finding finding) {
   std::shared_ptr<const Postmaster> process = postmaster();
   if (process && process->alive()) return process;
   METAL_ASSIGN_OR_RETURN(const std::optional<FoundPostmaster> found, FindPostmaster(Place()));
   // Before the watch's first look an action may be the first to find the server: what is published
   // must name it then too, for the watch only follows a server that is published.
-  if (found) {
-    TakeUp(*found);
-  } else {
+  if (!found) {
     SetProcess(nullptr);
+  } else if (finding == Finding::kAdopt) {
+    Adopt(*found);
+  } else {
+    TakeUp(*found);
   }
   {
     base::MutexLock lock(mutex_);

@@ -178,17 +178,17 @@ void PostgresSupervisor::Adopt(const FoundPostmaster& found) {
     state.quarantined = false;
     const absl::Status stored = StoreDesired(state);
     if (!stored.ok()) base::LogWarning("adopt postgres: {}", std::string(stored.message()));
-    board_.ClearFault("postgres_quarantined", "postgres");
-  }
-  {
-    base::MutexLock lock(mutex_);
-    restart_at_.reset();
   }
   TakeUp(found);
   PublishControl();
 }
 
 void PostgresSupervisor::TakeUp(const FoundPostmaster& found) {
+  {
+    base::MutexLock lock(mutex_);
+    restart_at_.reset();
+  }
+  board_.ClearFault("postgres_quarantined", "postgres");
   SetProcess(found.process);
   // The agent may have died between the launch and the move: then the server shares its fate with
   // the agent's own unit.

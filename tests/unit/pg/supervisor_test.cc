@@ -139,6 +139,23 @@ TEST_F(SupervisorTest, AnActionThatFindsTheServerBeforeTheFirstLookPublishesIt) 
   EXPECT_OK(supervisor_->Stop({}).status());
 }
 
+TEST_F(SupervisorTest, AnActionThatFindsAServerTakesItUpAsTheWatchDoes) {
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({}));
+  supervisor_.reset();
+  ASSERT_OK(StoreDesiredState(cluster_.state_dir(), {true, true, StartRole::kStandby}));
+  board_.Update([](observe::NodeStatus& status) { status.postgres = {}; });
+  MakeIdleSupervisor();
+  board_.RaiseFault({"postgres_quarantined", "postgres", observe::Severity::kCritical, "", {}});
+  EXPECT_THAT(supervisor_->WithServerStopped("restore", [] { return absl::OkStatus(); }),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("postgres runs")));
+  EXPECT_EQ(supervisor_->desired(), (DesiredState{true, false, StartRole::kStandby}));
+  EXPECT_TRUE(board_.Get()->faults.empty());
+  EXPECT_EQ(board_.Get()->postgres.control_state, "shut down");  // the fake never changes it
+  EXPECT_OK(supervisor_->Stop({}).status());
+  EXPECT_FALSE(supervisor_->desired().running);
+}
+
 TEST_F(SupervisorTest, ACrashIsSeenWithinASecondAndRestartedInItsRole) {
   MakeSupervisor();
   ASSERT_OK(supervisor_->Start({.as_standby = false}));
