@@ -25,6 +25,7 @@ using base::MutexLock;
 // Together with SmartWatch's patience below the second in which the monitor must end.
 constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
 constexpr absl::Duration kLongestNap = absl::Seconds(1);  // of the supervisor, beside its tick
+constexpr absl::Duration kTargetStopPatience = absl::Milliseconds(500);
 constexpr absl::Duration kStopPatience = absl::Milliseconds(400);
 
 // What only the filesystem itself can tell.
@@ -106,7 +107,8 @@ class DiskMonitor::Impl {
     {
       MutexLock lock(mutex_);
       const auto found = targets_.find(role);
-      if (found != targets_.end() && found->second->directory == directory) return;
+      const bool known = found != targets_.end() && found->second->directory == directory;
+      if (known && (found->second->prober || !options_.probe_enabled)) return;
     }
     RemoveTarget(role);
     auto target = std::make_shared<Target>(directory, options_.limits);
@@ -131,7 +133,27 @@ class DiskMonitor::Impl {
       publish_ = true;
       if (target->raised) board_.ClearFault(target->raised->fault_class, target->raised->subject);
     }
-    if (target->prober) target->prober->Stop(absl::Milliseconds(500));
+    if (target->prober) target->prober->Stop(kTargetStopPatience);
+  }
+
+  void StopProbing(const std::string& role) {
+    std::shared_ptr<Target> target;
+    {
+      MutexLock lock(mutex_);
+      const auto found = targets_.find(role);
+      if (found == targets_.end() || !found->second->prober) return;
+      target = found->second;
+      auto unprobed = std::make_shared<Target>(target->directory, options_.limits);
+      unprobed->state_since = clock_.Now();
+      unprobed->state_since_monotonic = clock_.Monotonic();
+      unprobed->real_path = target->real_path;
+      unprobed->stack = target->stack;
+      unprobed->space = target->space;
+      found->second = std::move(unprobed);
+      publish_ = true;
+      if (target->raised) board_.ClearFault(target->raised->fault_class, target->raised->subject);
+    }
+    target->prober->Stop(kTargetStopPatience);
   }
 
   std::vector<std::string> roles() {
@@ -150,6 +172,12 @@ class DiskMonitor::Impl {
       return base::Error(absl::StatusCode::kNotFound,
                          "no watched directory has the role \"{}\". HINT: roles now: {}", role,
                          names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
+    }
+    if (!found->second->prober && options_.probe_enabled) {
+      return base::Error(absl::StatusCode::kFailedPrecondition,
+                         "{} is not probed while it is empty or half made. HINT: try again when "
+                         "what makes it has ended",
+                         found->second->directory);
     }
     if (!found->second->prober) {
       return base::Error(absl::StatusCode::kFailedPrecondition,
@@ -352,6 +380,7 @@ void DiskMonitor::AddTarget(const std::string& role, const std::string& director
   impl_->AddTarget(role, directory);
 }
 void DiskMonitor::RemoveTarget(const std::string& role) { impl_->RemoveTarget(role); }
+void DiskMonitor::StopProbing(const std::string& role) { impl_->StopProbing(role); }
 std::vector<std::string> DiskMonitor::roles() const { return impl_->roles(); }
 absl::StatusOr<std::shared_ptr<Prober>> DiskMonitor::FindProber(const std::string& role) const {
   return impl_->FindProber(role);

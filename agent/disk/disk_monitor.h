@@ -65,6 +65,10 @@ class DiskMonitor {
   // role: no-op. The probe file stays. Call it before the directory is removed, replaced or
   // unmounted.
   void RemoveTarget(const std::string& role);
+  // Makes no probes there until the next AddTarget, while the disk stays in view, with its SMART
+  // and its faults: for a directory that must stay empty, or is being filled. Otherwise as
+  // RemoveTarget.
+  void StopProbing(const std::string& role);
   std::vector<std::string> roles() const;
 
   // The role's prober, for one-shot measurements. NOT_FOUND names the roles there are.

@@ -226,8 +226,16 @@ void Node::RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& director
       parts_.disks.AddTarget("data", config.pg_data_dir);
     return;
   }
+  // Only a whole data directory gets a probe file: initdb and restore want an empty one. Their
+  // disks stay in view, for a restore takes hours.
+  if (directory->kind == pg::DataDirectoryKind::kEmpty ||
+      directory->kind == pg::DataDirectoryKind::kIncomplete) {
+    for (const std::string& role : parts_.disks.roles()) {
+      if (role != "repository") parts_.disks.StopProbing(role);
+    }
+    return;
+  }
   std::vector<std::pair<std::string, std::string>> targets;
-  // Only a whole data directory gets a probe file: initdb and restore want an empty one.
   if (directory->kind == pg::DataDirectoryKind::kCluster) {
     targets.emplace_back("data", directory->real_path);
     if (!directory->wal_path.empty() &&

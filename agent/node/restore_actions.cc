@@ -215,7 +215,7 @@ absl::StatusOr<OperationResult> Node::RunRestore(OperationContext& context,
     return pg::InstallManagedHba(request.target_directory, hba);
   };
   // A probe file in the directory would make it one that is not empty.
-  parts_.disks.RemoveTarget("data");
+  parts_.disks.StopProbing("data");
   const absl::Status restored = parts_.supervisor.WithServerStopped("restore a backup", body);
   RequestRefresh();
   METAL_RETURN_IF_ERROR(restored);

@@ -205,6 +205,28 @@ TEST_F(DiskMonitorTest, RemovingATargetClearsItsFaultsAndItsSection) {
   EXPECT_THAT(monitor.FindProber("data"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("none")));
 }
 
+TEST_F(DiskMonitorTest, ADirectoryThatIsNotProbedForAWhileKeepsItsDiskInView) {
+  helper_->Set(kReliabilityDegraded, absl::OkStatus());
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("data") == "healthy" && HasFault("wearing_out/nvme0n1"); }));
+  Hang(true);
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
+  monitor.StopProbing("data");
+  EXPECT_FALSE(HasFault("stalled/nvme0n1:data"));
+  EXPECT_EQ(monitor.DiskOf("data"), "nvme0n1");
+  EXPECT_THAT(monitor.FindProber("data"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is not probed")));
+  // The drive goes on being asked.
+  helper_->Set(kMediaReadOnly | kReliabilityDegraded, absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return HasFault("read_only/nvme0n1"); }));
+  EXPECT_TRUE(HasFault("wearing_out/nvme0n1"));
+  EXPECT_THAT(events_.types(), Not(Contains("disk.smart_cleared")));
+  monitor.AddTarget("data", dir_.path());
+  EXPECT_TRUE(Eventually([&] { return StateOf("data") == "healthy"; }));
+}
+
 TEST_F(DiskMonitorTest, TheMonitorEndsWithinASecondWhileEveryProbeHangs) {
   DiskMonitor& monitor = Start();
   for (const char* role : {"data", "wal", "tablespace:16385", "repository"}) {
