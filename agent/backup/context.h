@@ -28,6 +28,8 @@ struct OperationContext {
   WalArchive* wal_archive =
       nullptr;  // of config.repository_path; null: WAL is neither waited for nor checked
   EngineFactory make_engine = uring::MakeEngine;
+  // True: the agent ends and nothing may take long any more. May be empty.
+  std::function<bool()> agent_ends = {};
 };
 
 }  // namespace metal::backup

@@ -38,8 +38,8 @@ class Rehearsal {
     METAL_ASSIGN_OR_RETURN(scratch_,
                            MakeRehearsalScratch(context_.config.state_dir, parent_, header_.label));
     absl::StatusOr<std::string> result = RestoreAndBoot();
-    const absl::Status removed =
-        RemoveRehearsalScratch(scratch_, context_.config.pg_bin_dir, context_.clock);
+    const absl::Status removed = RemoveRehearsalScratch(scratch_, context_.config.pg_bin_dir,
+                                                        context_.clock, context_.agent_ends);
     if (!removed.ok()) base::LogWarning("rehearsal: {}", std::string(removed.message()));
     if (result.ok() && !removed.ok()) return removed;
     return result;

@@ -91,7 +91,7 @@ std::shared_ptr<const pg::Postmaster> NotedServer(const RehearsalScratch& scratc
 }
 
 absl::Status EndServer(const RehearsalScratch& scratch, const std::string& bin_dir,
-                       base::Clock& clock) {
+                       base::Clock& clock, const std::function<bool()>& stop_waiting) {
   const pg::PostmasterPlace place{scratch.data(), bin_dir};
   std::shared_ptr<const pg::Postmaster> server = NotedServer(scratch);
   if (server == nullptr) {
@@ -104,6 +104,7 @@ absl::Status EndServer(const RehearsalScratch& scratch, const std::string& bin_d
     stop.mode = pg::StopMode::kImmediate;
     stop.timeout = kStopPatience;
     stop.escalate_to = pg::StopMode::kKill;
+    stop.cancelled = stop_waiting;
     METAL_RETURN_IF_ERROR(pg::StopPostmaster(*server, place, stop, clock).status());
   }
   // The children of a killed postmaster end by themselves, soon.
@@ -111,6 +112,7 @@ absl::Status EndServer(const RehearsalScratch& scratch, const std::string& bin_d
   while (true) {
     const std::vector<pid_t> children = pg::ListServerProcesses(place);
     if (children.empty()) return absl::OkStatus();
+    if (stop_waiting && stop_waiting()) return absl::CancelledError("the agent ends");
     if (clock.Monotonic() >= deadline) {
       return base::Error(absl::StatusCode::kDeadlineExceeded,
                          "process {} still works in {}. HINT: end it; the agent's next start "
@@ -151,11 +153,11 @@ absl::Status NoteRehearsalServer(RehearsalScratch& scratch, pid_t pid) {
 }
 
 absl::Status RemoveRehearsalScratch(const RehearsalScratch& scratch, const std::string& bin_dir,
-                                    base::Clock& clock) {
+                                    base::Clock& clock, const std::function<bool()>& stop) {
   METAL_RETURN_IF_ERROR(
-      base::Annotate(EndServer(scratch, bin_dir, clock), "end the server of a rehearsal"));
+      base::Annotate(EndServer(scratch, bin_dir, clock, stop), "end the server of a rehearsal"));
   METAL_RETURN_IF_ERROR(base::RemoveTree(scratch.socket));
-  METAL_RETURN_IF_ERROR(base::RemoveTree(scratch.root));
+  METAL_RETURN_IF_ERROR(base::RemoveTree(scratch.root, stop));
   return base::RemoveTree(scratch.note);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -35,9 +36,10 @@ absl::StatusOr<RehearsalScratch> MakeRehearsalScratch(const std::string& state_d
 // Notes the server that was just launched.
 absl::Status NoteRehearsalServer(RehearsalScratch& scratch, pid_t pid);
 // Ends the server and what is left of its children (immediate, then kill), removes both directories
-// and then the note. After an error the note stays. REQUIRES: no other thread uses the scratch.
+// and then the note. After an error the note stays. CANCELLED once `stop` says true: the agent
+// ends, and its next start goes on with it. REQUIRES: no other thread uses the scratch.
 absl::Status RemoveRehearsalScratch(const RehearsalScratch& scratch, const std::string& bin_dir,
-                                    base::Clock& clock);
+                                    base::Clock& clock, const std::function<bool()>& stop = {});
 
 // What rehearsals of earlier processes left. Notes that cannot be read are logged and left out.
 // Call it before this process starts rehearsals. Reads the state directory only.

@@ -41,7 +41,9 @@ absl::StatusOr<std::vector<std::string>> ReadNames(UniqueFd fd, const std::strin
 }
 
 // Removes `name` in the directory `parent`; `path` is its full name, for messages.
-absl::Status RemoveAt(int parent, const std::string& name, const std::string& path) {
+absl::Status RemoveAt(int parent, const std::string& name, const std::string& path,
+                      const std::function<bool()>& stop) {
+  if (stop && stop()) return Error(absl::StatusCode::kCancelled, "remove {}: was cancelled", path);
   if (unlinkat(parent, name.c_str(), 0) == 0 || errno == ENOENT) return absl::OkStatus();
   if (errno != EISDIR && errno != EPERM) return ErrnoStatus(errno, "remove", path);
   const int unlink_error = errno;
@@ -55,7 +57,7 @@ absl::Status RemoveAt(int parent, const std::string& name, const std::string& pa
   if (!listing.valid()) return ErrnoStatus(errno, "remove", path);
   METAL_ASSIGN_OR_RETURN(const auto names, ReadNames(std::move(listing), path));
   for (const std::string& child : names) {
-    METAL_RETURN_IF_ERROR(RemoveAt(fd.get(), child, JoinPath(path, child)));
+    METAL_RETURN_IF_ERROR(RemoveAt(fd.get(), child, JoinPath(path, child), stop));
   }
   if (unlinkat(parent, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT) {
     return ErrnoStatus(errno, "remove directory", path);
@@ -157,10 +159,10 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path) 
   return ReadNames(std::move(fd), path);
 }
 
-absl::Status RemoveTree(const std::string& path) {
+absl::Status RemoveTree(const std::string& path, const std::function<bool()>& stop) {
   std::string trimmed = path;
   while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  return RemoveAt(AT_FDCWD, trimmed, trimmed);
+  return RemoveAt(AT_FDCWD, trimmed, trimmed, stop);
 }
 
 absl::StatusOr<bool> Exists(const std::string& path) {

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,8 +40,9 @@ absl::Status MakeDirectories(const std::string& path, mode_t mode = 0700);
 // Names in a directory without "." and "..", sorted.
 absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path);
 
-// Removes a file or a whole tree without following symbolic links. NOT_FOUND is OK.
-absl::Status RemoveTree(const std::string& path);
+// Removes a file or a whole tree without following symbolic links. NOT_FOUND is OK. CANCELLED, with
+// a part of it left, once `stop` says true before an entry.
+absl::Status RemoveTree(const std::string& path, const std::function<bool()>& stop = {});
 
 // Whether `path` names something; a symbolic link is not followed. False only for ENOENT and
 // ENOTDIR: whoever cannot look has not seen that nothing is there. Any other failure of lstat(2) is

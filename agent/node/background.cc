@@ -258,8 +258,9 @@ void Node::RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& director
 
 void Node::RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left) {
   for (const backup::RehearsalScratch& scratch : left) {
-    const absl::Status removed =
-        backup::RemoveRehearsalScratch(scratch, parts_.config.pg_bin_dir, parts_.clock);
+    const absl::Status removed = backup::RemoveRehearsalScratch(
+        scratch, parts_.config.pg_bin_dir, parts_.clock, [this] { return EndIsDue(); });
+    if (absl::IsCancelled(removed)) return;  // the next start goes on
     Emit(parts_.events, removed.ok() ? observe::Severity::kInfo : observe::Severity::kWarning,
          removed.ok() ? "rehearsal.leftovers_removed" : "rehearsal.leftovers_kept", scratch.root,
          removed.ok()

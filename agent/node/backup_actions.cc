@@ -46,7 +46,8 @@ backup::OperationContext Node::BackupContext(observe::Progress& progress) {
                                   .clock = parts_.clock,
                                   .progress = progress,
                                   .events = &parts_.events,
-                                  .wal_archive = parts_.wal_archive};
+                                  .wal_archive = parts_.wal_archive,
+                                  .agent_ends = [this] { return EndIsDue(); }};
 }
 
 absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,

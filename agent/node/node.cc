@@ -16,6 +16,7 @@ namespace {
 
 constexpr absl::Duration kLookTimeout = absl::Seconds(2);
 constexpr absl::Duration kWaitSlice = absl::Milliseconds(250);
+constexpr absl::Duration kCleaningGrace = absl::Seconds(2);  // after the end began
 
 std::string Parameter(const Operation& operation, const std::string& name) {
   const auto parameter = operation.spec.parameters.find(name);
@@ -231,13 +232,18 @@ absl::StatusOr<std::optional<OperationResult>> Node::JoinRoleChange(const Reques
 
 void Node::StopWaiting() {
   base::MutexLock lock(mutex_);
-  no_waiting_ = true;
+  if (!no_waiting_since_) no_waiting_since_ = parts_.clock.Monotonic();
+}
+
+bool Node::EndIsDue() {
+  base::MutexLock lock(mutex_);
+  return no_waiting_since_ && parts_.clock.Monotonic() - *no_waiting_since_ > kCleaningGrace;
 }
 
 bool Node::ShouldStopWaiting(const std::function<bool()>& caller_left) {
   if (caller_left && caller_left()) return true;
   base::MutexLock lock(mutex_);
-  return no_waiting_;
+  return no_waiting_since_.has_value();
 }
 
 absl::StatusOr<OperationResult> Node::AwaitRoleChange(const Operation& started,

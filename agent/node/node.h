@@ -208,6 +208,8 @@ class Node {
   absl::StatusOr<OperationResult> AwaitRoleChange(const Operation& started,
                                                   const RequestContext& context);
   bool ShouldStopWaiting(const std::function<bool()>& caller_left);
+  // The agent has been ending for a while: what can be left to its next start is.
+  bool EndIsDue();
   OperationSpec Spec(const RequestContext& context, std::string kind, std::string subject,
                      OperationLane lane = OperationLane::kAction) const;
 
@@ -292,7 +294,7 @@ class Node {
   base::Mutex mutex_;
   base::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool no_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<base::MonotonicTime> no_waiting_since_ ABSL_GUARDED_BY(mutex_);
   uint64_t refreshes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
   // In pg_control when it could be read last; nullopt within: there was none. An error as long as
   // it never could; no value: not looked yet.

@@ -69,6 +69,19 @@ TEST_F(RehearsalScratchTest, TheNextAgentEndsTheServerAndRemovesTheRest) {
   ExpectGone(scratch);
 }
 
+TEST_F(RehearsalScratchTest, AnAgentThatEndsLeavesTheRestToTheNext) {
+  RehearsalScratch scratch = Make();
+  const pid_t server = Launch(scratch.data());
+  ASSERT_OK(NoteRehearsalServer(scratch, server));
+  EXPECT_THAT(
+      RemoveRehearsalScratch(scratch, "/no/programs", base::RealClock(), [] { return true; }),
+      testing::StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(FindLeftRehearsals(dir_.path()), SizeIs(1));
+  CleanUp();
+  EXPECT_FALSE(Lives(server));
+  ExpectGone(scratch);
+}
+
 TEST_F(RehearsalScratchTest, AnotherProcessWithTheNotedPidLives) {
   RehearsalScratch scratch = Make();
   const pid_t other = Launch(scratch.data());

@@ -22,6 +22,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
 using testing::IsOkAndHolds;
+using ::testing::SizeIs;
 using testing::StatusIs;
 using testing::TempDir;
 
@@ -194,6 +195,17 @@ TEST(RemoveTreeTest, RemovesFilesAndTrees) {
   EXPECT_OK(RemoveTree(dir.Write("single", "x")));
   EXPECT_THAT(ListDirectory(dir.path()), IsOkAndHolds(IsEmpty()));
   EXPECT_OK(RemoveTree(dir.File("tree")));
+}
+
+TEST(RemoveTreeTest, StopsBeforeTheNextEntry) {
+  const TempDir dir;
+  for (int i = 0; i < 5; ++i) dir.Write(fmt::format("tree/{}", i), "x");
+  int asked = 0;
+  EXPECT_THAT(RemoveTree(dir.File("tree"), [&] { return ++asked > 3; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(ListDirectory(dir.File("tree")), IsOkAndHolds(SizeIs(3)));
+  EXPECT_OK(RemoveTree(dir.File("tree"), [] { return false; }));
+  EXPECT_FALSE(PathExists(dir.File("tree")));
 }
 
 TEST(RemoveTreeTest, SymbolicLinksAreRemovedNotFollowed) {
