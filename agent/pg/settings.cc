@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "absl/strings/match.h"
 #include "agent/base/check.h"
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -24,15 +25,19 @@ constexpr std::string_view kAgentMark = "# settings of the agent: the last line 
 constexpr std::string_view kVerbSettings[] = {"primary_conninfo", "primary_slot_name",
                                               "restore_command", "synchronous_standby_names"};
 
+constexpr const char* kWalLevel = "wal_level";
 constexpr const char* kReceiverTimeout = "wal_receiver_timeout";
 constexpr const char* kSenderTimeout = "wal_sender_timeout";
 
 // `initial` for a directory whose postgresql.conf may have an opinion: metal.conf is read after it.
-SettingMap WithoutOwnTimeouts(SettingMap initial, std::string_view postgresql_conf) {
+// initdb's own file sets nothing of it, but for the way passwords are stored, as it was told to.
+SettingMap WithoutOwn(SettingMap initial, std::string_view postgresql_conf) {
   const absl::StatusOr<SettingMap> own = ParseSettings(postgresql_conf);
   if (!own.ok()) return initial;  // postgres itself will name the line
-  for (const char* name : {kReceiverTimeout, kSenderTimeout}) {
-    if (own->contains(name)) initial.erase(name);
+  for (const auto& [name, value] : *own) {
+    // With "minimal" there is neither an archive nor a standby.
+    if (name == kWalLevel && absl::EqualsIgnoreCase(value, "minimal")) continue;
+    initial.erase(name);
   }
   return initial;
 }
@@ -103,7 +108,7 @@ bool IsAgentOwned(const AgentSettings& agent, std::string_view name) {
 
 SettingMap InitialUserSettings() {
   return {
-      {"wal_level", "replica"},
+      {kWalLevel, "replica"},
       {"wal_log_hints", "on"},  // pg_rewind works even where checksums are turned off later
       {"max_wal_senders", "10"},
       // A dead link shows in seconds; the server's own minute is as long as an outage.
@@ -226,7 +231,7 @@ absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSett
   METAL_ASSIGN_OR_RETURN(ManagedSettings settings, LoadManagedSettings(data_dir));
   const std::string path = base::JoinPath(data_dir, "postgresql.conf");
   METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
-  if (!present) settings.user = WithoutOwnTimeouts(initial, before);
+  if (!present) settings.user = WithoutOwn(initial, before);
   SettingMap owned = AgentOwnedSettings(agent);
   for (const std::string_view verb : kVerbSettings) {
     const std::string name(verb);

@@ -77,8 +77,8 @@ absl::StatusOr<ManagedSettings> ParseManagedSettings(std::string_view text);
 std::string WithManagedInclude(std::string_view postgresql_conf);
 
 // Writes metal.conf (keeping the user's settings of an existing one; `initial` when there is none,
-// without the replication timeouts that postgresql.conf sets itself) and the include block. Writes
-// nothing that is already right. Idempotent, durable.
+// without what postgresql.conf sets itself, but for wal_level = minimal) and the include block.
+// Writes nothing that is already right. Idempotent, durable.
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial = InitialUserSettings());
 

@@ -157,6 +157,28 @@ TEST(InstallManagedSettingsTest, ADeadLinkIsSeenInTenSecondsUnlessTheUserSaidOth
   EXPECT_FALSE(settings.user.contains("wal_sender_timeout"));
 }
 
+TEST(InstallManagedSettingsTest, WhatTheUserHasSetIsKeptWhenADirectoryIsTakenOver) {
+  testing::TempDir dir;
+  dir.Write("postgresql.conf",
+            "wal_level = logical\nmax_wal_senders = 50\nLogging_Collector = on\n"
+            "log_line_prefix = '%t '\n#log_checkpoints = off\n");
+  ASSERT_OK(InstallManagedSettings(dir.path(), Agent()));
+  ASSERT_OK_AND_ASSIGN(const ManagedSettings settings, LoadManagedSettings(dir.path()));
+  for (const char* name :
+       {"wal_level", "max_wal_senders", "logging_collector", "log_line_prefix"}) {
+    EXPECT_FALSE(settings.user.contains(name)) << name;
+  }
+  EXPECT_EQ(settings.user.at("log_checkpoints"), "on");
+  EXPECT_EQ(settings.user.at("wal_log_hints"), "on");
+}
+
+TEST(InstallManagedSettingsTest, AWalLevelThatAllowsNoStandbyIsNotKept) {
+  testing::TempDir dir;
+  dir.Write("postgresql.conf", "wal_level = 'Minimal'\n");
+  ASSERT_OK(InstallManagedSettings(dir.path(), Agent()));
+  EXPECT_EQ(LoadManagedSettings(dir.path())->user.at("wal_level"), "replica");
+}
+
 TEST(InstallManagedSettingsTest, ARestoreCommandStaysUntilItIsDecidedAnew) {
   testing::TempDir dir;
   dir.Write("postgresql.conf", "");
