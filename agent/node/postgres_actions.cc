@@ -138,10 +138,6 @@ absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
 
 absl::Status Node::InstallManagedFiles() {
   const base::AgentConfig& config = parts_.config;
-  // A directory that cannot be started is refused, unchanged.
-  METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(config.pg_data_dir));
-  METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
-  METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));
   METAL_RETURN_IF_ERROR(pg::InstallManagedSettings(config.pg_data_dir, AgentSettingsOf(config)));
   return pg::InstallManagedHba(config.pg_data_dir, HbaOf(config));
 }
@@ -246,7 +242,10 @@ absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
 
 absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
                                                  const RestartPostgresRequest& request) {
-  METAL_RETURN_IF_ERROR(InstallManagedFiles());
+  // A server that could not be started again is not stopped.
+  METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(parts_.config.pg_data_dir));
+  METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
+  METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));
   // pg_control says "in production" or "in archive recovery" now, and the matching "shut down"
   // after the stop: the answer is the same before and after.
   const pg::StartRole role = DecideStartRole(parts_.terms, parts_.config.pg_data_dir);
@@ -257,6 +256,7 @@ absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
   pg::StartOptions start;
   start.as_standby = role == pg::StartRole::kStandby;
   start.progress = &context.progress;
+  start.prepare = [this] { return InstallManagedFiles(); };
   METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Restart(stop, start));
   RequestRefresh();
   return OperationResult{"",
