@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/base/fault_point.h"
+#include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/node/source_steps.h"
@@ -160,15 +161,31 @@ absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlS
   return base::FaultPoint("roles.demoted");
 }
 
+namespace {
+
+// What the WAL files say; 0 when they cannot be read.
+base::TimelineId TimelineInWal(const std::string& data_dir, const WalPosition& position) {
+  const auto control = pg::ReadControlFile(data_dir);
+  const auto files = base::ListDirectory(base::JoinPath(data_dir, "pg_wal"));
+  if (!control.ok() || !files.ok()) return 0;
+  return NewestTimelineAt(*files, position.received, control->wal_segment_size);
+}
+
+}  // namespace
+
 absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSession& session) {
   METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(session, kQuery));
   WalPosition position;
   position.timeline = state.timeline;
   position.replayed = state.in_recovery ? state.replayed : state.flush;
   position.received = std::max(state.received, position.replayed);
+  if (state.in_recovery) {
+    position.timeline = std::max(position.timeline, TimelineInWal(context.data_dir, position));
+  }
   auto history = ReadTimelineHistory(context.data_dir, position.timeline);
   if (!history.ok() && !absl::IsNotFound(history.status())) return history.status();
   if (history.ok()) position.history = *std::move(history);
+  if (state.in_recovery) StepBackToReceived(position);
   return position;
 }
 

@@ -1,5 +1,6 @@
 #include "agent/node/timeline_history.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "agent/base/file.h"
@@ -70,6 +71,27 @@ absl::StatusOr<std::vector<TimelineSwitch>> ReadTimelineHistory(const std::strin
   auto history = ParseTimelineHistory(text);
   if (!history.ok()) return base::Annotate(history.status(), path);
   return history;
+}
+
+base::TimelineId NewestTimelineAt(const std::vector<std::string>& wal_files, base::Lsn lsn,
+                                  uint64_t wal_segment_bytes) {
+  base::TimelineId newest = 0;
+  if (!lsn.valid()) return newest;
+  const uint64_t wanted = (lsn.value - 1) / wal_segment_bytes;
+  for (const std::string& name : wal_files) {
+    const auto segment = base::ParseWalFileName(name, wal_segment_bytes);
+    if (segment && segment->start.value / wal_segment_bytes == wanted) {
+      newest = std::max(newest, segment->timeline);
+    }
+  }
+  return newest;
+}
+
+void StepBackToReceived(WalPosition& position) {
+  while (!position.history.empty() && position.received <= position.history.back().switch_lsn) {
+    position.timeline = position.history.back().timeline;
+    position.history.pop_back();
+  }
 }
 
 std::string EncodeHistory(const std::vector<TimelineSwitch>& history) {

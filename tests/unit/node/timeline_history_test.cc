@@ -52,5 +52,30 @@ TEST(TimelineHistoryTest, TextForResultsRoundTrips) {
   EXPECT_TRUE(DecodeHistory("nonsense,@,1@").empty());
 }
 
+TEST(TimelineInWalTest, TheSegmentWithTheLastByteDecides) {
+  constexpr uint64_t kSegment = 16 << 20;
+  const std::vector<std::string> files = {"000000020000000000000006", "000000030000000000000006",
+                                          "000000030000000000000007", "00000003.history",
+                                          "000000040000000000000009", "archive_status"};
+  EXPECT_EQ(NewestTimelineAt(files, {0x60000A0}, kSegment), 3u);
+  EXPECT_EQ(NewestTimelineAt(files, {0x7000000}, kSegment), 3u) << "the byte before it";
+  EXPECT_EQ(NewestTimelineAt(files, {0x7000001}, kSegment), 3u);
+  EXPECT_EQ(NewestTimelineAt(files, {0x8000001}, kSegment), 0u);
+  EXPECT_EQ(NewestTimelineAt(files, {}, kSegment), 0u);
+}
+
+TEST(TimelineInWalTest, NothingReceivedBeyondASwitchIsTheTimelineBeforeIt) {
+  WalPosition position;
+  position.timeline = 3;
+  position.history = {{1, {0x1000}}, {2, {0x2000}}};
+  position.received = {0x2001};
+  StepBackToReceived(position);
+  EXPECT_EQ(position.timeline, 3u);
+  position.received = {0x2000};
+  StepBackToReceived(position);
+  EXPECT_EQ(position.timeline, 2u);
+  EXPECT_EQ(position.history.size(), 1u);
+}
+
 }  // namespace
 }  // namespace metal::node
