@@ -105,7 +105,9 @@ void TermStore::Publish(const TermRecord& record) {
     status.node.fenced = record.fence.active;
     status.node.fence_reason = record.fence.reason;
     status.node.fence_term = record.fence.term;
-    status.node.role_wanted = record.role_wanted;
+    // An order of an older term is none.
+    status.node.role_wanted =
+        record.role_term == record.term ? record.role_wanted : observe::Role::kStandby;
   });
 }
 
