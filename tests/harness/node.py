@@ -37,7 +37,7 @@ class Answer:
         for line in self.stderr.splitlines():
             found = _error_in(line)
             if found is None:
-                said += [] if line.startswith(('{"progress"', '{"note"')) else [line]
+                said += [] if line.startswith(('{"progress"', '{"note"', '{"step"')) else [line]
             else:
                 said.append(found["message"] + (f"\nHINT: {found['hint']}" if found["hint"] else ""))
         return "\n".join(said)

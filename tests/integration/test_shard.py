@@ -1,5 +1,13 @@
 """metalctl shard: a shard of three agents seen and operated as one."""
-from harness.shard import Shard
+import json
+import os
+import signal
+
+import pytest
+
+from harness.postgres import postmaster_pid
+from harness.process import wait_for
+from harness.three_nodes import Shard
 
 
 def test_status_and_check_name_what_is_wrong(workspace, pg):
@@ -26,3 +34,82 @@ def test_bad_files_are_refused_with_a_hint(workspace, primary):
     wrong = workspace.file("wrong.toml", '[shard]\nname = "x"\nnodes = "a"\n')
     said = primary.ctl("shard", "--config", wrong, "check", code=2).error
     assert f"{wrong}:3: shard.nodes: unknown key" in said and "HINT: " in said
+
+
+@pytest.fixture(scope="module")
+def orders(module_workspace, pg):
+    """Three nodes; the tests leave it whole."""
+    shard = Shard(module_workspace, pg).copy_first()
+    assert shard.ok("recover")["left_behind"] == []
+    shard.wait_healthy()
+    return shard
+
+
+def steps(result):
+    return [(each["name"], each["nodes"]) for each in result["steps"]]
+
+
+def test_reparent_loses_nothing_and_can_be_repeated(orders):
+    with orders.clients() as ledger:
+        for to in ("b", "c", "a"):
+            before = len(ledger.acknowledged)
+            result = orders.ok("reparent", "--to", to)
+            assert result["primary"] == to and result["left_behind"] == [], json.dumps(result, indent=1)
+            assert ("promote", to) in steps(result)
+            wait_for("the client writes on", lambda: len(ledger.acknowledged) > before + 5, 20)
+        assert ("promote", "a") not in steps(orders.ok("reparent", "--to", "a"))
+    orders.wait_healthy()
+    orders.check(ledger)
+
+
+def test_refusals_change_nothing(orders):
+    before = orders.ok("status")["term"]
+    unknown = orders.ctl("reparent", "--to", "d", code=4)
+    assert "there are a, b, c" in unknown.error
+    term = orders["b"].status()["node"]
+    orders["b"].ok("fence", "--term", term["term"], "--orchestrator", term["term_orchestrator_id"], "--reason", "test")
+    try:
+        refused = orders.ctl("reparent", "--to", "b", code=5)
+        assert "b is not fit to lead: it is fenced" in refused.error
+        assert orders.ctl("check").code == 1
+    finally:
+        orders["b"].ok("unfence", "--term", term["term"], "--orchestrator", term["term_orchestrator_id"])
+    assert orders.ok("status")["term"] == before and orders.ok("status")["primary"] == "a"
+    assert orders.ok("recover")["left_behind"] == []
+    orders.wait_healthy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["checkpoint", "demote", "receive", "begin_term", "promote", "slots"])
+def test_reparent_that_is_killed_is_finished_or_undone(orders, step):
+    with orders.clients() as ledger:
+        orders.kill_at_step(step, "reparent", "--to", "b" if orders.primary().name != "b" else "c")
+        assert orders.ok("recover")["left_behind"] == []
+        before = len(ledger.acknowledged)
+        wait_for("the client writes on", lambda: len(ledger.acknowledged) > before + 5, 20)
+    orders.wait_healthy()
+    orders.check(ledger)
+
+
+def test_failover_when_the_primary_is_lost(orders):
+    lost = orders.primary()
+    others = [node for node in orders.nodes.values() if node is not lost]
+    with orders.clients() as ledger:
+        pass
+    lost.kill_agent()
+    os.kill(postmaster_pid(lost.data_dir), signal.SIGKILL)
+    others[0].kill_agent()
+    refused = orders.ctl("failover", code=5)
+    assert f"missing: {', '.join(sorted([lost.name, others[0].name]))}" in refused.error and "--accept-data-loss" in refused.error
+    others[0].start_agent()
+    result = orders.ok("failover")
+    assert result["left_behind"] == [lost.name] and result["primary"] in (others[0].name, others[1].name)
+    orders.check(ledger)
+    wait_for("commits are acknowledged", lambda: orders.primary().sql("INSERT INTO ledger VALUES (0, 0) RETURNING id") == "0", 20)
+
+    # It comes back with its old order, and has written for itself when it follows again: it is left behind, and told so.
+    lost.start_agent()
+    answer = orders.ctl("recover")
+    assert answer.code == 0 or "they parted" in answer.stdout
+    assert orders.primary() is not lost
+    orders.check(ledger)

@@ -1,29 +1,47 @@
 #include "tools/metalctl/shard/agent_shard.h"
 
-#include "absl/time/clock.h"
+#include <algorithm>
+
+#include "agent/base/mutex.h"
 #include "agent/base/thread.h"
-#include "tools/metalctl/duration.h"
 
 namespace metal::shard {
 namespace {
 
-namespace v1 = ::metal::agent::v1;
+// Which of several calls have ended. What a call wrote may be read by who has seen it here.
+class Ends {
+ public:
+  explicit Ends(size_t count) : ended_(count) {}
 
-std::string WhyNoAnswer(const grpc::Status& status, absl::Duration patience) {
-  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-    return "no answer within " + ctl::DurationText(patience);
+  void End(size_t call) {
+    const base::MutexLock lock(mutex_);
+    ended_[call] = true;
+    changed_.NotifyAll();
   }
-  return ctl::ErrorOf(status).message;
-}
+  // Waits until all have ended, or until it is enough and the grace has passed; returns which
+  // ended.
+  std::vector<bool> Wait(const Enough& enough) {
+    const base::MutexLock lock(mutex_);
+    const auto all = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return std::find(ended_.begin(), ended_.end(), false) == ended_.end();
+    };
+    while (!all()) {
+      if (enough.test && enough.test(ended_)) {
+        changed_.WaitFor(mutex_, enough.grace, all);
+        break;
+      }
+      changed_.Wait(mutex_);
+    }
+    return ended_;
+  }
+
+ private:
+  base::Mutex mutex_;
+  base::CondVar changed_;
+  std::vector<bool> ended_ ABSL_GUARDED_BY(mutex_);
+};
 
 }  // namespace
-
-void RunAtOnce(std::vector<std::function<void()>> calls) {
-  std::vector<base::Thread> threads;
-  threads.reserve(calls.size());
-  for (auto& call : calls) threads.emplace_back("shard-call", std::move(call));
-  for (auto& thread : threads) thread.Join();
-}
 
 AgentShard::AgentShard(const ShardConfig& config, const ctl::ClientOptions& options)
     : config_(config) {
@@ -37,24 +55,40 @@ AgentShard::AgentShard(const ShardConfig& config, const ctl::ClientOptions& opti
     }
     if (!node.server_name.empty()) own.server_name = node.server_name;
     clients_.push_back(std::make_unique<ctl::Client>(own));
+    calls_.push_back(std::make_unique<AgentCalls>(node.id, *clients_.back(), base::RealClock()));
   }
 }
 
-std::vector<NodeView> AgentShard::ReadStatuses(absl::Duration patience) {
-  std::vector<NodeView> views(clients_.size());
-  const auto deadline = absl::ToChronoTime(absl::Now() + patience);
-  std::vector<std::function<void()>> calls;
-  for (size_t i = 0; i < clients_.size(); ++i) {
-    calls.emplace_back([this, i, deadline, patience, &views] {
-      grpc::ClientContext context;
-      context.set_deadline(deadline);
-      v1::GetStatusResponse response;
-      const grpc::Status status = clients_[i]->host->GetStatus(&context, {}, &response);
-      views[i] = status.ok() ? ViewOf(config_.nodes[i].id, response.status())
-                             : UnreachableView(config_.nodes[i].id, WhyNoAnswer(status, patience));
+void AgentShard::AtOnce(const std::vector<NodeCall>& calls, const Enough& enough) {
+  Ends ends(calls.size());
+  std::vector<base::Thread> threads;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    calls_[calls[i].node]->Arm();
+    threads.emplace_back("shard-call", [&calls, &ends, i] {
+      calls[i].run();
+      ends.End(i);
     });
   }
-  RunAtOnce(std::move(calls));
+  const std::vector<bool> ended = ends.Wait(enough);
+  for (size_t i = 0; i < calls.size(); ++i) {
+    if (!ended[i]) calls_[calls[i].node]->Abandon();
+  }
+  for (auto& thread : threads) thread.Join();
+  for (const NodeCall& call : calls) calls_[call.node]->Arm();
+}
+
+std::vector<NodeView> AgentShard::ReadStatuses(absl::Duration patience) {
+  std::vector<NodeView> views(calls_.size());
+  std::vector<NodeCall> calls;
+  for (size_t i = 0; i < calls_.size(); ++i) {
+    calls.push_back({i, [this, i, patience, &views] {
+                       auto view = calls_[i]->GetStatus(patience);
+                       views[i] = view.ok() ? *std::move(view)
+                                            : UnreachableView(config_.nodes[i].id,
+                                                              std::string(view.status().message()));
+                     }});
+  }
+  AtOnce(calls, {});
   return views;
 }
 

@@ -169,7 +169,7 @@ class Analysis {
       Add("different_terms", view.id,
           fmt::format("has stored term {}, the highest is {}", view.term, term_));
     }
-    if (view.term == term_ && term_ > 0 && view.orchestrator != config_.orchestrator) {
+    if (view.term == term_ && term_ > 0 && !config_.IsOurs(view.orchestrator)) {
       Add("foreign_term", view.id,
           fmt::format("term {} is held by {}, not by {}", term_, view.orchestrator,
                       config_.orchestrator));

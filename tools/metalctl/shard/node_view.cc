@@ -49,6 +49,7 @@ void ReadPostgres(const v1::PostgresStatus& postgres, NodeView& view) {
   view.seen = DurationOf(postgres.observe_age());
   view.received = {postgres.flush_lsn() != 0 ? postgres.flush_lsn() : postgres.current_lsn()};
   view.replayed = view.received;
+  view.synchronous_standbys = postgres.synchronous_standby_names();
 }
 
 void ReadStandby(const v1::StandbyStatus& standby, NodeView& view) {

@@ -66,6 +66,7 @@ struct NodeView {
   // As a sender of WAL.
   std::vector<Follower> followers;
   bool followers_seen = false;
+  std::string synchronous_standbys;  // synchronous_standby_names in force
 
   // The rest.
   std::string disk =

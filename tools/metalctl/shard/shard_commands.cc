@@ -8,6 +8,7 @@
 #include "agent/base/clock.h"
 #include "fmt/format.h"
 #include "tools/metalctl/shard/agent_shard.h"
+#include "tools/metalctl/shard/procedure_commands.h"
 #include "tools/metalctl/shard/shard_text.h"
 #include "tools/metalctl/text_table.h"
 #include "tools/metalctl/watch.h"
@@ -26,31 +27,19 @@ constexpr const char* kFamilyFooter =
     R"(The file names the nodes; metalctl shard template prints one.
 
 Exit codes beyond those of metalctl --help: shard check gives 1 when the shard has an inconsistency of
-weight error (shard check --list names them all); status, watch and check give 3 when no agent answers.
+weight error (shard check --list names them all), recover gives 1 when a node is left behind, and all
+give 3 when no agent answers.
+
+reparent, failover and recover print each step with its duration. They keep no state: after a run that
+was cut off, give the command again, or recover, from anywhere with the same file.
 
 Examples:
   metalctl shard template > /etc/metal/shard.toml
   metalctl shard status
+  metalctl shard reparent --to b
   metalctl shard --config orders.toml -o json check | jq -r '.findings[].name'
 
 More: metalctl shard COMMAND --help)";
-
-int FailWith(const Client& client, const absl::Status& status) {
-  const auto code = static_cast<grpc::StatusCode>(status.code());
-  return client.Fail(ctl::ErrorFrom(ctl::CodeName(code), std::string(status.message())),
-                     ctl::ExitCodeOf(code));
-}
-
-// Reads the file and calls `action(config)`.
-template <typename Action>
-void OnShard(CLI::App* command, ctl::Invocation& invocation, std::shared_ptr<std::string> file,
-             Action action) {
-  ctl::OnRun(command, invocation, [file, action](const Client& client) {
-    const auto config = LoadShardConfig(*file);
-    if (!config.ok()) return FailWith(client, config.status());
-    return static_cast<int>(action(client, *config));
-  });
-}
 
 absl::Duration Patience(const Client& client) {
   return std::min(client.options().timeout, kStatusPatience);
@@ -109,15 +98,15 @@ int ListFindingKinds() {
 }
 
 void AddLookCommands(CLI::App* shard, ctl::Invocation& invocation,
-                     const std::shared_ptr<std::string>& file) {
+                     const std::shared_ptr<std::string>& file, const OnShardFile& on_shard) {
   auto* status = ctl::AddCommand(shard, "status",
                                  "Show all nodes in one table, and what is wrong with the shard",
                                  "shard status\n-o json shard status | jq -r .primary");
-  OnShard(status, invocation, file, [](const Client& client, const ShardConfig& config) {
+  on_shard(status, [](const Client& client, const ShardConfig& config) {
     return ShowShard(client, config, false);
   });
-  OnShard(ctl::AddCommand(shard, "watch", "Show the same live, until Ctrl-C", "shard watch"),
-          invocation, file, WatchShard);
+  on_shard(ctl::AddCommand(shard, "watch", "Show the same live, until Ctrl-C", "shard watch"),
+           WatchShard);
   auto list = std::make_shared<bool>(false);
   auto* check = ctl::AddCommand(shard, "check",
                                 "Check the shard's invariants; exit code 1 when one does not hold",
@@ -147,7 +136,14 @@ void AddShardCommands(CLI::App& app, ctl::Invocation& invocation) {
       ->envname("METAL_SHARD")
       ->default_val("/etc/metal/shard.toml")
       ->type_name("FILE");
-  AddLookCommands(shard, invocation, file);
+  const OnShardFile on_shard = [&invocation, file](CLI::App* command, ShardAction action) {
+    ctl::OnRun(command, invocation, [file, action](const Client& client) {
+      const auto config = LoadShardConfig(*file);
+      return config.ok() ? action(client, *config) : FailWith(client, config.status());
+    });
+  };
+  AddLookCommands(shard, invocation, file, on_shard);
+  AddProcedureCommands(shard, on_shard);
   invocation.names["node"] = [file] {
     std::vector<std::string> ids;
     const auto config = LoadShardConfig(*file);

@@ -319,6 +319,11 @@ std::string ShardConfig::Ids() const {
   return ids;
 }
 
+bool ShardConfig::IsOurs(std::string_view holder) const {
+  if (holder.rfind(orchestrator, 0) != 0) return false;
+  return holder.size() == orchestrator.size() || holder[orchestrator.size()] == ':';
+}
+
 absl::StatusOr<ShardConfig> ParseShardConfig(std::string_view toml, const std::string& file) {
   const base::Reporter reporter(file);
   if (const auto objection = base::ObjectToTomlText(toml)) {

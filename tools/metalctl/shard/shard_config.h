@@ -57,6 +57,9 @@ struct ShardConfig {
   // Index in `nodes`; nullopt for an id that is not there.
   std::optional<size_t> Find(std::string_view id) const;
   std::string Ids() const;  // "a, b, c"
+  // True for a term that was begun with this file: by `orchestrator` itself, or by a run of a
+  // procedure, which calls itself "orchestrator:run".
+  bool IsOurs(std::string_view holder) const;
 };
 
 // INVALID_ARGUMENT names file, line, key and what is allowed, with a HINT. Files that are named in

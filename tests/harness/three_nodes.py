@@ -1,0 +1,104 @@
+"""Shard: nodes a, b, c … of one shard, each with its agent, and `metalctl shard` to operate them."""
+import contextlib
+import os
+import subprocess
+
+from harness.ledger import Ledger
+from harness.node import Node
+from harness.process import run, wait_for
+
+
+class Shard:
+    """`nodes`: the nodes by name; agents are not started. Each reaches the others' servers by unix sockets."""
+
+    def __init__(self, workspace, version, names=("a", "b", "c"), policy="ANY 1", **config):
+        self.workspace, self.policy = workspace, policy
+        self.nodes = {name: Node(workspace, version, name=name, **config) for name in names}
+        for node in self.nodes.values():
+            node.config["agent"]["cluster_id"] = "orders"
+        self.file = self.write_file()
+
+    def __getitem__(self, name):
+        return self.nodes[name]
+
+    def write_file(self):
+        lines = ["[shard]", 'name = "orders"', f'synchronous = "{self.policy}"']
+        for node in self.nodes.values():
+            lines += ["[[node]]", f'id = "{node.name}"', f'agent = "{node.endpoint}"', f'postgres = "{node.run_dir}:{node.port}"']
+        return self.workspace.file("shard.toml", "\n".join(lines) + "\n")
+
+    def start_agents(self):
+        for node in self.nodes.values():
+            node.start_agent()
+        return self
+
+    def ctl(self, command, *arguments, **options):
+        """metalctl -o json shard COMMAND, asked through any node: the endpoint is not used."""
+        return next(iter(self.nodes.values())).ctl("shard", "--config", self.file, command, *arguments, **options)
+
+    def ok(self, command, *arguments, **options):
+        return self.ctl(command, *arguments, code=0, **options).json
+
+    def findings(self):
+        """(name, node) of every inconsistency."""
+        return {(each["name"], each["node"]) for each in self.ok("status")["findings"]}
+
+    def wait_findings(self, expected, timeout=30.0):
+        """Waits until exactly these are found."""
+        found = {}
+
+        def check():
+            found["last"] = self.findings()
+            return found["last"] == set(expected)
+        try:
+            wait_for("the shard's findings", check, timeout, 0.2)
+        except AssertionError as error:
+            raise AssertionError(f"expected {sorted(expected)}, found {sorted(found['last'])}") from error
+
+    # ---- a shard that serves ----
+
+    def copy_first(self):
+        """The first node becomes a primary; the others become copies of it that follow nobody, with their agents."""
+        first, *rest = self.nodes.values()
+        first.make_primary()
+        for node in rest:
+            run([os.path.join(node.version.bin_dir, "pg_basebackup"), "-D", node.data_dir, "-c", "fast", "-h", first.run_dir,
+                 "-p", str(first.port), "-U", "postgres"])
+            node.start_agent()
+        return self
+
+    def kill_at_step(self, step, command, *arguments):
+        """Runs metalctl shard COMMAND and kills it when the step of this name starts. False when it ended before."""
+        first = next(iter(self.nodes.values()))
+        arguments = first.ctl_arguments("-o", "json", "shard", "--config", self.file, command, *arguments)
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:
+                if f'"name":"{step}"' in line and '"started"' in line:
+                    process.kill()
+                    return True
+        return False
+
+    def primary(self):
+        """The node that is the primary."""
+        return self.nodes[self.ok("status")["primary"]]
+
+    def wait_healthy(self, timeout=60.0):
+        self.wait_findings(set(), timeout)
+
+    @contextlib.contextmanager
+    def clients(self):
+        """A Ledger whose clients write wherever writes are accepted; stopped at the end, not yet checked."""
+        nodes = self.nodes.values()
+        hosts, ports = ",".join("127.0.0.1" for _ in nodes), ",".join(str(node.port) for node in nodes)
+        ledger = Ledger(hosts, ports, clients=2, pause=0.005)
+        ledger.start(self.primary())
+        try:
+            wait_for("the clients write", lambda: len(ledger.acknowledged) > 3, 20)
+            yield ledger
+        finally:
+            ledger.stop()
+
+    def check(self, ledger):
+        """The primary has everything that was acknowledged."""
+        primary = self.primary()
+        ledger.check("127.0.0.1", primary.port)

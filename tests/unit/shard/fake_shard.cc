@@ -1,0 +1,335 @@
+#include "tests/unit/shard/fake_shard.h"
+
+#include <algorithm>
+
+#include "agent/base/status.h"
+
+namespace metal::shard {
+namespace {
+
+absl::Status Refused(const std::string& reason, const std::string& message) {
+  return base::WithReason(absl::FailedPreconditionError(message + ". HINT: test"), {reason, {}});
+}
+
+bool Has(const WalPosition& node, const WalPosition& commit) {
+  const Ancestry ancestry = Compare(commit, node);
+  return ancestry == Ancestry::kSame || ancestry == Ancestry::kBehind;
+}
+
+}  // namespace
+
+// ---- FakeNode ----
+
+// A call begins with this. After a call that took effect while the operator died, the answer is
+// lost.
+#define REACHED()                       \
+  do {                                  \
+    absl::Status error;                 \
+    if (!Reached(&error)) return error; \
+  } while (false)
+#define ANSWER(value)                                                         \
+  do {                                                                        \
+    if (shard_.answer_lost_) return absl::CancelledError("metalctl is dead"); \
+    return value;                                                             \
+  } while (false)
+
+bool FakeNode::Reached(absl::Status* error) {
+  if (!shard_.Count(&shard_.answer_lost_, &shard_.halfway_)) {
+    *error = absl::CancelledError("metalctl is dead");
+    return false;
+  }
+  shard_.Tick();
+  if (reachable) return true;
+  *error = absl::UnavailableError("no agent answers");
+  return false;
+}
+
+absl::Status FakeNode::CheckHolder(const TermHolder& holder) const {
+  if (holder.term != stored.term) return Refused("STALE_TERM", "another term is stored");
+  if (holder.orchestrator != stored.orchestrator) return Refused("TERM_HELD", "held by another");
+  return absl::OkStatus();
+}
+
+absl::Status FakeNode::CheckNotStale(const TermHolder& holder) const {
+  if (holder.term < stored.term) return Refused("STALE_TERM", "a higher term is stored");
+  return holder.term == stored.term ? CheckHolder(holder) : absl::OkStatus();
+}
+
+void FakeNode::Store(const TermHolder& holder, NodeRole role) {
+  stored = holder;
+  wanted = role;
+}
+
+void FakeNode::BecomeStandby() {
+  wal.received.value += 0x10;  // the shutdown checkpoint
+  shard_.Flow();
+  read_write = false;
+  source.reset();
+}
+
+WalPoint FakeNode::BecomePrimary() {
+  wal.history.push_back({wal.timeline, wal.received});
+  ++wal.timeline;
+  wal.received.value += 0x10;
+  read_write = true;
+  source.reset();
+  return {wal.timeline, wal.received};
+}
+
+absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
+  REACHED();
+  NodeView view = HealthyNode(Id());
+  view.term = stored.term;
+  view.orchestrator = stored.orchestrator;
+  view.wanted = wanted;
+  view.fenced = fenced;
+  view.server = empty       ? ServerState::kEmpty
+                : hangs     ? ServerState::kStuck
+                : server_up ? ServerState::kRunning
+                            : ServerState::kStopped;
+  if (empty) view.system_id = 0;
+  view.role = !view.running() ? NodeRole::kUnknown
+              : read_write    ? NodeRole::kPrimary
+                              : NodeRole::kStandby;
+  view.timeline = wal.timeline;
+  view.received = view.replayed = wal.received;
+  view.synchronous_standbys = synchronous;
+  view.disk = disk_sick ? "stalled" : "healthy";
+  const bool streams = shard_.Streams(*this);
+  view.receiver_state = streams ? "streaming" : "";
+  view.sender_host = streams ? shard_.config_.nodes[*source].postgres.host : "";
+  view.sender_port = streams ? 5432 : 0;
+  view.slot = streams ? SlotName(Id()) : "";
+  view.followers_seen = view.is_primary();
+  for (size_t i = 0; view.is_primary() && i < shard_.size(); ++i) {
+    const FakeNode& other = shard_.at(i);
+    if (other.source != index_ || !shard_.Streams(other)) continue;
+    const bool counts = synchronous.find('"' + other.Id() + '"') != std::string::npos;
+    view.followers.push_back({other.Id(), "streaming", counts ? "quorum" : "async", {}});
+  }
+  ANSWER(view);
+}
+
+absl::StatusOr<TermAnswer> FakeNode::BeginTerm(const TermHolder& holder, absl::Duration patience) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckNotStale(holder));
+  if (holder.term == stored.term && wanted == NodeRole::kPrimary) {
+    return Refused("ROLE_TRANSITION", "it is the primary of this term");
+  }
+  Store(holder, NodeRole::kStandby);
+  if (hangs) {
+    if (shard_.abandoned_) return absl::CancelledError("not waited for");
+    shard_.clock_.Advance(patience);
+    return absl::DeadlineExceededError("no answer in time");
+  }
+  TermAnswer answer;
+  answer.was_primary = IsPrimary();
+  if (answer.was_primary) BecomeStandby();
+  if (server_up) source.reset();
+  answer.postgres_down = !server_up;
+  if (!empty && server_up) answer.position = wal;
+  ANSWER(answer);
+}
+
+absl::StatusOr<WalPoint> FakeNode::Promote(const TermHolder& holder) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  if (fenced) return Refused("FENCED", "fenced");
+  if (refuses_promotion) return Refused("ROLE_TRANSITION", "refused");
+  if (!server_up || hangs) return Refused("ROLE_TRANSITION", "PostgreSQL is stopped");
+  wanted = NodeRole::kPrimary;
+  if (shard_.halfway_) return absl::CancelledError("metalctl is dead");
+  const WalPoint point = read_write ? WalPoint{wal.timeline, wal.received} : BecomePrimary();
+  ANSWER(point);
+}
+
+absl::Status FakeNode::PrepareDemote(const TermHolder& holder) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckNotStale(holder));
+  ANSWER(absl::OkStatus());
+}
+
+absl::StatusOr<WalPoint> FakeNode::Demote(const TermHolder& holder) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckNotStale(holder));
+  const bool was_primary = IsPrimary();
+  Store(holder, NodeRole::kStandby);
+  demoted_by_ = holder;
+  if (hangs) return absl::DeadlineExceededError("did not shut down in time");
+  if (was_primary) BecomeStandby();
+  const WalPoint point{wal.timeline, wal.received};
+  ANSWER(point);
+}
+
+absl::Status FakeNode::UndoDemote(const TermHolder& holder) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  if (!demoted_by_ || demoted_by_->term != holder.term)
+    return Refused("ROLE_TRANSITION", "no demotion");
+  if (hangs) return absl::DeadlineExceededError("no answer in time");
+  wanted = NodeRole::kPrimary;
+  if (!read_write) BecomePrimary();
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::FollowPrimary(const TermHolder& holder, const HostPort& primary) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckNotStale(holder));
+  if (empty || IsPrimary()) return Refused("ROLE_TRANSITION", "it is no standby");
+  if (holder.term == stored.term && wanted == NodeRole::kPrimary) {
+    return Refused("ROLE_TRANSITION", "a promotion was ordered");
+  }
+  for (size_t i = 0; i < shard_.size(); ++i) {
+    if (shard_.config_.nodes[i].postgres != primary) continue;
+    const FakeNode& other = shard_.at(i);
+    const Ancestry ancestry = Compare(wal, other.wal);
+    if (server_up && other.server_up &&
+        (ancestry == Ancestry::kAhead || ancestry == Ancestry::kDiverged)) {
+      return Refused("DIVERGED", "it has WAL that the source does not have");
+    }
+    Store(holder, NodeRole::kStandby);
+    demoted_by_.reset();
+    source = i;
+  }
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::WaitForLsn(const WalPoint& point, absl::Duration patience) {
+  REACHED();
+  shard_.Flow();
+  if (wal.received >= point.lsn) ANSWER(absl::OkStatus());
+  shard_.clock_.Advance(patience);
+  return absl::DeadlineExceededError("not received in time. HINT: test");
+}
+
+absl::Status FakeNode::SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
+                                              const std::vector<std::string>& standbys,
+                                              const std::string& expected) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  const std::string value = policy.Setting(standbys);
+  if (synchronous != expected && synchronous != value) {
+    return Refused("SYNCHRONOUS_CHANGED", "they are " + synchronous);
+  }
+  synchronous = value;
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::ReconcileSlots(const TermHolder& holder,
+                                      const std::vector<std::string>& wanted_slots) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  slots = {wanted_slots.begin(), wanted_slots.end()};
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::StartPostgres() {
+  REACHED();
+  if (empty) return Refused("DATA_DIRECTORY_MISSING", "no data");
+  if (!server_up) read_write = read_write && wanted == NodeRole::kPrimary;
+  server_up = true;
+  ANSWER(absl::OkStatus());
+}
+
+// ---- FakeShard ----
+
+FakeShard::FakeShard(ShardConfig config) : config_(std::move(config)) {
+  for (size_t i = 0; i < config_.nodes.size(); ++i) {
+    nodes_.push_back(std::make_unique<FakeNode>(*this, i));
+    if (i > 0) nodes_[i]->source = 0;
+  }
+  FakeNode& primary = *nodes_[0];
+  primary.read_write = true;
+  primary.wanted = NodeRole::kPrimary;
+  std::vector<std::string> standbys;
+  for (size_t i = 1; i < nodes_.size(); ++i) {
+    standbys.push_back(nodes_[i]->Id());
+    primary.slots.insert(SlotName(nodes_[i]->Id()));
+  }
+  primary.synchronous = config_.policy.Setting(standbys);
+}
+
+void FakeShard::AtOnce(const std::vector<NodeCall>& calls, const Enough& enough) {
+  std::vector<bool> ended(calls.size());
+  for (const bool hanging : {false, true}) {
+    for (size_t i = 0; i < calls.size(); ++i) {
+      if (nodes_[calls[i].node]->hangs != hanging) continue;
+      // Not waited for; the agent goes on with it.
+      abandoned_ = hanging && enough.test && enough.test(ended);
+      calls[i].run();
+      ended[i] = true;
+    }
+  }
+}
+
+bool FakeShard::Count(bool* after, bool* halfway) {
+  *after = *halfway = false;
+  if (dead_) return false;
+  ++calls_;
+  if (calls_ != kill_at_) return true;
+  dead_ = true;
+  if (death_ == Death::kBefore) return false;
+  *halfway = death_ == Death::kHalfway;
+  *after = true;
+  return true;
+}
+
+bool FakeShard::Streams(const FakeNode& node) const {
+  if (!node.server_up || node.hangs || node.empty || node.read_write || !node.source) return false;
+  const FakeNode& source = *nodes_[*node.source];
+  return source.server_up && !source.hangs && !source.empty &&
+         source.slots.contains(SlotName(node.Id())) && Has(source.wal, node.wal);
+}
+
+void FakeShard::Flow() {
+  for (size_t round = 0; round < nodes_.size(); ++round) {  // through cascades
+    for (auto& node : nodes_) {
+      if (Streams(*node)) node->wal = nodes_[*node->source]->wal;
+    }
+  }
+}
+
+void FakeShard::Tick() {
+  int acknowledging = 0;
+  for (auto& node : nodes_) {
+    if (!node->IsPrimary() || node->hangs) continue;
+    node->wal.received.value += 1;
+    int copies = 0;
+    for (auto& other : nodes_) {
+      if (other->source != node->index_ || !Streams(*other)) continue;
+      other->wal = node->wal;
+      if (node->synchronous.find('"' + other->Id() + '"') != std::string::npos) ++copies;
+    }
+    const int needed = node->synchronous.empty() ? 0 : config_.policy.count;
+    if (copies < needed) continue;
+    ++acknowledging;
+    ledger_.push_back(node->wal);
+  }
+  if (acknowledging > 1) two_primaries_ = true;
+  Flow();
+}
+
+int FakeShard::Lost(size_t node) const {
+  return static_cast<int>(std::count_if(ledger_.begin(), ledger_.end(), [&](const auto& commit) {
+    return !Has(nodes_[node]->wal, commit);
+  }));
+}
+
+std::vector<NodeView> FakeShard::Views() {
+  std::vector<NodeView> views;
+  for (auto& node : nodes_) {
+    auto view = node->GetStatus(absl::Seconds(1));
+    views.push_back(view.ok() ? *view : UnreachableView(node->Id(), "no agent answers"));
+  }
+  return views;
+}
+
+std::vector<std::string> FakeShard::Findings() {
+  std::vector<std::string> names;
+  for (const Finding& each : Analyse(config_, Views())) {
+    names.push_back(std::string(each.kind->name) + (each.node.empty() ? "" : " " + each.node));
+  }
+  return names;
+}
+
+}  // namespace metal::shard

@@ -1,0 +1,127 @@
+// A shard in memory with the behaviour that procedures rely on: terms and their holders, WAL on
+// timelines that fork at promotions, streaming through slots, synchronous commits. A client commits
+// on whichever node accepts writes before every call, and remembers what was acknowledged. The
+// operator can die at any call: from then on nothing that it asks for happens.
+//
+// Threading: one thread; calls "at once" are made one after the other, those that hang last.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/harness/simulated_clock.h"
+#include "tests/unit/shard/healthy_shard.h"
+#include "tools/metalctl/shard/node_calls.h"
+
+namespace metal::shard {
+
+class FakeShard;
+
+class FakeNode : public NodeCalls {
+ public:
+  FakeNode(FakeShard& shard, size_t index) : shard_(shard), index_(index) {}
+
+  absl::StatusOr<NodeView> GetStatus(absl::Duration patience) override;
+  absl::StatusOr<TermAnswer> BeginTerm(const TermHolder& holder, absl::Duration patience) override;
+  absl::StatusOr<WalPoint> Promote(const TermHolder& holder) override;
+  absl::Status PrepareDemote(const TermHolder& holder) override;
+  absl::StatusOr<WalPoint> Demote(const TermHolder& holder) override;
+  absl::Status UndoDemote(const TermHolder& holder) override;
+  absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary) override;
+  absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
+  absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
+                                      const std::vector<std::string>& standbys,
+                                      const std::string& expected) override;
+  absl::Status ReconcileSlots(const TermHolder& holder,
+                              const std::vector<std::string>& slots) override;
+  absl::Status StartPostgres() override;
+
+  // What a test sets and looks at.
+  bool reachable = true;  // its agent
+  bool hangs = false;     // its server: changes of role get no answer in time
+  bool server_up = true;
+  bool empty = false;
+  bool read_write = false;  // while the server is up
+  bool fenced = false;
+  bool disk_sick = false;
+  bool refuses_promotion = false;
+  TermHolder stored{4, "metalctl:before"};
+  NodeRole wanted = NodeRole::kStandby;
+  WalPosition wal{3, {0x5000}, {{1, {0x1000}}, {2, {0x2000}}}};
+  std::optional<size_t> source;
+  std::set<std::string> slots;
+  std::string synchronous;
+
+ private:
+  friend class FakeShard;
+  std::string Id() const { return std::string(1, static_cast<char>('a' + index_)); }
+  // False when the operator is dead or the node cannot be reached: `error` says so.
+  bool Reached(absl::Status* error);
+  absl::Status CheckHolder(const TermHolder& holder) const;    // exactly the stored term
+  absl::Status CheckNotStale(const TermHolder& holder) const;  // not below it
+  void Store(const TermHolder& holder, NodeRole role);
+  bool IsPrimary() const { return server_up && !empty && read_write; }
+  void BecomeStandby();  // with a shutdown checkpoint that the standbys receive
+  WalPoint BecomePrimary();
+
+  FakeShard& shard_;
+  const size_t index_;
+  std::optional<TermHolder> demoted_by_;  // until it is told whom to follow
+};
+
+// How a call fails when the operator dies at it.
+enum class Death { kBefore, kAfter, kHalfway };  // kHalfway: a promotion is ordered and not made
+
+class FakeShard : public ShardCalls {
+ public:
+  // a is the primary of term 4, the others stream from it.
+  explicit FakeShard(ShardConfig config);
+
+  NodeCalls& node(size_t index) override { return *nodes_[index]; }
+  void AtOnce(const std::vector<NodeCall>& calls, const Enough& enough) override;
+  base::Clock& clock() override { return clock_; }
+
+  FakeNode& at(size_t index) { return *nodes_[index]; }
+  size_t size() const { return nodes_.size(); }
+  const ShardConfig& config() const { return config_; }
+
+  // The operator dies at its call number `call`, from 1.
+  void KillAt(int call, Death death) {
+    kill_at_ = call;
+    death_ = death;
+  }
+  void Revive() { kill_at_ = 0, dead_ = false, calls_ = 0; }
+  bool dead() const { return dead_; }
+  int calls() const { return calls_; }
+
+  // One more commit by the clients on every node that accepts writes; WAL flows.
+  void Tick();
+  // Commits that were acknowledged and that `node` does not have.
+  int Lost(size_t node) const;
+  // Nodes that acknowledged a commit at the same moment, ever.
+  bool two_primaries() const { return two_primaries_; }
+  size_t acknowledged() const { return ledger_.size(); }
+  std::vector<NodeView> Views();
+  // Names of findings, with their nodes.
+  std::vector<std::string> Findings();
+
+ private:
+  friend class FakeNode;
+  // Counts a call; false when it must not happen. `after`: it happens, and its answer is lost.
+  bool Count(bool* after, bool* halfway);
+  bool Streams(const FakeNode& node) const;
+  void Flow();
+
+  const ShardConfig config_;
+  testing::SimulatedClock clock_;
+  std::vector<std::unique_ptr<FakeNode>> nodes_;
+  std::vector<WalPosition> ledger_;
+  int kill_at_ = 0, calls_ = 0;
+  Death death_ = Death::kBefore;
+  bool dead_ = false, answer_lost_ = false, halfway_ = false, two_primaries_ = false,
+       abandoned_ = false;
+};
+
+}  // namespace metal::shard

@@ -1,0 +1,270 @@
+#include "tools/metalctl/shard/agent_calls.h"
+
+#include "absl/strings/numbers.h"
+#include "agent/base/status.h"
+#include "tools/metalctl/duration.h"
+
+namespace metal::shard {
+namespace {
+
+namespace v1 = ::metal::agent::v1;
+using Facts = std::map<std::string, std::string>;
+
+constexpr absl::Duration kShort = absl::Seconds(10);
+constexpr absl::Duration kPromotion = absl::Seconds(60);
+constexpr absl::Duration kShutdown = absl::Seconds(60);
+constexpr absl::Duration kCheckpoint = absl::Minutes(10);
+constexpr absl::Duration kFollow = absl::Seconds(30);
+constexpr absl::Duration kAcknowledge = absl::Seconds(30);
+constexpr absl::Duration kStart = absl::Minutes(10);
+// For the answer to come after the agent's own time has passed.
+constexpr absl::Duration kMargin = absl::Seconds(1);
+constexpr absl::Duration kBusyPoll = absl::Milliseconds(20);
+constexpr absl::Duration kOperationPoll = absl::Milliseconds(5);
+
+absl::Status StatusOf(const ctl::Error& error, absl::StatusCode code) {
+  const std::string text =
+      error.hint.empty() ? error.message : error.message + " HINT: " + error.hint;
+  absl::Status status(code, text);
+  if (error.reason.empty()) return status;
+  return base::WithReason(std::move(status), {.reason = error.reason, .metadata = error.metadata});
+}
+
+void SetHeader(const TermHolder& holder, v1::TermHeader* header) {
+  header->set_term(holder.term);
+  header->set_orchestrator_id(holder.orchestrator);
+  header->set_request_id(ctl::NewRequestId());
+}
+
+WalPosition PositionOf(const v1::WalPosition& position) {
+  WalPosition out;
+  out.timeline = position.timeline();
+  out.received = {position.received_lsn()};
+  for (const auto& each : position.history()) {
+    out.history.push_back({each.timeline(), {each.switch_lsn()}});
+  }
+  return out;
+}
+
+bool IsFinal(const v1::Operation& operation) {
+  return operation.state() != v1::OPERATION_STATE_PENDING &&
+         operation.state() != v1::OPERATION_STATE_RUNNING;
+}
+
+absl::StatusOr<WalPoint> PointIn(const Facts& facts) {
+  const auto lsn = facts.find("shutdown_lsn");
+  const auto timeline = facts.find("timeline");
+  WalPoint point;
+  const auto parsed = lsn == facts.end() ? std::nullopt : base::Lsn::Parse(lsn->second);
+  if (!parsed || timeline == facts.end() || !absl::SimpleAtoi(timeline->second, &point.timeline)) {
+    return base::Error(absl::StatusCode::kUnknown,
+                       "it does not say where its WAL ended. HINT: metalctl events on the node");
+  }
+  point.lsn = *parsed;
+  return point;
+}
+
+}  // namespace
+
+void AgentCalls::Abandon() {
+  const base::MutexLock lock(mutex_);
+  abandoned_ = true;
+  if (current_ != nullptr) current_->TryCancel();
+}
+
+void AgentCalls::Arm() {
+  const base::MutexLock lock(mutex_);
+  abandoned_ = false;
+}
+
+grpc::Status AgentCalls::CallOnce(absl::Time deadline,
+                                  const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  {
+    const base::MutexLock lock(mutex_);
+    if (abandoned_) return {grpc::StatusCode::CANCELLED, "not waited for"};
+    current_ = &context;
+  }
+  grpc::Status status = call(&context);
+  const base::MutexLock lock(mutex_);
+  current_ = nullptr;
+  return status;
+}
+
+absl::Status AgentCalls::Call(absl::Duration patience,
+                              const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  const absl::Time deadline = clock_.Now() + patience + kMargin;
+  while (true) {
+    const grpc::Status status = CallOnce(deadline, call);
+    if (status.ok()) return absl::OkStatus();
+    const ctl::Error error = ctl::ErrorOf(status);
+    const bool busy = error.reason == "ACTION_IN_PROGRESS";
+    if (!busy || clock_.Now() + kBusyPoll > deadline) {
+      if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && error.reason.empty() &&
+          error.hint.empty()) {
+        return absl::DeadlineExceededError("no answer within " + ctl::DurationText(patience));
+      }
+      return StatusOf(error, static_cast<absl::StatusCode>(status.error_code()));
+    }
+    clock_.Sleep(kBusyPoll);
+  }
+}
+
+absl::StatusOr<NodeView> AgentCalls::GetStatus(absl::Duration patience) {
+  v1::GetStatusResponse response;
+  METAL_RETURN_IF_ERROR(Call(patience - kMargin, [&](grpc::ClientContext* context) {
+    return client_.host->GetStatus(context, {}, &response);
+  }));
+  return ViewOf(id_, response.status());
+}
+
+absl::StatusOr<TermAnswer> AgentCalls::BeginTerm(const TermHolder& holder,
+                                                 absl::Duration patience) {
+  v1::BeginTermRequest request;
+  SetHeader(holder, request.mutable_header());
+  *request.mutable_timeout() = ctl::DurationProto(patience);
+  v1::BeginTermResponse response;
+  METAL_RETURN_IF_ERROR(Call(patience, [&](grpc::ClientContext* context) {
+    return client_.replication->BeginTerm(context, request, &response);
+  }));
+  return TermAnswer{.position = PositionOf(response.position()),
+                    .was_primary = response.was_primary(),
+                    .postgres_down = response.postgres_down()};
+}
+
+absl::StatusOr<WalPoint> AgentCalls::Promote(const TermHolder& holder) {
+  v1::PromoteRequest request;
+  SetHeader(holder, request.mutable_header());
+  *request.mutable_timeout() = ctl::DurationProto(kPromotion);
+  v1::PromoteResponse response;
+  METAL_RETURN_IF_ERROR(Call(kPromotion, [&](grpc::ClientContext* context) {
+    return client_.replication->Promote(context, request, &response);
+  }));
+  return WalPoint{response.timeline(), {response.lsn()}};
+}
+
+absl::StatusOr<Facts> AgentCalls::Follow(const v1::Operation& started, absl::Duration patience,
+                                         const std::function<bool(const v1::Operation&)>& ready) {
+  const absl::Time deadline = clock_.Now() + patience;
+  v1::Operation operation = started;
+  v1::GetOperationRequest request;
+  request.set_name(started.name());
+  while (!ready(operation) && !IsFinal(operation)) {
+    if (clock_.Now() > deadline) {
+      return base::Error(absl::StatusCode::kDeadlineExceeded,
+                         "{} has not ended within {}. HINT: metalctl op show {}", started.kind(),
+                         ctl::DurationText(patience), started.name());
+    }
+    clock_.Sleep(kOperationPoll);
+    v1::GetOperationResponse response;
+    METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+      return client_.operations->GetOperation(context, request, &response);
+    }));
+    operation = response.operation();
+  }
+  if (IsFinal(operation) && operation.state() != v1::OPERATION_STATE_SUCCEEDED &&
+      !ready(operation)) {
+    return StatusOf(ctl::ErrorOf(operation.error()),
+                    static_cast<absl::StatusCode>(operation.error().code()));
+  }
+  return Facts(operation.result().begin(), operation.result().end());
+}
+
+absl::StatusOr<Facts> AgentCalls::RunDemote(const TermHolder& holder, bool prepare) {
+  v1::DemoteRequest request;
+  SetHeader(holder, request.mutable_header());
+  request.set_prepare(prepare);
+  *request.mutable_shutdown_timeout() = ctl::DurationProto(kShutdown);
+  *request.mutable_checkpoint_timeout() =
+      ctl::DurationProto(prepare ? kCheckpoint : absl::ZeroDuration());
+  v1::DemoteResponse response;
+  METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+    return client_.replication->Demote(context, request, &response);
+  }));
+  // Where WAL ends is known before the operation has ended: the server then starts as a standby.
+  return Follow(
+      response.operation(), prepare ? kCheckpoint : kShutdown + kMargin,
+      [](const v1::Operation& operation) { return operation.result().contains("shutdown_lsn"); });
+}
+
+absl::Status AgentCalls::PrepareDemote(const TermHolder& holder) {
+  return RunDemote(holder, true).status();
+}
+
+absl::StatusOr<WalPoint> AgentCalls::Demote(const TermHolder& holder) {
+  METAL_ASSIGN_OR_RETURN(const Facts facts, RunDemote(holder, false));
+  return PointIn(facts);
+}
+
+absl::Status AgentCalls::UndoDemote(const TermHolder& holder) {
+  v1::UndoDemoteRequest request;
+  SetHeader(holder, request.mutable_header());
+  *request.mutable_timeout() = ctl::DurationProto(kPromotion);
+  return Call(kPromotion, [&](grpc::ClientContext* context) {
+    v1::UndoDemoteResponse response;
+    return client_.replication->UndoDemote(context, request, &response);
+  });
+}
+
+absl::Status AgentCalls::FollowPrimary(const TermHolder& holder, const HostPort& primary) {
+  v1::FollowPrimaryRequest request;
+  SetHeader(holder, request.mutable_header());
+  request.set_host(primary.host);
+  request.set_port(primary.port);
+  return Call(kFollow, [&](grpc::ClientContext* context) {
+    v1::FollowPrimaryResponse response;
+    return client_.replication->FollowPrimary(context, request, &response);
+  });
+}
+
+absl::Status AgentCalls::WaitForLsn(const WalPoint& point, absl::Duration patience) {
+  v1::WaitForLsnRequest request;
+  request.set_lsn(point.lsn.value);
+  request.set_timeline(point.timeline);
+  request.set_mode(v1::WAIT_FOR_LSN_MODE_FLUSHED);
+  *request.mutable_timeout() = ctl::DurationProto(patience);
+  return Call(patience, [&](grpc::ClientContext* context) {
+    v1::WaitForLsnResponse response;
+    return client_.replication->WaitForLsn(context, request, &response);
+  });
+}
+
+absl::Status AgentCalls::SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
+                                                const std::vector<std::string>& standbys,
+                                                const std::string& expected) {
+  v1::SetSynchronousStandbysRequest request;
+  SetHeader(holder, request.mutable_header());
+  for (const std::string& each : standbys) request.add_standbys(each);
+  request.set_count(policy.count);
+  request.set_first(policy.method == SyncPolicy::Method::kFirst);
+  request.set_expected(expected);
+  *request.mutable_timeout() = ctl::DurationProto(kAcknowledge);
+  return Call(kAcknowledge + kShort, [&](grpc::ClientContext* context) {
+    v1::SetSynchronousStandbysResponse response;
+    return client_.replication->SetSynchronousStandbys(context, request, &response);
+  });
+}
+
+absl::Status AgentCalls::ReconcileSlots(const TermHolder& holder,
+                                        const std::vector<std::string>& slots) {
+  v1::ReconcileReplicationSlotsRequest request;
+  SetHeader(holder, request.mutable_header());
+  for (const std::string& each : slots) request.add_slots(each);
+  return Call(kShort, [&](grpc::ClientContext* context) {
+    v1::ReconcileReplicationSlotsResponse response;
+    return client_.replication->ReconcileReplicationSlots(context, request, &response);
+  });
+}
+
+absl::Status AgentCalls::StartPostgres() {
+  v1::StartPostgresRequest request;
+  request.set_request_id(ctl::NewRequestId());
+  v1::StartPostgresResponse response;
+  METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+    return client_.postgres->StartPostgres(context, request, &response);
+  }));
+  return Follow(response.operation(), kStart, [](const v1::Operation&) { return false; }).status();
+}
+
+}  // namespace metal::shard

@@ -1,0 +1,58 @@
+// The calls of procedures to one agent, over gRPC. Threading: as NodeCalls; Abandon may be called
+// from another thread.
+#pragma once
+
+#include "agent/base/mutex.h"
+#include "tools/metalctl/client.h"
+#include "tools/metalctl/shard/node_calls.h"
+
+namespace metal::shard {
+
+class AgentCalls : public NodeCalls {
+ public:
+  // `id`: of shard.toml. `client` and `clock` outlive this.
+  AgentCalls(std::string id, ctl::Client& client, base::Clock& clock)
+      : id_(std::move(id)), client_(client), clock_(clock) {}
+
+  absl::StatusOr<NodeView> GetStatus(absl::Duration patience) override;
+  absl::StatusOr<TermAnswer> BeginTerm(const TermHolder& holder, absl::Duration patience) override;
+  absl::StatusOr<WalPoint> Promote(const TermHolder& holder) override;
+  absl::Status PrepareDemote(const TermHolder& holder) override;
+  absl::StatusOr<WalPoint> Demote(const TermHolder& holder) override;
+  absl::Status UndoDemote(const TermHolder& holder) override;
+  absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary) override;
+  absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
+  absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
+                                      const std::vector<std::string>& standbys,
+                                      const std::string& expected) override;
+  absl::Status ReconcileSlots(const TermHolder& holder,
+                              const std::vector<std::string>& slots) override;
+  absl::Status StartPostgres() override;
+
+  // The present call, and those after it, fail with CANCELLED until Arm(). What was asked for goes
+  // on at the agent.
+  void Abandon();
+  void Arm();
+
+ private:
+  // One call with a deadline; made again while the agent is busy with another action.
+  absl::Status Call(absl::Duration patience,
+                    const std::function<grpc::Status(grpc::ClientContext*)>& call);
+  grpc::Status CallOnce(absl::Time deadline,
+                        const std::function<grpc::Status(grpc::ClientContext*)>& call);
+  // Follows an operation until `ready` or its end; its facts. The operation's error when it failed.
+  absl::StatusOr<std::map<std::string, std::string>> Follow(
+      const ctl::v1::Operation& started, absl::Duration patience,
+      const std::function<bool(const ctl::v1::Operation&)>& ready);
+  absl::StatusOr<std::map<std::string, std::string>> RunDemote(const TermHolder& holder,
+                                                               bool prepare);
+
+  const std::string id_;
+  ctl::Client& client_;
+  base::Clock& clock_;
+  base::Mutex mutex_;
+  grpc::ClientContext* current_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace metal::shard

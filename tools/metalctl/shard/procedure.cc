@@ -1,0 +1,201 @@
+#include "tools/metalctl/shard/procedure.h"
+
+#include <algorithm>
+
+#include "agent/base/mutex.h"
+#include "agent/base/status.h"
+#include "fmt/ranges.h"
+#include "tools/metalctl/shard/findings.h"
+
+namespace metal::shard {
+namespace {
+
+constexpr absl::Duration kStatusPatience = absl::Seconds(2);
+constexpr absl::Duration kGrace = absl::Milliseconds(200);
+
+// Inconsistencies with which nothing may be changed: these are not the nodes that they should be.
+constexpr std::string_view kWrongNodes[] = {"wrong_node", "wrong_shard", "different_systems",
+                                            "different_versions"};
+
+}  // namespace
+
+Procedure::Procedure(const ShardConfig& config, ShardCalls& calls, StepLog& log,
+                     const std::string& run)
+    : config_(config), calls_(calls), log_(log), orchestrator_(config.orchestrator + ":" + run) {}
+
+void Procedure::Finish(std::string_view name, const std::string& nodes, base::MonotonicTime begin,
+                       const absl::StatusOr<std::string>& result) {
+  StepRecord step{.name = std::string(name),
+                  .nodes = nodes,
+                  .took = calls_.clock().Monotonic() - begin,
+                  .error = result.ok() ? "" : std::string(result.status().message()),
+                  .result = result.ok() ? *result : ""};
+  log_.End(step);
+  steps_.push_back(std::move(step));
+}
+
+absl::Status Procedure::Step(std::string_view name, const std::string& nodes,
+                             const StepBody& body) {
+  log_.Begin(name, nodes);
+  const base::MonotonicTime begin = calls_.clock().Monotonic();
+  const absl::StatusOr<std::string> result = body();
+  Finish(name, nodes, begin, result);
+  if (result.ok()) return absl::OkStatus();
+  return base::Annotate(result.status(),
+                        nodes.empty() ? std::string(name) : fmt::format("{} on {}", name, nodes));
+}
+
+std::vector<absl::Status> Procedure::OnEach(std::string_view name, const std::vector<size_t>& nodes,
+                                            const NodeBody& body, const Enough& enough) {
+  if (nodes.empty()) return {};
+  log_.Begin(name, fmt::format("{}", fmt::join(IdsOf(nodes), ", ")));
+  const base::MonotonicTime begin = calls_.clock().Monotonic();
+  std::vector<absl::StatusOr<std::string>> results(nodes.size(), "");
+  std::vector<base::MonotonicTime> ends(nodes.size(), begin);
+  std::vector<NodeCall> calls;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    calls.push_back({nodes[i], [this, &body, &results, &ends, &nodes, i] {
+                       results[i] = body(nodes[i]);
+                       ends[i] = calls_.clock().Monotonic();
+                     }});
+  }
+  calls_.AtOnce(calls, enough);
+  std::vector<absl::Status> statuses;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    StepRecord step{.name = std::string(name),
+                    .nodes = NameOf(nodes[i]),
+                    .took = ends[i] - begin,
+                    .error = results[i].ok() ? "" : std::string(results[i].status().message()),
+                    .result = results[i].ok() ? *results[i] : ""};
+    log_.End(step);
+    steps_.push_back(std::move(step));
+    statuses.push_back(
+        results[i].ok()
+            ? absl::OkStatus()
+            : base::Annotate(results[i].status(), fmt::format("{} on {}", name, NameOf(nodes[i]))));
+  }
+  return statuses;
+}
+
+absl::Status Procedure::Together(std::string_view name, size_t node, const NodeBody& body,
+                                 std::string_view rest_name, const std::vector<size_t>& rest,
+                                 const NodeBody& rest_body) {
+  log_.Begin(name, NameOf(node));
+  const base::MonotonicTime begin = calls_.clock().Monotonic();
+  absl::Status status;
+  base::Mutex mutex;  // records of several threads
+  const auto run = [&](std::string_view step, size_t at, const NodeBody& call) {
+    const absl::StatusOr<std::string> result = call(at);
+    const base::MutexLock lock(mutex);
+    Finish(step, NameOf(at), begin, result);
+    return result.ok() ? absl::OkStatus()
+                       : base::Annotate(result.status(), fmt::format("{} on {}", step, NameOf(at)));
+  };
+  std::vector<NodeCall> calls = {{node, [&] { status = run(name, node, body); }}};
+  for (const size_t each : rest) {
+    calls.push_back({each, [&, each] { run(rest_name, each, rest_body).IgnoreError(); }});
+  }
+  // The first decides; the rest get a moment more, and go on by themselves.
+  calls_.AtOnce(calls,
+                {.test = [](const std::vector<bool>& ended) { return ended[0]; }, .grace = kGrace});
+  return status;
+}
+
+void Procedure::ReadViews() {
+  views_.assign(config_.nodes.size(), {});
+  std::vector<NodeCall> calls;
+  for (size_t i = 0; i < views_.size(); ++i) {
+    calls.push_back({i, [this, i] {
+                       auto view = calls_.node(i).GetStatus(kStatusPatience);
+                       views_[i] = view.ok() ? *std::move(view)
+                                             : UnreachableView(
+                                                   NameOf(i), std::string(view.status().message()));
+                     }});
+  }
+  calls_.AtOnce(calls, {});
+}
+
+absl::Status Procedure::Look() {
+  return Step("look", "", [&]() -> absl::StatusOr<std::string> {
+    ReadViews();
+    for (const Finding& each : Analyse(config_, views_)) {
+      if (std::find(std::begin(kWrongNodes), std::end(kWrongNodes), each.kind->name) ==
+          std::end(kWrongNodes)) {
+        continue;
+      }
+      return base::Error(absl::StatusCode::kFailedPrecondition, "{} {}: {}. HINT: {}",
+                         each.kind->name, each.node, each.message, each.kind->hint);
+    }
+    const auto primary = FindPrimary(views_);
+    std::vector<std::string> silent;
+    for (const NodeView& view : views_) {
+      if (!view.answered) silent.push_back(view.id);
+    }
+    if (silent.size() == views_.size()) {
+      return base::Error(absl::StatusCode::kUnavailable,
+                         "no agent answers: {}. HINT: are these the "
+                         "right addresses in {}?",
+                         views_[0].no_answer, config_.file);
+    }
+    return fmt::format(
+        "{}, term {}{}", primary ? "primary " + NameOf(*primary) : "no primary",
+        HighestTerm(views_),
+        silent.empty() ? "" : fmt::format(", no answer from {}", fmt::join(silent, ", ")));
+  });
+}
+
+std::vector<size_t> Procedure::Others(size_t node) const {
+  std::vector<size_t> others;
+  for (size_t i = 0; i < config_.nodes.size(); ++i) {
+    if (i != node) others.push_back(i);
+  }
+  return others;
+}
+
+std::vector<std::string> Procedure::IdsOf(const std::vector<size_t>& nodes) const {
+  std::vector<std::string> ids;
+  for (const size_t node : nodes) ids.push_back(NameOf(node));
+  return ids;
+}
+
+TermHolder Procedure::NextTerm() const { return {HighestTerm(views_) + 1, orchestrator_}; }
+
+std::optional<size_t> Procedure::FindPromoting() const {
+  for (size_t i = 0; i < views_.size(); ++i) {
+    const NodeView& view = views_[i];
+    if (view.answered && view.term == HighestTerm(views_) && view.wanted == NodeRole::kPrimary &&
+        !view.fenced && view.is_standby() && config_.IsOurs(view.orchestrator)) {
+      return i;
+    }
+  }
+  return std::nullopt;
+}
+
+absl::Status Procedure::FinishPromotion(size_t node) {
+  const TermHolder holder{views_[node].term, views_[node].orchestrator};
+  const absl::Status promoted = Step("promote", NameOf(node), [&]() -> absl::StatusOr<std::string> {
+    METAL_ASSIGN_OR_RETURN(const WalPoint point, calls_.node(node).Promote(holder));
+    return fmt::format("timeline {} (ordered before)", point.timeline);
+  });
+  METAL_RETURN_IF_ERROR(promoted);
+  return Settle(node, holder);
+}
+
+absl::Status Procedure::Recover() {
+  METAL_RETURN_IF_ERROR(Look());
+  if (const auto primary = FindPrimary(views_)) {
+    return Settle(*primary, {views_[*primary].term, views_[*primary].orchestrator});
+  }
+  if (const auto promoting = FindPromoting()) return FinishPromotion(*promoting);
+  const bool has_data = std::any_of(views_.begin(), views_.end(), [](const NodeView& view) {
+    return view.answered && view.server != ServerState::kEmpty;
+  });
+  if (!has_data) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "no node that answers has a data directory. HINT: metalctl shard init makes "
+                       "a new shard");
+  }
+  return Elect({}, std::nullopt);
+}
+
+}  // namespace metal::shard

@@ -1,0 +1,144 @@
+// The procedures of a shard: planned and emergency change of the primary, and the repair of
+// whatever an earlier run, or anything else, left behind. Each is a list of named steps, each safe
+// to repeat.
+//
+// What if metalctl dies here? Nothing is kept between runs: a run reads all nodes first and derives
+// what is left to do. Until a promotion is ordered no node is the primary of the new term, and a
+// repeated run elects one (for certain the old primary or the candidate: both are frozen with all
+// WAL). From then on the term belongs to the promoted node, and what is left is to make the others
+// follow it. Every run begins terms under a name of its own ("metalctl:5f03…"), so of two that run
+// at once a node obeys one.
+//
+// Threading: one thread; calls to several nodes are made at once (node_calls.h).
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tools/metalctl/shard/node_calls.h"
+#include "tools/metalctl/shard/shard_config.h"
+#include "tools/metalctl/shard/step_log.h"
+
+namespace metal::shard {
+
+struct ChangeOptions {
+  std::optional<size_t> to;       // who is to lead; nullopt: the best
+  bool accept_data_loss = false;  // lead although acknowledged commits may be on missing nodes
+};
+
+class Procedure {
+ public:
+  // `run`: makes this run's terms its own; letters and digits. All outlive this.
+  Procedure(const ShardConfig& config, ShardCalls& calls, StepLog& log, const std::string& run);
+
+  // Planned: the primary hands over, and no commit is lost. Before the primary is demoted
+  // nothing has changed; until the promotion is ordered a failure makes the old primary lead again.
+  // Without a primary: as Recover, with `to`. FAILED_PRECONDITION: the candidate is not fit;
+  // nothing changed.
+  absl::Status Reparent(const ChangeOptions& options);
+
+  // Emergency: the primary is lost, or has to go at once. FAILED_PRECONDITION when the nodes that
+  // answer do not prove that every acknowledged commit is among them: nothing has changed, unless a
+  // node was lost meanwhile. A primary that is well is only left for `to`; otherwise as Recover, so
+  // that a repeated run does not move on to the next node.
+  absl::Status Failover(const ChangeOptions& options);
+
+  // Finishes or undoes what it finds: ends an ordered promotion, elects a primary where there is
+  // none (as Failover without data loss), makes every node that answers follow the primary through
+  // its slot, and puts the policy in force.
+  absl::Status Recover();
+
+  // Of the last look; for the command's last word.
+  const std::vector<NodeView>& views() const { return views_; }
+  // Nodes that a run left behind: they did not answer, or could not be made to follow.
+  const std::vector<std::string>& left_behind() const { return left_behind_; }
+  const std::vector<StepRecord>& steps() const { return steps_; }
+
+ private:
+  using StepBody = std::function<absl::StatusOr<std::string>()>;
+  using NodeBody = std::function<absl::StatusOr<std::string>(size_t node)>;
+
+  // ---- procedure.cc: what all share ----
+  // One step: logged with its duration; its text is the step's result.
+  absl::Status Step(std::string_view name, const std::string& nodes, const StepBody& body);
+  // The same step on several nodes at once, each logged for itself; its status for each of `nodes`.
+  std::vector<absl::Status> OnEach(std::string_view name, const std::vector<size_t>& nodes,
+                                   const NodeBody& body, const Enough& enough = {});
+  // A step on one node, and at once another one on `rest`, whose errors are only logged: who has
+  // not ended shortly after the first is not waited for.
+  absl::Status Together(std::string_view name, size_t node, const NodeBody& body,
+                        std::string_view rest_name, const std::vector<size_t>& rest,
+                        const NodeBody& rest_body);
+  void Finish(std::string_view name, const std::string& nodes, base::MonotonicTime begin,
+              const absl::StatusOr<std::string>& result);
+  void ReadViews();
+  // Reads all statuses. FAILED_PRECONDITION when these are not the shard's nodes.
+  absl::Status Look();
+  std::string NameOf(size_t node) const { return config_.nodes[node].id; }
+  std::vector<size_t> Others(size_t node) const;
+  std::vector<std::string> IdsOf(const std::vector<size_t>& nodes) const;
+  // The next term, under this run's name.
+  TermHolder NextTerm() const;
+  // A node whose promotion was ordered in the highest term and has not ended.
+  std::optional<size_t> FindPromoting() const;
+  absl::Status FinishPromotion(size_t node);
+
+  // ---- reparent.cc ----
+  absl::StatusOr<size_t> ChooseCandidate(size_t primary, const ChangeOptions& options) const;
+  absl::Status CheckCandidate(size_t primary, size_t candidate) const;
+  absl::Status SwitchOver(size_t primary, size_t candidate);
+  // The steps before clients notice anything; `prepared`: the candidate has its slots and policy.
+  absl::Status Preflight(size_t primary, size_t candidate, const TermHolder& next, bool* prepared);
+  // From the demotion up to where a promotion may be ordered.
+  absl::Status HandOver(size_t primary, size_t candidate, const TermHolder& next, bool prepared);
+  // The old primary leads again. Returns `why`, with what could not be undone.
+  absl::Status Undo(size_t primary, size_t candidate, const TermHolder& next, absl::Status why);
+
+  // ---- election.cc ----
+  struct Frozen {
+    std::vector<std::optional<WalPosition>> positions;  // of those that count as answers
+  };
+  absl::Status Elect(const ChangeOptions& options, std::optional<size_t> leaving);
+  Frozen FreezeAll(const TermHolder& next, std::optional<size_t> leaving);
+  absl::StatusOr<WalPosition> Freeze(size_t node, const TermHolder& next, absl::Duration patience);
+  // What the proof amounts to, or FAILED_PRECONDITION with the missing nodes.
+  absl::StatusOr<std::string> CheckProof(const std::vector<bool>& answered,
+                                         const ChangeOptions& options) const;
+  absl::Status Prove(const Frozen& frozen, const ChangeOptions& options);
+  absl::StatusOr<Choice> Choose(const Frozen& frozen, const ChangeOptions& options,
+                                std::optional<size_t> leaving);
+  absl::Status CatchUp(size_t leader, size_t ahead, const TermHolder& next,
+                       const WalPosition& target);
+
+  // ---- settle.cc: make the shard what it should be around its primary ----
+  // Slots and policy on a node that is to lead, while it is a standby: in force from its first
+  // moment as the primary.
+  absl::Status PrepareLeader(size_t leader, const TermHolder& holder);
+  absl::StatusOr<std::string> Follow(size_t node, size_t primary, const TermHolder& holder);
+  // Also of a node that still writes.
+  absl::Status FollowFromAnyRole(size_t node, size_t primary, const TermHolder& holder);
+  // The same, of a node whose server may be down.
+  absl::Status StartToFollow(size_t node, size_t primary, const TermHolder& holder);
+  absl::StatusOr<std::string> Rejoin(size_t node, size_t primary, const TermHolder& holder);
+  absl::Status WaitUntilStreaming(size_t node, size_t primary);
+  bool FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const;
+  absl::Status Settle(size_t primary, const TermHolder& holder);
+  // Waits until the statuses say what was done: they are a moment old.
+  absl::Status Verify(size_t primary, const TermHolder& holder);
+  void LeaveBehind(size_t node, const absl::Status& why);
+
+  const ShardConfig& config_;
+  ShardCalls& calls_;
+  StepLog& log_;
+  const std::string orchestrator_;
+  std::vector<NodeView> views_;
+  std::vector<StepRecord> steps_;
+  std::vector<std::string> left_behind_;
+};
+
+}  // namespace metal::shard

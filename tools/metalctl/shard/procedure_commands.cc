@@ -1,0 +1,145 @@
+#include "tools/metalctl/shard/procedure_commands.h"
+
+#include <unistd.h>
+
+#include "agent/base/status.h"
+#include "fmt/ranges.h"
+#include "nlohmann/json.hpp"
+#include "tools/metalctl/shard/agent_shard.h"
+#include "tools/metalctl/shard/findings.h"
+#include "tools/metalctl/shard/procedure.h"
+#include "tools/metalctl/shard/shard_text.h"
+
+namespace metal::shard {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Body = std::function<absl::Status(Procedure& procedure)>;
+
+Json ResultJson(std::string_view name, const Procedure& procedure,
+                const std::vector<Finding>& findings, absl::Duration took) {
+  const auto primary = FindPrimary(procedure.views());
+  Json json = {{"procedure", name},
+               {"primary", primary ? Json(procedure.views()[*primary].id) : Json(nullptr)},
+               {"term", std::to_string(HighestTerm(procedure.views()))},
+               {"seconds", absl::ToDoubleSeconds(took)},
+               {"steps", Json::array()},
+               {"left_behind", procedure.left_behind()},
+               {"findings", Json::array()}};
+  for (const StepRecord& step : procedure.steps()) {
+    json["steps"].push_back({{"name", step.name},
+                             {"nodes", step.nodes},
+                             {"seconds", absl::ToDoubleSeconds(step.took)},
+                             {"result", step.result},
+                             {"error", step.error}});
+  }
+  for (const Finding& each : findings) {
+    json["findings"].push_back(
+        {{"name", each.kind->name}, {"node", each.node}, {"message", each.message}});
+  }
+  return json;
+}
+
+// Runs one procedure and tells how it went. `whole`: a node that is left behind is a failure.
+int RunProcedure(const ctl::Client& client, const ShardConfig& config, std::string_view name,
+                 bool whole, const Body& body) {
+  AgentShard shard(config, client.options());
+  std::unique_ptr<StepLog> log;
+  if (client.json()) {
+    log = std::make_unique<JsonStepLog>();
+  } else {
+    log = std::make_unique<TextStepLog>(isatty(STDOUT_FILENO) != 0);
+  }
+  Procedure procedure(config, shard, *log, ctl::NewRequestId().substr(0, 8));
+  const base::MonotonicTime begin = shard.clock().Monotonic();
+  const absl::Status status = body(procedure);
+  const absl::Duration took = shard.clock().Monotonic() - begin;
+  const std::vector<Finding> findings = procedure.views().size() == config.nodes.size()
+                                            ? Analyse(config, procedure.views())
+                                            : std::vector<Finding>();
+  if (client.json()) {
+    fmt::print("{}\n", ResultJson(name, procedure, findings, took)
+                           .dump(2, ' ', false, Json::error_handler_t::replace));
+  }
+  if (!status.ok()) return FailWith(client, base::Annotate(status, name));
+  if (!client.json()) {
+    const auto primary = FindPrimary(procedure.views());
+    fmt::print("primary {} of term {}, {:.3f} s\n{}",
+               primary ? procedure.views()[*primary].id : "none", HighestTerm(procedure.views()),
+               absl::ToDoubleSeconds(took), FindingsText(findings, ctl::OutputOptions()));
+  }
+  return whole && !procedure.left_behind().empty() ? ctl::kExitFailed : ctl::kExitOk;
+}
+
+// --to NODE as an index; nullopt when it is not given.
+absl::StatusOr<std::optional<size_t>> NodeNamed(const ShardConfig& config, const std::string& id) {
+  if (id.empty()) return std::optional<size_t>();
+  const auto index = config.Find(id);
+  if (index) return index;
+  return base::Error(absl::StatusCode::kNotFound, "no node {} in {}. HINT: there are {}", id,
+                     config.file, config.Ids());
+}
+
+struct ChangeArguments {
+  std::string to;
+  bool accept_data_loss = false;
+};
+
+using Change = absl::Status (Procedure::*)(const ChangeOptions&);
+
+ShardAction ChangeAction(std::string_view name, std::shared_ptr<ChangeArguments> arguments,
+                         Change change) {
+  return [name, arguments, change](const ctl::Client& client, const ShardConfig& config) {
+    const auto to = NodeNamed(config, arguments->to);
+    if (!to.ok()) return FailWith(client, to.status());
+    return RunProcedure(client, config, name, false, [&](Procedure& procedure) {
+      return (procedure.*change)({*to, arguments->accept_data_loss});
+    });
+  };
+}
+
+}  // namespace
+
+int FailWith(const ctl::Client& client, const absl::Status& status) {
+  const auto code = static_cast<grpc::StatusCode>(status.code());
+  ctl::Error error = ctl::ErrorFrom(ctl::CodeName(code), std::string(status.message()));
+  if (const auto reason = base::GetReason(status)) {
+    error.reason = reason->reason;
+    error.metadata = reason->metadata;
+  }
+  const bool no_answer = absl::IsUnavailable(status) && error.reason.empty();
+  return client.Fail(error, no_answer ? ctl::kExitUnreachable : ctl::ExitCodeOf(code));
+}
+
+void AddProcedureCommands(CLI::App* shard, const OnShardFile& on_shard) {
+  auto planned = std::make_shared<ChangeArguments>();
+  auto* reparent = ctl::AddCommand(
+      shard, "reparent", "Hand the lead over to a standby, without losing a commit",
+      "shard reparent --to b\n-o json shard reparent | jq '.steps[] | {name, seconds}'");
+  reparent->add_option("--to", planned->to, "The next primary (default: the standby with most WAL)")
+      ->type_name("NODE");
+  on_shard(reparent, ChangeAction("reparent", planned, &Procedure::Reparent));
+
+  auto emergency = std::make_shared<ChangeArguments>();
+  auto* failover = ctl::AddCommand(
+      shard, "failover",
+      "Promote a standby when the primary is lost, once the answers prove that no acknowledged "
+      "commit is",
+      "shard failover\nshard failover --to c\nshard failover --to c --accept-data-loss");
+  failover->add_option("--to", emergency->to, "The next primary (default: the node with most WAL)")
+      ->type_name("NODE");
+  failover->add_flag("--accept-data-loss", emergency->accept_data_loss,
+                     "Lead although acknowledged commits may be on missing nodes alone");
+  on_shard(failover, ChangeAction("failover", emergency, &Procedure::Failover));
+
+  auto* recover = ctl::AddCommand(
+      shard, "recover",
+      "Finish or undo what an earlier run left behind, and make every node follow the primary",
+      "shard recover");
+  on_shard(recover, [](const ctl::Client& client, const ShardConfig& config) {
+    return RunProcedure(client, config, "recover", true,
+                        [](Procedure& procedure) { return procedure.Recover(); });
+  });
+}
+
+}  // namespace metal::shard

@@ -1,0 +1,179 @@
+// What a shard should be around its primary: everyone follows it through a slot, and the policy is
+// in force.
+#include <algorithm>
+
+#include "agent/base/status.h"
+#include "fmt/ranges.h"
+#include "tools/metalctl/shard/findings.h"
+#include "tools/metalctl/shard/procedure.h"
+
+namespace metal::shard {
+namespace {
+
+constexpr absl::Duration kBeginTermPatience = absl::Seconds(60);
+constexpr absl::Duration kStreamingPatience = absl::Seconds(30);
+constexpr absl::Duration kStatusPatience = absl::Seconds(2);
+constexpr absl::Duration kVerifyPatience = absl::Seconds(10);
+constexpr absl::Duration kPoll = absl::Milliseconds(50);
+
+std::string ReasonOf(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  return reason ? reason->reason : "";
+}
+
+}  // namespace
+
+absl::Status Procedure::PrepareLeader(size_t leader, const TermHolder& holder) {
+  std::vector<std::string> slots;
+  const std::vector<std::string> standbys = IdsOf(Others(leader));
+  for (const std::string& id : standbys) slots.push_back(SlotName(id));
+  return Step("prepare", NameOf(leader), [&]() -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(calls_.node(leader).ReconcileSlots(holder, slots));
+    METAL_RETURN_IF_ERROR(calls_.node(leader).SetSynchronousStandbys(
+        holder, config_.policy, standbys, views_[leader].synchronous_standbys));
+    return fmt::format("{} slots, {}", slots.size(), config_.policy.Setting(standbys));
+  });
+}
+
+bool Procedure::FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const {
+  const HostPort sender{view.sender_host, view.sender_port};
+  return view.is_standby() && view.receiver_state == "streaming" && view.term == term &&
+         view.wanted != NodeRole::kPrimary && sender == config_.nodes[primary].postgres &&
+         view.slot == SlotName(view.id);
+}
+
+absl::StatusOr<std::string> Procedure::Follow(size_t node, size_t primary,
+                                              const TermHolder& holder) {
+  METAL_RETURN_IF_ERROR(calls_.node(node).FollowPrimary(holder, config_.nodes[primary].postgres));
+  return fmt::format("follows {}", NameOf(primary));
+}
+
+absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary) {
+  base::Clock& clock = calls_.clock();
+  const base::MonotonicTime end = clock.Monotonic() + kStreamingPatience;
+  NodeView view;
+  do {
+    METAL_ASSIGN_OR_RETURN(view, calls_.node(node).GetStatus(kStatusPatience));
+    const HostPort sender{view.sender_host, view.sender_port};
+    if (view.is_standby() && view.receiver_state == "streaming" &&
+        sender == config_.nodes[primary].postgres) {
+      return absl::OkStatus();
+    }
+    clock.Sleep(kPoll);
+  } while (clock.Monotonic() < end);
+  return base::Error(absl::StatusCode::kDeadlineExceeded,
+                     "it was told to follow {} and receives nothing: its receiver is {}. HINT: "
+                     "metalctl events on the node, and the server's log, say why",
+                     NameOf(primary), view.receiver_state.empty() ? "absent" : view.receiver_state);
+}
+
+absl::Status Procedure::FollowFromAnyRole(size_t node, size_t primary, const TermHolder& holder) {
+  NodeCalls& calls = calls_.node(node);
+  const absl::Status followed = calls.FollowPrimary(holder, config_.nodes[primary].postgres);
+  if (ReasonOf(followed) != "ROLE_TRANSITION") return followed;
+  // It writes without an order, or by one of a term that is over: it becomes a standby with all of
+  // its WAL.
+  METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
+  return calls.FollowPrimary(holder, config_.nodes[primary].postgres);
+}
+
+absl::Status Procedure::StartToFollow(size_t node, size_t primary, const TermHolder& holder) {
+  METAL_RETURN_IF_ERROR(FollowFromAnyRole(node, primary, holder));
+  if (views_[node].running()) return absl::OkStatus();
+  const absl::Status started = calls_.node(node).StartPostgres();
+  // It may have come up meanwhile, with the order that it had.
+  if (!started.ok() && ReasonOf(started) != "ROLE_TRANSITION") return started;
+  // Where the WAL of a crashed server ends is known only now: asked again, a node that diverged
+  // says so.
+  return FollowFromAnyRole(node, primary, holder);
+}
+
+absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
+                                              const TermHolder& holder) {
+  const NodeView& view = views_[node];
+  if (!view.answered) return absl::UnavailableError(view.no_answer);
+  NodeCalls& calls = calls_.node(node);
+  if (FollowsRightly(view, primary, holder.term)) {
+    METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));  // of a reparent that was cut off
+    return "follows already";
+  }
+  if (view.server == ServerState::kEmpty) {
+    return base::Error(absl::StatusCode::kFailedPrecondition, "it has no data directory");
+  }
+  METAL_RETURN_IF_ERROR(StartToFollow(node, primary, holder));
+  METAL_RETURN_IF_ERROR(WaitUntilStreaming(node, primary));
+  // As a standby it keeps WAL for nobody.
+  METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));
+  return fmt::format("follows {}", NameOf(primary));
+}
+
+absl::Status Procedure::Verify(size_t primary, const TermHolder& holder) {
+  return Step("verify", "", [&]() -> absl::StatusOr<std::string> {
+    base::Clock& clock = calls_.clock();
+    const base::MonotonicTime end = clock.Monotonic() + kVerifyPatience;
+    while (true) {
+      ReadViews();
+      const bool leads = FindPrimary(views_) == primary;
+      bool follow = true;
+      for (const size_t node : Others(primary)) {
+        const bool left =
+            std::find(left_behind_.begin(), left_behind_.end(), NameOf(node)) != left_behind_.end();
+        follow = follow && (left || FollowsRightly(views_[node], primary, holder.term));
+      }
+      if (leads && follow) return fmt::format("{} leads, term {}", NameOf(primary), holder.term);
+      if (clock.Monotonic() >= end) break;
+      clock.Sleep(kPoll);
+    }
+    return base::Error(
+        absl::StatusCode::kDeadlineExceeded,
+        "the nodes do not say what they should after {}. HINT: metalctl shard status",
+        absl::FormatDuration(kVerifyPatience));
+  });
+}
+
+void Procedure::LeaveBehind(size_t node, const absl::Status& why) {
+  left_behind_.push_back(NameOf(node));
+  log_.Note(fmt::format("{} is left behind: {}. HINT: metalctl shard recover, when that is mended",
+                        NameOf(node), std::string(why.message())));
+}
+
+absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
+  if (!config_.IsOurs(holder.orchestrator)) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "term {} is held by {}: its orchestrator looks after the shard. HINT: "
+                       "metalctl shard reparent takes the shard over with a term of its own",
+                       holder.term, holder.orchestrator);
+  }
+  ReadViews();
+  std::vector<std::string> slots;
+  const std::vector<size_t> others = Others(primary);
+  for (const std::string& id : IdsOf(others)) slots.push_back(SlotName(id));
+  const absl::Status slotted = Step("slots", NameOf(primary), [&]() -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(calls_.node(primary).ReconcileSlots(holder, slots));
+    return fmt::format("{} slots", slots.size());
+  });
+  METAL_RETURN_IF_ERROR(slotted);
+  const std::vector<absl::Status> rejoined =
+      OnEach("rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder); });
+  int streaming = 0;
+  for (size_t i = 0; i < others.size(); ++i) {
+    if (rejoined[i].ok()) {
+      ++streaming;
+    } else {
+      LeaveBehind(others[i], rejoined[i]);
+    }
+  }
+  const std::string setting = config_.policy.Setting(IdsOf(others));
+  if (views_[primary].synchronous_standbys != setting && streaming >= config_.policy.count) {
+    const absl::Status agreed =
+        Step("policy", NameOf(primary), [&]() -> absl::StatusOr<std::string> {
+          METAL_RETURN_IF_ERROR(calls_.node(primary).SetSynchronousStandbys(
+              holder, config_.policy, IdsOf(others), views_[primary].synchronous_standbys));
+          return setting;
+        });
+    METAL_RETURN_IF_ERROR(agreed);
+  }
+  return Verify(primary, holder);
+}
+
+}  // namespace metal::shard
