@@ -1,6 +1,7 @@
 """Shard: nodes a, b, c … of one shard, each with its agent, and `metalctl shard` to operate them."""
 import contextlib
 import os
+import shutil
 import subprocess
 
 from harness.ledger import Ledger
@@ -66,6 +67,13 @@ class Shard:
                  "-p", str(first.port), "-U", "postgres"])
             node.start_agent()
         return self
+
+    def copy_anew(self, node, primary):
+        """The node gets a new data directory, copied from the primary; it follows nobody."""
+        node.ctl("pg", "stop", "--mode", "immediate")
+        shutil.rmtree(node.data_dir, ignore_errors=True)
+        run([os.path.join(node.version.bin_dir, "pg_basebackup"), "-D", node.data_dir, "-c", "fast", "-h", primary.run_dir,
+             "-p", str(primary.port), "-U", "postgres"])
 
     def kill_at_step(self, step, command, *arguments):
         """Runs metalctl shard COMMAND and kills it when the step of this name starts. False when it ended before."""
