@@ -14,8 +14,8 @@
 #include "agent/backup/text_fields.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
-#include "agent/pg/proc.h"
 #include "agent/pg/process.h"
 
 namespace metal::backup {
@@ -80,10 +80,10 @@ std::shared_ptr<const pg::Postmaster> NotedServer(const RehearsalScratch& scratc
   if (scratch.server_pid <= 0 || scratch.server_start_ticks == 0) return nullptr;
   const auto process = pg::Postmaster::Open(scratch.server_pid);
   if (!process.ok()) return nullptr;
-  const auto stat = pg::ReadProcStat(scratch.server_pid);
+  const auto stat = base::ReadProcStat(scratch.server_pid);
   if (!stat.ok() || stat->start_ticks != scratch.server_start_ticks) return nullptr;
   // Ticks count from the boot: after another one they may name anybody.
-  const auto directory = pg::ProcessCwd(scratch.server_pid);
+  const auto directory = base::ProcessCwd(scratch.server_pid);
   if (!directory || (*directory != scratch.data() && *directory != RealPath(scratch.data()))) {
     return nullptr;
   }
@@ -146,7 +146,7 @@ absl::StatusOr<RehearsalScratch> MakeRehearsalScratch(const std::string& state_d
 }
 
 absl::Status NoteRehearsalServer(RehearsalScratch& scratch, pid_t pid) {
-  METAL_ASSIGN_OR_RETURN(const pg::ProcStat stat, pg::ReadProcStat(pid));
+  METAL_ASSIGN_OR_RETURN(const base::ProcStat stat, base::ReadProcStat(pid));
   scratch.server_pid = pid;
   scratch.server_start_ticks = stat.start_ticks;
   return WriteNote(scratch);

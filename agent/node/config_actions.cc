@@ -1,8 +1,8 @@
 // Node's verbs for the configuration. Changes are short: they hold the action lock and are
 // remembered by request_id.
 #include "agent/base/status.h"
+#include "agent/base/text_map.h"
 #include "agent/node/node.h"
-#include "agent/node/text_map.h"
 
 namespace metal::node {
 
@@ -39,11 +39,11 @@ std::string EncodeApply(const ApplyConfigAnswer& answer) {
   PutList(map, "restart", restarts);
   PutList(map, "pending", answer.pending_restart);
   map["reloaded"] = answer.reloaded ? "true" : "false";
-  return EncodeMap(map);
+  return base::EncodeMap(map);
 }
 
 ApplyConfigAnswer DecodeApply(const std::string& text) {
-  const auto map = DecodeMap(text);
+  const auto map = base::DecodeMap(text);
   const auto names = GetList(map, "name"), olds = GetList(map, "old"), news = GetList(map, "new"),
              restarts = GetList(map, "restart");
   ApplyConfigAnswer answer;
@@ -70,9 +70,9 @@ absl::StatusOr<ReloadConfigAnswer> Node::ReloadConfig(const RequestContext& cont
         std::map<std::string, std::string> map;
         map["load_us"] = fmt::format("{}", absl::ToUnixMicros(result.loaded));
         PutList(map, "pending", result.pending_restart);
-        return EncodeMap(map);
+        return base::EncodeMap(map);
       }));
-  const auto map = DecodeMap(text);
+  const auto map = base::DecodeMap(text);
   ReloadConfigAnswer answer;
   const auto loaded = map.find("load_us");
   if (loaded != map.end()) {

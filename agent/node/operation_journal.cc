@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "agent/base/status.h"
+#include "agent/base/text_map.h"
 #include "agent/node/sqlite_statement.h"
-#include "agent/node/text_map.h"
 
 namespace metal::node {
 
@@ -49,7 +49,7 @@ Operation ReadRow(SqliteStatement& row) {
   operation.name = row.Text();
   operation.spec.kind = row.Text();
   operation.spec.subject = row.Text();
-  operation.spec.parameters = DecodeMap(row.Text());
+  operation.spec.parameters = base::DecodeMap(row.Text());
   operation.spec.lane = static_cast<OperationLane>(row.Number());
   operation.spec.request.request_id = row.Text();
   operation.spec.request.body_hash = row.Text();
@@ -67,7 +67,7 @@ Operation ReadRow(SqliteStatement& row) {
   const auto code = static_cast<absl::StatusCode>(row.Number());
   const std::string message = row.Text();
   const std::string reason = row.Text();
-  auto metadata = DecodeMap(row.Text());
+  auto metadata = base::DecodeMap(row.Text());
   if (code != absl::StatusCode::kOk) {
     operation.error = absl::Status(code, message);
     if (!reason.empty()) {
@@ -75,7 +75,7 @@ Operation ReadRow(SqliteStatement& row) {
     }
   }
   operation.result.name = row.Text();
-  operation.result.values = DecodeMap(row.Text());
+  operation.result.values = base::DecodeMap(row.Text());
   return operation;
 }
 
@@ -141,7 +141,7 @@ absl::Status OperationJournal::Put(const Operation& operation) {
   put.Bind(operation.name)
       .Bind(operation.spec.kind)
       .Bind(operation.spec.subject)
-      .Bind(EncodeMap(operation.spec.parameters))
+      .Bind(base::EncodeMap(operation.spec.parameters))
       .Bind(static_cast<int64_t>(operation.spec.lane))
       .Bind(operation.spec.request.request_id)
       .Bind(operation.spec.request.body_hash)
@@ -159,9 +159,9 @@ absl::Status OperationJournal::Put(const Operation& operation) {
       .Bind(static_cast<int64_t>(operation.error.code()))
       .Bind(std::string(operation.error.message()))
       .Bind(reason.reason)
-      .Bind(EncodeMap(reason.metadata))
+      .Bind(base::EncodeMap(reason.metadata))
       .Bind(operation.result.name)
-      .Bind(EncodeMap(operation.result.values));
+      .Bind(base::EncodeMap(operation.result.values));
   return put.Run("store " + operation.name);
 }
 

@@ -6,9 +6,9 @@
 #include "agent/base/fault_point.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
+#include "agent/base/text_map.h"
 #include "agent/node/emit.h"
 #include "agent/node/operation_entry.h"
-#include "agent/node/text_map.h"
 
 namespace metal::node {
 
@@ -19,7 +19,7 @@ constexpr int kReaderLimit = 4;
 // Without a hash from the caller the spec itself is the body.
 std::string BodyOf(const OperationSpec& spec) {
   return fmt::format("{}\n{}\n{}\n{}", spec.kind, spec.subject, spec.term,
-                     EncodeMap(spec.parameters));
+                     base::EncodeMap(spec.parameters));
 }
 
 }  // namespace

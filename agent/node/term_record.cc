@@ -6,7 +6,7 @@
 
 #include "agent/base/crc32c.h"
 #include "agent/base/status.h"
-#include "agent/node/text_map.h"
+#include "agent/base/text_map.h"
 #include "fmt/format.h"
 
 namespace metal::node {
@@ -86,9 +86,10 @@ std::string EncodeTermRecord(const TermRecord& record) {
   std::string text = fmt::format(
       "{}\nterm={}\norchestrator_id={}\nrole_wanted={}\nrole_term={}\ndemote_term={}\n"
       "fence_active={}\nfence_reason={}\nfence_term={}\nfence_since_us={}\n",
-      kFirstLine, record.term, EscapeLine(record.orchestrator_id), RoleText(record.role_wanted),
-      record.role_term, record.demote_term, record.fence.active ? 1 : 0,
-      EscapeLine(record.fence.reason), record.fence.term, since_us);
+      kFirstLine, record.term, base::EscapeLine(record.orchestrator_id),
+      RoleText(record.role_wanted), record.role_term, record.demote_term,
+      record.fence.active ? 1 : 0, base::EscapeLine(record.fence.reason), record.fence.term,
+      since_us);
   text += fmt::format("crc32c={:08x}\n", Checksum(text));
   return text;
 }
@@ -115,7 +116,7 @@ absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text) {
     }
     const size_t equals = line.find('=');
     if (equals == std::string_view::npos) return Damaged("a line without \"=\"");
-    values[std::string(line.substr(0, equals))] = UnescapeLine(line.substr(equals + 1));
+    values[std::string(line.substr(0, equals))] = base::UnescapeLine(line.substr(equals + 1));
   }
   const auto number = [&](const char* key) { return ParseNumber(values[key]); };
   const auto term = number("term"), role_term = number("role_term"),

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <csignal>
 
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
-#include "agent/pg/proc.h"
 
 namespace metal::pg {
 namespace {
@@ -15,7 +15,7 @@ constexpr absl::Duration kLookAtSenders = absl::Milliseconds(100);
 bool SendersLeft(const PostmasterPlace& place) {
   const std::vector<pid_t> pids = ListServerProcesses(place);
   return std::ranges::any_of(pids, [](pid_t pid) {
-    return ProcessCommandLine(pid).find("walsender") != std::string::npos;
+    return base::ProcessCommandLine(pid).find("walsender") != std::string::npos;
   });
 }
 

@@ -11,11 +11,11 @@
 
 #include "agent/base/file.h"
 #include "agent/base/log.h"
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
 #include "agent/base/units.h"
 #include "agent/pg/port_owner.h"
-#include "agent/pg/proc.h"
 #include "agent/pg/process.h"
 
 namespace metal::pg {
@@ -44,7 +44,7 @@ void RotateLog(const std::string& path) {
 pid_t DeadLockHolder(const PostmasterPlace& place) {
   const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(place.data_dir);
   if (!file.ok() || !*file) return getpid();
-  const absl::StatusOr<ProcStat> holder = ReadProcStat((*file)->pid);
+  const absl::StatusOr<base::ProcStat> holder = base::ReadProcStat((*file)->pid);
   return holder.ok() && holder->state == 'Z' ? (*file)->pid : getpid();
 }
 
@@ -77,7 +77,7 @@ bool HeldByOrphans(const std::string& failure) {
 std::vector<pid_t> ListOrphans(const PostmasterPlace& place) {
   std::vector<pid_t> pids = ListServerProcesses(place);
   for (const pid_t pid : pids) {
-    const absl::StatusOr<ProcStat> stat = ReadProcStat(pid);
+    const absl::StatusOr<base::ProcStat> stat = base::ReadProcStat(pid);
     if (stat.ok() && std::find(pids.begin(), pids.end(), stat->parent) != pids.end()) return {};
   }
   return pids;
@@ -88,7 +88,7 @@ std::vector<pid_t> ListOrphans(const PostmasterPlace& place) {
 void EndOrphans(const PostmasterPlace& place) {
   for (const pid_t pid : ListOrphans(place)) {
     const absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
-    if (!process.ok() || !ProcessCommandLine(pid).starts_with("postgres: ")) continue;
+    if (!process.ok() || !base::ProcessCommandLine(pid).starts_with("postgres: ")) continue;
     const absl::Status signalled = (*process)->Signal(SIGQUIT);
     base::LogWarning("process {} of a killed postgres still lived: SIGQUIT{}", pid,
                      signalled.ok() ? "" : " failed");

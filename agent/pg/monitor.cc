@@ -2,8 +2,8 @@
 
 #include <utility>
 
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
-#include "agent/pg/proc.h"
 #include "agent/pg/replication_source.h"
 
 namespace metal::pg {
@@ -178,7 +178,7 @@ void PgMonitor::RunOnce() {
     return;
   }
   // A stopped postmaster takes no connection, while sessions that it forked earlier still answer.
-  const absl::StatusOr<ProcStat> postmaster = ReadProcStat(status->postgres.pid);
+  const absl::StatusOr<base::ProcStat> postmaster = base::ReadProcStat(status->postgres.pid);
   if (postmaster.ok() && (postmaster->state == 'T' || postmaster->state == 't')) {
     PublishFailure("the postmaster process is stopped (SIGSTOP). HINT: kill -CONT");
     return;

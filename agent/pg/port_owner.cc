@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "agent/base/file.h"
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
-#include "agent/pg/proc.h"
 
 namespace metal::pg {
 namespace {
@@ -56,7 +56,7 @@ bool IsLoopback(std::string_view address) {
 
 pid_t SocketHolder(uint64_t inode) {
   const std::string wanted = fmt::format("socket:[{}]", inode);
-  for (const pid_t pid : ListProcesses()) {
+  for (const pid_t pid : base::ListProcesses()) {
     const std::string directory = fmt::format("/proc/{}/fd", pid);
     const absl::StatusOr<std::vector<std::string>> names = base::ListDirectory(directory);
     if (!names.ok()) continue;  // not ours to see
@@ -98,10 +98,10 @@ absl::Status CheckSocketFree(int port, const std::string& socket_dir) {
   pid_t pid = 0;
   if (!text.ok() || !ParseInt(std::string_view(*text).substr(0, text->find('\n')), pid, 10))
     return absl::OkStatus();
-  const absl::StatusOr<ProcStat> process = ReadProcStat(pid);
+  const absl::StatusOr<base::ProcStat> process = base::ReadProcStat(pid);
   if (!process.ok() || process->state == 'Z') return absl::OkStatus();
   // A stale lock file whose pid now belongs to something else is what PostgreSQL itself clears up.
-  const std::string command = ProcessCommandLine(pid);
+  const std::string command = base::ProcessCommandLine(pid);
   if (command.find("postgres") == std::string::npos &&
       command.find("postmaster") == std::string::npos) {
     return absl::OkStatus();
@@ -147,7 +147,7 @@ std::optional<PortOwner> FindPortOwner(int port, std::string_view listen_address
       if (listener.port != port || !ListenAddressesOverlap(listen_addresses, listener.address))
         continue;
       PortOwner owner{listener.address, SocketHolder(listener.inode), ""};
-      if (owner.pid > 0) owner.command = ProcessCommandLine(owner.pid);
+      if (owner.pid > 0) owner.command = base::ProcessCommandLine(owner.pid);
       return owner;
     }
   }

@@ -1,8 +1,6 @@
 #include "agent/pg/process.h"
 
-#include <poll.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,8 +10,8 @@
 #include <cstdlib>
 
 #include "agent/base/file.h"
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
-#include "agent/pg/proc.h"
 
 namespace metal::pg {
 namespace {
@@ -39,14 +37,15 @@ bool IsServerProgram(pid_t pid, const std::string& exe, const std::string& bin_d
   if (name == "postgres" || name == "postmaster") return true;
   if (SameFile(exe, base::JoinPath(bin_dir, "postgres"))) return true;
   // Started through a dynamic loader by name: the program is among the arguments.
-  return name.starts_with("ld-") && ProcessCommandLine(pid).find("postgres") != std::string::npos;
+  return name.starts_with("ld-") &&
+         base::ProcessCommandLine(pid).find("postgres") != std::string::npos;
 }
 
 // Whether `pid` works as a server on `real_data_dir`; nullopt when we may not look.
 std::optional<bool> WorksOn(pid_t pid, const std::string& real_data_dir,
                             const std::string& bin_dir) {
-  const std::optional<std::string> cwd = ProcessCwd(pid);
-  const std::optional<std::string> exe = ProcessExe(pid);
+  const std::optional<std::string> cwd = base::ProcessCwd(pid);
+  const std::optional<std::string> exe = base::ProcessExe(pid);
   if (!cwd || !exe) return std::nullopt;
   return *cwd == real_data_dir && IsServerProgram(pid, *exe, bin_dir);
 }
@@ -96,36 +95,6 @@ std::string_view StopModeName(StopMode mode) {
   return kNames[static_cast<size_t>(mode)];
 }
 
-absl::StatusOr<std::shared_ptr<const Postmaster>> Postmaster::Open(pid_t pid) {
-  base::UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!fd.valid()) {
-    if (errno == ESRCH || errno == EINVAL) {
-      return base::Error(absl::StatusCode::kNotFound, "process {} does not exist", pid);
-    }
-    return base::ErrnoStatus(errno, "open process", fmt::format("{}", pid));
-  }
-  METAL_ASSIGN_OR_RETURN(const ProcStat stat, ReadProcStat(pid));
-  std::shared_ptr<Postmaster> process(new Postmaster);
-  process->pid_ = pid;
-  process->pidfd_ = std::move(fd);
-  process->start_time_ = ProcessStartTime(stat).value_or(absl::InfinitePast());
-  return std::shared_ptr<const Postmaster>(std::move(process));
-}
-
-bool Postmaster::WaitExit(absl::Duration timeout) const {
-  pollfd entry{pidfd_.get(), POLLIN, 0};
-  const int64_t ms = std::clamp<int64_t>(
-      absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1))), 0, INT_MAX);
-  return poll(&entry, 1, static_cast<int>(ms)) > 0;
-}
-
-absl::Status Postmaster::Signal(int signal_number) const {
-  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal_number, nullptr, 0) == 0)
-    return absl::OkStatus();
-  if (errno == ESRCH) return base::Error(absl::StatusCode::kNotFound, "process {} has ended", pid_);
-  return base::ErrnoStatus(errno, "signal process", fmt::format("{}", pid_));
-}
-
 absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPlace& place) {
   METAL_ASSIGN_OR_RETURN(std::optional<PostmasterPid> file, ReadPostmasterPid(place.data_dir));
   if (!file) return std::optional<FoundPostmaster>();
@@ -146,7 +115,7 @@ absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPl
 
 std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place) {
   const std::string real = RealPath(place.data_dir);
-  std::vector<pid_t> pids = ListProcesses();
+  std::vector<pid_t> pids = base::ListProcesses();
   std::erase_if(pids, [&](pid_t pid) { return WorksOn(pid, real, place.bin_dir) != true; });
   return pids;
 }

@@ -16,7 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
-#include "agent/base/fd.h"
+#include "agent/base/process_handle.h"
 #include "agent/pg/postmaster_pid.h"
 
 namespace metal::pg {
@@ -25,26 +25,7 @@ enum class StopMode { kSmart, kFast, kImmediate, kKill };
 // "smart", "fast", "immediate", "kill".
 std::string_view StopModeName(StopMode mode);
 
-class Postmaster {
- public:
-  // Opens a pidfd. NOT_FOUND when there is no such process.
-  static absl::StatusOr<std::shared_ptr<const Postmaster>> Open(pid_t pid);
-
-  pid_t pid() const { return pid_; }
-  absl::Time start_time() const { return start_time_; }  // of the process, resolution 1 s
-  int pidfd() const { return pidfd_.get(); }             // readable once the process has ended
-  bool alive() const { return !WaitExit(absl::ZeroDuration()); }
-  // True when the process has ended within the timeout.
-  bool WaitExit(absl::Duration timeout) const;
-  // NOT_FOUND when it has ended.
-  absl::Status Signal(int signal_number) const;
-
- private:
-  Postmaster() = default;
-  pid_t pid_ = 0;
-  absl::Time start_time_;
-  base::UniqueFd pidfd_;
-};
+using Postmaster = base::ProcessHandle;
 
 struct PostmasterPlace {
   std::string data_dir;

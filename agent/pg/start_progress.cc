@@ -2,8 +2,8 @@
 
 #include <utility>
 
+#include "agent/base/proc.h"
 #include "agent/pg/control_file.h"
-#include "agent/pg/proc.h"
 #include "fmt/format.h"
 
 namespace metal::pg {
@@ -66,18 +66,18 @@ StartSample StartSampler::Sample(pid_t postmaster) {
   pid_t watched = postmaster;
   sample.startup_pid = 0;
   sample.activity.clear();
-  for (const pid_t pid : ListProcesses()) {
-    const absl::StatusOr<ProcStat> stat = ReadProcStat(pid);
+  for (const pid_t pid : base::ListProcesses()) {
+    const absl::StatusOr<base::ProcStat> stat = base::ReadProcStat(pid);
     if (!stat.ok() || stat->parent != postmaster) continue;
-    const std::optional<std::string> activity = StartupActivity(ProcessCommandLine(pid));
+    const std::optional<std::string> activity = StartupActivity(base::ProcessCommandLine(pid));
     if (!activity) continue;
     watched = sample.startup_pid = pid;
     sample.activity = *activity;
     break;
   }
-  if (const absl::StatusOr<ProcStat> stat = ReadProcStat(watched); stat.ok())
+  if (const absl::StatusOr<base::ProcStat> stat = base::ReadProcStat(watched); stat.ok())
     sample.startup_cpu = stat->cpu;
-  if (const absl::StatusOr<ProcIo> io = ReadProcIo(watched); io.ok()) {
+  if (const absl::StatusOr<base::ProcIo> io = base::ReadProcIo(watched); io.ok()) {
     sample.startup_io_bytes = io->read_bytes + io->write_bytes;
   }
   last_ = sample;

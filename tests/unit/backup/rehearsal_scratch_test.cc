@@ -5,8 +5,8 @@
 
 #include "agent/backup/rehearsal_settings.h"
 #include "agent/base/file.h"
+#include "agent/base/proc.h"
 #include "agent/base/subprocess.h"
-#include "agent/pg/proc.h"
 #include "tests/unit/backup/backup_fixture.h"
 
 namespace metal::backup {
@@ -38,7 +38,7 @@ class RehearsalScratchTest : public ::testing::Test {
     return *pid;
   }
   bool Lives(pid_t pid) const {
-    const auto stat = pg::ReadProcStat(pid);
+    const auto stat = base::ReadProcStat(pid);
     return stat.ok() && stat->state != 'Z';
   }
   // As the next agent does.

@@ -1,6 +1,6 @@
-#include "agent/node/text_map.h"
+#include "agent/base/text_map.h"
 
-namespace metal::node {
+namespace metal::base {
 
 std::string EscapeLine(std::string_view text) {
   std::string out;
@@ -56,4 +56,4 @@ std::map<std::string, std::string> DecodeMap(std::string_view text) {
   return map;
 }
 
-}  // namespace metal::node
+}  // namespace metal::base

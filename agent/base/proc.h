@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
-namespace metal::pg {
+namespace metal::base {
 
 struct ProcStat {
   pid_t pid = 0;
@@ -43,7 +43,9 @@ std::optional<std::string> ProcessExe(pid_t pid);
 std::optional<std::string> ProcessCwd(pid_t pid);
 // Arguments with spaces between, cut at 200 bytes; empty when gone.
 std::string ProcessCommandLine(pid_t pid);
+// All of them, one by one; empty when gone or longer than 64 KiB.
+std::vector<std::string> ProcessArguments(pid_t pid);
 // All process ids, ascending.
 std::vector<pid_t> ListProcesses();
 
-}  // namespace metal::pg
+}  // namespace metal::base

@@ -1,4 +1,4 @@
-#include "agent/pg/proc.h"
+#include "agent/base/proc.h"
 
 #include <unistd.h>
 
@@ -9,7 +9,7 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 
-namespace metal::pg {
+namespace metal::base {
 namespace {
 
 constexpr size_t kLongestCommandLine = 200;
@@ -54,8 +54,8 @@ std::optional<std::string> LinkTarget(const std::string& path) {
 
 absl::StatusOr<ProcStat> ParseProcStat(std::string_view text) {
   const auto bad = [&] {
-    return base::Error(absl::StatusCode::kInvalidArgument, "/proc stat line \"{}\" cannot be read",
-                       text.substr(0, 60));
+    return Error(absl::StatusCode::kInvalidArgument, "/proc stat line \"{}\" cannot be read",
+                 text.substr(0, 60));
   };
   const size_t open = text.find('(');
   const size_t close = text.rfind(')');
@@ -85,16 +85,16 @@ absl::StatusOr<ProcStat> ParseProcStat(std::string_view text) {
 }
 
 absl::StatusOr<ProcStat> ReadProcStat(pid_t pid) {
-  const absl::StatusOr<std::string> text = base::ReadFile(ProcPath(pid, "stat"), 4096);
+  const absl::StatusOr<std::string> text = ReadFile(ProcPath(pid, "stat"), 4096);
   if (!text.ok()) {
-    return base::Error(absl::StatusCode::kNotFound, "process {}: {}", pid,
-                       std::string(text.status().message()));
+    return Error(absl::StatusCode::kNotFound, "process {}: {}", pid,
+                 std::string(text.status().message()));
   }
   return ParseProcStat(*text);
 }
 
 absl::StatusOr<absl::Time> ProcessStartTime(const ProcStat& stat) {
-  METAL_ASSIGN_OR_RETURN(const std::string text, base::ReadFile("/proc/stat"));
+  METAL_ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/stat"));
   constexpr std::string_view kLabel = "\nbtime ";
   const size_t found = text.find(kLabel);
   std::optional<int64_t> boot;
@@ -102,13 +102,13 @@ absl::StatusOr<absl::Time> ProcessStartTime(const ProcStat& stat) {
     const std::string_view rest = std::string_view(text).substr(found + kLabel.size());
     boot = Number<int64_t>(rest.substr(0, rest.find('\n')));
   }
-  if (!boot) return base::Error(absl::StatusCode::kInternal, "/proc/stat has no btime");
+  if (!boot) return Error(absl::StatusCode::kInternal, "/proc/stat has no btime");
   return absl::FromUnixSeconds(*boot) + absl::Seconds(1) * static_cast<int64_t>(stat.start_ticks) /
                                             static_cast<int64_t>(TicksPerSecond());
 }
 
 absl::StatusOr<ProcIo> ReadProcIo(pid_t pid) {
-  METAL_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(ProcPath(pid, "io"), 4096));
+  METAL_ASSIGN_OR_RETURN(const std::string text, ReadFile(ProcPath(pid, "io"), 4096));
   const std::vector<std::string_view> words = Words(text);
   ProcIo io;
   for (size_t i = 0; i + 1 < words.size(); i += 2) {
@@ -122,16 +122,27 @@ std::optional<std::string> ProcessExe(pid_t pid) { return LinkTarget(ProcPath(pi
 std::optional<std::string> ProcessCwd(pid_t pid) { return LinkTarget(ProcPath(pid, "cwd")); }
 
 std::string ProcessCommandLine(pid_t pid) {
-  std::string text = base::ReadFile(ProcPath(pid, "cmdline"), 1 << 20).value_or("");
+  std::string text = ReadFile(ProcPath(pid, "cmdline"), 1 << 20).value_or("");
   std::replace(text.begin(), text.end(), '\0', ' ');
   while (!text.empty() && text.back() == ' ') text.pop_back();
   if (text.size() > kLongestCommandLine) text.resize(kLongestCommandLine);
   return text;
 }
 
+std::vector<std::string> ProcessArguments(pid_t pid) {
+  const std::string text = ReadFile(ProcPath(pid, "cmdline"), 64 << 10).value_or("");
+  std::vector<std::string> arguments;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\0', begin), text.size());
+    arguments.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return arguments;
+}
+
 std::vector<pid_t> ListProcesses() {
   std::vector<pid_t> pids;
-  const absl::StatusOr<std::vector<std::string>> names = base::ListDirectory("/proc");
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory("/proc");
   if (!names.ok()) return pids;
   for (const std::string& name : *names) {
     if (const auto pid = Number<pid_t>(name)) pids.push_back(*pid);
@@ -140,4 +151,4 @@ std::vector<pid_t> ListProcesses() {
   return pids;
 }
 
-}  // namespace metal::pg
+}  // namespace metal::base

@@ -1,4 +1,4 @@
-#include "agent/pg/proc.h"
+#include "agent/base/proc.h"
 
 #include <unistd.h>
 
@@ -6,7 +6,7 @@
 #include "gmock/gmock.h"
 #include "tests/harness/status_matchers.h"
 
-namespace metal::pg {
+namespace metal::base {
 namespace {
 
 using ::metal::testing::StatusIs;
@@ -39,11 +39,12 @@ TEST(ProcTest, ThisProcessIsSeen) {
   ASSERT_OK_AND_ASSIGN(const ProcStat self, ReadProcStat(getpid()));
   EXPECT_EQ(self.parent, getppid());
   ASSERT_OK_AND_ASSIGN(const absl::Time start, ProcessStartTime(self));
-  EXPECT_LT(start, base::RealClock().Now() + absl::Seconds(2));
-  EXPECT_GT(start, base::RealClock().Now() - absl::Hours(1));
+  EXPECT_LT(start, RealClock().Now() + absl::Seconds(2));
+  EXPECT_GT(start, RealClock().Now() - absl::Hours(1));
   EXPECT_THAT(ListProcesses(), Contains(getpid()));
-  EXPECT_TRUE(ProcessExe(getpid())->ends_with("test_pg"));
+  EXPECT_TRUE(ProcessExe(getpid())->ends_with("test_base"));
   EXPECT_TRUE(ReadProcIo(getpid())->read_bytes > 0);
+  EXPECT_TRUE(ProcessArguments(getpid()).at(0).ends_with("test_base"));
   char cwd[4096];
   EXPECT_EQ(ProcessCwd(getpid()), std::string(getcwd(cwd, sizeof cwd)));
 }
@@ -52,7 +53,8 @@ TEST(ProcTest, AProcessThatDoesNotExistIsNotFound) {
   EXPECT_THAT(ReadProcStat(0x3fffff), StatusIs(absl::StatusCode::kNotFound));
   EXPECT_EQ(ProcessExe(0x3fffff), std::nullopt);
   EXPECT_EQ(ProcessCommandLine(0x3fffff), "");
+  EXPECT_TRUE(ProcessArguments(0x3fffff).empty());
 }
 
 }  // namespace
-}  // namespace metal::pg
+}  // namespace metal::base

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace metal::node {
+namespace metal::base {
 
 // "\" → "\\", newline → "\n", "=" → "\e".
 std::string EscapeLine(std::string_view text);
@@ -16,4 +16,4 @@ std::string EncodeMap(const std::map<std::string, std::string>& map);
 // Lines without '=' are left out.
 std::map<std::string, std::string> DecodeMap(std::string_view text);
 
-}  // namespace metal::node
+}  // namespace metal::base
