@@ -65,6 +65,19 @@ struct AgentConfig {
   std::string io_engine;                // auto, io_uring, threads, pread
   ByteCount backup_memory{192 * kMiB};  // buffers of one running backup or restore
 
+  // [gate]
+  bool gate_enabled = false;
+  std::string gate_listen;            // "host:port"; default 127.0.0.1:6432
+  std::string gate_read_only_listen;  // "host:port"; empty: no read-only door
+  std::string gate_pgbouncer;         // path of the program
+  std::string gate_pool_mode;         // transaction, session, statement
+  std::string gate_auth_type;         // scram-sha-256, trust
+  std::string gate_auth_file;         // empty: the agent writes one
+  int gate_max_client_conn = 1000;
+  int gate_default_pool_size = 20;
+  absl::Duration gate_read_only_max_lag = absl::Seconds(10);
+  absl::Duration gate_hold_max = absl::Seconds(30);
+
   // [disk]
   bool probe_enabled = true;
   absl::Duration probe_read_interval = absl::Milliseconds(500);

@@ -56,6 +56,40 @@ absl::Status CheckTls(const AgentConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckGate(const AgentConfig& config) {
+  if (!config.gate_enabled) return absl::OkStatus();
+  for (const std::string& listen : {config.gate_listen, config.gate_read_only_listen}) {
+    if (listen.ends_with(":0")) {
+      return Error(absl::StatusCode::kInvalidArgument,
+                   "gate: \"{}\": a door needs a port. HINT: for example 127.0.0.1:6432", listen);
+    }
+    if (!listen.empty() && config.gate_auth_type == "trust" && !IsLoopback(HostOf(listen))) {
+      return Error(
+          absl::StatusCode::kInvalidArgument,
+          "gate: \"{}\": only a loopback address may be served with auth_type = \"trust\". "
+          "HINT: scram-sha-256",
+          listen);
+    }
+  }
+  if (config.gate_listen.empty() || config.gate_listen == config.gate_read_only_listen) {
+    return Error(absl::StatusCode::kInvalidArgument,
+                 "gate.listen = \"{}\": must be given, and be another than gate.read_only_listen. "
+                 "HINT: for example 127.0.0.1:6432",
+                 config.gate_listen);
+  }
+  // Of the admin socket of the read-only door, and of the place that leads nowhere.
+  constexpr std::string_view kLongest = "/gate/read-only/nowhere/.s.PGSQL.1";
+  constexpr size_t kSocketPath = 107;
+  if (config.state_dir.size() + kLongest.size() > kSocketPath) {
+    return Error(
+        absl::StatusCode::kInvalidArgument,
+        "agent.state_dir = \"{}\": too long for the unix sockets of the gate. HINT: at most "
+        "{} characters",
+        config.state_dir, kSocketPath - kLongest.size());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckOutsideData(std::string_view option, const std::string& path,
                               const std::string& data) {
   if (path.empty() || !IsWithin(path, data)) return absl::OkStatus();
@@ -108,6 +142,7 @@ bool IsListenAddress(std::string_view text) {
 
 absl::Status CheckTogether(const AgentConfig& config) {
   METAL_RETURN_IF_ERROR(CheckTls(config));
+  METAL_RETURN_IF_ERROR(CheckGate(config));
   METAL_RETURN_IF_ERROR(CheckOutsideData("agent.state_dir", config.state_dir, config.pg_data_dir));
   METAL_RETURN_IF_ERROR(
       CheckOutsideData("postgres.wal_dir", config.pg_wal_dir, config.pg_data_dir));

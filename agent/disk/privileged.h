@@ -37,8 +37,9 @@ class PrivilegedHelper {
   // Identify Controller, 4096 bytes.
   virtual absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string& controller,
                                                               absl::Duration timeout) = 0;
-  // Moves a postmaster and its children into the scope metal-postgres-<port>.scope of the system's
-  // systemd, so that stopping the agent's unit leaves them alone. OK when it is there already.
+  // Moves a postmaster and its children, or a pgbouncer, into the scope metal-postgres-<port>.scope
+  // of the system's systemd, so that stopping the agent's unit leaves them alone. OK when it is
+  // there already.
   virtual absl::Status MoveToSystemdScope(pid_t postmaster, int port, absl::Duration timeout) = 0;
 };
 

@@ -109,7 +109,8 @@ HelperReply Identify(const HelperRequest& request, const std::string& device_roo
   return RunAdminCommand(request, device_root, command);
 }
 
-bool IsPostmaster(pid_t pid) {
+// A postmaster, or the PgBouncer in front of it.
+bool IsServer(pid_t pid) {
   char target[4096];
   const std::string link = fmt::format("/proc/{}/exe", pid);
   const ssize_t length = readlink(link.c_str(), target, sizeof(target));
@@ -117,7 +118,8 @@ bool IsPostmaster(pid_t pid) {
   std::string_view path(target, static_cast<size_t>(length));
   constexpr std::string_view kDeleted = " (deleted)";  // the package was upgraded under it
   if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
-  return path.substr(path.rfind('/') + 1) == "postgres";
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  return name == "postgres" || name == "pgbouncer";
 }
 
 std::vector<pid_t> WithChildren(pid_t pid) {
@@ -145,9 +147,9 @@ bool IsInScope(pid_t pid, int port) {
 }
 
 HelperReply MoveToScope(const HelperRequest& request) {
-  if (request.pid <= 1 || request.port < 1 || request.port > 65535 || !IsPostmaster(request.pid)) {
+  if (request.pid <= 1 || request.port < 1 || request.port > 65535 || !IsServer(request.pid)) {
     return Answer(HelperResult::kRejected,
-                  fmt::format("process {} is not a postmaster", request.pid));
+                  fmt::format("process {} is not a postmaster or its pgbouncer", request.pid));
   }
   if (!base::PathExists("/run/systemd/system")) {
     return Answer(HelperResult::kUnsupported, "systemd is not running");

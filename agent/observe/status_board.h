@@ -186,6 +186,38 @@ struct BackupsSection {
   std::vector<BackupSummary> latest;  // newest first, at most 5
 };
 
+enum class GateState {
+  kOff,   // not configured
+  kOpen,  // leads to host:port
+  kHeld,  // nothing new passes; clients wait
+  kDown   // pgbouncer does not run, or does not do as told
+};
+enum class ReadOnlyDoorState { kNone, kOpen, kClosed, kDown };
+
+struct ReadOnlyDoorSection {
+  ReadOnlyDoorState state = ReadOnlyDoorState::kNone;
+  std::string reason;  // why it is closed or down
+  std::string listen;
+  int pid = 0;
+  int64_t clients = 0, waiting = 0;
+};
+
+struct GateSection {
+  SectionTime time;
+  GateState state = GateState::kOff;
+  std::string reason;  // why it is down
+  std::string listen;
+  std::string host;  // where it leads; while held: where it led, and leads when the hold runs out
+  int port = 0;
+  absl::Time held_since = absl::InfinitePast(), held_until = absl::InfinitePast();
+  uint64_t term = 0;         // of the last order
+  std::string orchestrator;  // who gave it
+  int pid = 0, restarts = 0;
+  int64_t clients = 0, waiting = 0, servers = 0;
+  int64_t transactions = 0;  // while held: those that still run behind the door
+  ReadOnlyDoorSection read_only;
+};
+
 struct OperationSection {
   SectionTime time;
   bool running = false;
@@ -217,6 +249,7 @@ struct NodeStatus {
   ArchiveSection archive;
   std::vector<DiskSection> disks;
   BackupsSection backups;
+  GateSection gate;
   OperationSection operation;
   std::map<std::string, Fault> faults;  // key: class + "/" + subject
 };

@@ -106,6 +106,21 @@ TEST(ConfigTest, EveryOptionIsReadAndOfTheWrongTypeIsRejected) {
   }
 }
 
+TEST(ConfigTest, AGateNeedsAddressesOfItsOwn) {
+  const std::string gate = "[gate]\nenabled = true\n";
+  EXPECT_OK(ParseAfterMinimal(gate).status());
+  EXPECT_THAT(ParseAfterMinimal(gate + "listen = \"\"\n"), Rejected("gate.listen"));
+  EXPECT_THAT(ParseAfterMinimal(gate + "listen = \"127.0.0.1:0\"\n"), Rejected("port"));
+  EXPECT_THAT(ParseAfterMinimal(gate + "read_only_listen = \"127.0.0.1:6432\"\n"),
+              Rejected("gate.listen"));
+  const std::string trust = gate + "auth_type = \"trust\"\n";
+  EXPECT_OK(ParseAfterMinimal(trust).status());
+  EXPECT_THAT(ParseAfterMinimal(trust + "listen = \"0.0.0.0:6432\"\n"), Rejected("loopback"));
+  EXPECT_OK(ParseAfterMinimal("[gate]\nlisten = \"127.0.0.1:0\"\n").status()) << "it is off";
+  EXPECT_THAT(ParseAfterMinimal("[agent]\nstate_dir = \"/" + std::string(80, 'x') + "\"\n" + gate),
+              Rejected("unix socket"));
+}
+
 TEST(ConfigTest, ValuesOfEveryTypeAreRead) {
   ASSERT_OK_AND_ASSIGN(const AgentConfig config, ParseAfterMinimal(R"(
 port = 6543
