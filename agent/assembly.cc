@@ -18,6 +18,23 @@ namespace {
 constexpr absl::Duration kDataDiskPatience = absl::Seconds(2);
 constexpr int kOomScore = -900;  // the postmaster inherits it; its children reset their own
 
+// The roles that may log in, with their secrets: what PgBouncer checks passwords against. A secret
+// whose time is over is none.
+gate::RoleReader RolesOf(pg::SessionFactory connect) {
+  return [connect = std::move(connect)]() -> absl::StatusOr<std::vector<gate::RoleSecret>> {
+    METAL_ASSIGN_OR_RETURN(const auto session, connect());
+    METAL_ASSIGN_OR_RETURN(
+        const pg::SqlResult rows,
+        session->Query("SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword "
+                       "END AS secret FROM pg_authid WHERE rolcanlogin ORDER BY rolname",
+                       absl::Seconds(5)));
+    std::vector<gate::RoleSecret> roles;
+    for (size_t row = 0; row < rows.rows.size(); ++row)
+      roles.push_back({rows.Text(row, "rolname"), rows.Text(row, "secret")});
+    return roles;
+  };
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
@@ -113,6 +130,14 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   return options;
 }
 
+backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
+                                            observe::StatusBoard& board) {
+  backup::WalServerOptions options;
+  options.socket_path = config.wal_socket;
+  options.current_system_identifier = [&board] { return board.Get()->postgres.system_identifier; };
+  return options;
+}
+
 pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node) {
   pg::MonitorOptions options;
   options.tablespaces_changed = [&node] { node.RequestRefresh(); };
@@ -143,6 +168,47 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   options.schedule.write_interval = config.probe_write_interval;
   options.limits.stall_after = config.probe_stall_after;
   return options;
+}
+
+absl::StatusOr<std::unique_ptr<gate::Gate>> MakeGate(const base::AgentConfig& config,
+                                                     disk::PrivilegedHelper& helper,
+                                                     observe::StatusBoard& board,
+                                                     observe::EventLog& events) {
+  gate::GateOptions options;
+  options.directory = config.state_dir + "/gate";
+  if (!config.gate_enabled) {
+    gate::StopLeftDoor(options.directory, events);
+    gate::StopLeftDoor(options.directory + "/read-only", events);
+    return std::unique_ptr<gate::Gate>();
+  }
+  options.program = config.gate_pgbouncer;
+  options.door.auth_type = config.gate_auth_type;
+  options.door.pool_mode = config.gate_pool_mode;
+  options.door.client_tls = config.gate_client_tls;
+  options.door.certificate = config.gate_certificate;
+  options.door.key = config.gate_key;
+  options.door.server_tls = config.gate_server_tls;
+  options.door.server_ca = config.gate_server_ca;
+  options.door.max_client_conn = config.gate_max_client_conn;
+  options.door.default_pool_size = config.gate_default_pool_size;
+  options.door.hold_max = config.gate_hold_max;
+  options.listen = config.gate_listen;
+  options.read_only_listen = config.gate_read_only_listen;
+  options.read_only_max_lag = config.gate_read_only_max_lag;
+  options.local = {config.pg_socket_dir, config.pg_port};
+  options.auth_file = config.gate_auth_file;
+  options.read_roles = RolesOf(SessionsOf(config, absl::Seconds(5)));
+  options.ping = gate::LibpqPing(config.pg_superuser);
+  if (base::PathExists("/run/systemd/system")) {
+    options.move_to_scope = [&helper, port = config.pg_port](pid_t pid) {
+      const auto moved = helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
+      if (!moved.ok()) base::LogWarning("event=gate.scope message=\"{}\"", moved.ToString());
+    };
+  }
+  METAL_ASSIGN_OR_RETURN(auto gate,
+                         gate::Gate::Open(std::move(options), base::RealClock(), board, events));
+  METAL_RETURN_IF_ERROR(gate->Begin());
+  return gate;
 }
 
 }  // namespace metal

@@ -10,6 +10,7 @@
 #include "agent/base/config.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
+#include "agent/gate/gate.h"
 #include "agent/node/node.h"
 #include "agent/node/term_store.h"
 #include "agent/observe/event_log.h"
@@ -30,8 +31,8 @@ absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
 void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board);
 
 // Locks the state directory and, if its disk answers soon, the data directory: ABORTED when another
-// agent holds one of them. A disk that does not answer keeps no agent from serving; the lock is then
-// taken before anything is changed.
+// agent holds one of them. A disk that does not answer keeps no agent from serving; the lock is
+// then taken before anything is changed.
 absl::StatusOr<pg::DataDirectoryLock> LockDirectories(const base::AgentConfig& config);
 
 // Sessions of the node's own PostgreSQL.
@@ -43,6 +44,10 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper);
 
+// `board` outlives what is made from the options.
+backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
+                                            observe::StatusBoard& board);
+
 // `wal_server` may be null; both outlive what is made from the options.
 pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node);
 
@@ -51,5 +56,12 @@ pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& n
 void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events);
 
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
+
+// The gate, begun; null when it is off: what an earlier agent left running is then ended. `helper`,
+// `board` and `events` outlive it.
+absl::StatusOr<std::unique_ptr<gate::Gate>> MakeGate(const base::AgentConfig& config,
+                                                     disk::PrivilegedHelper& helper,
+                                                     observe::StatusBoard& board,
+                                                     observe::EventLog& events);
 
 }  // namespace metal

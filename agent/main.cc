@@ -76,14 +76,11 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   if (!config.repository_path.empty()) {
     archive = std::make_shared<backup::WalArchive>(
         backup::WalArchiveOptions{config.repository_path, config.state_dir}, clock, events.get());
-    backup::WalServerOptions options;
-    options.socket_path = config.wal_socket;
-    options.current_system_identifier = [&board] {
-      return board.Get()->postgres.system_identifier;
-    };
-    METAL_ASSIGN_OR_RETURN(wal_server, backup::WalServer::Start(options, archive, clock));
+    METAL_ASSIGN_OR_RETURN(
+        wal_server, backup::WalServer::Start(WalServerOptionsOf(config, board), archive, clock));
   }
 
+  METAL_ASSIGN_OR_RETURN(const auto gate, MakeGate(config, helper, board, *events));
   node::Node node({.config = config,
                    .clock = clock,
                    .board = board,
@@ -96,7 +93,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .connect = sessions,
                    .disks = disks,
                    .wal_archive = archive.get(),
-                   .data_lock = lock});
+                   .data_lock = lock,
+                   .gate = gate.get()});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
   pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node),

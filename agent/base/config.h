@@ -67,12 +67,16 @@ struct AgentConfig {
 
   // [gate]
   bool gate_enabled = false;
-  std::string gate_listen;            // "host:port"; default 127.0.0.1:6432
-  std::string gate_read_only_listen;  // "host:port"; empty: no read-only door
-  std::string gate_pgbouncer;         // path of the program
-  std::string gate_pool_mode;         // transaction, session, statement
-  std::string gate_auth_type;         // scram-sha-256, trust
-  std::string gate_auth_file;         // empty: the agent writes one
+  std::string gate_listen;                 // "host:port"; default 127.0.0.1:6432
+  std::string gate_read_only_listen;       // "host:port"; empty: no read-only door
+  std::string gate_pgbouncer;              // path of the program
+  std::string gate_pool_mode;              // transaction, session, statement
+  std::string gate_auth_type;              // scram-sha-256, trust
+  std::string gate_auth_file;              // empty: the agent writes one
+  std::string gate_client_tls;             // disable, allow, require
+  std::string gate_certificate, gate_key;  // PEM files for clients' TLS
+  std::string gate_server_tls;             // disable, prefer, require, verify-ca, verify-full
+  std::string gate_server_ca;              // PEM file
   int gate_max_client_conn = 1000;
   int gate_default_pool_size = 20;
   absl::Duration gate_read_only_max_lag = absl::Seconds(10);

@@ -77,6 +77,19 @@ absl::Status CheckGate(const AgentConfig& config) {
                  "HINT: for example 127.0.0.1:6432",
                  config.gate_listen);
   }
+  if (config.gate_client_tls != "disable" &&
+      (config.gate_certificate.empty() || config.gate_key.empty())) {
+    return Error(
+        absl::StatusCode::kInvalidArgument,
+        "gate.client_tls = \"{}\": needs gate.certificate and gate.key. HINT: give both, or "
+        "\"disable\"",
+        config.gate_client_tls);
+  }
+  if (config.gate_server_tls.starts_with("verify-") && config.gate_server_ca.empty()) {
+    return Error(absl::StatusCode::kInvalidArgument,
+                 "gate.server_tls = \"{}\": needs gate.server_ca. HINT: give it, or \"require\"",
+                 config.gate_server_tls);
+  }
   // Of the admin socket of the read-only door, and of the place that leads nowhere.
   constexpr std::string_view kLongest = "/gate/read-only/nowhere/.s.PGSQL.1";
   constexpr size_t kSocketPath = 107;

@@ -67,7 +67,13 @@ std::string RenderIni(const DoorSettings& settings, const Target& target, Patien
   add("server_connect_timeout", Seconds(std::max(absl::Seconds(30), settings.hold_max)));
   add("server_login_retry", Seconds(kLoginRetry));
   add("server_fast_close", "1");
-  add("server_tls_sslmode", "prefer");
+  add("client_tls_sslmode", settings.client_tls);
+  if (settings.client_tls != "disable") {
+    add("client_tls_cert_file", settings.certificate);
+    add("client_tls_key_file", settings.key);
+  }
+  add("server_tls_sslmode", settings.server_tls);
+  if (!settings.server_ca.empty()) add("server_tls_ca_file", settings.server_ca);
   add("tcp_keepidle", "5");
   add("tcp_keepintvl", "2");
   add("tcp_keepcnt", "3");

@@ -20,6 +20,10 @@ struct DoorSettings {
   std::string auth_type = "scram-sha-256";
   std::string auth_file;
   std::string pool_mode = "transaction";
+  std::string client_tls = "disable";  // as client_tls_sslmode
+  std::string certificate, key;
+  std::string server_tls = "prefer";  // as server_tls_sslmode
+  std::string server_ca;              // empty: none
   int max_client_conn = 1000;
   int default_pool_size = 20;  // server connections for each pair of user and database
   absl::Duration hold_max = absl::Seconds(30);

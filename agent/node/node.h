@@ -29,6 +29,7 @@
 #include "agent/base/thread.h"
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_monitor.h"
+#include "agent/gate/gate.h"
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
 #include "agent/node/requests.h"
@@ -63,6 +64,7 @@ struct NodeParts {
   backup::WalArchive* wal_archive = nullptr;  // null: no repository is configured
   pg::SourceIdentifier identify_source = pg::IdentifySource;
   std::optional<pg::DataDirectoryLock> data_lock;  // taken again when a data directory was made
+  gate::Gate* gate = nullptr;                      // null: the gate is off
 };
 
 // As configured: for ConfigEditor::Options, initdb and restore.
@@ -160,6 +162,15 @@ class Node {
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
   // What the stored term and the last observation amount to.
   RoleState CurrentRoleState();
+
+  // ---- Traffic (traffic_actions.cc) ----
+  // In every state of the node: a door may be held whatever the server does. Not journaled: the
+  // gate stores its orders itself. Terms below the stored one are refused; none is stored.
+  // FAILED_PRECONDITION, reason GATE_OFF, without a gate; other errors as gate::Gate.
+  absl::StatusOr<HoldTrafficAnswer> HoldTraffic(const RequestContext& context,
+                                                const HoldTrafficRequest& request);
+  absl::StatusOr<ReleaseTrafficAnswer> ReleaseTraffic(const RequestContext& context,
+                                                      const ReleaseTrafficRequest& request);
 
   // ---- Backups (backup_actions.cc). FAILED_PRECONDITION, reason REPOSITORY, when none is
   // configured. ---- Result facts: as documented in backup_service.proto.

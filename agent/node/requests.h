@@ -176,6 +176,33 @@ struct WaitForLsnAnswer {
   base::TimelineId timeline = 0;
 };
 
+// ---- Traffic ----
+
+struct HoldTrafficRequest {
+  TermHolder holder;
+  absl::Duration deadline;  // 0: as configured
+  absl::Duration drain_timeout = absl::Seconds(5);
+  bool keep_undrained = false;
+};
+struct HoldTrafficAnswer {
+  std::string host;  // where the door led
+  int port = 0;
+  absl::Time held_until;
+  int64_t transactions = 0;
+  absl::Duration took;
+};
+
+struct ReleaseTrafficRequest {
+  TermHolder holder;
+  std::string host;  // name, address, or directory of a unix socket
+  int port = 0;
+  absl::Duration timeout = absl::Seconds(5);
+};
+struct ReleaseTrafficAnswer {
+  bool was_held = false;
+  absl::Duration took;
+};
+
 // ---- Backups ----
 
 struct CreateBackupRequest {

@@ -41,6 +41,8 @@ constexpr std::array kPermissions = {
     RpcPermission{"ReplicationService/ResumeReplay", Permission::kOperate},
     RpcPermission{"ReplicationService/StopWalReceiver", Permission::kOperate},
     RpcPermission{"ReplicationService/StartWalReceiver", Permission::kOperate},
+    RpcPermission{"ReplicationService/HoldTraffic", Permission::kOrchestrate},
+    RpcPermission{"ReplicationService/ReleaseTraffic", Permission::kOrchestrate},
     RpcPermission{"BackupService/CreateBackup", Permission::kOperate},
     RpcPermission{"BackupService/ListBackups", Permission::kObserve},
     RpcPermission{"BackupService/GetBackup", Permission::kObserve},

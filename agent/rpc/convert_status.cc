@@ -178,6 +178,61 @@ void OperationToProto(const observe::OperationSection& operation, base::Monotoni
   }
 }
 
+v1::GateState GateStateOf(observe::GateState state) {
+  switch (state) {
+    case observe::GateState::kOff:
+      return v1::GATE_STATE_OFF;
+    case observe::GateState::kOpen:
+      return v1::GATE_STATE_OPEN;
+    case observe::GateState::kHeld:
+      return v1::GATE_STATE_HELD;
+    case observe::GateState::kDown:
+      return v1::GATE_STATE_DOWN;
+  }
+  return v1::GATE_STATE_UNSPECIFIED;
+}
+
+v1::ReadOnlyDoorState DoorStateOf(observe::ReadOnlyDoorState state) {
+  switch (state) {
+    case observe::ReadOnlyDoorState::kNone:
+      return v1::READ_ONLY_DOOR_STATE_UNSPECIFIED;
+    case observe::ReadOnlyDoorState::kOpen:
+      return v1::READ_ONLY_DOOR_STATE_OPEN;
+    case observe::ReadOnlyDoorState::kClosed:
+      return v1::READ_ONLY_DOOR_STATE_CLOSED;
+    case observe::ReadOnlyDoorState::kDown:
+      return v1::READ_ONLY_DOOR_STATE_DOWN;
+  }
+  return v1::READ_ONLY_DOOR_STATE_UNSPECIFIED;
+}
+
+void GateToProto(const observe::GateSection& gate, base::MonotonicTime now, v1::GateStatus* out) {
+  out->set_state(GateStateOf(gate.state));
+  out->set_reason(gate.reason);
+  out->set_listen(gate.listen);
+  out->set_host(gate.host);
+  out->set_port(gate.port);
+  SetTime(gate.held_since, [&] { return out->mutable_held_since_time(); });
+  SetTime(gate.held_until, [&] { return out->mutable_held_until_time(); });
+  out->set_term(gate.term);
+  out->set_orchestrator_id(gate.orchestrator);
+  out->set_pid(gate.pid);
+  out->set_restarts(gate.restarts);
+  out->set_clients(gate.clients);
+  out->set_waiting_clients(gate.waiting);
+  out->set_server_connections(gate.servers);
+  out->set_transactions(gate.transactions);
+  SetAge(gate.time, now, out);
+  if (gate.read_only.state == observe::ReadOnlyDoorState::kNone) return;
+  auto* door = out->mutable_read_only();
+  door->set_state(DoorStateOf(gate.read_only.state));
+  door->set_reason(gate.read_only.reason);
+  door->set_listen(gate.read_only.listen);
+  door->set_pid(gate.read_only.pid);
+  door->set_clients(gate.read_only.clients);
+  door->set_waiting_clients(gate.read_only.waiting);
+}
+
 }  // namespace
 
 google::protobuf::Timestamp ToProto(absl::Time time) {
@@ -336,6 +391,7 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
     ToProto(backup, out->mutable_backups()->add_latest());
   }
   SetAge(status.backups.time, now, out->mutable_backups());
+  GateToProto(status.gate, now, out->mutable_gate());
   if (status.operation.running) OperationToProto(status.operation, now, out->mutable_operation());
   for (const auto& [key, fault] : status.faults) ToProto(fault, out->add_faults());
 }

@@ -302,4 +302,49 @@ grpc::Status ReplicationService::StartWalReceiver(grpc::ServerContext* context,
                        node::ReplayAction::kStartReceiver);
 }
 
+grpc::Status ReplicationService::HoldTraffic(grpc::ServerContext* context,
+                                             const v1::HoldTrafficRequest* request,
+                                             v1::HoldTrafficResponse* response) {
+  return handler_.Run(
+      "ReplicationService/HoldTraffic", *context, [&](const std::string& caller) -> absl::Status {
+        node::HoldTrafficRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        if (request->has_deadline()) {
+          domain.deadline = FromProto(request->deadline());
+          if (domain.deadline <= absl::ZeroDuration())
+            return base::Error(absl::StatusCode::kInvalidArgument, "deadline must be above 0");
+        }
+        if (request->has_drain_timeout())
+          domain.drain_timeout = FromProto(request->drain_timeout());
+        domain.keep_undrained = request->keep_undrained();
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.HoldTraffic(ContextOf(*request, caller, *context), domain));
+        response->set_host(answer.host);
+        response->set_port(answer.port);
+        *response->mutable_held_until_time() = ToProto(answer.held_until);
+        response->set_transactions(answer.transactions);
+        *response->mutable_took() = ToProto(answer.took);
+        return absl::OkStatus();
+      });
+}
+
+grpc::Status ReplicationService::ReleaseTraffic(grpc::ServerContext* context,
+                                                const v1::ReleaseTrafficRequest* request,
+                                                v1::ReleaseTrafficResponse* response) {
+  return handler_.Run("ReplicationService/ReleaseTraffic", *context,
+                      [&](const std::string& caller) -> absl::Status {
+                        node::ReleaseTrafficRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+                        domain.host = request->host();
+                        domain.port = request->port();
+                        METAL_ASSIGN_OR_RETURN(
+                            const auto answer,
+                            node_.ReleaseTraffic(ContextOf(*request, caller, *context), domain));
+                        response->set_was_held(answer.was_held);
+                        *response->mutable_took() = ToProto(answer.took);
+                        return absl::OkStatus();
+                      });
+}
+
 }  // namespace metal::rpc

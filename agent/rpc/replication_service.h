@@ -53,6 +53,12 @@ class ReplicationService final : public metal::agent::v1::ReplicationService::Se
   grpc::Status StartWalReceiver(grpc::ServerContext* context,
                                 const metal::agent::v1::StartWalReceiverRequest* request,
                                 metal::agent::v1::StartWalReceiverResponse* response) override;
+  grpc::Status HoldTraffic(grpc::ServerContext* context,
+                           const metal::agent::v1::HoldTrafficRequest* request,
+                           metal::agent::v1::HoldTrafficResponse* response) override;
+  grpc::Status ReleaseTraffic(grpc::ServerContext* context,
+                              const metal::agent::v1::ReleaseTrafficRequest* request,
+                              metal::agent::v1::ReleaseTrafficResponse* response) override;
 
  private:
   template <typename Request>

@@ -135,10 +135,24 @@ class Node(Database):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             return file.read()
 
+    def pgbouncer_pid(self, door=""):
+        """Of the door for clients, or with "read-only" that for readers; 0 when it does not run."""
+        place = os.path.join(self.state, "gate", door)
+        try:
+            with open(os.path.join(place, "pgbouncer.pid"), encoding="utf-8") as file:
+                pid = int(file.read())
+            with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+                ours = os.path.join(place, "pgbouncer.ini") in file.read().split("\0")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return 0
+        return pid if ours else 0
+
     def close(self):
-        """Ends the agent and PostgreSQL, both by pid."""
+        """Ends the agent, PgBouncer and PostgreSQL, all by pid."""
         if self.process:
             process.end(self.process, signal.SIGTERM, 10)
+        for door in filter(None, map(self.pgbouncer_pid, ("", "read-only"))):
+            os.kill(door, signal.SIGKILL)
         pid = postmaster_pid(self.data_dir)
         if pid:
             os.kill(pid, signal.SIGCONT)

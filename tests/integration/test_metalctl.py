@@ -9,7 +9,7 @@ from harness import process
 from harness.node import BIN, elapsed, has_hint
 from harness.process import run, wait_for
 
-COMMANDS = ["status", "watch", "events", "op", "pg", "term", "promote", "fence", "unfence", "wait-lsn", "backup", "disk",
+COMMANDS = ["status", "watch", "events", "op", "pg", "term", "promote", "fence", "unfence", "wait-lsn", "gate", "backup", "disk",
             "capabilities", "completion"]
 
 

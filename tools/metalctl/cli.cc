@@ -82,6 +82,7 @@ void BuildTree(CLI::App& app, Invocation& invocation, const std::vector<AddBranc
   AddPostgresCommands(app, invocation);
   AddRoleCommands(app, invocation);
   AddReplicationCommands(app, invocation);
+  AddGateCommands(app, invocation);
   AddBackupCommands(app, invocation);
   AddDiskCommands(app, invocation);
   for (const AddBranch branch : more) branch(app, invocation);

@@ -53,6 +53,8 @@ void AddPostgresCommands(CLI::App& app, Invocation& invocation);
 void AddRoleCommands(CLI::App& app, Invocation& invocation);
 // cli_replication.cc:
 void AddReplicationCommands(CLI::App& app, Invocation& invocation);
+// cli_gate.cc:
+void AddGateCommands(CLI::App& app, Invocation& invocation);
 // cli_backup.cc:
 void AddBackupCommands(CLI::App& app, Invocation& invocation);
 

@@ -127,6 +127,25 @@ int ResumeReplay(const Client& client);
 int StopReceiver(const Client& client);
 int StartReceiver(const Client& client);
 
+// ---- gate_commands.cc ----
+struct HoldOptions {
+  TermOptions term;  // its timeout: for transactions to end
+  std::optional<absl::Duration> deadline;
+  bool keep_undrained = false;
+};
+int HoldTraffic(const Client& client, const HoldOptions& options);
+struct ReleaseOptions {
+  TermOptions term;
+  std::string host;
+  int port = 5432;
+};
+int ReleaseTraffic(const Client& client, const ReleaseOptions& options);
+int ShowGate(const Client& client);
+// One line: "open to db-2:5432, 12 clients (0 wait)". `now` is the node's clock.
+std::string GateLine(const v1::GateStatus& gate, const google::protobuf::Timestamp& now,
+                     bool colors);
+std::string ReadOnlyDoorLine(const v1::ReadOnlyDoorStatus& door, bool colors);
+
 // ---- backup_commands.cc ----
 struct BackupCreateOptions {
   std::string codec;  // zstd, lz4, none; empty: as configured

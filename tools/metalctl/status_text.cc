@@ -55,6 +55,7 @@ class Writer {
     AddNode();
     AddPostgres();
     AddStandby();
+    AddGate();
     AddArchive();
     AddOperation();
     AddRepository();
@@ -146,6 +147,15 @@ class Writer {
     if (standby.replay_paused()) {
       facts_.Add("  replay", Colored(standby.pause_state(), Tone::kCaution));
     }
+  }
+
+  void AddGate() {
+    const auto& gate = status_.gate();
+    if (!gate.has_observe_age()) return;  // off, or not looked at yet
+    facts_.Add("gate", GateLine(gate, status_.capture_time(), options_.colors) +
+                           Staleness(true, gate.observe_age()));
+    if (gate.has_read_only())
+      facts_.Add("  readers", ReadOnlyDoorLine(gate.read_only(), options_.colors));
   }
 
   void AddArchive() {

@@ -117,6 +117,9 @@ TEST(ConfigTest, AGateNeedsAddressesOfItsOwn) {
   EXPECT_OK(ParseAfterMinimal(trust).status());
   EXPECT_THAT(ParseAfterMinimal(trust + "listen = \"0.0.0.0:6432\"\n"), Rejected("loopback"));
   EXPECT_OK(ParseAfterMinimal("[gate]\nlisten = \"127.0.0.1:0\"\n").status()) << "it is off";
+  EXPECT_THAT(ParseAfterMinimal(gate + "client_tls = \"require\"\n"), Rejected("gate.certificate"));
+  EXPECT_THAT(ParseAfterMinimal(gate + "server_tls = \"verify-full\"\n"),
+              Rejected("gate.server_ca"));
   EXPECT_THAT(ParseAfterMinimal("[agent]\nstate_dir = \"/" + std::string(80, 'x') + "\"\n" + gate),
               Rejected("unix socket"));
 }

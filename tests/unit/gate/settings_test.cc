@@ -31,6 +31,20 @@ TEST(SettingsTest, TheIniSaysWhereTheDoorLeadsAndWhoMayManageIt) {
   EXPECT_THAT(ini, Not(HasSubstr("admin_users"))) << "only the socket's owner manages it";
 }
 
+TEST(SettingsTest, FilesOfTlsAreNamedWhereTheyAreUsed) {
+  DoorSettings settings = Settings();
+  settings.certificate = "/c.pem";
+  settings.key = "/k.pem";
+  EXPECT_THAT(RenderIni(settings, {"a", 1}, Patience::kThroughHolds), Not(HasSubstr("/c.pem")));
+  settings.client_tls = "require";
+  settings.server_tls = "verify-full";
+  settings.server_ca = "/ca.pem";
+  const std::string ini = RenderIni(settings, {"a", 1}, Patience::kThroughHolds);
+  EXPECT_THAT(ini, HasSubstr("\nclient_tls_sslmode = require\nclient_tls_cert_file = /c.pem\n"
+                             "client_tls_key_file = /k.pem\nserver_tls_sslmode = verify-full\n"
+                             "server_tls_ca_file = /ca.pem\n"));
+}
+
 TEST(SettingsTest, ClientsWaitLongerThanTheLongestHold) {
   DoorSettings settings = Settings();
   EXPECT_THAT(RenderIni(settings, {"a", 1}, Patience::kThroughHolds),

@@ -51,6 +51,34 @@ TEST(StatusTextTest, AFenceAndASuspectBackupStandOut) {
   EXPECT_THAT(text, HasSubstr("\033[31msuspect\033[0m"));
 }
 
+TEST(StatusTextTest, TheGateIsShownWhereThereIsOne) {
+  v1::NodeStatus status = Node();
+  status.mutable_gate()->set_state(v1::GATE_STATE_OFF);
+  EXPECT_THAT(StatusText(status, {}), Not(HasSubstr("gate")));
+  auto* gate = status.mutable_gate();
+  gate->mutable_observe_age()->set_seconds(0);
+  gate->set_state(v1::GATE_STATE_OPEN);
+  gate->set_host("::1");
+  gate->set_port(5432);
+  gate->set_clients(12);
+  EXPECT_THAT(StatusText(status, {}), HasSubstr("open to [::1]:5432, 12 clients (0 waiting)"));
+  gate->set_state(v1::GATE_STATE_HELD);
+  gate->set_orchestrator_id("o");
+  gate->set_term(7);
+  gate->set_transactions(2);
+  gate->mutable_held_until_time()->set_seconds(1'000'000 + 20);
+  EXPECT_THAT(StatusText(status, {}),
+              HasSubstr("held by o in term 7, for 20 s more, then to [::1]:5432, 12 clients (0 "
+                        "waiting), 2 transactions still run"));
+  gate->set_state(v1::GATE_STATE_DOWN);
+  gate->set_reason("it is stopped");
+  gate->mutable_read_only()->set_state(v1::READ_ONLY_DOOR_STATE_CLOSED);
+  gate->mutable_read_only()->set_reason("no standby");
+  const std::string text = StatusText(status, {.colors = true});
+  EXPECT_THAT(text, HasSubstr("\033[31mdown\033[0m: it is stopped; held by o"));
+  EXPECT_THAT(text, HasSubstr("\033[33mclosed\033[0m: no standby"));
+}
+
 TEST(StatusTextTest, ADiskWithoutProbesIsShown) {
   v1::NodeStatus status = Node();
   auto* disk = status.add_disks();

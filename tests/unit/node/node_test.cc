@@ -134,6 +134,12 @@ TEST_F(NodeTest, PromotionNeedsTheTermFirst) {
   EXPECT_THAT(std::string(promoted.status().message()), HasSubstr("HINT: "));
 }
 
+TEST_F(NodeTest, WithoutAGateTrafficIsNotHeld) {
+  EXPECT_EQ(ReasonOf(node_->HoldTraffic(Request("h"), HoldTrafficRequest()).status()), "GATE_OFF");
+  EXPECT_EQ(ReasonOf(node_->ReleaseTraffic(Request("r"), ReleaseTrafficRequest()).status()),
+            "GATE_OFF");
+}
+
 TEST_F(NodeTest, TimeoutsAreChecked) {
   BeginTermRequest begin;
   begin.holder = {4, "a"};

@@ -59,6 +59,26 @@ TEST(ConvertStatusTest, EveryPostgresStateHasItsOwnEnumValue) {
   }
 }
 
+TEST(ConvertStatusTest, AGateThatIsOffSaysSoAndAHeldOneUntilWhen) {
+  observe::NodeStatus status;
+  v1::NodeStatus off;
+  ToProto(status, At(absl::ZeroDuration()), &off);
+  EXPECT_EQ(off.gate().state(), v1::GATE_STATE_OFF);
+  EXPECT_FALSE(off.gate().has_observe_age() || off.gate().has_read_only());
+  status.gate.time = {absl::FromUnixSeconds(1000), At(absl::Seconds(5))};
+  status.gate.state = observe::GateState::kHeld;
+  status.gate.held_until = absl::FromUnixSeconds(1030);
+  status.gate.waiting = 3;
+  status.gate.read_only.state = observe::ReadOnlyDoorState::kClosed;
+  v1::NodeStatus held;
+  ToProto(status, At(absl::Seconds(12)), &held);
+  EXPECT_EQ(held.gate().state(), v1::GATE_STATE_HELD);
+  EXPECT_EQ(held.gate().held_until_time().seconds(), 1030);
+  EXPECT_EQ(held.gate().waiting_clients(), 3);
+  EXPECT_EQ(held.gate().observe_age().seconds(), 7);
+  EXPECT_EQ(held.gate().read_only().state(), v1::READ_ONLY_DOOR_STATE_CLOSED);
+}
+
 TEST(ConvertStatusTest, DurationsBelowASecondKeepTheirSign) {
   const auto out = ToProto(absl::Milliseconds(-1500));
   EXPECT_EQ(out.seconds(), -1);
