@@ -154,7 +154,8 @@ def heal(shard, episode):
     try:
         wait_for("the shard is whole", whole, 180, 1.0)
     except AssertionError as error:
-        raise AssertionError(f"{error}; findings: {seen.get('findings')}; what was told:\n" + "\n".join(episode.told[-30:])) from error
+        told = "\n".join(episode.told[-30:])
+        raise AssertionError(f"{error}; findings: {seen.get('findings')}; what was told:\n{told}") from error
 
 
 def addresses(shard):
