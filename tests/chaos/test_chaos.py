@@ -16,6 +16,7 @@ from harness.process import wait_for
 from harness.three_nodes import Shard
 
 FIRST_SEED = int(os.environ.get("METAL_CHAOS_SEED", "1"))
+MONITORS = 2.5  # seconds after which every node's status is newer than what happened before
 EPISODES = int(os.environ.get("METAL_CHAOS_EPISODES", "20"))
 
 
@@ -149,7 +150,11 @@ def heal(shard, episode):
                     shard.copy_anew(shard[name], shard.primary())
                     seen[name] = 0
             return False
+        # Monitors look once a second: what was broken a moment ago may not be seen yet.
         seen["findings"] = shard.findings()
+        if not seen["findings"]:
+            time.sleep(MONITORS)
+            seen["findings"] = shard.findings()
         return not seen["findings"]
     try:
         wait_for("the shard is whole", whole, 180, 1.0)
