@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "agent/backup/postgres_source.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/privileges.h"
@@ -158,6 +159,36 @@ void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events) 
                   score.ok() ? fmt::format("the OOM score adjustment is {}", *score)
                              : std::string(score.status().message()),
                   kOomScore));
+}
+
+absl::StatusOr<std::unique_ptr<TransferServer>> TransferServer::Start(
+    const base::AgentConfig& config, observe::EventLog& events, base::Clock& clock) {
+  pg::ConnectOptions connect;
+  connect.socket_dir = config.pg_socket_dir;
+  connect.port = config.pg_port;
+  connect.user = config.pg_superuser;
+  std::unique_ptr<TransferServer> server(
+      new TransferServer({.config = config,
+                          .clock = clock,
+                          .events = &events,
+                          .open_source = backup::MakePostgresSource(connect),
+                          .connect = SessionsOf(config, absl::ZeroDuration())}));
+  if (config.transfer_listen.empty()) return server;
+  TransferServer* const raw = server.get();
+  transfer::ListenerOptions options;
+  options.listen = config.transfer_listen;
+  options.tls = {config.tls_certificate, config.tls_key, config.tls_client_ca};
+  options.serve = [raw](transfer::Channel& channel) { raw->source_.Serve(channel); };
+  METAL_ASSIGN_OR_RETURN(server->listener_, transfer::Listener::Start(std::move(options)));
+  if (config.transfer_port_file.empty()) return server;
+  METAL_RETURN_IF_ERROR(
+      base::WriteFileDurably(config.transfer_port_file, server->listener_->address() + "\n", 0644));
+  return server;
+}
+
+void TransferServer::Stop() {
+  source_.Stop();
+  if (listener_ != nullptr) listener_->Stop();
 }
 
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {

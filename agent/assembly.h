@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/backup/clone_source.h"
 #include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
 #include "agent/disk/disk_monitor.h"
@@ -19,6 +20,7 @@
 #include "agent/pg/monitor.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
+#include "agent/transfer/listener.h"
 
 namespace metal {
 
@@ -54,6 +56,24 @@ pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& n
 // An event when the kernel's OOM killer may take PostgreSQL first: TakeIdentity could not lower the
 // score, or had no right to.
 void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events);
+
+// Serves other agents that clone this node.
+class TransferServer {
+ public:
+  // Nothing without config.transfer_listen. FAILED_PRECONDITION when the address cannot be bound.
+  // The references outlive the server.
+  static absl::StatusOr<std::unique_ptr<TransferServer>> Start(const base::AgentConfig& config,
+                                                               observe::EventLog& events,
+                                                               base::Clock& clock);
+  ~TransferServer() { Stop(); }
+  // Running clones fail, and their targets hear why.
+  void Stop();
+
+ private:
+  explicit TransferServer(backup::CloneSourceParts parts) : source_(std::move(parts)) {}
+  backup::CloneSource source_;
+  std::unique_ptr<transfer::Listener> listener_;
+};
 
 disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
 

@@ -100,6 +100,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
+  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, *events, clock));
 
   rpc::Services services(config, node, board, *events, clock);
   METAL_RETURN_IF_ERROR(services.Start());
@@ -109,6 +110,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   WaitForSignal(signals, deadline);
   node.StopWaiting();
   services.Shutdown(kRpcGrace);
+  transfers->Stop();
   monitor.Stop();
   if (wal_server != nullptr) wal_server->Stop(kWalGrace);
   node::Emit(*events, observe::Severity::kInfo, "agent.stopped", config.node_id,

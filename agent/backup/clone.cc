@@ -31,7 +31,7 @@ constexpr uint32_t kDepthFactor = 3;  // as a restore: this disk serves nobody e
 uint8_t Type(CloneMessage message) { return static_cast<uint8_t>(message); }
 
 absl::Status Refused(std::string text) {
-  return absl::FailedPreconditionError(std::move(text));
+  return base::WithReason(absl::FailedPreconditionError(std::move(text)), {"CLONE_SOURCE", {}});
 }
 
 }  // namespace

@@ -52,6 +52,10 @@ struct AgentConfig {
   std::string replication_password_file;  // empty: standbys log in as the superuser, without one
   std::string replication_networks;       // words of pg_hba.conf's address, by blanks
   std::string replication_ssl_mode;       // default "prefer"
+  // [transfer]
+  std::string transfer_listen;     // "host:port" where other agents clone this node; empty: nowhere
+  std::string transfer_port_file;  // where the bound "host:port" is written; empty: nowhere
+  int transfer_connections = 2;    // of a clone that this node makes
 
   // [repository]
   std::string repository_path;  // required for backups; empty: backups and archiving are off

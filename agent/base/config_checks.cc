@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <climits>
+#include <utility>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -47,11 +48,13 @@ absl::Status CheckTls(const AgentConfig& config) {
     return Invalid(
         "tls.role: roles need tls.certificate, tls.key and tls.client_ca. HINT: give all three");
   }
-  if (!config.listen.empty() && !all && !IsLoopback(HostOf(config.listen))) {
+  for (const auto& [option, listen] : {std::pair("agent.listen", config.listen),
+                                       std::pair("transfer.listen", config.transfer_listen)}) {
+    if (listen.empty() || all || IsLoopback(HostOf(listen))) continue;
     return Error(absl::StatusCode::kInvalidArgument,
-                 "agent.listen = \"{}\": only a loopback address may be served without TLS. "
+                 "{} = \"{}\": only a loopback address may be served without TLS. "
                  "HINT: set tls.certificate, tls.key and tls.client_ca",
-                 config.listen);
+                 option, listen);
   }
   return absl::OkStatus();
 }

@@ -78,6 +78,17 @@ const Option kOptions[] = {
     {"replication", "ssl_mode", &C::replication_ssl_mode, R"("prefer")",
      "sslmode of a standby's connection to its primary.", TextRule::kOneOf,
      "disable, allow, prefer, require, verify-ca, verify-full"},
+    {"transfer", "listen", &C::transfer_listen, R"("")",
+     "Address where other agents clone this node, for example \"0.0.0.0:7422\". Empty: none. Port "
+     "0: any\n"
+     "free port. With [tls] callers need the role peer or orchestrator; without it only a "
+     "loopback\n"
+     "address is accepted.",
+     TextRule::kListenAddress},
+    {"transfer", "port_file", &C::transfer_port_file, R"("")",
+     "File that receives the bound \"host:port\". Empty: none.", TextRule::kPath},
+    {"transfer", "connections", &C::transfer_connections, "2",
+     "Connections over which this node clones another one.", TextRule::kAny, "1 to 8", 1, 8},
 
     {"repository", "path", &C::repository_path, R"("")",
      "Directory of backups and archived WAL. Empty: backups and archiving are off. An agent that "

@@ -131,6 +131,8 @@ void Node::RegisterResumers() {
       });
   parts_.operations.RegisterResumer(
       "RestoreBackup", [this](const Operation& operation) { return ResumeRestore(operation); });
+  parts_.operations.RegisterResumer(
+      "Clone", [this](const Operation& operation) { return ResumeClone(operation); });
 }
 
 void Node::Begin() {

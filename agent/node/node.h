@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/backup/catalog.h"
+#include "agent/backup/clone.h"
 #include "agent/backup/context.h"
 #include "agent/backup/rehearsal_scratch.h"
 #include "agent/backup/restore.h"
@@ -172,6 +173,14 @@ class Node {
   absl::StatusOr<ReleaseTrafficAnswer> ReleaseTraffic(const RequestContext& context,
                                                       const ReleaseTrafficRequest& request);
 
+  // ---- Clone (clone_actions.cc) ----
+  // Over the node's own data directory, under the stored term. Stops the server
+  // that is replaced, and ends with a standby that streams from the primary. Result facts:
+  // source_node, files, bytes, seconds, bytes_per_second, reconnects, start_lsn, stop_lsn,
+  // timeline, io_engine, streaming_after_seconds. Errors as backup::Clone and ReserveWal;
+  // WRONG_SYSTEM: the primary is of another cluster.
+  absl::StatusOr<Operation> Clone(const RequestContext& context, const CloneRequest& request);
+
   // ---- Backups (backup_actions.cc). FAILED_PRECONDITION, reason REPOSITORY, when none is
   // configured. ---- Result facts: as documented in backup_service.proto.
   absl::StatusOr<Operation> CreateBackup(const RequestContext& context,
@@ -266,6 +275,17 @@ class Node {
   absl::StatusOr<OperationResult> RunRestore(OperationContext& context,
                                              const RestoreBackupRequest& request);
   absl::StatusOr<OperationBody> ResumeRestore(const Operation& operation);
+  absl::StatusOr<OperationResult> RunClone(OperationContext& context, const CloneRequest& request);
+  absl::StatusOr<OperationBody> ResumeClone(const Operation& operation);
+  absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectToPrimary(
+      const pg::ReplicationSource& source);
+  absl::Status CheckPrimary(pg::SqlSession& session, const backup::CloneWelcome& source);
+  absl::Status StopForClone(OperationContext& context);
+  absl::StatusOr<backup::CloneReport> CopyFromSource(OperationContext& context,
+                                                     const CloneRequest& request,
+                                                     backup::Clone& clone, pg::SqlSession& primary,
+                                                     const pg::ReplicationSource& source);
+  absl::Status StartClone(OperationContext& context);
   bool IsReadOnly(std::unique_ptr<pg::SqlSession>& session);
   void CheckpointInBackground();
 

@@ -229,6 +229,19 @@ struct RestoreBackupRequest {
   bool validate_only = false;
 };
 
+// ---- Clone ----
+
+struct CloneRequest {
+  TermHolder holder;
+  std::string source;        // "host:port" of the source agent's transfer listener
+  std::string primary_host;  // of the PostgreSQL to follow; a directory: its unix socket
+  int primary_port = 5432;
+  bool replace = false;  // a data directory of the same cluster may go
+  std::map<std::string, std::string> tablespace_mapping;  // new path by OID
+  uint64_t rate_limit = 0;                                // bytes per second; 0: none
+  std::string codec = "none";                             // none, lz4, zstd
+};
+
 // ---- Storage ----
 
 struct StorageProbeRequest {

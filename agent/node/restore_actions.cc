@@ -5,32 +5,12 @@
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
+#include "agent/node/tablespace_mapping.h"
 #include "agent/pg/hba.h"
 
 namespace metal::node {
 
 namespace {
-
-absl::StatusOr<std::map<uint32_t, std::string>> ParseMapping(
-    const std::map<std::string, std::string>& mapping) {
-  std::map<uint32_t, std::string> parsed;
-  for (const auto& [oid_text, path] : mapping) {
-    uint32_t oid = 0;
-    const char* const end = oid_text.data() + oid_text.size();
-    const auto [at, error] = std::from_chars(oid_text.data(), end, oid);
-    if (error != std::errc() || at != end || oid == 0) {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "tablespace_mapping: \"{}\" is no OID. HINT: GetBackup lists them",
-                         oid_text);
-    }
-    if (!path.starts_with("/")) {
-      return base::Error(absl::StatusCode::kInvalidArgument,
-                         "tablespace_mapping: {} → \"{}\" is no absolute path", oid_text, path);
-    }
-    parsed[oid] = path;
-  }
-  return parsed;
-}
 
 std::string_view RecoveryTargetName(RecoveryTarget target) {
   switch (target) {
@@ -115,7 +95,7 @@ absl::StatusOr<std::optional<Operation>> Node::RestoreBackup(const RequestContex
                          parts_.operations.FindByRequest(context));
   if (earlier) return earlier;
   METAL_RETURN_IF_ERROR(CheckBackupName(request.name));
-  METAL_RETURN_IF_ERROR(ParseMapping(request.tablespace_mapping).status());
+  METAL_RETURN_IF_ERROR(ParseTablespaceMapping(request.tablespace_mapping).status());
   RestoreBackupRequest resolved = request;
   if (resolved.target_directory.empty()) resolved.target_directory = parts_.config.pg_data_dir;
   if (!resolved.target_directory.starts_with("/")) {
@@ -186,7 +166,8 @@ absl::StatusOr<backup::RestoreReport> Node::Restore(observe::Progress& progress,
   restore.backup = info.label;
   restore.system_identifier = info.header.system_identifier;
   restore.target_directory = request.target_directory;
-  METAL_ASSIGN_OR_RETURN(restore.tablespace_mapping, ParseMapping(request.tablespace_mapping));
+  METAL_ASSIGN_OR_RETURN(restore.tablespace_mapping,
+                         ParseTablespaceMapping(request.tablespace_mapping));
   restore.recovery_target = TargetOf(request.recovery_target);
   restore.validate_only = request.validate_only;
   if (request.port != 0) restore.settings["port"] = fmt::format("{}", request.port);

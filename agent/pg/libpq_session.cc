@@ -227,11 +227,13 @@ absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& o
       {"application_name", options.application_name.c_str()},
       {"options", server_options.c_str()},
       {"client_encoding", "UTF8"},
-      {"sslmode", "disable"},
+      {"sslmode", options.ssl_mode.c_str()},
+      {"passfile", options.passfile.c_str()},
       {"gssencmode", "disable"},
   };
   std::vector<const char*> names, values;
   for (const auto& [name, value] : parameters) {
+    if (*value == '\0' && std::string_view(name) != "host") continue;
     names.push_back(name);
     values.push_back(value);
   }

@@ -59,10 +59,12 @@ class SqlSession {
 };
 
 struct ConnectOptions {
-  std::string socket_dir;
+  std::string socket_dir;  // or a host, for a server that is not this node's
   int port = 5432;
   std::string user = "postgres";
   std::string database = "postgres";
+  std::string passfile;              // empty: none
+  std::string ssl_mode = "disable";  // libpq's sslmode; empty: libpq's default
   std::string application_name = "metal-agent";
   absl::Duration connect_timeout = absl::Seconds(2);
   // Set on the server; 0: none, the deadline of each call still holds.

@@ -43,6 +43,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"ReplicationService/StartWalReceiver", Permission::kOperate},
     RpcPermission{"ReplicationService/HoldTraffic", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/ReleaseTraffic", Permission::kOrchestrate},
+    RpcPermission{"ReplicationService/Clone", Permission::kOrchestrate},
     RpcPermission{"BackupService/CreateBackup", Permission::kOperate},
     RpcPermission{"BackupService/ListBackups", Permission::kObserve},
     RpcPermission{"BackupService/GetBackup", Permission::kObserve},

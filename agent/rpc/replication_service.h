@@ -59,6 +59,8 @@ class ReplicationService final : public metal::agent::v1::ReplicationService::Se
   grpc::Status ReleaseTraffic(grpc::ServerContext* context,
                               const metal::agent::v1::ReleaseTrafficRequest* request,
                               metal::agent::v1::ReleaseTrafficResponse* response) override;
+  grpc::Status Clone(grpc::ServerContext* context, const metal::agent::v1::CloneRequest* request,
+                     metal::agent::v1::CloneResponse* response) override;
 
  private:
   template <typename Request>

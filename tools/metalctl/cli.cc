@@ -83,6 +83,7 @@ void BuildTree(CLI::App& app, Invocation& invocation, const std::vector<AddBranc
   AddRoleCommands(app, invocation);
   AddReplicationCommands(app, invocation);
   AddGateCommands(app, invocation);
+  AddCloneCommand(app, invocation);
   AddBackupCommands(app, invocation);
   AddDiskCommands(app, invocation);
   for (const AddBranch branch : more) branch(app, invocation);

@@ -55,6 +55,8 @@ void AddRoleCommands(CLI::App& app, Invocation& invocation);
 void AddReplicationCommands(CLI::App& app, Invocation& invocation);
 // cli_gate.cc:
 void AddGateCommands(CLI::App& app, Invocation& invocation);
+// cli_clone.cc:
+void AddCloneCommand(CLI::App& app, Invocation& invocation);
 // cli_backup.cc:
 void AddBackupCommands(CLI::App& app, Invocation& invocation);
 

@@ -126,6 +126,19 @@ int PauseReplay(const Client& client);
 int ResumeReplay(const Client& client);
 int StopReceiver(const Client& client);
 int StartReceiver(const Client& client);
+// ---- clone_commands.cc ----
+struct CloneOptions {
+  std::string source;   // HOST:PORT of the source agent's transfer listener
+  std::string primary;  // HOST:PORT of the PostgreSQL to follow
+  uint64_t term = 0;
+  std::string orchestrator = "metalctl";
+  bool replace = false;
+  std::map<std::string, std::string> tablespaces;
+  std::string rate_limit;      // a size for each second; empty: none
+  std::string codec = "none";  // none, lz4, zstd
+  FollowOptions follow;
+};
+int CloneNode(const Client& client, const CloneOptions& options);
 
 // ---- gate_commands.cc ----
 struct HoldOptions {

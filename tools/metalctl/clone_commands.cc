@@ -1,0 +1,82 @@
+#include <charconv>
+
+#include "agent/base/units.h"
+#include "fmt/format.h"
+#include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
+#include "tools/metalctl/text_table.h"
+
+namespace metal::ctl {
+namespace {
+
+int Usage(const Client& client, const std::string& message) {
+  return client.Fail(ErrorFrom("USAGE", message), kExitUsage);
+}
+
+// "host:5432", "[::1]:5432", "/run/postgresql:5432".
+bool SplitAddress(const std::string& text, std::string* host, int* port) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) return false;
+  *host = text.substr(0, colon);
+  if (host->size() > 2 && host->front() == '[' && host->back() == ']') {
+    *host = host->substr(1, host->size() - 2);
+  }
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data() + colon + 1, end, *port);
+  return error == std::errc() && at == end && *port > 0 && *port <= 65535;
+}
+
+}  // namespace
+
+int CloneNode(const Client& client, const CloneOptions& options) {
+  v1::CloneRequest request;
+  std::string host;
+  int port = 0;
+  if (!SplitAddress(options.primary, &host, &port)) {
+    return Usage(client, fmt::format("--primary '{}' is no address. HINT: HOST:PORT of PostgreSQL, "
+                                     "for example 10.0.0.1:5432",
+                                     options.primary));
+  }
+  if (!options.rate_limit.empty()) {
+    const auto rate = base::ByteCount::Parse(options.rate_limit);
+    if (!rate || rate->value == 0) {
+      return Usage(client, fmt::format("--rate '{}' is no size. HINT: for example 200MiB",
+                                       options.rate_limit));
+    }
+    request.set_bytes_per_second_max(rate->value);
+  }
+  request.mutable_header()->set_term(options.term);
+  request.mutable_header()->set_orchestrator_id(options.orchestrator);
+  request.mutable_header()->set_request_id(NewRequestId());
+  request.set_source(options.source);
+  request.set_primary_host(host);
+  request.set_primary_port(port);
+  request.set_replace(options.replace);
+  request.mutable_tablespace_mapping()->insert(options.tablespaces.begin(),
+                                               options.tablespaces.end());
+  request.set_codec(options.codec == "lz4"    ? v1::CLONE_CODEC_LZ4
+                    : options.codec == "zstd" ? v1::CLONE_CODEC_ZSTD
+                                              : v1::CLONE_CODEC_NONE);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::CloneResponse response;
+  if (auto status = client.replication->Clone(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  v1::Operation operation = response.operation();
+  const int code = FollowOperation(client, &operation, options.follow);
+  if (client.json()) {
+    Client::PrintJson(operation);
+  } else if (code == kExitOk && !options.follow.detach) {
+    FactList facts;
+    for (const auto& [name, value] :
+         FormatFacts({operation.result().begin(), operation.result().end()})) {
+      facts.Add(name, value);
+    }
+    fmt::print("{}", facts.ToString());
+    PrintNext("metalctl status");
+  }
+  return code;
+}
+
+}  // namespace metal::ctl
