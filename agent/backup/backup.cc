@@ -13,6 +13,7 @@
 #include "agent/backup/memory_plan.h"
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/publish.h"
+#include "agent/backup/replayed_tablespaces.h"
 #include "agent/backup/server_watch.h"
 #include "agent/backup/tablespace_list.h"
 #include "agent/backup/text_fields.h"
@@ -101,7 +102,8 @@ class BackupRun {
   BackupHeader header_;
   stream::CodecKind codec_ = stream::CodecKind::kZstd;
   bool checksums_on_ = false;
-  TablespaceList tablespaces_;             // that are there right after the start
+  absl::Time old_checkpoint_;   // of a checkpoint that began before the WAL of the backup
+  TablespaceList tablespaces_;  // that are there right after the start
   std::set<uint32_t> copied_tablespaces_;  // of those with a link, by the walk
   std::string backup_directory_, pack_directory_;
   std::optional<ServerWatch> server_watch_;
@@ -112,14 +114,7 @@ class BackupRun {
 };
 
 void BackupRun::Emit(observe::Severity severity, std::string type, std::string message) {
-  if (context_.events == nullptr) return;
-  observe::Event event;
-  event.time = absl::InfinitePast();
-  event.severity = severity;
-  event.type = std::move(type);
-  event.subject = "backups/" + header_.label;
-  event.message = std::move(message);
-  context_.events->Append(std::move(event));
+  EmitEvent(context_, severity, std::move(type), "backups/" + header_.label, std::move(message));
 }
 
 absl::Status BackupRun::ChooseCodec() {
@@ -179,6 +174,7 @@ absl::Status BackupRun::Prepare() {
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control,
                          pg::ReadControlFile(context_.config.pg_data_dir));
   header_.system_identifier = control.system_identifier;
+  old_checkpoint_ = std::min(control.checkpoint_time, context_.clock.Now());
   METAL_ASSIGN_OR_RETURN(lock_, repository_->LockForBackup(control.system_identifier));
   METAL_RETURN_IF_ERROR(base::FaultPoint("backup.locked"));
   METAL_ASSIGN_OR_RETURN(const uint64_t freed,
@@ -429,6 +425,7 @@ void BackupRun::ReportPages() {
 absl::Status BackupRun::Complete() {
   ReportPages();
   METAL_RETURN_IF_ERROR(WaitForBackupWal(header_, request_.wal_patience, context_));
+  METAL_RETURN_IF_ERROR(NoteCreatedTablespaces(header_, old_checkpoint_, context_));
   METAL_RETURN_IF_ERROR(Publish());
   const double seconds = absl::ToDoubleSeconds(header_.copy_time);
   const double rate = seconds > 0 ? static_cast<double>(header_.bytes) / seconds / 1e6 : 0;
@@ -463,15 +460,11 @@ absl::StatusOr<BackupInfo> CreateBackup(const BackupRequest& request,
                                         const OperationContext& context) {
   BackupRun run(request, open_source, context);
   auto info = run.Run();
-  if (!info.ok() && context.events != nullptr) {
-    observe::Event event;
-    event.time = absl::InfinitePast();
-    event.severity =
-        absl::IsCancelled(info.status()) ? observe::Severity::kInfo : observe::Severity::kError;
-    event.type = absl::IsCancelled(info.status()) ? "backup.cancelled" : "backup.failed";
-    event.subject = "backups/" + run.label();
-    event.message = std::string(info.status().message());
-    context.events->Append(std::move(event));
+  if (!info.ok()) {
+    const bool cancelled = absl::IsCancelled(info.status());
+    EmitEvent(context, cancelled ? observe::Severity::kInfo : observe::Severity::kError,
+              cancelled ? "backup.cancelled" : "backup.failed", "backups/" + run.label(),
+              std::string(info.status().message()));
   }
   return info;
 }

@@ -23,14 +23,9 @@ absl::Status Refused(std::string text) {
 
 void TellOfSwitch(const BackupHeader& header, const absl::Status& waited,
                   const OperationContext& context) {
-  if (context.events == nullptr) return;
-  observe::Event event;
-  event.time = absl::InfinitePast();
-  event.severity = observe::Severity::kWarning;
-  event.type = "backup.waiting_for_switch";
-  event.subject = "backups/" + header.label;
-  event.message = fmt::format("{}. {}", std::string(waited.message()), kSwitchHint);
-  context.events->Append(std::move(event));
+  EmitEvent(context, observe::Severity::kWarning, "backup.waiting_for_switch",
+            "backups/" + header.label,
+            fmt::format("{}. {}", std::string(waited.message()), kSwitchHint));
 }
 
 }  // namespace

@@ -4,10 +4,13 @@
 #pragma once
 
 #include <functional>
+#include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "agent/base/clock.h"
 #include "agent/base/config.h"
+#include "agent/observe/emit.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/progress.h"
 #include "agent/uring/io_engine.h"
@@ -31,5 +34,12 @@ struct OperationContext {
   // True: the agent ends and nothing may take long any more. May be empty.
   std::function<bool()> agent_ends = {};
 };
+
+// Appends an event about `subject` when the context has a log.
+inline void EmitEvent(const OperationContext& context, observe::Severity severity, std::string type,
+                      std::string subject, std::string message) {
+  if (context.events == nullptr) return;
+  observe::Emit(*context.events, severity, std::move(type), std::move(subject), std::move(message));
+}
 
 }  // namespace metal::backup

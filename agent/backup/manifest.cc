@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "agent/backup/sha256.h"
+#include "agent/backup/tablespace_list.h"
 #include "agent/backup/text_fields.h"
 #include "agent/base/status.h"
 
@@ -159,6 +160,25 @@ Field TablespaceField() {
           }};
 }
 
+// In one line, so that "none" and "not known" differ.
+Field CreatedTablespacesField() {
+  return {"created-tablespaces", 1, false,
+          [](const BackupHeader& h, std::vector<std::string>& lines) {
+            if (!h.created_tablespaces) return;
+            std::string map;
+            for (const auto& [oid, path] : *h.created_tablespaces) {
+              map += TablespaceMapLine(oid, path);
+            }
+            lines.push_back(EscapeField(map));
+          },
+          [](BackupHeader& h, Values v) {
+            const auto map = UnescapeField(v[0]);
+            if (!map || h.created_tablespaces) return false;
+            h.created_tablespaces = ParseTablespaceMap(*map);
+            return true;
+          }};
+}
+
 Field AnnotationField() {
   return {"annotation", 2, false,
           [](const BackupHeader& h, std::vector<std::string>& lines) {
@@ -228,6 +248,7 @@ const std::vector<Field>& Fields() {
       NumberField("stored-bytes", &H::stored_bytes),
       TextField("data-directory", &H::data_directory),
       TablespaceField(),
+      CreatedTablespacesField(),
       AnnotationField(),
       TextField("backup-label", &H::backup_label),
       TextField("tablespace-map", &H::tablespace_map),

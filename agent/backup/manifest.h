@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,6 +71,8 @@ struct BackupHeader {
   uint64_t stored_bytes = 0;                    // bytes of packs that this backup wrote
   std::string data_directory;                   // of the source, links resolved
   std::map<uint32_t, std::string> tablespaces;  // location by OID; in-place ones are not listed
+  // Those that WAL [start, stop) creates outside of the data directory; unset: nobody looked.
+  std::optional<std::map<uint32_t, std::string>> created_tablespaces;
   std::map<std::string, std::string> annotations;
 
   std::string backup_label, tablespace_map;  // byte for byte; also files of the backup

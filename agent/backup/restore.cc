@@ -11,6 +11,7 @@
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest_json.h"
 #include "agent/backup/recovery_settings.h"
+#include "agent/backup/replayed_tablespaces.h"
 #include "agent/backup/restore_places.h"
 #include "agent/backup/restore_target.h"
 #include "agent/backup/stored_backup.h"
@@ -19,6 +20,7 @@
 #include "agent/base/crc32c.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
+#include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/pg/data_directory.h"
 
@@ -67,6 +69,7 @@ class RestoreRun {
   absl::Status PlaceTablespaces(RestoreTarget::Options& options);
   absl::StatusOr<std::vector<RestorePlace>> KeptOut() const;
   absl::Status CheckWal();
+  absl::Status CheckReplay(const std::string& version_directory);
   absl::Status WriteFiles();
   absl::Status AddToManifest(const FileEntry& entry);
   absl::Status WriteConfiguration();
@@ -103,6 +106,13 @@ absl::Status RestoreRun::PlaceTablespaces(RestoreTarget::Options& options) {
   }
   for (const auto& [oid, place] : request_.tablespace_mapping) {
     if (header.tablespaces.count(oid) != 0) continue;
+    if (header.created_tablespaces && header.created_tablespaces->contains(oid)) {
+      return base::Error(absl::StatusCode::kInvalidArgument,
+                         "restore: tablespace {} was created during backup {}, and WAL replay puts "
+                         "it where the source had it: it cannot be mapped. HINT: use a backup that "
+                         "began later",
+                         oid, header.label);
+    }
     return base::Error(absl::StatusCode::kInvalidArgument,
                        "restore: backup {} has no tablespace {}, which is mapped to {}. HINT: "
                        "metalctl backup show {}",
@@ -139,6 +149,27 @@ absl::Status RestoreRun::CheckWal() {
   return CheckBackupWal(backup_->info.header, context_).status();
 }
 
+// Replay must not reach the files of a cluster that lives on this host.
+absl::Status RestoreRun::CheckReplay(const std::string& version_directory) {
+  const BackupHeader& header = backup_->info.header;
+  const auto created = CreatedTablespaces(header, context_);
+  METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
+  if (created.ok()) {
+    METAL_RETURN_IF_ERROR(
+        CheckPlacesOfReplay(request_.target_directory, *created, version_directory));
+  } else {
+    // WAL that is not here (restore_command brings it) must not keep a lost cluster from coming
+    // back.
+    base::LogWarning("restore.tablespaces_not_known backup={} reason=\"{}\"", header.label,
+                     std::string(created.status().message()));
+  }
+  if (request_.recovery_target == RecoveryTarget::kImmediate) return absl::OkStatus();
+  const std::string& live = context_.config.pg_data_dir;
+  if (live.empty()) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(const bool own, IsSamePlace(request_.target_directory, live));
+  return own ? absl::OkStatus() : CheckTablespacesOfLive(request_.target_directory, header, live);
+}
+
 absl::Status RestoreRun::Prepare() {
   context_.progress.BeginPhase("checking backup");
   METAL_ASSIGN_OR_RETURN(StoredBackup backup,
@@ -156,6 +187,7 @@ absl::Status RestoreRun::Prepare() {
   options.version_directory =
       TablespaceVersionDirectory(header.postgres_version / 10000, header.catalog_version);
   options.backup = header.label;
+  const std::string version_directory = options.version_directory;
   METAL_RETURN_IF_ERROR(PlaceTablespaces(options));
   METAL_ASSIGN_OR_RETURN(options.kept_out, KeptOut());
   target_.emplace(std::move(options));
@@ -164,7 +196,8 @@ absl::Status RestoreRun::Prepare() {
   METAL_RETURN_IF_ERROR(CheckPacks(*backup_));
   METAL_ASSIGN_OR_RETURN(const auto bytes, ScanFileList(*backup_, context_.progress));
   METAL_RETURN_IF_ERROR(target_->CheckSpace(bytes));
-  return CheckWal();
+  METAL_RETURN_IF_ERROR(CheckWal());
+  return CheckReplay(version_directory);
 }
 
 absl::Status RestoreRun::AddToManifest(const FileEntry& entry) {
@@ -236,18 +269,6 @@ absl::Status RestoreRun::Complete() {
   METAL_RETURN_IF_ERROR(base::WriteFileDurably(control, control_, control_entry_.mode));
   METAL_RETURN_IF_ERROR(base::FaultPoint("restore.control_written"));
   return target_->Finish();
-}
-
-void EmitEvent(const OperationContext& context, observe::Severity severity, std::string type,
-               const std::string& subject, std::string message) {
-  if (context.events == nullptr) return;
-  observe::Event event;
-  event.time = absl::InfinitePast();
-  event.severity = severity;
-  event.type = std::move(type);
-  event.subject = subject;
-  event.message = std::move(message);
-  context.events->Append(std::move(event));
 }
 
 }  // namespace

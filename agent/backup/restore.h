@@ -51,8 +51,9 @@ struct RestoreReport {
   double bytes_per_second() const;
 };
 
-// FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, or places that meet each other, the
-// repository or this node's cluster. RESOURCE_EXHAUSTED/NO_SPACE before
+// FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, places that meet each other, the
+// repository or this node's cluster, or a tablespace that WAL replay would create over files that
+// are there (replayed_tablespaces.h). RESOURCE_EXHAUSTED/NO_SPACE before
 // anything is written when the space cannot suffice. DATA_LOSS/REPOSITORY names the damaged frame
 // and file. CANCELLED. After an error the target keeps its sentinel; the same call again, or
 // removing the directory, cleans up.

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "agent/backup/rehearsal.h"
+#include "agent/backup/replayed_tablespaces.h"
 #include "agent/backup/stored_backup.h"
 #include "agent/backup/tablespace_list.h"
 #include "agent/backup/wal_verify.h"
@@ -39,10 +40,11 @@ absl::StatusOr<VerifyReport> Verify(const VerifyRequest& request, const Operatio
     METAL_ASSIGN_OR_RETURN(report.wal_segments,
                            VerifyRange(*context.wal_archive, WalRangeOf(header), context.progress));
   }
+  if (request.rehearse) METAL_RETURN_IF_ERROR(CheckRehearsalStaysInside(header, context));
 
-  context.progress.BeginPhase("checking frames", header.bytes);
   METAL_ASSIGN_OR_RETURN(auto pipeline,
                          MakeUnpackPipeline(UnpackOptionsFor(backup, context), context));
+  context.progress.BeginPhase("checking frames", header.bytes);
   METAL_ASSIGN_OR_RETURN(auto list, OpenFileList(backup));
   METAL_RETURN_IF_ERROR(pipeline->Run(*list));
   const UnpackTotals totals = pipeline->totals();
@@ -73,18 +75,13 @@ absl::StatusOr<VerifyReport> Verify(const VerifyRequest& request, const Operatio
 absl::StatusOr<VerifyReport> VerifyBackup(const VerifyRequest& request,
                                           const OperationContext& context) {
   auto report = Verify(request, context);
-  if (context.events != nullptr && !absl::IsCancelled(report.status())) {
-    observe::Event event;
-    event.time = absl::InfinitePast();
-    event.severity = report.ok() ? observe::Severity::kInfo : observe::Severity::kCritical;
-    event.type = report.ok() ? "backup.verified" : "backup.verify_failed";
-    event.subject = "backups/" + (report.ok() ? report->backup : request.backup);
-    event.message =
-        report.ok()
-            ? fmt::format("{} frames, {} WAL segments{}{}", report->frames, report->wal_segments,
-                          report->rehearsal.empty() ? "" : "; ", report->rehearsal)
-            : std::string(report.status().message());
-    context.events->Append(std::move(event));
+  if (report.ok()) {
+    EmitEvent(context, observe::Severity::kInfo, "backup.verified", "backups/" + report->backup,
+              fmt::format("{} frames, {} WAL segments{}{}", report->frames, report->wal_segments,
+                          report->rehearsal.empty() ? "" : "; ", report->rehearsal));
+  } else if (!absl::IsCancelled(report.status())) {
+    EmitEvent(context, observe::Severity::kCritical, "backup.verify_failed",
+              "backups/" + request.backup, std::string(report.status().message()));
   }
   if (!report.ok())
     return base::Annotate(report.status(), fmt::format("verify backup {}", request.backup));

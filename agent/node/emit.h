@@ -1,26 +1,10 @@
-// Appends one event; the fields in the order in which people read them. Threading: as
-// EventLog::Append.
+// See observe/emit.h.
 #pragma once
 
-#include <map>
-#include <string>
-#include <utility>
-
-#include "agent/observe/event_log.h"
+#include "agent/observe/emit.h"
 
 namespace metal::node {
 
-inline void Emit(observe::EventLog& events, observe::Severity severity, std::string type,
-                 std::string subject, std::string message,
-                 std::map<std::string, std::string> attributes = {}) {
-  observe::Event event;
-  event.time = absl::InfinitePast();  // the log's own clock
-  event.severity = severity;
-  event.type = std::move(type);
-  event.subject = std::move(subject);
-  event.message = std::move(message);
-  event.attributes = std::move(attributes);
-  events.Append(std::move(event));
-}
+using observe::Emit;
 
 }  // namespace metal::node

@@ -106,6 +106,8 @@ checksums corrupt-pages files directories frames bytes stored-bytes data-directo
 file-list-bytes
 file-list-sha256""".split()
 
+OPTIONAL = ["created-tablespaces"]
+
 
 class Manifest:
     def __init__(self, directory):
@@ -135,7 +137,7 @@ class Manifest:
         elif key == "corrupt-page":
             self.corrupt.append((unescape(fields[0]), int(fields[1]), unescape(fields[2])))
         elif key not in REPEATED:
-            check(key in SINGLE and key not in self.values and len(fields) == 1, f"manifest: bad key {key}")
+            check(key in SINGLE + OPTIONAL and key not in self.values and len(fields) == 1, f"manifest: bad key {key}")
             self.values[key] = fields[0]
 
     def text(self, key):

@@ -22,6 +22,10 @@ def names(directory):
     return sorted(os.path.join(parent, each) for parent, folders, files in os.walk(directory) for each in folders + files)
 
 
+def sizes(directory):
+    return {each: os.path.getsize(each) for each in names(directory) if os.path.isfile(each)}
+
+
 def refused(node, target, *arguments, in_use=False):
     before = names(target)
     answer = node.ctl("backup", "restore", "--target", target, *arguments)
@@ -102,6 +106,51 @@ def test_tablespace_in_place_of_the_source_is_refused(primary, workspace):
     assert answer.code == 5 and location in answer.error and has_hint(answer.error), answer
     assert names(location) == before
     assert primary.sql("SELECT a FROM t") == "1"
+
+
+@pytest.mark.matrix
+def test_tablespace_of_the_time_of_the_backup_stays_the_live_servers(primary, workspace):
+    """Replay of the backup's WAL creates it where the source has it: neither a rehearsal nor a copy on this host may."""
+    primary.sql("CREATE TABLE big AS SELECT g AS a FROM generate_series(1, 200000) g")
+    pause = workspace.file("pause", "", 0o644)
+    primary.restart_agent(faults="backup.frame=pause@3", pause=pause)
+    name = primary.detach("backup", "create")
+    wait_for("it copies", lambda: "copy" in primary.operation(name)["progress"]["phase"])
+    location = workspace.directory("space")
+    primary.sql(f"CREATE TABLESPACE space LOCATION '{location}'")
+    insert = "INSERT INTO t SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 5000) g"
+    primary.sql("CREATE TABLE t (a int, b text) WITH (autovacuum_enabled = off) TABLESPACE space")
+    primary.sql(f"{insert}; DELETE FROM t WHERE a > 100")
+    primary.sql("VACUUM t")  # a copy that replays it cuts the file at once
+    os.unlink(pause)
+    assert primary.wait_operation(name)["state"] == "OPERATION_STATE_SUCCEEDED"
+    primary.sql(f"{insert}; CHECKPOINT")
+    rows, files = database.tables(primary), sizes(location)
+    assert any(size > 200000 for size in files.values())
+    assert any(each["message"].find(location) > 0 for each in primary.events("backup.creates_tablespace"))
+
+    answer = primary.ctl("backup", "verify", "--restore")
+    assert answer.code != 0 and location in answer.error and has_hint(answer.error), answer
+    target = os.path.join(workspace.path, "copy")
+    for recover in ("latest", "immediate", "standby"):
+        answer = primary.ctl("backup", "restore", "--target", target, "--recover", recover)
+        assert answer.code == 5 and location in answer.error and has_hint(answer.error), answer
+        assert not os.path.exists(target)
+    primary.ok("backup", "verify")
+    assert sizes(location) == files
+    # Read from the disk.
+    primary.ok("pg", "stop", "--mode", "immediate")
+    primary.ok("pg", "start")
+    assert database.tables(primary) == rows
+    database.check_relations(primary)
+    # A backup that began later has it, and is rehearsed and restored elsewhere.
+    primary.backup()
+    primary.ok("backup", "verify", "--restore", timeout=300)
+    oid = primary.sql("SELECT oid FROM pg_tablespace WHERE spcname = 'space'")
+    primary.restore(target, "--tablespace", f"{oid}={os.path.join(workspace.path, 'moved')}")
+    database.prove_restored(primary, target)
+    assert sizes(location).items() >= files.items()
+    assert database.tables(primary) == rows
 
 
 @pytest.mark.matrix

@@ -129,7 +129,14 @@ class BackupTest : public ::testing::Test {
   void PushWal() {
     TestSegment segment;
     segment.start = base::Lsn{0x3000000};
-    const std::string bytes = segment.Bytes();
+    std::string bytes = segment.Bytes();
+    // One record, or those of the test, from start to stop.
+    TestWal wal(kTestStart);
+    if (fill_wal_) fill_wal_(wal);
+    if (wal.end() < kTestStop) {
+      wal.Add(0, 0, std::string(kTestStop.value - wal.end().value - 24, 'x'));
+    }
+    bytes.replace(0, wal.bytes().size(), wal.bytes());
     const auto pushed = archive_->PushBytes(segment.Name(), BytesOf(bytes), kTestSystem);
     ASSERT_TRUE(pushed.ok()) << pushed.status();
   }
@@ -281,6 +288,7 @@ class BackupTest : public ::testing::Test {
   metal::testing::RecordedEvents events_;
   std::unique_ptr<WalArchive> archive_;
   FakeSource::Script script_;
+  std::function<void(TestWal&)> fill_wal_;  // with records from kTestStart on, up to one page
   EngineFactory make_engine_;
   uint64_t fired_ = 0;
 };

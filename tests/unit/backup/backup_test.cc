@@ -198,6 +198,7 @@ TEST_F(CreateBackupTest, ATablespaceOfTheTimeOfTheCopyIsLeftToReplay) {
   EXPECT_OK(Verify(info.label));
   RestoreRequest request;
   request.tablespace_mapping = {{16400, dir_.File("mapped")}};
+  request.recovery_target = RecoveryTarget::kImmediate;  // no further: the source has 16401
   EXPECT_OK(Restore(dir_.File("restored"), request));
 }
 
