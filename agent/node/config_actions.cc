@@ -57,6 +57,12 @@ ApplyConfigAnswer DecodeApply(const std::string& text) {
   return answer;
 }
 
+absl::Status DiskDoesNotAnswer(std::string_view what, const std::string& directory) {
+  return base::Error(absl::StatusCode::kDeadlineExceeded,
+                     "read {} in {}: its disk does not answer. HINT: metalctl disk health", what,
+                     directory);
+}
+
 }  // namespace
 
 absl::StatusOr<ReloadConfigAnswer> Node::ReloadConfig(const RequestContext& context) {
@@ -120,10 +126,13 @@ absl::StatusOr<ApplyConfigAnswer> Node::ApplyConfig(const RequestContext& contex
   return DecodeApply(text);
 }
 
-absl::StatusOr<ConfigAnswer> Node::GetConfig(bool include_effective) {
+absl::StatusOr<ConfigAnswer> Node::GetConfig(bool include_effective, absl::Duration patience) {
   ConfigAnswer answer;
-  METAL_ASSIGN_OR_RETURN(const pg::ManagedSettings managed,
-                         pg::LoadManagedSettings(parts_.config.pg_data_dir));
+  const std::string& directory = parts_.config.pg_data_dir;
+  const auto read = data_reads_.Run<absl::StatusOr<pg::ManagedSettings>>(
+      "read-config", [directory] { return pg::LoadManagedSettings(directory); }, patience);
+  if (!read) return DiskDoesNotAnswer("settings", directory);
+  METAL_ASSIGN_OR_RETURN(const pg::ManagedSettings managed, *read);
   for (const auto& [name, value] : managed.user) {
     answer.managed.push_back({name, value, "", "managed", false});
   }
@@ -139,8 +148,12 @@ absl::StatusOr<ConfigAnswer> Node::GetConfig(bool include_effective) {
   return answer;
 }
 
-absl::StatusOr<pg::ControlFile> Node::GetControlData() {
-  auto control = pg::ReadControlFile(parts_.config.pg_data_dir);
+absl::StatusOr<pg::ControlFile> Node::GetControlData(absl::Duration patience) {
+  const std::string& directory = parts_.config.pg_data_dir;
+  const auto read = data_reads_.Run<absl::StatusOr<pg::ControlFile>>(
+      "read-control", [directory] { return pg::ReadControlFile(directory); }, patience);
+  if (!read) return DiskDoesNotAnswer("pg_control", directory);
+  const absl::StatusOr<pg::ControlFile>& control = *read;
   if (absl::IsNotFound(control.status())) {
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,

@@ -116,8 +116,10 @@ class Node {
   absl::StatusOr<ReloadConfigAnswer> ReloadConfig(const RequestContext& context);
   absl::StatusOr<ApplyConfigAnswer> ApplyConfig(const RequestContext& context,
                                                 const ApplyConfigRequest& request);
-  absl::StatusOr<ConfigAnswer> GetConfig(bool include_effective);
-  absl::StatusOr<pg::ControlFile> GetControlData();
+  // Both read the data disk on threads that may be left behind: DEADLINE_EXCEEDED when it does not
+  // answer within `patience`, or earlier reads hang in it.
+  absl::StatusOr<ConfigAnswer> GetConfig(bool include_effective, absl::Duration patience);
+  absl::StatusOr<pg::ControlFile> GetControlData(absl::Duration patience);
 
   // ---- Roles (role_actions.cc, fence_actions.cc, role_steps.cc) ----
   // The term is stored even when the freeze that follows fails or is refused because another action
@@ -322,6 +324,7 @@ class Node {
   };
 
   NodeParts parts_;
+  disk::DetachedCalls data_reads_{4};
   base::Mutex mutex_;
   base::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

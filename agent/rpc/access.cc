@@ -18,7 +18,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"OperationsService/ListOperations", Permission::kObserve, Pace::kInstant},
     RpcPermission{"OperationsService/WaitOperation", Permission::kObserve, Pace::kWatches},
     RpcPermission{"OperationsService/WatchOperation", Permission::kObserve, Pace::kWatches},
-    RpcPermission{"OperationsService/CancelOperation", Permission::kOperate},
+    RpcPermission{"OperationsService/CancelOperation", Permission::kOperate, Pace::kOrders},
     RpcPermission{"PostgresService/InitDataDirectory", Permission::kOperate},
     RpcPermission{"PostgresService/StartPostgres", Permission::kOperate},
     RpcPermission{"PostgresService/StopPostgres", Permission::kOperate},
@@ -76,7 +76,9 @@ std::span<const RpcPermission> RpcPermissions() { return kPermissions; }
 
 Pace PaceOf(std::string_view rpc) {
   const RpcPermission* found = FindRpc(rpc);
-  return found == nullptr ? Pace::kActs : found->pace;
+  if (found == nullptr) return Pace::kActs;
+  const bool orders = found->pace == Pace::kActs && found->permission == Permission::kOrchestrate;
+  return orders ? Pace::kOrders : found->pace;
 }
 
 bool MayCall(CallerRole role, Permission permission) {

@@ -26,8 +26,12 @@ enum class Pace {
   kInstant,  // answers from memory: never refused, so that others cannot keep a status back
   kActs,     // may wait for the data disk, PostgreSQL or the journal
   kWatches,  // waits by its nature: streams, WaitOperation, WaitForLsn
+  // Changes a role, or ends what is in the way of one: places of its own, so that neither viewers
+  // nor backups of a node whose disk hangs keep a fence from being heard.
+  kOrders,
 };
 inline constexpr int kActsAtOnce = 12;
+inline constexpr int kOrdersAtOnce = 12;
 inline constexpr int kWatchesAtOnce = 40;
 
 struct RpcPermission {
@@ -36,7 +40,7 @@ struct RpcPermission {
   Pace pace = Pace::kActs;
 };
 std::span<const RpcPermission> RpcPermissions();
-// kActs for an RPC that is not in the table.
+// kActs for an RPC that is not in the table. Whatever acts for an orchestrator alone is kOrders.
 Pace PaceOf(std::string_view rpc);
 
 bool MayCall(CallerRole role, Permission permission);

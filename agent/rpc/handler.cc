@@ -55,10 +55,24 @@ std::string Fingerprint(const std::string& bytes) {
 }  // namespace
 
 Handler::Place::Place(const Handler& handler, Pace pace) {
-  if (pace == Pace::kInstant) return;
-  const bool acts = pace == Pace::kActs;
-  count_ = acts ? &handler.acting_ : &handler.watching_;
-  taken_ = count_->fetch_add(1) < (acts ? kActsAtOnce : kWatchesAtOnce);
+  int most = 0;
+  switch (pace) {
+    case Pace::kInstant:
+      return;
+    case Pace::kActs:
+      count_ = &handler.acting_;
+      most = kActsAtOnce;
+      break;
+    case Pace::kWatches:
+      count_ = &handler.watching_;
+      most = kWatchesAtOnce;
+      break;
+    case Pace::kOrders:
+      count_ = &handler.ordering_;
+      most = kOrdersAtOnce;
+      break;
+  }
+  taken_ = count_->fetch_add(1) < most;
 }
 
 Handler::Place::~Place() {

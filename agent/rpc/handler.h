@@ -61,7 +61,7 @@ class Handler {
   static absl::Status NameTimeout(std::string_view rpc, absl::Status status);
   static void LogRefusal(std::string_view rpc, const absl::Status& status);
   const AccessControl& access_;
-  mutable std::atomic<int> acting_{0}, watching_{0};
+  mutable std::atomic<int> acting_{0}, watching_{0}, ordering_{0};
 };
 
 // Identity of a mutating request: its request_id and a hash of the rest of its body. `request_id`

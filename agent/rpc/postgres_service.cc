@@ -1,5 +1,7 @@
 #include "agent/rpc/postgres_service.h"
 
+#include <algorithm>
+
 #include "agent/base/status.h"
 #include "agent/rpc/convert_operation.h"
 #include "agent/rpc/convert_status.h"
@@ -27,6 +29,11 @@ absl::StatusOr<absl::Duration> TimeoutOf(const Request& request, absl::Duration 
     return base::Error(absl::StatusCode::kInvalidArgument, "timeout must be positive");
   }
   return timeout;
+}
+
+// For a read of the data disk: a caller without a deadline is not kept longer than this either.
+absl::Duration PatienceOf(const grpc::ServerContext& context) {
+  return std::min(TimeToAnswer(context), absl::Seconds(10));
 }
 
 void SettingToProto(const node::ConfigSetting& setting, v1::Setting* out) {
@@ -160,7 +167,8 @@ grpc::Status PostgresService::GetConfig(grpc::ServerContext* context,
                                         v1::GetConfigResponse* response) {
   return handler_.Run(
       "PostgresService/GetConfig", *context, [&](const std::string&) -> absl::Status {
-        METAL_ASSIGN_OR_RETURN(const auto answer, node_.GetConfig(request->include_effective()));
+        METAL_ASSIGN_OR_RETURN(const auto answer,
+                               node_.GetConfig(request->include_effective(), PatienceOf(*context)));
         for (const auto& setting : answer.managed) SettingToProto(setting, response->add_managed());
         for (const auto& setting : answer.effective)
           SettingToProto(setting, response->add_effective());
@@ -173,7 +181,7 @@ grpc::Status PostgresService::GetControlData(grpc::ServerContext* context,
                                              v1::GetControlDataResponse* response) {
   return handler_.Run(
       "PostgresService/GetControlData", *context, [&](const std::string&) -> absl::Status {
-        METAL_ASSIGN_OR_RETURN(const auto control, node_.GetControlData());
+        METAL_ASSIGN_OR_RETURN(const auto control, node_.GetControlData(PatienceOf(*context)));
         response->set_control_version(control.control_version);
         response->set_catalog_version(control.catalog_version);
         response->set_system_identifier(control.system_identifier);

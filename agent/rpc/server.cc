@@ -17,7 +17,7 @@ namespace metal::rpc {
 namespace {
 
 // Calls of every pace at once, and some more for instant ones and for gRPC's own pollers.
-constexpr int kThreadsMax = kActsAtOnce + kWatchesAtOnce + 12;
+constexpr int kThreadsMax = kActsAtOnce + kOrdersAtOnce + kWatchesAtOnce + 12;
 constexpr int kMessageBytesMax = 16 << 20;
 constexpr unsigned kCertificateRefreshSeconds = 1;
 constexpr mode_t kSocketMode = 0660;

@@ -3,6 +3,7 @@
 The stall must show in the status within 5 s and clear when it ends, and nothing else in the agent may notice.
 """
 import os
+import subprocess
 import time
 
 import pytest
@@ -49,6 +50,43 @@ def test_stalled_disk_shows_within_five_seconds_and_clears(hanging):
     node.wait_status("it clears", lambda each: probe_state(each) == "HEALTHY" and not each["faults"], 20)
     node.sql("CREATE TABLE t AS SELECT 1 AS a; CHECKPOINT")
     assert node.sql("SELECT a FROM t") == "1"
+
+
+def leave_page_cache(path):
+    """A read of the file must then go to the disk. (Looking with RWF_NOWAIT would read it ahead.)"""
+    def gone():
+        with open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return process.run(["fincore", "--noheadings", "--output", "PAGES", path]).stdout.strip() == "0"
+    process.wait_for(f"{path} left the page cache", gone, 20)
+
+
+def test_viewers_of_a_hung_disk_keep_no_order_from_being_heard(hanging):
+    """More readers of pg_control than there are places; each gives up by itself, and role changes have places of their own."""
+    node = hanging
+    node.disk.hang()
+    node.wait_status("the stall shows", lambda each: probe_state(each) == "STALLED", 10)
+    leave_page_cache(os.path.join(node.data_dir, "global/pg_control"))
+    viewers = [subprocess.Popen(node.ctl_arguments("--timeout", "8s", "pg", "control"), stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True) for _ in range(20)]
+
+    def ended():
+        return [each for each in viewers if each.poll() is not None]
+    try:
+        # Of twenty, twelve got a place and wait; the others were refused at once.
+        process.wait_for("all places are taken", lambda: len(ended()) >= 8, 30)
+        stale = node.ctl("term", "begin", "1", "--orchestrator", "somebody-else", timeout=30)
+        assert stale.reason == "TERM_HELD", stale
+        assert node.ctl("op", "cancel", "operations/none", timeout=30).code == 4
+        said = [each.communicate(timeout=60)[0] for each in viewers]
+    finally:
+        node.disk.work()
+        for each in viewers:
+            each.kill()
+            each.wait(20)
+    assert sum("TOO_MANY_CALLS" in text or "too many calls" in text for text in said) <= 8, said
+    assert sum("does not answer" in text for text in said) >= 12, said
+    process.wait_for("it is read again", lambda: node.ctl("pg", "control", timeout=20).code == 0, 30)
 
 
 def test_agent_ends_and_starts_while_the_disk_hangs(hanging):

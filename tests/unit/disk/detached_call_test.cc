@@ -35,5 +35,26 @@ TEST(DetachedCallTest, AHungCallHoldsNobodyAndGetsNoSecondThread) {
   while (release.use_count() > 2) base::RealClock().Sleep(absl::Milliseconds(1));
 }
 
+TEST(DetachedCallsTest, SoManyMayHangAndTheNextOneWaitsForAFreeThread) {
+  const auto release = std::make_shared<std::atomic<bool>>(false);
+  const auto calls = std::make_shared<std::atomic<int>>(0);
+  const std::function<int()> hang = [release, calls] {
+    ++*calls;
+    while (!*release) base::RealClock().Sleep(absl::Milliseconds(1));
+    return 1;
+  };
+  const std::function<int()> answer = [] { return 7; };
+  auto pool = std::make_unique<DetachedCalls>(2);
+  EXPECT_EQ(pool->Run("hang", hang, absl::Milliseconds(10)), std::nullopt);
+  EXPECT_EQ(pool->Run("answer", answer, absl::Seconds(60)), 7);
+  EXPECT_EQ(pool->Run("hang", hang, absl::Milliseconds(10)), std::nullopt);
+  EXPECT_EQ(pool->Run("hang", hang, absl::Milliseconds(10)), std::nullopt);
+  base::Thread later("later", [release] { *release = true; });
+  EXPECT_EQ(pool->Run("answer", answer, absl::Seconds(60)), 7) << "a thread came back";
+  EXPECT_LE(*calls, 2) << "the third one found no thread";
+  later.Join();
+  pool.reset();
+}
+
 }  // namespace
 }  // namespace metal::disk

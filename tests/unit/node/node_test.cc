@@ -211,7 +211,7 @@ TEST_F(NodeTest, MissingThingsAreNamed) {
   EXPECT_THAT(std::string(start.status().message()), HasSubstr("HINT: "));
   EXPECT_EQ(ReasonOf(node_->CreateBackup(Request("r2"), {}).status()), "REPOSITORY");
   EXPECT_EQ(ReasonOf(node_->ListBackups().status()), "REPOSITORY");
-  const auto control = node_->GetControlData();
+  const auto control = node_->GetControlData(absl::Seconds(60));
   EXPECT_EQ(ReasonOf(control.status()), "DATA_DIRECTORY_MISSING");
   EXPECT_THAT(std::string(control.status().message()), HasSubstr(config_.pg_data_dir));
   EXPECT_THAT(node_->GetBackup("../etc"), StatusIs(absl::StatusCode::kInvalidArgument));

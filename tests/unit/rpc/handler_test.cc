@@ -75,7 +75,13 @@ TEST(HandlerTest, TooManyCallsOfOnePaceAreRefusedAndInstantOnesNever) {
   constexpr std::string_view kAct = "PostgresService/GetControlData";
   constexpr std::string_view kWatch = "HostService/WatchStatus";
   constexpr std::string_view kInstant = "HostService/GetStatus";
-  EXPECT_TRUE(RunNested(handler, kAct, kActsAtOnce, [] {}).ok());
+  constexpr std::string_view kOrder = "ReplicationService/Fence";
+  EXPECT_TRUE(RunNested(handler, kAct, kActsAtOnce, [&] {
+                EXPECT_TRUE(RunNested(handler, kOrder, kOrdersAtOnce, [] {}).ok());
+                EXPECT_TRUE(RunNested(handler, "OperationsService/CancelOperation", 1, [] {}).ok());
+              }).ok());
+  EXPECT_EQ(RunNested(handler, kOrder, kOrdersAtOnce + 1, [] {}).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(RunNested(handler, kAct, kActsAtOnce + 1, [] {}).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
   bool reached = false;
@@ -85,6 +91,7 @@ TEST(HandlerTest, TooManyCallsOfOnePaceAreRefusedAndInstantOnesNever) {
                           grpc::StatusCode::RESOURCE_EXHAUSTED);
                 EXPECT_TRUE(RunNested(handler, kAct, 1, [] {}).ok());
                 EXPECT_TRUE(RunNested(handler, kInstant, 200, [] {}).ok());
+                EXPECT_TRUE(RunNested(handler, kOrder, 1, [] {}).ok());
               }).ok());
   EXPECT_TRUE(reached);
   EXPECT_TRUE(RunNested(handler, kAct, 1, [] {}).ok());  // every place was given back
