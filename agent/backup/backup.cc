@@ -10,6 +10,7 @@
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest.h"
+#include "agent/backup/memory_budget.h"
 #include "agent/backup/memory_plan.h"
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/publish.h"
@@ -69,6 +70,7 @@ class BackupRun {
   absl::Status Prepare();
   absl::Status ChooseCodec();
   absl::Status ChooseLabel();
+  absl::Status TakeMemory();
   absl::Status Copy();
   absl::StatusOr<SourceStart> OpenSource();
   absl::Status StartSource();
@@ -110,6 +112,7 @@ class BackupRun {
   std::unique_ptr<BackupSource> source_;
   std::unique_ptr<PageRechecker> rechecker_;
   std::unique_ptr<FileListWriter> list_;
+  MemoryShare memory_;  // of the pipeline; given back after it
   std::unique_ptr<CopyPipeline> pipeline_;
 };
 
@@ -182,7 +185,17 @@ absl::Status BackupRun::Prepare() {
   if (freed > 0) {
     base::LogInfo("backup.garbage_removed system={} bytes={}", control.system_identifier, freed);
   }
-  return ChooseLabel();
+  METAL_RETURN_IF_ERROR(ChooseLabel());
+  return TakeMemory();
+}
+
+// Before the server is in backup mode, because it may have to wait for other operations.
+absl::Status BackupRun::TakeMemory() {
+  if (context_.memory == nullptr) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(ConfiguredOptions()));
+  METAL_ASSIGN_OR_RETURN(memory_,
+                         context_.memory->Take({plan.bytes}, {plan.least}, context_.progress));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<SourceStart> BackupRun::OpenSource() {
@@ -237,6 +250,7 @@ CopyOptions BackupRun::ConfiguredOptions() const {
   options.threads = CodecThreads(context_.config.backup_threads);
   options.queue_depth = static_cast<uint32_t>(std::max(context_.config.backup_queue_depth, 1));
   options.memory = context_.config.backup_memory;
+  if (memory_.bytes().value != 0) options.memory = memory_.bytes();
   return options;
 }
 
@@ -402,6 +416,7 @@ absl::Status BackupRun::FinishFiles() {
       header_.label, totals.files, copied.frames, copied.vanished_files, copied.shrunk_files,
       copied.pages_in_window);
   pipeline_.reset();  // the buffers are not needed while waiting for WAL
+  memory_ = {};
   return absl::OkStatus();
 }
 

@@ -17,6 +17,7 @@
 
 namespace metal::backup {
 
+class MemoryBudget;
 class WalArchive;
 
 // Makes the engine of one operation; tests pass one that fails at a chosen request.
@@ -33,6 +34,7 @@ struct OperationContext {
   EngineFactory make_engine = uring::MakeEngine;
   // True: the agent ends and nothing may take long any more. May be empty.
   std::function<bool()> agent_ends = {};
+  MemoryBudget* memory = nullptr;  // of all operations together; null: config.backup_memory alone
 };
 
 // Appends an event about `subject` when the context has a log.

@@ -26,6 +26,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const CopyOptions& options) {
   const size_t state = encoder->state_bytes();
   const size_t frame = store::kFrameRawMax + EncodedFrameSize();
   const size_t staging = options.packs.buffer_count * options.packs.buffer_size;
+  const size_t least = staging + state + kFramesMin * frame;
   const size_t memory = static_cast<size_t>(options.memory.value);
   for (size_t threads = std::max<size_t>(options.threads, 1); threads > 0; --threads) {
     const size_t fixed = staging + threads * state;
@@ -35,13 +36,14 @@ absl::StatusOr<MemoryPlan> PlanMemory(const CopyOptions& options) {
     plan.threads = threads;
     plan.frames = std::min(FramesWanted(options, threads), (memory - fixed) / frame);
     plan.bytes = fixed + plan.frames * frame;
+    plan.least = least;
     return plan;
   }
   return base::Error(absl::StatusCode::kResourceExhausted,
                      "backup.memory is {}, one thread of {} level {} needs {}. HINT: raise "
                      "backup.memory or choose a lower level",
                      options.memory.ToString(), stream::CodecName(options.codec), options.level,
-                     base::ByteCount{staging + state + kFramesMin * frame}.ToString());
+                     base::ByteCount{least}.ToString());
 }
 
 }  // namespace metal::backup

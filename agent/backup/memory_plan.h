@@ -14,6 +14,7 @@ struct MemoryPlan {
   size_t threads = 1;  // codec threads, at most options.threads
   size_t frames = 3;   // frame buffers
   size_t bytes = 0;    // of all of it, at most options.memory
+  size_t least = 0;    // bytes of one thread and as few frames as it can work with
 };
 
 // Encoded frames take at most this much, rounded for O_DIRECT.

@@ -159,9 +159,16 @@ absl::StatusOr<std::unique_ptr<UnpackPipeline>> MakeUnpackPipeline(
     UnpackOptions options, const OperationContext& context) {
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
                          uring::ParseEngineKind(context.config.io_engine));
+  MemoryShare share;
+  if (context.memory != nullptr) {
+    METAL_ASSIGN_OR_RETURN(
+        share, context.memory->Take(UnpackMemory(options), UnpackMemoryLeast(), context.progress));
+    options.memory = share.bytes();
+  }
   METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,
                          context.make_engine(kind, UnpackEngineDepth(options)));
-  return UnpackPipeline::Create(std::move(options), std::move(choice.engine), context.progress);
+  return UnpackPipeline::Create(std::move(options), std::move(choice.engine), context.progress,
+                                std::move(share));
 }
 
 }  // namespace metal::backup

@@ -50,6 +50,8 @@ absl::StatusOr<uint64_t> CheckBackupWal(const BackupHeader& header,
 
 // Options for the packs of this backup, with the context's threads, depth and memory.
 UnpackOptions UnpackOptionsFor(const StoredBackup& backup, const OperationContext& context);
+// Takes its share of context.memory, which may wait in a phase of its own: begin the phase of the
+// work after it.
 absl::StatusOr<std::unique_ptr<UnpackPipeline>> MakeUnpackPipeline(UnpackOptions options,
                                                                    const OperationContext& context);
 

@@ -25,13 +25,15 @@ constexpr size_t kOpenPacksMax = 4;
 constexpr size_t kEncodedSize =
     (store::kFrameHeaderSize + store::kFrameStoredMax + 3 * kAlign - 1) / kAlign * kAlign;
 
+constexpr size_t kJobsLeast = 2;
+constexpr size_t kJobBytes = store::kFrameRawMax + kEncodedSize;
+
 uint64_t RoundUp(uint64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
 size_t JobCount(const UnpackOptions& options) {
   const size_t wanted = options.queue_depth + 3 * options.threads;
-  const size_t affordable =
-      static_cast<size_t>(options.memory.value) / (store::kFrameRawMax + kEncodedSize);
-  return std::max<size_t>(std::min(wanted, affordable), 2);
+  const size_t affordable = static_cast<size_t>(options.memory.value) / kJobBytes;
+  return std::max<size_t>(std::min(wanted, affordable), kJobsLeast);
 }
 
 absl::Status Lost(std::string text) {
@@ -44,13 +46,21 @@ uint32_t UnpackEngineDepth(const UnpackOptions& options) {
   return std::max<uint32_t>(2 * options.queue_depth, 32);
 }
 
+base::ByteCount UnpackMemory(const UnpackOptions& options) {
+  return {JobCount(options) * kJobBytes};
+}
+
+base::ByteCount UnpackMemoryLeast() { return {kJobsLeast * kJobBytes}; }
+
 absl::StatusOr<std::unique_ptr<UnpackPipeline>> UnpackPipeline::Create(
-    UnpackOptions options, std::unique_ptr<uring::IoEngine> engine, observe::Progress& progress) {
+    UnpackOptions options, std::unique_ptr<uring::IoEngine> engine, observe::Progress& progress,
+    MemoryShare share) {
   std::unique_ptr<UnpackPipeline> pipeline(
       new UnpackPipeline(std::move(options), std::move(engine), progress));
   METAL_ASSIGN_OR_RETURN(TargetWriter target,
                          TargetWriter::Create(pipeline->options_.target_directory));
   pipeline->target_ = std::move(target);
+  pipeline->share_ = std::move(share);
   for (size_t i = 0; i < std::max<size_t>(pipeline->options_.threads, 1); ++i) {
     pipeline->decoders_.push_back(stream::MakeDecoder());
   }
@@ -74,7 +84,7 @@ UnpackPipeline::UnpackPipeline(UnpackOptions options, std::unique_ptr<uring::IoE
                                observe::Progress& progress)
     : options_(std::move(options)),
       progress_(progress),
-      memory_(JobCount(options_) * (store::kFrameRawMax + kEncodedSize)),
+      memory_(JobCount(options_) * kJobBytes),
       engine_(std::move(engine)) {}
 
 UnpackPipeline::~UnpackPipeline() {

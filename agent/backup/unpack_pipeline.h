@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "agent/backup/file_list.h"
 #include "agent/backup/manifest.h"
+#include "agent/backup/memory_budget.h"
 #include "agent/backup/target_writer.h"
 #include "agent/backup/unpack_job.h"
 #include "agent/backup/worker_pool.h"
@@ -49,6 +50,11 @@ struct UnpackOptions {
 
 uint32_t UnpackEngineDepth(const UnpackOptions& options);
 
+// What the buffers of these options take, at most options.memory; and the least with which a
+// pipeline works.
+base::ByteCount UnpackMemory(const UnpackOptions& options);
+base::ByteCount UnpackMemoryLeast();
+
 struct UnpackTotals {
   uint64_t files = 0;
   uint64_t bytes = 0;
@@ -61,8 +67,10 @@ struct UnpackTotals {
 
 class UnpackPipeline {
  public:
+  // `share` holds the memory of the options and goes with the pipeline.
   static absl::StatusOr<std::unique_ptr<UnpackPipeline>> Create(
-      UnpackOptions options, std::unique_ptr<uring::IoEngine> engine, observe::Progress& progress);
+      UnpackOptions options, std::unique_ptr<uring::IoEngine> engine, observe::Progress& progress,
+      MemoryShare share = {});
   ~UnpackPipeline();
 
   // Runs the whole list. Restore: DATA_LOSS/REPOSITORY at the first damage. Verify: damage is
@@ -102,6 +110,7 @@ class UnpackPipeline {
   UnpackTotals totals_;
   std::optional<TargetWriter> target_;
 
+  MemoryShare share_;  // given back after the buffers are gone
   uring::AlignedBuffer memory_;
   std::vector<std::unique_ptr<stream::Decoder>> decoders_;
   std::vector<std::unique_ptr<UnpackJob>> jobs_;

@@ -67,7 +67,7 @@ struct AgentConfig {
   int backup_threads = 0;               // codec threads; 0: one for each CPU
   int backup_queue_depth = 16;          // reads in flight
   std::string io_engine;                // auto, io_uring, threads, pread
-  ByteCount backup_memory{192 * kMiB};  // buffers of one running backup or restore
+  ByteCount backup_memory{192 * kMiB};  // buffers of all backups, restores and verifications
 
   // [gate]
   bool gate_enabled = false;

@@ -110,8 +110,8 @@ const Option kOptions[] = {
      "How files are read and written. auto: io_uring where the kernel has it, else threads.",
      TextRule::kOneOf, "auto, io_uring, threads, pread"},
     {"backup", "memory", &C::backup_memory, R"("192MiB")",
-     "Buffers of one running backup or restore.", TextRule::kAny, "16MiB to 64GiB", 16 * kMebi,
-     64 * kGibi},
+     "Buffers of all backups, restores and verifications together.", TextRule::kAny,
+     "16MiB to 64GiB", 16 * kMebi, 64 * kGibi},
 
     {"gate", "enabled", &C::gate_enabled, "false",
      "Whether the agent runs a PgBouncer through which clients reach the shard's primary."},

@@ -47,7 +47,8 @@ backup::OperationContext Node::BackupContext(observe::Progress& progress) {
                                   .progress = progress,
                                   .events = &parts_.events,
                                   .wal_archive = parts_.wal_archive,
-                                  .agent_ends = [this] { return EndIsDue(); }};
+                                  .agent_ends = [this] { return EndIsDue(); },
+                                  .memory = &backup_memory_};
 }
 
 absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,

@@ -81,7 +81,8 @@ pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_di
   return DecideStartRole(terms.Get(), pg::ReadControlFile(data_dir));
 }
 
-Node::Node(NodeParts parts) : parts_(std::move(parts)) {}
+Node::Node(NodeParts parts)
+    : parts_(std::move(parts)), backup_memory_(parts_.config.backup_memory) {}
 
 Node::~Node() {
   StopWaiting();

@@ -21,6 +21,7 @@
 #include "agent/backup/catalog.h"
 #include "agent/backup/clone.h"
 #include "agent/backup/context.h"
+#include "agent/backup/memory_budget.h"
 #include "agent/backup/rehearsal_scratch.h"
 #include "agent/backup/restore.h"
 #include "agent/backup/wal_archive.h"
@@ -325,6 +326,7 @@ class Node {
 
   NodeParts parts_;
   disk::DetachedCalls data_reads_{4};
+  backup::MemoryBudget backup_memory_;
   base::Mutex mutex_;
   base::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -293,14 +293,43 @@ def _touch(path, size):
     return path
 
 
-def test_memory_of_a_backup_is_bounded(small):
-    """The agent's own peak: far below the 256 MiB that any backup may take."""
+def peak_memory(node):
+    """The largest RSS of the agent so far, in MiB."""
+    with open(f"/proc/{node.process.pid}/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) // 1024
+
+
+def test_memory_is_bounded_however_many_operations_run(small):
+    """The agent's own peak: far below the 256 MiB that all of them together may take."""
     small.config["backup"].pop("memory")
     small.restart_agent()
     small.pgbench_load(20)
     small.backup()
-    with open(f"/proc/{small.process.pid}/status", encoding="utf-8") as file:
-        peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
-    print(f"peak RSS of the agent: {peak // 1024} MiB")
-    assert peak < 256 * 1024
+    print(f"peak RSS of the agent after a backup: {peak_memory(small)} MiB")
+    copy = os.path.join(small.workspace.path, "copy")
+    names = [small.detach("backup", "verify") for _ in range(3)]
+    names += [small.detach("backup", "restore", "--target", copy), small.detach("backup", "create")]
+    for name in names:
+        done = small.wait_operation(name)
+        assert done["state"] == "OPERATION_STATE_SUCCEEDED", done
+    print(f"peak RSS of the agent after five at once: {peak_memory(small)} MiB")
+    assert peak_memory(small) < 256
     assert is_alive(small.pid())
+
+
+def test_an_operation_waits_for_the_memory_of_another(small):
+    first = small.backup()["result_name"]
+    small.config["backup"]["memory"] = "16MiB"
+    pause = small.workspace.file("pause", "")
+    small.restart_agent(faults="backup.frame=pause", pause=pause)
+    backup = small.detach("backup", "create")
+    wait_for("it copies", lambda: "copy" in small.operation(backup)["progress"]["phase"])
+    verification = small.detach("backup", "verify", first)
+    wait_for("the other one waits", lambda: "memory" in small.operation(verification)["progress"]["phase"], 60)
+    cancelled = small.detach("backup", "verify", first)
+    wait_for("another one waits", lambda: "memory" in small.operation(cancelled)["progress"]["phase"], 60)
+    small.ok("op", "cancel", cancelled)
+    assert small.wait_operation(cancelled)["state"] == "OPERATION_STATE_CANCELLED"
+    os.unlink(pause)
+    for name in (backup, verification):
+        assert small.wait_operation(name)["state"] == "OPERATION_STATE_SUCCEEDED", small.operation(name)
