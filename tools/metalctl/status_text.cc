@@ -256,8 +256,9 @@ class Writer {
   std::string Backups() const {
     const auto& backups = status_.backups();
     if (!backups.error().empty()) return "";
+    // What says how good a backup was stays at 80 columns; the stored size follows from the ratio.
     TextTable table(
-        {"BACKUP", "STATE", ">AGE", ">SIZE", ">STORED", "?>RATIO", "?>RATE", "?CODEC", "?ENGINE"});
+        {"BACKUP", "STATE", ">AGE", ">SIZE", "?>STORED", ">RATIO", ">RATE", "?CODEC", "ENGINE"});
     for (const auto& backup : backups.latest()) {
       const bool complete = backup.state() == v1::BACKUP_STATE_COMPLETE;
       table.AddRow({backup.name().substr(backup.name().find('/') + 1),

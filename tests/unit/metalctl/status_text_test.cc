@@ -79,6 +79,30 @@ TEST(StatusTextTest, TheGateIsShownWhereThereIsOne) {
   EXPECT_THAT(text, HasSubstr("\033[33mclosed\033[0m: no standby"));
 }
 
+TEST(StatusTextTest, ABackupShowsRatioRateAndEngineInEightyColumns) {
+  v1::NodeStatus status = Node();
+  auto* backup = status.mutable_backups()->add_latest();
+  backup->set_name("backups/20261122T021500Z-F2");
+  backup->set_state(v1::BACKUP_STATE_COMPLETE);
+  backup->mutable_stop_time()->set_seconds(1'000'000 - 7380);
+  backup->set_size_bytes(3650000000);
+  backup->set_stored_bytes(838000000);
+  backup->set_bytes_per_second(8.53e8);
+  backup->set_codec("zstd");
+  backup->set_io_engine("io_uring");
+  const std::string text = StatusText(status, {.width = 80});
+  for (const char* shown :
+       {"RATIO", "4.36x", "RATE", "853", "ENGINE", "io_uring", "2h03m", "3.4"}) {
+    EXPECT_THAT(text, HasSubstr(shown));
+  }
+  for (size_t at = text.find("BACKUP"), end = 0; at < text.size(); at = end + 1) {
+    end = text.find('\n', at);
+    ASSERT_NE(end, std::string::npos);
+    EXPECT_LE(DisplayWidth(text.substr(at, end - at)), 80u) << text;
+  }
+  EXPECT_THAT(StatusText(status, {.width = 120}), HasSubstr("CODEC"));
+}
+
 TEST(StatusTextTest, ADiskWithoutProbesIsShown) {
   v1::NodeStatus status = Node();
   auto* disk = status.add_disks();
