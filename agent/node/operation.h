@@ -26,7 +26,7 @@ struct RequestContext {
   std::string request_id;  // unique per request (UUID); empty: the call is not repeatable
   std::string body_hash;   // a hash of the whole request without request_id; same id with another
                            // hash is refused
-  std::string caller;      // for the journal and the event log, e.g. "uid:0" or a certificate's SAN
+  std::string caller;      // for the journal: a certificate's SAN, "unix" or the peer's address
   // Polled by a call that waits; true: the caller is gone, so stop waiting. The action itself never
   // ends because its caller left. May be empty.
   std::function<bool()> caller_left;
