@@ -32,11 +32,6 @@ std::optional<std::string_view> LineAfter(std::string_view text, std::string_vie
   return std::nullopt;
 }
 
-// The last byte that the backup needs is the one before `stop`.
-std::string LastWalFile(base::TimelineId timeline, base::Lsn stop, uint64_t segment_size) {
-  return base::WalFileName(timeline, base::Lsn{stop.value - 1}, segment_size);
-}
-
 }  // namespace
 
 absl::StatusOr<BackupLabel> ParseBackupLabel(std::string_view text) {
@@ -75,21 +70,6 @@ BackupSession::BackupSession(std::unique_ptr<SqlSession> session) : session_(std
 void BackupSession::Abort() {
   session_.reset();
   running_ = false;
-}
-
-absl::StatusOr<std::vector<Tablespace>> BackupSession::QueryTablespaces() {
-  METAL_ASSIGN_OR_RETURN(
-      const SqlResult result,
-      session_->Query("SELECT oid, spcname, pg_tablespace_location(oid) AS location "
-                      "FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') "
-                      "ORDER BY oid",
-                      kShort));
-  std::vector<Tablespace> tablespaces;
-  for (size_t row = 0; row < result.rows.size(); ++row) {
-    tablespaces.push_back({static_cast<uint32_t>(result.Int(row, "oid").value_or(0)),
-                           result.Text(row, "spcname"), result.Text(row, "location")});
-  }
-  return tablespaces;
 }
 
 absl::StatusOr<ArchiveSettings> BackupSession::QueryArchiving() {
@@ -138,9 +118,6 @@ absl::StatusOr<BackupStart> BackupSession::Start(const BackupStartOptions& optio
   if (!start.lsn.valid() || start.timeline == 0 || start.wal_segment_size == 0) {
     return base::Error(absl::StatusCode::kInternal, "start backup: postgres answered no position");
   }
-  start.wal_file = base::WalFileName(start.timeline, start.lsn, start.wal_segment_size);
-  METAL_ASSIGN_OR_RETURN(start.tablespaces, QueryTablespaces());
-  METAL_ASSIGN_OR_RETURN(start.insert_lsn, CurrentInsertLsn());
   start_ = start;
   return start;
 }
@@ -191,7 +168,6 @@ absl::StatusOr<BackupStop> BackupSession::Stop(absl::Duration timeout) {
         stop.timeline,
         static_cast<base::TimelineId>(recovery.Int(0, "timeline").value_or(stop.timeline)));
   }
-  stop.last_wal_file = LastWalFile(stop.timeline, stop.lsn, start_.wal_segment_size);
   return stop;
 }
 

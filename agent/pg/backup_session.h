@@ -17,22 +17,13 @@
 
 namespace metal::pg {
 
-struct Tablespace {
-  uint32_t oid = 0;
-  std::string name;
-  std::string location;  // absolute path; "pg_tblspc/<oid>" for an in-place tablespace
-};
-
 struct BackupStart {
   base::Lsn lsn;  // redo of the start checkpoint
   base::TimelineId timeline = 0;
-  std::string wal_file;  // segment that holds `lsn`
   bool from_standby = false;
   int server_version = 0;
   uint64_t system_identifier = 0;
   uint64_t wal_segment_size = 0;
-  base::Lsn insert_lsn;                 // right after the start
-  std::vector<Tablespace> tablespaces;  // without pg_default and pg_global
 };
 
 struct ArchiveSettings {
@@ -48,7 +39,6 @@ struct BackupStop {
   base::TimelineId timeline = 0;
   std::string backup_label;    // byte for byte as the server made it
   std::string tablespace_map;  // may be empty
-  std::string last_wal_file;   // last segment that the backup needs
 };
 
 struct BackupStartOptions {
@@ -69,8 +59,9 @@ class BackupSession {
   // last restartpoint.
   absl::StatusOr<BackupStart> Start(const BackupStartOptions& options);
   // Does not wait for the archive: the caller tracks it (a server-side wait has no end). On a
-  // primary the server switches to a new segment, so `last_wal_file` becomes archivable at once.
-  // FAILED_PRECONDITION (STANDBY_PROMOTED) when the standby was promoted meanwhile.
+  // primary the server switches to a new segment, so the last one that the backup needs becomes
+  // archivable at once. FAILED_PRECONDITION (STANDBY_PROMOTED) when the standby was promoted
+  // meanwhile.
   absl::StatusOr<BackupStop> Stop(absl::Duration timeout);
   // Position that no valid page's LSN exceeds at this moment: insert LSN, or on a standby the
   // newest received or replayed. UNAVAILABLE when the connection is lost: then the backup is lost
@@ -80,8 +71,6 @@ class BackupSession {
   void Abort();
 
  private:
-  absl::StatusOr<std::vector<Tablespace>> QueryTablespaces();
-
   std::unique_ptr<SqlSession> session_;
   BackupStart start_;
   bool running_ = false;

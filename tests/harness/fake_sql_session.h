@@ -50,7 +50,6 @@ struct FakeServerState {
   int ready_segments = 0;
   std::optional<SqlRow> receiver;  // the row of pg_stat_wal_receiver
   std::vector<SqlRow> followers;
-  std::vector<SqlRow> tablespaces;
   std::string tablespace_oids = "1663,1664";
   bool backup_running = false;
   base::Lsn backup_start;
@@ -328,7 +327,6 @@ inline absl::StatusOr<pg::SqlResult> FakePostgres::BuiltIn(
   if (has("pg_current_wal_insert_lsn")) {
     return MakeResult({{{"lsn", Text(s.in_recovery ? s.replayed : s.lsn)}}});
   }
-  if (has("FROM pg_tablespace")) return MakeResult(s.tablespaces);
   if (has("pg_is_in_recovery() AS r")) return MakeResult({{{"r", Flag(s.in_recovery)}}});
   if (has("pg_reload_conf")) {
     if (!s.ignores_reload) ++s.config_loads;
