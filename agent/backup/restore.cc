@@ -12,6 +12,7 @@
 #include "agent/backup/manifest_json.h"
 #include "agent/backup/recovery_settings.h"
 #include "agent/backup/replayed_tablespaces.h"
+#include "agent/backup/restore_notes.h"
 #include "agent/backup/restore_places.h"
 #include "agent/backup/restore_target.h"
 #include "agent/backup/stored_backup.h"
@@ -56,6 +57,7 @@ class RestoreRun {
     if (request_.validate_only) return report_;
     const base::MonotonicTime begin = context_.clock.Monotonic();
     METAL_RETURN_IF_ERROR(target_->Begin());
+    if (leftovers_) METAL_RETURN_IF_ERROR(target_->CheckSpace(space_, {}, request_.space_reserve));
     METAL_RETURN_IF_ERROR(base::FaultPoint("restore.begun"));
     METAL_RETURN_IF_ERROR(WriteFiles());
     METAL_RETURN_IF_ERROR(WriteConfiguration());
@@ -80,6 +82,8 @@ class RestoreRun {
   std::optional<StoredBackup> backup_;
   std::map<uint32_t, std::string> locations_;  // of tablespaces in the restored cluster
   bool remapped_ = false;                      // some location differs from the backup's
+  std::map<uint32_t, uint64_t> space_;         // bytes by tablespace OID, 0: the data directory
+  bool leftovers_ = false;                     // of an earlier restore, in the target
   std::optional<RestoreTarget> target_;
   std::unique_ptr<BackupManifestWriter> json_;
   std::string control_;
@@ -122,8 +126,8 @@ absl::Status RestoreRun::PlaceTablespaces(RestoreTarget::Options& options) {
   return absl::OkStatus();
 }
 
-// This node's cluster and its repository. A cluster that cannot be looked at (its disk is dead, it
-// may be what is being restored elsewhere) is known by its configured path alone.
+// This node's cluster and its repository. A cluster whose disk is dead (it may be what is being
+// restored elsewhere) is known by its configured paths alone.
 absl::StatusOr<std::vector<RestorePlace>> RestoreRun::KeptOut() const {
   const base::AgentConfig& config = context_.config;
   std::vector<RestorePlace> places = {{"the repository", config.repository_path}};
@@ -134,7 +138,8 @@ absl::StatusOr<std::vector<RestorePlace>> RestoreRun::KeptOut() const {
   places.push_back({"this node's data directory", config.pg_data_dir});
   places.push_back({"this node's WAL directory", config.pg_wal_dir});
   const auto live = pg::InspectDataDirectory(config.pg_data_dir);
-  if (!live.ok()) return places;
+  if (absl::IsDataLoss(live.status())) return places;
+  if (!live.ok()) return base::Annotate(live.status(), "look at this node's cluster");
   places.push_back({"this node's WAL directory", live->wal_path});
   for (const pg::TablespaceLink& link : live->tablespaces) {
     places.push_back({fmt::format("this node's tablespace {} at", link.oid), link.location});
@@ -194,8 +199,11 @@ absl::Status RestoreRun::Prepare() {
   METAL_RETURN_IF_ERROR(target_->Check());
   METAL_RETURN_IF_ERROR(RecoverySettings(request_, context_.config).status());
   METAL_RETURN_IF_ERROR(CheckPacks(*backup_));
-  METAL_ASSIGN_OR_RETURN(const auto bytes, ScanFileList(*backup_, context_.progress));
-  METAL_RETURN_IF_ERROR(target_->CheckSpace(bytes));
+  METAL_ASSIGN_OR_RETURN(space_, ScanFileList(*backup_, context_.progress));
+  // What an earlier restore left here is removed first, and may be all that fills the disk.
+  METAL_ASSIGN_OR_RETURN(const auto notes, ReadRestoreNotes(request_.target_directory));
+  leftovers_ = notes.has_value();
+  if (!leftovers_) METAL_RETURN_IF_ERROR(target_->CheckSpace(space_, {}, request_.space_reserve));
   METAL_RETURN_IF_ERROR(CheckWal());
   return CheckReplay(version_directory);
 }

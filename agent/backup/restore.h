@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/backup/context.h"
+#include "agent/base/units.h"
 
 namespace metal::backup {
 
@@ -35,7 +36,8 @@ struct RestoreRequest {
   std::string restore_command;  // empty: metal-wal fetch through config.wal_socket
   std::map<std::string, std::string>
       settings;  // further settings of the copy, e.g. port; written to postgresql.auto.conf
-  bool validate_only = false;  // check everything, change nothing
+  bool validate_only = false;                      // check everything, change nothing
+  base::ByteCount space_reserve{64 * base::kMiB};  // must stay free: for the copy's first start
 };
 
 struct RestoreReport {
@@ -54,9 +56,10 @@ struct RestoreReport {
 // FAILED_PRECONDITION/RESTORE_TARGET: not empty, in use, places that meet each other, the
 // repository or this node's cluster, or a tablespace that WAL replay would create over files that
 // are there (replayed_tablespaces.h). RESOURCE_EXHAUSTED/NO_SPACE before
-// anything is written when the space cannot suffice. DATA_LOSS/REPOSITORY names the damaged frame
-// and file. CANCELLED. After an error the target keeps its sentinel; the same call again, or
-// removing the directory, cleans up.
+// anything is written when the space cannot suffice; in a target with an earlier restore's
+// leftovers after they are removed (validate_only then does not look at the space).
+// DATA_LOSS/REPOSITORY names the damaged frame and file. CANCELLED. After an error the target keeps
+// its sentinel; the same call again, or removing the directory, cleans up.
 absl::StatusOr<RestoreReport> RestoreBackup(const RestoreRequest& request,
                                             const OperationContext& context);
 

@@ -25,8 +25,15 @@ struct ResolvedPlace {
 
 enum class Relation { kApart, kSame, kInside };
 
+// Without "//", "/./" and a slash at the end; the file system is not asked.
+std::string Normal(const std::string& path) {
+  std::string normal = std::filesystem::path(path).lexically_normal().string();
+  while (normal.size() > 1 && normal.back() == '/') normal.pop_back();
+  return normal;
+}
+
 absl::StatusOr<ResolvedPlace> Resolve(const std::string& path) {
-  const std::string normal = std::filesystem::path(path).lexically_normal().string();
+  const std::string normal = Normal(path);
   METAL_ASSIGN_OR_RETURN(const std::string ancestor, ExistingAncestor(normal));
   char real[PATH_MAX];
   if (realpath(ancestor.c_str(), real) == nullptr) {
@@ -35,14 +42,23 @@ absl::StatusOr<ResolvedPlace> Resolve(const std::string& path) {
   ResolvedPlace place;
   place.exists = ancestor == normal;
   const std::string rest = normal.substr(ancestor.size());
-  place.path = std::filesystem::path(real + ("/" + rest)).lexically_normal().string();
-  while (place.path.size() > 1 && place.path.back() == '/') place.path.pop_back();
+  place.path = Normal(real + ("/" + rest));
   for (std::string parent = real;; parent = base::DirectoryOf(parent)) {
     struct stat status {};
     if (stat(parent.c_str(), &status) != 0) return base::ErrnoStatus(errno, "stat", parent);
     place.lineage.emplace_back(status.st_dev, status.st_ino);
     if (parent.size() <= 1) return place;
   }
+}
+
+// A place that is only looked at to be kept out of. One on a disk that fails is known by its text:
+// it must not keep a restore from going elsewhere.
+absl::StatusOr<ResolvedPlace> ResolveKnown(const std::string& path) {
+  auto place = Resolve(path);
+  if (!absl::IsDataLoss(place.status())) return place;
+  ResolvedPlace lexical;
+  lexical.path = Normal(path);
+  return lexical;
 }
 
 // Where `a` lies as seen from `b`.
@@ -85,6 +101,11 @@ absl::Status RestoreTargetError(const std::string& target, std::string_view why)
       {"RESTORE_TARGET", {{"target_directory", target}}});
 }
 
+bool LeadsUp(const std::string& path) {
+  const std::filesystem::path parts(path);
+  return std::find(parts.begin(), parts.end(), "..") != parts.end();
+}
+
 absl::StatusOr<std::string> ExistingAncestor(std::string path) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   while (path.size() > 1) {
@@ -98,7 +119,7 @@ absl::StatusOr<std::string> ExistingAncestor(std::string path) {
 
 absl::StatusOr<bool> IsSamePlace(const std::string& path, const std::string& other) {
   METAL_ASSIGN_OR_RETURN(const ResolvedPlace here, Resolve(path));
-  METAL_ASSIGN_OR_RETURN(const ResolvedPlace there, Resolve(other));
+  METAL_ASSIGN_OR_RETURN(const ResolvedPlace there, ResolveKnown(other));
   return RelationOf(here, there) == Relation::kSame;
 }
 
@@ -108,8 +129,9 @@ absl::Status CheckPlacesApart(const std::string& target, const std::vector<Resto
   for (const auto* list : {&written, &kept_out}) {
     for (const RestorePlace& place : *list) {
       if (place.path.empty()) continue;
-      METAL_ASSIGN_OR_RETURN(ResolvedPlace resolved, Resolve(place.path));
       const bool is_written = list == &written;
+      METAL_ASSIGN_OR_RETURN(ResolvedPlace resolved,
+                             is_written ? Resolve(place.path) : ResolveKnown(place.path));
       for (const auto& [earlier, at] : places) {
         METAL_RETURN_IF_ERROR(CheckPair(target, place, resolved, *earlier, at));
       }

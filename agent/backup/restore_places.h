@@ -23,12 +23,16 @@ absl::Status RestoreTargetError(const std::string& target, std::string_view why)
 // RestoreTargetError that names both places when two of `written` are the same directory or one
 // lies inside the other, or when one of `written` is, contains or lies inside one of `kept_out`.
 // Places without a path are left out. Changes nothing. A place that cannot be looked at is an error
-// too.
+// too, but for one of `kept_out` on a disk that fails, which is compared by its text.
 absl::Status CheckPlacesApart(const std::string& target, const std::vector<RestorePlace>& written,
                               const std::vector<RestorePlace>& kept_out);
 
-// True when both paths lead to one directory, or would once they are made.
+// True when both paths lead to one directory, or would once they are made. `other` on a disk that
+// fails is compared by its text.
 absl::StatusOr<bool> IsSamePlace(const std::string& path, const std::string& other);
+
+// True when a part of it is "..": behind a link, where that leads cannot be told from the text.
+bool LeadsUp(const std::string& path);
 
 // The path itself or its nearest parent that exists.
 absl::StatusOr<std::string> ExistingAncestor(std::string path);

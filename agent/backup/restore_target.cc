@@ -22,7 +22,6 @@ using base::JoinPath;
 
 constexpr std::string_view kLockName = "metal.incomplete.lock";
 constexpr std::string_view kProbePrefix = ".metal-probe";  // of the disk monitor; holds nothing
-constexpr uint64_t kSpaceReserve = 64 << 20;  // for what the server writes at its first start
 
 absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& path) {
   auto names = base::ListDirectory(path);
@@ -56,6 +55,12 @@ absl::Status CheckIsDirectory(const std::string& target, const std::string& what
   if (path.empty() || path[0] != '/') {
     return RestoreTargetError(
         target, fmt::format("needs an absolute path for {}, not \"{}\". HINT: give the whole path",
+                            what, path));
+  }
+  if (LeadsUp(path)) {
+    return RestoreTargetError(
+        target, fmt::format("needs a path without \"..\" for {}, not \"{}\". HINT: give the path "
+                            "that it leads to",
                             what, path));
   }
   struct stat status {};
@@ -179,9 +184,10 @@ absl::Status RestoreTarget::CheckPlaces(const std::optional<RestoreNotes>& notes
 }
 
 absl::Status RestoreTarget::CheckSpace(const std::map<uint32_t, uint64_t>& bytes,
-                                       const std::map<uint64_t, uint64_t>& freed) const {
+                                       const std::map<uint64_t, uint64_t>& freed,
+                                       base::ByteCount reserve) const {
   struct Need {
-    uint64_t bytes = kSpaceReserve;
+    uint64_t bytes = 0;
     std::string path;
   };
   std::map<dev_t, Need> needs;
@@ -194,7 +200,7 @@ absl::Status RestoreTarget::CheckSpace(const std::map<uint32_t, uint64_t>& bytes
     struct stat status {};
     if (stat(path.c_str(), &status) != 0) return base::ErrnoStatus(errno, "stat", path);
     Need& need = needs[status.st_dev];
-    need.bytes += amount;
+    need.bytes += amount + (need.path.empty() ? reserve.value : 0);
     need.path = path;
   }
   for (const auto& [device, need] : needs) {
@@ -257,14 +263,28 @@ absl::Status RestoreTarget::HoldFilesystems() {
   return absl::OkStatus();
 }
 
+absl::Status RestoreTarget::Lock() {
+  const std::string path = JoinPath(options_.directory, kLockName);
+  METAL_ASSIGN_OR_RETURN(lock_, base::OpenFile(path, O_RDWR | O_CREAT, 0600));
+  struct stat held {
+  }, named{};
+  if (flock(lock_.get(), LOCK_EX | LOCK_NB) == 0) {
+    if (fstat(lock_.get(), &held) != 0) return base::ErrnoStatus(errno, "stat", path);
+    // Another restore may have ended meanwhile, and taken the file with it.
+    if (stat(path.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
+        held.st_dev == named.st_dev) {
+      return absl::OkStatus();
+    }
+  }
+  return RestoreTargetError(options_.directory,
+                            "is in use: another restore writes it. HINT: wait for it");
+}
+
 absl::Status RestoreTarget::Begin() {
   const std::string& directory = options_.directory;
   METAL_RETURN_IF_ERROR(base::MakeDirectories(directory, 0700));
-  const std::string lock = JoinPath(directory, kLockName);
-  METAL_ASSIGN_OR_RETURN(lock_, base::OpenFile(lock, O_RDWR | O_CREAT, 0600));
-  if (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    return RestoreTargetError(directory, "is in use: another restore writes it. HINT: wait for it");
-  }
+  METAL_RETURN_IF_ERROR(Lock());
+  METAL_RETURN_IF_ERROR(base::FaultPoint("restore.locked"));
   METAL_RETURN_IF_ERROR(Check());  // again, now that nobody else restores here
   METAL_RETURN_IF_ERROR(RemoveLeftovers());
   METAL_RETURN_IF_ERROR(RemoveNames(directory, IsProbe));
@@ -306,11 +326,12 @@ absl::Status RestoreTarget::Sync() {
 }
 
 absl::Status RestoreTarget::Finish() {
-  METAL_RETURN_IF_ERROR(base::RemoveTree(JoinPath(options_.directory, kLockName)));
   absl::Status removed = pg::RemoveIncompleteSentinel(options_.directory);
   METAL_ASSIGN_OR_RETURN(const bool half,
                          base::Exists(JoinPath(options_.directory, pg::kIncompleteSentinel)));
   if (half) return removed;
+  // Last of the two: whoever sees the sentinel sees the lock, too.
+  removed.Update(base::RemoveTree(JoinPath(options_.directory, kLockName)));
   // Without a sentinel a mark permits nothing: one that an end right here leaves does no harm to
   // the data. The marks go also when it was only the sync that failed.
   for (const std::string& directory : notes_.version_directories) {

@@ -17,6 +17,7 @@
 #include "agent/backup/restore_notes.h"
 #include "agent/backup/restore_places.h"
 #include "agent/base/fd.h"
+#include "agent/base/units.h"
 
 namespace metal::backup {
 
@@ -42,8 +43,10 @@ class RestoreTarget {
   absl::Status CheckReplacing(const RestoreNotes& notes) const;
   // RESOURCE_EXHAUSTED/NO_SPACE unless each filesystem has room. `bytes` by tablespace OID, 0: the
   // data directory itself. `freed` by device: what goes before the first byte is written.
+  // `reserve`: more of it on each.
   absl::Status CheckSpace(const std::map<uint32_t, uint64_t>& bytes,
-                          const std::map<uint64_t, uint64_t>& freed = {}) const;
+                          const std::map<uint64_t, uint64_t>& freed = {},
+                          base::ByteCount reserve = {64 << 20}) const;
   // Creates the directory, locks it, removes what an earlier restore left, writes the sentinel.
   absl::Status Begin();
   // Makes a directory or tablespace of the file list.
@@ -63,6 +66,7 @@ class RestoreTarget {
   absl::Status CheckTablespace(uint32_t oid, const std::string& location,
                                const std::optional<RestoreNotes>& notes) const;
   absl::Status CheckWalDirectory(const std::optional<RestoreNotes>& notes) const;
+  absl::Status Lock();
   absl::Status RemoveLeftovers();
   absl::Status MarkOuterPlaces(const RestoreNotes& notes);
   absl::Status HoldFilesystems();

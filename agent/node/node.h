@@ -312,7 +312,8 @@ class Node {
   static absl::Status CheckBackupName(const std::string& name);
   absl::StatusOr<backup::Catalog> OpenCatalog();
   backup::OperationContext BackupContext(observe::Progress& progress);
-  bool IsOwnDirectory(const std::string& path) const;
+  // An error when it cannot be told: then nothing may be done there.
+  absl::StatusOr<bool> IsOwnDirectory(const std::string& path) const;
   absl::StatusOr<backup::RestoreReport> Restore(observe::Progress& progress,
                                                 const RestoreBackupRequest& request);
 

@@ -2,6 +2,7 @@
 #include <charconv>
 
 #include "agent/backup/restore.h"
+#include "agent/backup/restore_places.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
@@ -98,9 +99,10 @@ absl::StatusOr<std::optional<Operation>> Node::RestoreBackup(const RequestContex
   METAL_RETURN_IF_ERROR(ParseTablespaceMapping(request.tablespace_mapping).status());
   RestoreBackupRequest resolved = request;
   if (resolved.target_directory.empty()) resolved.target_directory = parts_.config.pg_data_dir;
-  if (!resolved.target_directory.starts_with("/")) {
+  if (!resolved.target_directory.starts_with("/") || backup::LeadsUp(resolved.target_directory)) {
     return base::Error(absl::StatusCode::kInvalidArgument,
-                       "target_directory \"{}\" is no absolute path", resolved.target_directory);
+                       "target_directory \"{}\" is no absolute path without \"..\"",
+                       resolved.target_directory);
   }
   if (request.port < 0 || request.port > 65535) {
     return base::Error(absl::StatusCode::kInvalidArgument, "port {} is not from 1 to 65535",
@@ -109,8 +111,9 @@ absl::StatusOr<std::optional<Operation>> Node::RestoreBackup(const RequestContex
   // "latest" means the latest of now, also when the operation is repeated later.
   METAL_ASSIGN_OR_RETURN(const backup::BackupInfo info, GetBackup(request.name));
   resolved.name = "backups/" + info.label;
-  const bool own = IsOwnDirectory(resolved.target_directory);
+  METAL_ASSIGN_OR_RETURN(const bool own, IsOwnDirectory(resolved.target_directory));
   if (own) {
+    resolved.target_directory = parts_.config.pg_data_dir;
     METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
     METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRestoreBackup));
     if (request.recovery_target == RecoveryTarget::kImmediate || request.port != 0) {
@@ -151,12 +154,10 @@ absl::StatusOr<OperationBody> Node::ResumeRestore(const Operation& operation) {
       });
 }
 
-bool Node::IsOwnDirectory(const std::string& path) const {
-  const auto real = [](const std::string& directory) {
-    const auto inspected = pg::InspectDataDirectory(directory);
-    return inspected.ok() && !inspected->real_path.empty() ? inspected->real_path : directory;
-  };
-  return path == parts_.config.pg_data_dir || real(path) == real(parts_.config.pg_data_dir);
+absl::StatusOr<bool> Node::IsOwnDirectory(const std::string& path) const {
+  if (path == parts_.config.pg_data_dir) return true;
+  if (parts_.config.pg_data_dir.empty()) return false;
+  return backup::IsSamePlace(path, parts_.config.pg_data_dir);
 }
 
 absl::StatusOr<backup::RestoreReport> Node::Restore(observe::Progress& progress,
@@ -171,13 +172,15 @@ absl::StatusOr<backup::RestoreReport> Node::Restore(observe::Progress& progress,
   restore.recovery_target = TargetOf(request.recovery_target);
   restore.validate_only = request.validate_only;
   if (request.port != 0) restore.settings["port"] = fmt::format("{}", request.port);
-  if (IsOwnDirectory(request.target_directory)) restore.wal_directory = parts_.config.pg_wal_dir;
+  METAL_ASSIGN_OR_RETURN(const bool own, IsOwnDirectory(request.target_directory));
+  if (own) restore.wal_directory = parts_.config.pg_wal_dir;
   return backup::RestoreBackup(restore, BackupContext(progress));
 }
 
 absl::StatusOr<OperationResult> Node::RunRestore(OperationContext& context,
                                                  const RestoreBackupRequest& request) {
-  if (!IsOwnDirectory(request.target_directory)) {
+  METAL_ASSIGN_OR_RETURN(const bool own, IsOwnDirectory(request.target_directory));
+  if (!own) {
     METAL_ASSIGN_OR_RETURN(const backup::RestoreReport report, Restore(context.progress, request));
     return ResultOf(report);
   }

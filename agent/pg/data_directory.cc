@@ -32,10 +32,10 @@ base::ByteCount FreeSpace(const std::string& path) {
   return {static_cast<uint64_t>(info.f_bavail) * info.f_frsize};
 }
 
-// What is left of a sentinel that was cut off while it was written. It says nothing and is no
-// content.
-bool IsUnfinishedSentinel(const std::string& name) {
-  return name.starts_with(std::string(kIncompleteSentinel) + ".tmp");
+// What is left of a sentinel that was cut off while it was written, and a restore's lock. They say
+// nothing and are no content.
+bool IsBesideSentinel(const std::string& name) {
+  return name.starts_with(std::string(kIncompleteSentinel) + ".");
 }
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
@@ -60,6 +60,7 @@ absl::Status ReadTablespaces(const std::string& data_dir, std::vector<Tablespace
     const std::string path = base::JoinPath(parent, name);
     char target[PATH_MAX];
     const ssize_t length = readlink(path.c_str(), target, sizeof target);
+    if (length < 0 && errno == ENOENT) continue;  // dropped meanwhile
     if (length < 0 && errno != EINVAL) return base::ErrnoStatus(errno, "read link", path);
     link.in_place = length < 0;
     link.location = link.in_place ? path : std::string(target, static_cast<size_t>(length));
@@ -76,7 +77,7 @@ absl::Status ReadContents(DataDirectory& directory) {
     return absl::OkStatus();
   }
   if (!names.ok()) return names.status();
-  std::erase_if(*names, IsUnfinishedSentinel);
+  std::erase_if(*names, IsBesideSentinel);
   const auto has = [&](const char* name) {
     return std::find(names->begin(), names->end(), name) != names->end();
   };
@@ -275,7 +276,7 @@ absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::str
                                      const std::vector<std::string>& notes) {
   METAL_ASSIGN_OR_RETURN(const auto names, base::ListDirectory(data_dir));
   for (const std::string& name : names) {
-    if (!IsUnfinishedSentinel(name)) continue;
+    if (!IsBesideSentinel(name)) continue;
     METAL_RETURN_IF_ERROR(base::RemoveTree(base::JoinPath(data_dir, name)));
   }
   std::string text = task + "\n";

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from harness import process
+from harness import database, process
 from harness.node import Node
 from harness.process import wait_for
 
@@ -33,8 +33,9 @@ def settled(node):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [*JOURNAL, "node.before_initdb", "pg.initdb_run", "pg.initdb_made", "pg.initdb_move",
-                                   "pg.initdb_moved", "node.after_initdb"])
+@pytest.mark.parametrize("point", ["operations.before_journal", *JOURNAL, "operations.finished", "node.before_initdb",
+                                   "pg.initdb_run", "pg.initdb_made", "pg.initdb_move", "pg.initdb_moved",
+                                   "node.after_initdb"])
 def test_init(workspace, pg, point):
     node = Node(workspace, pg).start_agent()
     crash_at(node, point, "pg", "init", "--detach")
@@ -87,8 +88,8 @@ def test_settings(primary):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [*JOURNAL, "node.before_restore", "restore.begun", "restore.frame", "restore.files_written",
-                                   "restore.before_sync", "restore.synced", "restore.control_written"])
+@pytest.mark.parametrize("point", [*JOURNAL, "node.before_restore", "restore.locked", "restore.begun", "restore.frame",
+                                   "restore.files_written", "restore.before_sync", "restore.synced", "restore.control_written"])
 def test_restore_over_the_nodes_own_directory(primary, point):
     primary.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS a")
     primary.ok("backup", "create")
@@ -102,7 +103,9 @@ def test_restore_over_the_nodes_own_directory(primary, point):
     whole = point == "operations.before_finish"
     assert primary.operations("RestoreBackup")[0]["state"] == f"OPERATION_STATE_{'FAILED' if whole else 'SUCCEEDED'}"
     assert primary.ctl(*restore).code == 5, "it is a cluster now"
+    database.verify_restored(primary, primary.data_dir, database.SETTINGS)
     primary.ok("pg", "start")
     assert primary.sql("SELECT pg_is_in_recovery()") == "t", "a restored copy is read-only until told otherwise"
     assert primary.sql("SELECT count(*) FROM kept") == "1000"
     primary.ok("promote", "--term", "5")
+    database.prove_own(primary)

@@ -143,6 +143,7 @@ def test_restored_copy_opens_by_itself(source):
         server.start()
         wait_for("it is open for writes", lambda: server.sql("SELECT pg_is_in_recovery()") == "f", 60)
         assert server.sql("SELECT count(*) FROM pg_class WHERE relname = 'after_backup'") == expected
+        database.check_relations(server)
         server.stop()
         database.check_checksums(node.version, copy)
     node.sql("DROP TABLE after_backup")
@@ -294,7 +295,7 @@ def test_small_segments_and_a_relation_of_more_than_one_file(workspace, pg):
     relative = os.path.relpath(path, node.data_dir)
     assert os.path.getsize(os.path.join(copy, relative)) == 1 << 30
     assert os.path.getsize(os.path.join(copy, relative + ".1")) == 3 << 20
-    node.run("pg_verifybackup", "-n", copy)
+    database.prove_restored(node, copy)
 
 
 def _touch(path, size):

@@ -135,10 +135,11 @@ def test_restore_killed_at_every_step(primary, workspace):
             if not finished:
                 started = process.run([primary.version.program("postgres"), "-D", target, "-p", "1"], code=None, timeout=20)
                 assert started.code != 0, f"{point}: PostgreSQL started on half a restore"
-                assert os.path.exists(os.path.join(target, "metal.incomplete")), point
+                assert os.path.exists(os.path.join(target, "metal.incomplete")) or \
+                    os.listdir(target) == ["metal.incomplete.lock"], point
                 primary.restore(target)  # the same order again goes through
         if os.path.exists(target) and os.listdir(target):
-            primary.run("pg_verifybackup", "-n", target)
+            database.prove_restored(primary, target)
         shutil.rmtree(target, ignore_errors=True)
 
 
@@ -184,17 +185,25 @@ def servers_of(node):
     return found
 
 
+def left_by_rehearsals(node):
+    """Scratch directories, their notes, and servers."""
+    return {each for each in os.listdir(node.state) if each.startswith("rehearsal")} | (servers_of(node) - {node.data_dir})
+
+
+@pytest.mark.slow
 def test_verification_killed_at_every_step(primary):
     """A verification changes nothing, and a rehearsal leaves neither its directory nor its server behind."""
     name = primary.backup()["result_name"]
-    before = primary.repository_files()
+    before = names_in_repository(primary)
     points = traced(primary, lambda: primary.ok("backup", "verify", name, "--restore"))
-    assert points_of_sources("verify.") <= set(points)
-    for point in points_of_sources("verify."):
+    assert points_of_sources("verify.", "restore.") <= set(points)
+    for point in points:
+        if not point.startswith(("operations.", "verify.", "restore.")):
+            continue
         died, operation = crash_at(primary, point, "backup", "verify", name, "--restore")
         assert_settled(primary, died, operation, "VerifyBackup")
-        assert {each for each in primary.repository_files() if "/wal/" not in each} == \
-            {each for each in before if "/wal/" not in each}, point
+        assert names_in_repository(primary) == before, point
+        wait_for(f"{point}: nothing is left", lambda: not left_by_rehearsals(primary), 30)
     primary.ok("backup", "verify", name, "--restore")
     assert servers_of(primary) == {primary.data_dir}, "no server of a rehearsal is left"
 
@@ -256,6 +265,65 @@ def test_cancelled_backup_leaves_nothing(primary):
     assert not [each for each in names_in_repository(primary) - before if re.search(r"\d{8}T\d{6}Z", each)]
     primary.backup()
     assert len(primary.backups()) == 1
+
+
+def cancel_at(node, point, *command):
+    """Runs metalctl against an agent that stops at `point`, cancels the operation there and lets it go on. The operation."""
+    pause = node.workspace.file("pause", "")
+    trace = node.workspace.file("cancel.trace", "")
+    node.restart_agent(faults=f"{point}=pause", pause=pause, trace=trace)
+    name = node.detach(*command)
+
+    def reached():
+        with open(trace, encoding="utf-8") as file:
+            return point in file.read().splitlines()
+    wait_for(f"it is at {point}", reached, 60)
+    node.ok("op", "cancel", name)
+    os.unlink(pause)
+    return node.wait_operation(name, 60)
+
+
+@pytest.mark.slow
+def test_backup_cancelled_at_every_step_leaves_nothing(primary):
+    primary.backup()
+    before, kept = names_in_repository(primary), primary.backups()
+    for point in sorted(points_of_sources("backup.")):
+        final = cancel_at(primary, point, "backup", "create")
+        if point in ("backup.before_publish", "backup.manifest_written", "backup.manifest_renamed", "backup.completed"):
+            # It is being published: too late to be cancelled.
+            assert final["state"] == "OPERATION_STATE_SUCCEEDED" and final["result_name"] in primary.backups(), point
+            primary.ok("backup", "verify", final["result_name"])
+            before, kept = names_in_repository(primary), primary.backups()
+            continue
+        assert final["state"] == "OPERATION_STATE_CANCELLED", f"{point}: {final}"
+        assert names_in_repository(primary) == before and primary.backups() == kept, point
+
+
+@pytest.mark.slow
+def test_restore_cancelled_at_every_step_is_half_or_whole(primary, workspace):
+    """What a cancelled restore leaves cannot be started, and the same order again goes through."""
+    primary.backup()
+    target = os.path.join(workspace.path, "copy")
+    for point in sorted(points_of_sources("restore.")):
+        final = cancel_at(primary, point, "backup", "restore", "--target", target)
+        whole = final["state"] == "OPERATION_STATE_SUCCEEDED"
+        assert whole or final["state"] == "OPERATION_STATE_CANCELLED", f"{point}: {final}"
+        assert os.path.exists(os.path.join(target, "metal.incomplete")) != whole, point
+        assert whole == (point in ("restore.before_sync", "restore.synced", "restore.control_written")), point
+        if whole:
+            shutil.rmtree(target)
+
+    primary.restart_agent()
+    primary.restore(target)
+    database.prove_restored(primary, target)
+
+
+def test_cancelled_rehearsal_leaves_neither_server_nor_scratch(primary):
+    primary.backup()
+    for point in ("restore.frame", "verify.rehearsal_started"):
+        final = cancel_at(primary, point, "backup", "verify", "--restore")
+        assert final["state"] == "OPERATION_STATE_CANCELLED", f"{point}: {final}"
+        assert not left_by_rehearsals(primary), point
 
 
 def test_backup_cancelled_while_it_waits_for_wal(workspace, pg):

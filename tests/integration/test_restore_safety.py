@@ -52,6 +52,11 @@ def test_directory_in_use_is_refused(backed_up, workspace):
 def test_own_directory_needs_a_term_and_a_stopped_server(backed_up):
     answer = backed_up.ctl("backup", "restore")
     assert answer.code in (2, 5) and has_hint(answer.error), answer
+    link = os.path.join(backed_up.workspace.path, "link")
+    os.symlink(backed_up.root, link)
+    for spelling in (backed_up.data_dir + "/", os.path.join(link, os.path.relpath(backed_up.data_dir, backed_up.root))):
+        answer = backed_up.ctl("backup", "restore", "--target", spelling)
+        assert answer.code in (2, 5) and "term is 0" in answer.error and has_hint(answer.error), answer
     answer = backed_up.ctl("backup", "restore", "--term", "2")
     assert answer.code == 5 and has_hint(answer.error), answer
     assert backed_up.sql("SELECT count(*) FROM pgbench_branches") == "1"
@@ -93,6 +98,19 @@ def test_space_is_checked_before_anything_is_written(backed_up, workspace):
     answer = backed_up.ctl("backup", "restore", "--target", target)
     assert answer.code == 1 and answer.reason == "NO_SPACE" and has_hint(answer.error), answer
     assert os.listdir(target) == []
+
+
+@pytest.mark.skipif(not process.IS_ROOT, reason="only root can mount a small file system")
+def test_space_that_a_dead_restore_holds_is_no_reason_to_refuse(backed_up, workspace):
+    """The same order again removes it first."""
+    size = int(backed_up.ok("backup", "show")["summary"]["size_bytes"])
+    target = workspace.small_disk("target", (size + (64 << 20)) // (1 << 20) + 12)
+    backed_up.restart_agent(faults="restore.before_sync=error")
+    assert backed_up.ctl("backup", "restore", "--target", target).code == 1
+    assert size > 30 << 20, "what is left holds more than the room to spare"
+    backed_up.restart_agent()
+    backed_up.ctl("backup", "restore", "--target", target, code=0)
+    database.verify_restored(backed_up, target)
 
 
 def test_tablespace_in_place_of_the_source_is_refused(primary, workspace):
@@ -170,11 +188,12 @@ def test_lost_node_comes_back(backed_up):
     assert node.ctl("backup", "restore", "--term", "2").code == 5, "the term has not begun"
     node.ok("term", "begin", "2")
     node.ok("backup", "restore", "--term", "2")
+    database.verify_restored(node, node.data_dir, database.SETTINGS)
     assert node.ok("pg", "start")["result"]["role"] == "standby"
     wait_for("all WAL is replayed", lambda: node.sql("SELECT count(*) FROM pg_class WHERE relname = 'later'") == "1", 60)
     node.ok("promote", "--term", "2")
     assert database.tables(node) == rows
-    database.check_relations(node)
+    database.prove_own(node)
     node.sql("CREATE TABLE writable (a int)")
     node.backup()
     assert len(node.backups()) == 2

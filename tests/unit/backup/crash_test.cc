@@ -95,6 +95,8 @@ TEST_F(CrashTest, ARestoreKilledAtAnyStepCannotBeTakenForACluster) {
   MakeCluster();
   ASSERT_OK(Backup());
   const std::string target = dir_.File("restored");
+  ASSERT_TRUE(DiesAt("restore.locked", true));
+  EXPECT_FALSE(base::PathExists(target + "/metal.incomplete")) << "its lock alone is there";
   for (const char* point :
        {"restore.noted", "restore.begun", "restore.frame", "restore.files_written",
         "restore.before_sync", "restore.synced", "restore.control_written"}) {

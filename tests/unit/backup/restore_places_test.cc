@@ -1,10 +1,35 @@
 // The directories that a restore writes: what it may empty, and what it must never touch.
 #include "agent/backup/restore_places.h"
 
+#include <dlfcn.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "agent/backup/restore_notes.h"
 #include "tests/unit/backup/backup_fixture.h"
+
+namespace {
+
+// Below it every stat fails, as on a disk that died.
+std::string& DeadPath() {
+  static std::string path;
+  return path;
+}
+
+}  // namespace
+
+// The test binary's own, before the C library's.
+extern "C" int stat(const char* path, struct stat* status) noexcept {
+  static const auto real =
+      reinterpret_cast<int (*)(const char*, struct stat*)>(dlsym(RTLD_NEXT, "stat"));
+  if (!DeadPath().empty() && std::string_view(path).starts_with(DeadPath())) {
+    errno = EIO;
+    return -1;
+  }
+  return real(path, status);
+}
 
 namespace metal::backup {
 namespace {
@@ -149,6 +174,38 @@ TEST_F(RestorePlacesTest, ProbeFilesDoNotMakeAPlaceFull) {
   ASSERT_OK(Restore(target_, request_));
   ExpectWhole();
   EXPECT_FALSE(base::PathExists(target_ + "/.metal-probe"));
+}
+
+TEST_F(RestorePlacesTest, ADeadDataDiskKeepsNoRestoreFromAnotherDisk) {
+  DeadPath() = dir_.File("data");
+  EXPECT_OK(Restore(target_, request_));
+  // Known by its text.
+  EXPECT_THAT(IsSamePlace(dir_.File("data/"), dir_.File("data")),
+              StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_FALSE(Restore(dir_.File("data/below")).ok());
+  EXPECT_THAT(IsSamePlace(target_, dir_.File("data")), testing::IsOkAndHolds(false));
+  DeadPath().clear();
+}
+
+TEST_F(RestorePlacesTest, APathThatLeadsUpIsRefused) {
+  for (const std::string& path :
+       {dir_.File("link/../x"), dir_.path() + "/..", dir_.File("..x/..")}) {
+    EXPECT_TRUE(LeadsUp(path)) << path;
+    EXPECT_THAT(Restore(path, request_),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("\"..\"")));
+  }
+  EXPECT_FALSE(LeadsUp("/a/..b/c.."));
+  request_.tablespace_mapping[16400] = dir_.File("link/../x");
+  EXPECT_THAT(Restore(target_, request_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("\"..\"")));
+}
+
+TEST_F(RestorePlacesTest, SlashesMakeNoOtherPlace) {
+  for (const char* spelling : {"data/", "data//", "./data", "data/."}) {
+    EXPECT_THAT(IsSamePlace(dir_.path() + "/" + spelling, dir_.File("data")),
+                testing::IsOkAndHolds(true));
+  }
+  EXPECT_THAT(IsSamePlace(dir_.File("none/"), dir_.File("none")), testing::IsOkAndHolds(true));
 }
 
 }  // namespace

@@ -108,6 +108,15 @@ TEST_F(DataDirectoryTest, OnlyAnEmptyPlaceOrOurLeftoversMayBeFilled) {
   EXPECT_EQ(ReasonOf(CheckCreatable(Look(), geteuid())), "DATA_DIRECTORY_NOT_EMPTY");
 }
 
+TEST_F(DataDirectoryTest, ALockAndACutOffSentinelAreNoContents) {
+  for (const char* name : {"metal.incomplete.lock", "metal.incomplete.tmp.1"}) {
+    dir_.Write("other/" + std::string(name), "");
+  }
+  const auto directory = InspectDataDirectory(dir_.File("other"));
+  ASSERT_OK(directory);
+  EXPECT_EQ(directory->kind, DataDirectoryKind::kEmpty);
+}
+
 TEST_F(DataDirectoryTest, AFileIsNotADirectory) {
   EXPECT_THAT(InspectDataDirectory(path_ + "/PG_VERSION"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not a directory")));
