@@ -27,6 +27,9 @@ constexpr int kPort = 5432;  // only names the socket: nothing listens on TCP
 constexpr absl::Duration kBootPoll = absl::Milliseconds(200);
 constexpr absl::Duration kNoProgressLimit = absl::Minutes(10);
 constexpr absl::Duration kCheckLimit = absl::Hours(24);
+// For WAL and temporary files of the server, and so that the agent's own files, which may lie on
+// the same disk, never find it full.
+constexpr base::ByteCount kSpaceReserve{3 * base::kGiB};
 constexpr int kFirstWithAmcheck = 14;  // the program; the extension is older
 
 class Rehearsal {
@@ -55,7 +58,7 @@ class Rehearsal {
   absl::StatusOr<std::string> Amcheck();
   absl::StatusOr<size_t> CheckIndexes(pg::SqlSession& session, const std::string& database);
   absl::Status RunAmcheckProgram();
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ServerSettings();
+  absl::StatusOr<Settings> ServerSettings();
   absl::StatusOr<std::unique_ptr<pg::SqlSession>> Connect(const std::string& database) const;
   absl::Status Failed(std::string_view what) const;
   pg::PostmasterPlace Place() const { return {scratch_.data(), context_.config.pg_bin_dir}; }
@@ -92,17 +95,19 @@ absl::Status Rehearsal::Restore() {
   request.system_identifier = header_.system_identifier;
   request.target_directory = scratch_.data();
   request.recovery_target = RecoveryTarget::kImmediate;
+  request.space_reserve = kSpaceReserve;
   for (const auto& [oid, location] : header_.tablespaces) {
     request.tablespace_mapping[oid] = InRoot(fmt::format("tablespace-{}", oid));
   }
   return RestoreBackup(request, context_).status();
 }
 
-absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Rehearsal::ServerSettings() {
+absl::StatusOr<Settings> Rehearsal::ServerSettings() {
   const std::string hba = InRoot("hba.conf");
   METAL_RETURN_IF_ERROR(base::WriteFileDurably(hba, "local all all trust\n"));
   const int major = header_.postgres_version / 10000;
-  auto settings = RehearsalSettings(major, {scratch_.data(), scratch_.socket, hba});
+  Settings settings =
+      RehearsalSettings(major, {scratch_.data(), scratch_.socket, hba, header_.wal_segment_size});
   const std::string conf = JoinPath(scratch_.data(), "postgresql.conf");
   METAL_ASSIGN_OR_RETURN(const bool has_conf, base::Exists(conf));
   if (has_conf) return settings;
@@ -128,6 +133,7 @@ absl::StatusOr<std::unique_ptr<pg::SqlSession>> Rehearsal::Connect(
   options.database = database;
   options.application_name = "metal-agent rehearsal";
   options.statement_timeout = absl::ZeroDuration();
+  options.settings = RehearsalSessionSettings(header_.postgres_version / 10000);
   return pg::ConnectLibpq(options);
 }
 
@@ -151,7 +157,7 @@ absl::Status Rehearsal::Boot() {
 // replay makes progress.
 absl::Status Rehearsal::AwaitOpen() {
   context_.progress.BeginPhase("rehearsal: replaying WAL");
-  std::string seen;
+  std::string seen, refused;
   base::MonotonicTime moved = context_.clock.Monotonic();
   while (true) {
     METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
@@ -163,6 +169,8 @@ absl::Status Rehearsal::AwaitOpen() {
           absl::Seconds(5));
       if (row.ok() && !row->Bool(0, "recovering")) return absl::OkStatus();
       if (row.ok()) now = row->Text(0, "lsn");
+    } else {
+      refused = std::string(session.status().message());
     }
     if (const auto control = pg::ReadControlFile(scratch_.data()); now.empty() && control.ok()) {
       now = fmt::format("{} {}", control->min_recovery.ToString(), control->redo.ToString());
@@ -172,7 +180,8 @@ absl::Status Rehearsal::AwaitOpen() {
       moved = context_.clock.Monotonic();
     }
     if (context_.clock.Monotonic() - moved > kNoProgressLimit) {
-      return Failed("PostgreSQL makes no progress with the replay");
+      return Failed("PostgreSQL makes no progress with the replay" +
+                    (refused.empty() ? "" : ", the last connection: " + refused));
     }
     context_.clock.Sleep(kBootPoll);
   }
@@ -248,6 +257,11 @@ absl::Status Rehearsal::RunAmcheckProgram() {
                 fmt::format("{}", kPort),
                 "-U",
                 context_.config.pg_superuser};
+  std::string options;
+  for (const auto& [name, value] : RehearsalSessionSettings(header_.postgres_version / 10000)) {
+    options += fmt::format("-c {}={} ", name, value);
+  }
+  check.environment["PGOPTIONS"] = options;
   check.timeout = kCheckLimit;
   check.cancelled = [this] { return context_.progress.cancelled(); };
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(check));

@@ -1,6 +1,7 @@
 #include "agent/backup/rehearsal_settings.h"
 
 #include <climits>
+#include <span>
 
 namespace metal::backup {
 namespace {
@@ -30,10 +31,6 @@ constexpr Setting kSettings[] = {
     {"archive_cleanup_command", ""},
     {"recovery_end_command", ""},
     {"shared_preload_libraries", ""},  // they bring background workers
-    {"session_preload_libraries", ""},
-    {"local_preload_libraries", ""},
-    {"session_replication_role", "replica"},  // event triggers of the source do not fire
-    {"event_triggers", "off", 17},            // nor those that always do
     // It writes below its own directory only.
     {"logging_collector", "off"},
     {"log_destination", "stderr"},
@@ -47,22 +44,46 @@ constexpr Setting kSettings[] = {
     {"autovacuum", "off"},
     {"fsync", "off"},
     {"restart_after_crash", "off"},
+    {"wal_keep_size", "0"},
+    {"temp_file_limit", "1GB"},
 };
 
-}  // namespace
+constexpr Setting kSessionSettings[] = {
+    {"session_preload_libraries", ""},
+    {"local_preload_libraries", ""},
+    {"session_replication_role", "replica"},  // event triggers of the source do not fire
+    {"event_triggers", "off", 17},            // nor those that always do
+    {"default_transaction_read_only", "off"},
+};
 
-std::vector<std::pair<std::string, std::string>> RehearsalSettings(int major,
-                                                                   const RehearsalPlaces& places) {
-  std::vector<std::pair<std::string, std::string>> settings = {
-      // A postgresql.conf that names another data directory would start the server there.
-      {"data_directory", places.data_directory},
-      {"unix_socket_directories", places.socket_directory},
-      {"hba_file", places.hba_file}};
-  for (const Setting& setting : kSettings) {
+void Add(std::span<const Setting> table, int major, Settings& settings) {
+  for (const Setting& setting : table) {
     if (major >= setting.first && major <= setting.last) {
       settings.emplace_back(setting.name, setting.value);
     }
   }
+}
+
+}  // namespace
+
+Settings RehearsalSettings(int major, const RehearsalPlaces& places) {
+  // As little WAL as the server takes: its scratch directory may lie on a small disk.
+  const std::string wal = std::to_string(2 * (places.wal_segment_size >> 20)) + "MB";
+  Settings settings = {
+      // A postgresql.conf that names another data directory would start the server there.
+      {"data_directory", places.data_directory},
+      {"unix_socket_directories", places.socket_directory},
+      {"hba_file", places.hba_file},
+      {"min_wal_size", wal},
+      {"max_wal_size", wal}};
+  Add(kSettings, major, settings);
+  Add(kSessionSettings, major, settings);
+  return settings;
+}
+
+Settings RehearsalSessionSettings(int major) {
+  Settings settings;
+  Add(kSessionSettings, major, settings);
   return settings;
 }
 

@@ -213,12 +213,15 @@ absl::Status ConnectError(const ConnectOptions& options, PGconn* connection) {
 
 absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& options) {
   const std::string port = fmt::format("{}", options.port);
-  const std::string server_options = fmt::format(
+  std::string server_options = fmt::format(
       "-c search_path=pg_catalog -c statement_timeout={} -c lock_timeout={} -c "
       "client_min_messages=error "
       "-c synchronous_commit=local",
       absl::ToInt64Milliseconds(options.statement_timeout),
       absl::ToInt64Milliseconds(options.lock_timeout));
+  for (const auto& [name, value] : options.settings) {
+    server_options += fmt::format(" -c {}={}", name, value);
+  }
   const std::pair<const char*, const char*> parameters[] = {
       {"host", options.socket_dir.c_str()},
       {"port", port.c_str()},

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -70,6 +71,9 @@ struct ConnectOptions {
   // Set on the server; 0: none, the deadline of each call still holds.
   absl::Duration statement_timeout = absl::Seconds(30);
   absl::Duration lock_timeout = absl::Seconds(2);
+  // Further settings of the session, by name; they win over what ALTER DATABASE and ALTER ROLE set.
+  // Values without blanks and backslashes.
+  std::vector<std::pair<std::string, std::string>> settings = {};
 };
 
 // Connects over the unix socket with search_path=pg_catalog. UNAVAILABLE: nobody listens, or the

@@ -24,6 +24,10 @@ def source(module_workspace, pg):
              "WITH (connect = false, slot_name = 's'); ALTER SUBSCRIPTION s ENABLE; "
              "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'fired'; END$$; "
              "CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse()")
+    # These outrank the command line.
+    node.sql("CREATE DATABASE odd")
+    node.sql("ALTER DATABASE odd SET session_preload_libraries = 'no_such_library'; "
+             "ALTER DATABASE odd SET default_transaction_read_only = on")
     node.backup()
     return node
 

@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <map>
+
 #include "agent/backup/rehearsal_settings.h"
 #include "agent/base/file.h"
 #include "agent/base/proc.h"
@@ -114,6 +116,16 @@ TEST_F(RehearsalScratchTest, ANoteThatNamesSomethingElseRemovesNothing) {
   EXPECT_TRUE(base::PathExists(precious));
 }
 
+TEST(RehearsalSettingsTest, WalIsAsSmallAsTheSegmentsAllow) {
+  for (const auto& [segment, size] : {std::pair{1, "2MB"}, {16, "32MB"}, {1024, "2048MB"}}) {
+    const RehearsalPlaces places{"/d", "/s", "/h", static_cast<uint64_t>(segment) << 20};
+    const Settings settings = RehearsalSettings(15, places);
+    const std::map<std::string, std::string> found(settings.begin(), settings.end());
+    EXPECT_EQ(found.at("min_wal_size"), size);
+    EXPECT_EQ(found.at("max_wal_size"), size);
+  }
+}
+
 TEST(RehearsalSettingsTest, EachVersionGetsOnlyWhatItHas) {
   const auto names = [](int major) {
     std::set<std::string> found;
@@ -129,6 +141,10 @@ TEST(RehearsalSettingsTest, EachVersionGetsOnlyWhatItHas) {
   EXPECT_TRUE(names(17).contains("event_triggers"));
   EXPECT_FALSE(names(17).contains("promote_trigger_file"));
   EXPECT_TRUE(names(18).contains("data_directory"));
+  for (const auto& [name, value] : RehearsalSessionSettings(16)) {
+    EXPECT_TRUE(names(16).contains(name)) << name;
+    EXPECT_EQ(value.find_first_of(" \\"), std::string::npos) << "it becomes a connection option";
+  }
 }
 
 }  // namespace
