@@ -125,8 +125,9 @@ class WalArchive {
   absl::StatusOr<std::vector<std::string>> MissingSegments(const WalRange& range);
   // Waits until nothing of the range is missing. A push in this process is seen at once, another
   // process's within 1 s. Sets done and total of progress's current phase. DEADLINE_EXCEEDED
-  // (reason WAL_MISSING, metadata first_missing) after `patience` in which no WAL of this timeline
-  // was archived at all: a long backlog is no fault. CANCELLED when progress says so.
+  // (reason WAL_MISSING, metadata first_missing) after `patience` in which no segment of this
+  // timeline up to the range's end was archived: a long backlog is no fault. Once a segment behind
+  // the range is there, nothing makes the patience longer. CANCELLED when progress says so.
   absl::Status WaitForSegments(const WalRange& range, absl::Duration patience,
                                observe::Progress& progress);
 

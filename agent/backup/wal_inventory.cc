@@ -29,7 +29,8 @@ absl::Status TimedOut(const WalRange& range, const std::vector<std::string>& mis
           absl::StatusCode::kDeadlineExceeded,
           "wait for WAL {} to {} of timeline {}: {} of its files are not archived, the first is "
           "{}, "
-          "and for {:.0f} s no WAL was. HINT: look at archive_command in PostgreSQL's log and at "
+          "and for {:.0f} s no WAL before their end was. HINT: look at archive_command in "
+          "PostgreSQL's log and at "
           "metalctl backup archive",
           range.from.ToString(), range.to.ToString(), range.timeline, missing.size(),
           missing.front(), absl::ToDoubleSeconds(patience)),
@@ -41,6 +42,27 @@ int64_t ChangeOf(const std::string& directory) {
   struct stat status;
   if (stat(directory.c_str(), &status) != 0) return 0;
   return status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec;
+}
+
+// What is in a timeline's directory up to a segment, and whether a later one is.
+struct Arrivals {
+  size_t count = 0;
+  bool later = false;
+};
+
+Arrivals ArrivalsIn(const std::string& directory, std::string_view last) {
+  Arrivals found;
+  const auto names = base::ListDirectory(directory);
+  if (!names.ok()) return found;  // looking for the files themselves says what is wrong
+  for (const std::string& name : *names) {
+    if (!name.ends_with(kSuffix) || name.size() != last.size() + kSuffix.size()) continue;
+    if (std::string_view(name).substr(0, last.size()) <= last) {
+      ++found.count;
+    } else {
+      found.later = true;
+    }
+  }
+  return found;
 }
 
 // Names that lie between neighbours of the sorted `segments` and are not there.
@@ -116,8 +138,11 @@ absl::Status WalArchive::WaitForSegments(const WalRange& range, absl::Duration p
   METAL_ASSIGN_OR_RETURN(std::vector<std::string> missing, FilesOf(range));
   const std::string directory =
       base::DirectoryOf(PlaceOf(*ParseWalFile(missing.back()), range.system_identifier).path);
+  const std::string last =
+      base::WalFileName(range.timeline, base::Lsn{range.to.value - 1}, range.segment_size);
   base::MonotonicTime moved = clock_.Monotonic();
   std::pair<uint64_t, int64_t> seen;
+  Arrivals arrived;
   const uint64_t total = missing.size();
   progress.SetTotal(total * range.segment_size);
   while (true) {
@@ -127,7 +152,13 @@ absl::Status WalArchive::WaitForSegments(const WalRange& range, absl::Duration p
       base::MutexLock lock(mutex_);
       now.first = push_revision_;
     }
-    if (now != seen) moved = looked;
+    // WAL before the range's end is a backlog that gets shorter. After a segment behind it the
+    // missing ones may never come, whatever else does.
+    if (now != seen) {
+      const Arrivals present = ArrivalsIn(directory, last);
+      if (present.count != arrived.count && !present.later) moved = looked;
+      arrived = present;
+    }
     seen = now;
     // Whatever was seen once stays: only the rest is looked for again.
     std::vector<std::string> still_missing;

@@ -331,6 +331,55 @@ TEST_F(WalArchiveTest, WaitNamesTheFirstMissingSegmentAtItsDeadline) {
   EXPECT_EQ(base::GetReason(status)->metadata.at("first_missing"), "000000010000000000000002");
 }
 
+// Calls `at_look` each time somebody asks for the monotonic time, as a wait does in every round.
+class HookedClock final : public base::Clock {
+ public:
+  absl::Time Now() override { return inner_.Now(); }
+  base::MonotonicTime Monotonic() override {
+    if (const auto hook = std::exchange(at_look, nullptr)) {
+      hook();
+      at_look = hook;
+    }
+    return inner_.Monotonic();
+  }
+  void Sleep(absl::Duration duration) override { inner_.Sleep(duration); }
+  void Advance(absl::Duration duration) { inner_.Advance(duration); }
+  std::function<void()> at_look;
+
+ private:
+  testing::SimulatedClock inner_;
+};
+
+TEST_F(WalArchiveTest, OnlyABacklogMakesAWaitLonger) {
+  struct Case {
+    const char* what;
+    uint64_t first;  // segment that is pushed in the first round
+    uint64_t step;   // to that of the next round
+    bool longer;
+  };
+  for (const Case& each : {Case{"a backlog that gets shorter", 20, 1, true},
+                           Case{"the same segment again", 3, 0, false},
+                           Case{"segments behind the range", 61, 1, false}}) {
+    SCOPED_TRACE(each.what);
+    testing::TempDir directory;
+    HookedClock clock;
+    WalArchive archive({.repository_path = directory.File("repository")}, clock, nullptr);
+    observe::Progress progress(clock_);
+    int rounds = 0;
+    clock.at_look = [&] {
+      // Twice in each patience, for many times as long.
+      clock.Advance(absl::Seconds(30));
+      const uint64_t segment = each.first + each.step * static_cast<uint64_t>(rounds);
+      const TestSegment pushed{.start = base::Lsn{segment * kTestSegmentSize}};
+      EXPECT_OK(archive.PushBytes(pushed.Name(), BytesOf(pushed.Bytes()), kTestSystem));
+      if (++rounds == 8) progress.RequestCancel();
+    };
+    const absl::Status status = archive.WaitForSegments(
+        Range(60 * kTestSegmentSize, 61 * kTestSegmentSize), absl::Minutes(1), progress);
+    EXPECT_EQ(status.code(), each.longer ? StatusCode::kCancelled : StatusCode::kDeadlineExceeded);
+  }
+}
+
 TEST_F(WalArchiveTest, WaitIsCancelled) {
   ASSERT_OK(archive_.Prepare());
   base::Thread canceller("canceller", [&] { progress_.RequestCancel(); });
