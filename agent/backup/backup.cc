@@ -408,13 +408,12 @@ absl::Status BackupRun::FinishFiles() {
   }
   header_.corrupt_page_count = copied.corrupt_page_count;
   header_.corrupt_pages = copied.corrupt_pages;
+  header_.pages_in_window = copied.pages_in_window;
   header_.checksums = !checksums_on_                   ? ChecksumVerdict::kUnchecked
                       : copied.corrupt_page_count == 0 ? ChecksumVerdict::kClean
                                                        : ChecksumVerdict::kSuspect;
-  base::LogInfo(
-      "backup.copied label={} files={} frames={} vanished={} shrunk={} pages_in_window={}",
-      header_.label, totals.files, copied.frames, copied.vanished_files, copied.shrunk_files,
-      copied.pages_in_window);
+  base::LogInfo("backup.copied label={} files={} frames={} vanished={} shrunk={}", header_.label,
+                totals.files, copied.frames, copied.vanished_files, copied.shrunk_files);
   pipeline_.reset();  // the buffers are not needed while waiting for WAL
   memory_ = {};
   return absl::OkStatus();

@@ -49,8 +49,8 @@ struct Field {
 using Values = std::span<const std::string_view>;
 
 template <typename Number>
-Field NumberField(std::string_view key, Number BackupHeader::*member) {
-  return {key, 1, true,
+Field NumberField(std::string_view key, Number BackupHeader::*member, bool required = true) {
+  return {key, 1, required,
           [member](const BackupHeader& h, std::vector<std::string>& lines) {
             lines.push_back(fmt::format("{}", h.*member));
           },
@@ -241,6 +241,7 @@ const std::vector<Field>& Fields() {
       ChecksumsField(),
       NumberField("corrupt-pages", &H::corrupt_page_count),
       CorruptPageField(),
+      NumberField("pages-in-window", &H::pages_in_window, false),
       NumberField("files", &H::files),
       NumberField("directories", &H::directories),
       NumberField("frames", &H::frames),

@@ -65,6 +65,8 @@ struct BackupHeader {
   ChecksumVerdict checksums = ChecksumVerdict::kUnchecked;
   uint64_t corrupt_page_count = 0;
   std::vector<CorruptPage> corrupt_pages;  // the first kCorruptPagesKept
+  // Pages that did not verify but were written during the backup: WAL replay writes them anew.
+  uint64_t pages_in_window = 0;
 
   uint64_t files = 0, directories = 0, frames = 0;
   uint64_t bytes = 0;                           // raw bytes of all files

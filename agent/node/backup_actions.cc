@@ -102,6 +102,7 @@ absl::StatusOr<OperationResult> Node::RunBackup(OperationContext& context,
                    {"timeline", fmt::format("{}", header.timeline)},
                    {"state", std::string(backup::BackupStateName(info.state))},
                    {"corrupt_pages", fmt::format("{}", header.corrupt_page_count)},
+                   {"pages_in_window", fmt::format("{}", header.pages_in_window)},
                    {"io_engine", header.io_engine},
                    {"codec", header.codec}};
   return result;

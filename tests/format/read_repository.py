@@ -106,7 +106,7 @@ checksums corrupt-pages files directories frames bytes stored-bytes data-directo
 file-list-bytes
 file-list-sha256""".split()
 
-OPTIONAL = ["created-tablespaces"]
+OPTIONAL = ["created-tablespaces", "pages-in-window"]
 
 
 class Manifest:

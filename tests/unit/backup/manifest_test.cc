@@ -28,6 +28,7 @@ BackupHeader Example() {
   h.corrupt_page_count = 2;
   h.corrupt_pages = {{"base/1/16384", 77, "unchanged on re-read"},
                      {"base/1/\t%\xff", 4294967295, ""}};
+  h.pages_in_window = 5;
   h.files = 1200;
   h.directories = 30;
   h.frames = 3700;
@@ -47,6 +48,18 @@ TEST(ManifestTest, SurvivesTheRoundTrip) {
   const auto parsed = ParseManifest(FormatManifest(Example()));
   ASSERT_OK(parsed);
   EXPECT_EQ(*parsed, Example());
+}
+
+TEST(ManifestTest, NoCreatedTablespacesAreNotTheSameAsUnknownOnes) {
+  BackupHeader h = Example();
+  for (const auto& created : std::vector<std::optional<std::map<uint32_t, std::string>>>{
+           std::nullopt, std::map<uint32_t, std::string>{},
+           std::map<uint32_t, std::string>{{16500, "/mnt/a\nb c\\"}, {16501, "/x"}}}) {
+    h.created_tablespaces = created;
+    const auto parsed = ParseManifest(FormatManifest(h));
+    ASSERT_OK(parsed);
+    EXPECT_EQ(parsed->created_tablespaces, created);
+  }
 }
 
 TEST(ManifestTest, EveryTruncationIsRejected) {
