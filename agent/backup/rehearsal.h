@@ -1,8 +1,7 @@
 // A restore rehearsal: restores a backup into a scratch directory, boots PostgreSQL on it until it
-// is consistent and open, runs pg_amcheck on every database (on 13, which has none, bt_index_check on
-// every B-tree), stops it and removes everything. The
-// server listens on a private unix socket only, archives nothing and answers to nobody but this
-// process's user. Threading: one thread.
+// is consistent and open, runs pg_amcheck on every database (on 13, which has none, bt_index_check
+// on every B-tree), stops it and removes everything. The server listens on a private unix socket
+// only, archives nothing and answers to nobody but this process's user. Threading: one thread.
 #pragma once
 
 #include <string>

@@ -27,7 +27,8 @@ struct FileFault {
 class FileFaults {
  public:
   FileFaults(std::string directory, FileFault fault);
-  // After kPowerLoss: files written without a later fsync become empty.
+  // After kPowerLoss: files written without a later fsync (also with pwrite, which is not counted)
+  // become empty, and a rename without a later fsync of its directory is undone.
   ~FileFaults();
   FileFaults(const FileFaults&) = delete;
   FileFaults& operator=(const FileFaults&) = delete;
