@@ -102,9 +102,11 @@ SqlResult ReadRows(const PGresult* result) {
 
 class LibpqSession : public SqlSession {
  public:
-  explicit LibpqSession(UniqueConnection connection) : connection_(std::move(connection)) {
+  // `local`: the backend is a process of this host.
+  LibpqSession(UniqueConnection connection, bool local) : connection_(std::move(connection)) {
     version_ = PQserverVersion(connection_.get());
     pid_ = PQbackendPID(connection_.get());
+    if (!local) return;
     process_ = base::UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
   }
 
@@ -192,7 +194,7 @@ class LibpqSession : public SqlSession {
     if (!sent || !Collect(Now() + kCancelPatience, nullptr, ignored).ok()) connection_.reset();
   }
 
-  base::UniqueFd process_;  // the backend
+  base::UniqueFd process_;  // the backend; none when it is not on this host
   UniqueConnection connection_;
   int version_ = 0;
   int pid_ = 0;
@@ -260,7 +262,9 @@ absl::StatusOr<std::unique_ptr<SqlSession>> ConnectLibpq(const ConnectOptions& o
     step = PQconnectPoll(connection.get());
   }
   if (PQsetnonblocking(connection.get(), 1) != 0) return ConnectError(options, connection.get());
-  return std::unique_ptr<SqlSession>(new LibpqSession(std::move(connection)));
+  // The pid of a backend elsewhere names nothing here, or somebody else.
+  const bool local = options.socket_dir.starts_with('/');
+  return std::unique_ptr<SqlSession>(new LibpqSession(std::move(connection), local));
 }
 
 }  // namespace metal::pg
