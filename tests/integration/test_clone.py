@@ -227,16 +227,54 @@ def test_source_agent_that_dies_is_a_clear_error(source, workspace, pg):
     assert_same_table(source, target)
 
 
-@pytest.mark.parametrize("point", ["clone.target_frame", "clone.control_written"])
+def clone_killed_at(source, target, point, *extra):
+    """The target's agent dies at `point`, and its next one ends the clone. The source begins without the clones of earlier
+    tests, which it keeps for a minute."""
+    source.restart_agent()
+    arguments = clone_arguments(source, source, *extra)
+    target.restart_agent(faults=f"{point}=crash")
+    target.detach(*arguments)
+    wait_for(f"the agent died at {point}", lambda: target.process.poll() is not None, 60)
+    assert target.process.returncode == -signal.SIGKILL
+    target.start_agent()
+    return target.wait_operation(target.operations("Clone")[0]["name"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["node.before_clone", "node.clone_reserved", "clone.begun", "clone.target_frame", "clone.received",
+                                   "clone.before_sync", "clone.synced", "clone.control_written", "node.before_clone_start"])
 def test_target_agent_that_dies_begins_anew(source, workspace, pg, point):
     target = replica_of(workspace, pg)
-    target.restart_agent(faults=f"{point}=crash")
-    target.detach(*clone_arguments(source, source))
-    wait_for("the agent died", lambda: target.process.poll() is not None, 60)
-    target.start_agent()
-    name = target.operations("Clone")[0]["name"]
-    ended = target.wait_operation(name)
+    ended = clone_killed_at(source, target, point)
+    if ended["state"] != "OPERATION_STATE_SUCCEEDED":  # the copy was complete: what is here is a cluster
+        assert point == "node.before_clone_start" and has_hint(str(ended)), ended
+        target.ok("pg", "start")
+    assert_same_table(source, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["clone.before_removal", "clone.marked"])
+def test_target_agent_that_dies_while_it_replaces(source, workspace, pg, point):
+    target = replica_of(workspace, pg)
+    source.restart_agent()
+    target.ok(*clone_arguments(source, source))
+    ended = clone_killed_at(source, target, point, "--replace")
     assert ended["state"] == "OPERATION_STATE_SUCCEEDED", ended
+    assert_same_table(source, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["clone.source_started", "clone.source_frame", "clone.source_copied"])
+def test_source_agent_that_dies_at_a_step(source, workspace, pg, point):
+    target = replica_of(workspace, pg)
+    source.config["transfer"]["listen"] = transfer_address(source)
+    source.restart_agent(faults=f"{point}=crash")
+    name = target.detach(*clone_arguments(source, source))
+    wait_for(f"the agent died at {point}", lambda: source.process.poll() is not None, 60)
+    source.start_agent()
+    ended = target.wait_operation(name, 90)
+    assert ended["state"] == "OPERATION_STATE_FAILED" and ended["error"]["message"], ended
+    target.ok(*clone_arguments(source, source))
     assert_same_table(source, target)
 
 

@@ -270,14 +270,14 @@ def test_both_are_killed_while_the_door_is_held(door):
     assert client.answer() == "served"
 
 
-@pytest.mark.parametrize("order, step", [("hold", "order_stored"), ("hold", "paused"), ("release", "order_stored"),
-                                         ("release", "reloaded")])
-def test_an_agent_that_dies_within_an_order_carries_it_out_when_it_is_back(door, order, step):
+@pytest.mark.parametrize("order, point", [("hold", "gate.order_stored"), ("hold", "gate.paused"), ("release", "gate.order_stored"),
+                                          ("release", "gate.reloaded")])
+def test_an_agent_that_dies_within_an_order_carries_it_out_when_it_is_back(door, order, point):
     if order == "release":
         door.hold(code=0)
         door.node.kill_agent()
         os.kill(door.pid(), signal.SIGKILL)  # so that a release has something to reload
-    door.node.restart_agent(faults=f"gate.{step}=crash")
+    door.node.restart_agent(faults=f"{point}=crash")
     door.wait_state("held" if order == "release" else "open")
     assert (door.hold if order == "hold" else door.release)().code != 0
     door.node.process.wait(20)
