@@ -241,8 +241,9 @@ def clone_killed_at(source, target, point, *extra):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["node.before_clone", "node.clone_reserved", "clone.begun", "clone.target_frame", "clone.received",
-                                   "clone.before_sync", "clone.synced", "clone.control_written", "node.before_clone_start"])
+@pytest.mark.parametrize("point", ["node.before_clone", "node.clone_reserved", "clone.begun", "clone.target_frame",
+                                   "clone.received", "clone.before_sync", "clone.synced", "clone.control_written",
+                                   "node.before_clone_start"])
 def test_target_agent_that_dies_begins_anew(source, workspace, pg, point):
     target = replica_of(workspace, pg)
     ended = clone_killed_at(source, target, point)
