@@ -114,7 +114,7 @@ def test_colours_and_width_follow_the_terminal(primary):
     with Terminal(primary.ctl_arguments("status"), columns=60, env={"NO_COLOR": "1"}) as plain:
         assert plain.wait() == 0 and "\x1b" not in plain.said
     table = [line for line in plain.said.splitlines() if line.startswith("BACKUP ")]
-    assert table and "RATE" not in table[0] and max(map(len, table)) <= 60
+    assert table and "STORED" not in table[0] and max(map(len, table)) <= 60
 
 
 def follow(primary, *arguments):

@@ -256,18 +256,20 @@ class Writer {
   std::string Backups() const {
     const auto& backups = status_.backups();
     if (!backups.error().empty()) return "";
-    // What says how good a backup was stays at 80 columns; the stored size follows from the ratio.
+    // Left out from the right where it is narrow: at 80 columns what says how good a backup was
+    // stays.
     TextTable table(
-        {"BACKUP", "STATE", ">AGE", ">SIZE", "?>STORED", ">RATIO", ">RATE", "?CODEC", "ENGINE"});
+        {"BACKUP", "STATE", ">AGE", ">SIZE", ">RATIO", "?>RATE", "?ENGINE", "?CODEC", "?>STORED"});
     for (const auto& backup : backups.latest()) {
       const bool complete = backup.state() == v1::BACKUP_STATE_COMPLETE;
       table.AddRow({backup.name().substr(backup.name().find('/') + 1),
                     Colored(EnumWord(v1::BackupState_Name(backup.state()), "BACKUP_STATE_"),
                             complete ? Tone::kGood : Tone::kBad),
                     FormatAge(backup.stop_time(), status_.capture_time()),
-                    FormatBytes(backup.size_bytes()), FormatBytes(backup.stored_bytes()),
+                    FormatBytes(backup.size_bytes()),
                     FormatRatio(backup.size_bytes(), backup.stored_bytes()),
-                    FormatRate(backup.bytes_per_second()), backup.codec(), backup.io_engine()});
+                    FormatRate(backup.bytes_per_second()), backup.io_engine(), backup.codec(),
+                    FormatBytes(backup.stored_bytes())});
     }
     std::string text = "\n" + table.ToString(options_.width);
     if (table.empty()) text = "\nno backups yet. HINT: metalctl backup create\n";
