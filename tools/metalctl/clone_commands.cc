@@ -1,7 +1,6 @@
-#include <charconv>
-
 #include "agent/base/units.h"
 #include "fmt/format.h"
+#include "tools/metalctl/address.h"
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/text_table.h"
@@ -13,26 +12,13 @@ int Usage(const Client& client, const std::string& message) {
   return client.Fail(ErrorFrom("USAGE", message), kExitUsage);
 }
 
-// "host:5432", "[::1]:5432", "/run/postgresql:5432".
-bool SplitAddress(const std::string& text, std::string* host, int* port) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) return false;
-  *host = text.substr(0, colon);
-  if (host->size() > 2 && host->front() == '[' && host->back() == ']') {
-    *host = host->substr(1, host->size() - 2);
-  }
-  const char* const end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data() + colon + 1, end, *port);
-  return error == std::errc() && at == end && *port > 0 && *port <= 65535;
-}
-
 }  // namespace
 
 int CloneNode(const Client& client, const CloneOptions& options) {
   v1::CloneRequest request;
   std::string host;
   int port = 0;
-  if (!SplitAddress(options.primary, &host, &port)) {
+  if (!ParseAddress(options.primary, &host, &port)) {
     return Usage(client, fmt::format("--primary '{}' is no address. HINT: HOST:PORT of PostgreSQL, "
                                      "for example 10.0.0.1:5432",
                                      options.primary));

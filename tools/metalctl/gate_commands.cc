@@ -2,6 +2,7 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/term_header.h"
 #include "tools/metalctl/terminal.h"
 #include "tools/metalctl/text_table.h"
 
@@ -12,12 +13,6 @@ namespace {
 std::string Place(const std::string& host, int port) {
   const bool bare_ipv6 = !host.starts_with('/') && host.find(':') != std::string::npos;
   return bare_ipv6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
-}
-
-void SetHeader(const TermOptions& options, v1::TermHeader* header) {
-  header->set_term(options.term);
-  header->set_orchestrator_id(options.orchestrator);
-  header->set_request_id(NewRequestId());
 }
 
 std::string Clients(int64_t clients, int64_t waiting) {

@@ -1,33 +1,14 @@
-#include <charconv>
-
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "tools/metalctl/address.h"
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/term_header.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
 namespace {
-
-void SetHeader(const TermOptions& options, v1::TermHeader* header) {
-  header->set_term(options.term);
-  header->set_orchestrator_id(options.orchestrator);
-  header->set_request_id(NewRequestId());
-}
-
-// "10.0.0.1:5432", "[::1]:5432", "/run/postgresql:5432". False when it is none.
-bool ParseAddress(const std::string& text, std::string* host, int* port) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) return false;
-  *host = text.substr(0, colon);
-  if (host->size() > 2 && host->front() == '[' && host->back() == ']') {
-    *host = host->substr(1, host->size() - 2);
-  }
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data() + colon + 1, end, *port);
-  return error == std::errc() && rest == end && *port > 0 && *port <= 65535;
-}
 
 int Usage(const Client& client, const std::string& text) {
   return client.Fail(ErrorFrom("USAGE", text), kExitUsage);

@@ -3,19 +3,10 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/term_header.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
-namespace {
-
-void SetHeader(const TermOptions& options, v1::TermHeader* header) {
-  header->set_term(options.term);
-  header->set_orchestrator_id(options.orchestrator);
-  header->set_request_id(NewRequestId());
-}
-
-}  // namespace
-
 int BeginTerm(const Client& client, const TermOptions& options) {
   v1::BeginTermRequest request;
   SetHeader(options, request.mutable_header());
