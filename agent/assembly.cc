@@ -10,6 +10,7 @@
 #include "agent/disk/detached_call.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
+#include "agent/pg/lease_guard.h"
 #include "agent/uring/io_engine.h"
 #include "agent/version.h"
 
@@ -106,8 +107,21 @@ pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration st
   return [options] { return pg::ConnectLibpq(options); };
 }
 
+std::unique_ptr<node::Lease> MakeLease(const base::AgentConfig& config, base::Clock& clock) {
+  const std::string path = config.socket + ".lease";
+  const auto start_guard = [&config, &clock, path](const pg::LeasePage& page) {
+    return pg::StartLeaseGuard(page, path, {config.pg_data_dir, config.pg_bin_dir},
+                               base::JoinPath(config.state_dir, "lease-guard.log"), clock);
+  };
+  return std::make_unique<node::Lease>(path, start_guard, clock);
+}
+
+int RunLeaseGuard(const char* page, const char* data_dir, const char* bin_dir) {
+  return pg::RunLeaseGuard(page, {data_dir, bin_dir}, base::RealClock());
+}
+
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
-                                          const node::TermStore& terms,
+                                          const node::TermStore& terms, node::Lease& lease,
                                           const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper) {
   pg::SupervisorOptions options;
@@ -128,6 +142,7 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
     return node::DecideStartRole(terms, data_dir);
   };
   options.may_be_primary = [&terms] { return terms.Get().MayRunAsPrimary(); };
+  options.before_standby_launch = [&lease] { lease.Disarm(); };
   return options;
 }
 

@@ -12,6 +12,7 @@
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
 #include "agent/gate/gate.h"
+#include "agent/node/lease.h"
 #include "agent/node/node.h"
 #include "agent/node/term_store.h"
 #include "agent/observe/event_log.h"
@@ -40,9 +41,15 @@ absl::StatusOr<pg::DataDirectoryLock> LockDirectories(const base::AgentConfig& c
 // Sessions of the node's own PostgreSQL.
 pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout);
 
-// `terms` and `helper` outlive what is made from the options.
+// The lease, its page beside the agent's socket, which is in memory (/run) and waits for no disk.
+// Its guard is this program again.
+std::unique_ptr<node::Lease> MakeLease(const base::AgentConfig& config, base::Clock& clock);
+// The guard's process: `metal-agent --lease-guard PAGE DATA_DIR BIN_DIR`. Answers the exit code.
+int RunLeaseGuard(const char* page, const char* data_dir, const char* bin_dir);
+
+// All others outlive what is made from the options.
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
-                                          const node::TermStore& terms,
+                                          const node::TermStore& terms, node::Lease& lease,
                                           const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper);
 

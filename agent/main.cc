@@ -57,13 +57,15 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   PublishIdentity(config, board);
   METAL_ASSIGN_OR_RETURN(auto events,
                          observe::OpenEventLog(config.state_dir + "/events.db", clock));
+  const auto lease = MakeLease(config, clock);
   auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, *events);
+  terms->AttachLease(*lease);
   METAL_ASSIGN_OR_RETURN(auto operations,
                          node::OperationManager::Open({.path = config.state_dir + "/operations.db"},
                                                       clock, board, *events));
   pg::Install install(config.pg_bin_dir);
-  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, lock, helper), install,
-                                    board, *events, clock);
+  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, *lease, lock, helper),
+                                    install, board, *events, clock);
   const auto sessions = SessionsOf(config, absl::Seconds(30));
   pg::ConfigEditor config_editor({.data_dir = config.pg_data_dir,
                                   .scratch_dir = config.state_dir,
@@ -94,7 +96,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .disks = disks,
                    .wal_archive = archive.get(),
                    .data_lock = lock,
-                   .gate = gate.get()});
+                   .gate = gate.get(),
+                   .lease = lease.get()});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
   pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node),
@@ -129,6 +132,8 @@ int Usage(int code) {
 int Main(int argc, char** argv) {
   std::string config_path = "/etc/metal/agent.toml";
   bool check = false;
+  if (argc == 5 && std::string_view(argv[1]) == "--lease-guard")
+    return RunLeaseGuard(argv[2], argv[3], argv[4]);
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--help") return Usage(0);

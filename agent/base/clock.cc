@@ -13,6 +13,11 @@ class SystemClock final : public Clock {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return {absl::DurationFromTimespec(now)};
   }
+  MonotonicTime SinceBoot() override {
+    timespec now{};
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return {absl::DurationFromTimespec(now)};
+  }
   void Sleep(absl::Duration duration) override { absl::SleepFor(duration); }
 };
 

@@ -7,7 +7,8 @@
 
 namespace metal::base {
 
-// A point on the monotonic clock (CLOCK_BOOTTIME would count suspend; hosts do not suspend).
+// A point on a clock that is never set: that of Monotonic() or that of SinceBoot(). The two must
+// not be mixed.
 struct MonotonicTime {
   absl::Duration since_start;  // since an arbitrary origin
   friend absl::Duration operator-(MonotonicTime a, MonotonicTime b) {
@@ -26,6 +27,9 @@ class Clock {
   virtual ~Clock() = default;
   virtual absl::Time Now() = 0;
   virtual MonotonicTime Monotonic() = 0;
+  // Monotonic, counted from the host's boot with the time that it was suspended: the same for every
+  // process of one boot, so it may be handed from one to another.
+  virtual MonotonicTime SinceBoot() = 0;
   // Blocks the calling thread. Production code that must react to shutdown waits on a CondVar
   // instead.
   virtual void Sleep(absl::Duration duration) = 0;

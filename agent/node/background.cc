@@ -28,6 +28,11 @@ constexpr const char* kLockFault = "data_directory_locked";
 constexpr const char* kLockSubject = "postgres";
 constexpr size_t kLatestBackups = 5;
 
+// What no server may be read-write for, ordered or not.
+bool MustBeReadOnly(const TermRecord& record) {
+  return record.fence.active || record.lease.expired;
+}
+
 observe::BackupSummary SummaryOf(const backup::BackupInfo& info) {
   observe::BackupSummary summary;
   summary.name = info.label;
@@ -51,18 +56,21 @@ void Node::WatchRole() {
   while (true) {
     {
       base::MutexLock lock(mutex_);
-      wake_.WaitFor(mutex_, kRoleInterval, [this] { return stopping_; });
+      wake_.WaitFor(mutex_, std::min(kRoleInterval, NextLook()),
+                    [this] { return stopping_ || lease_changed_; });
       if (stopping_) return;
+      lease_changed_ = false;
     }
+    CheckLease();
     CheckRole();
   }
 }
 
-// True: a fenced server lives that does not answer, and nobody has yet proved that it is read-only:
-// its sessions may be writing.
-bool Node::FenceUnproven(const TermRecord& record, const observe::PostgresSection& postgres) {
+// True: a server that may not be a primary (fenced, or its lease ran out) lives and does not
+// answer, and nobody has yet proved that it is read-only: its sessions may be writing.
+bool Node::ReadOnlyUnproven(const TermRecord& record, const observe::PostgresSection& postgres) {
   using P = observe::PostgresState;
-  return record.fence.active && postgres.pid != 0 && postgres.pid != fence_proven_pid_ &&
+  return MustBeReadOnly(record) && postgres.pid != 0 && postgres.pid != fence_proven_pid_ &&
          (postgres.state == P::kUnresponsive || postgres.state == P::kStopping);
 }
 
@@ -70,7 +78,7 @@ void Node::CheckRole() {
   const TermRecord record = parts_.terms.Get();
   const base::MonotonicTime now = parts_.clock.Monotonic();
   const auto seen = parts_.board.Get();
-  const bool unproven = FenceUnproven(record, seen->postgres);
+  const bool unproven = ReadOnlyUnproven(record, seen->postgres);
   if (!unproven && ClassifyRole(record, seen->postgres) != RoleState::kRogue) {
     if (rogue_since_) parts_.board.ClearFault(kRogueFault, "postgres");
     rogue_since_.reset();
@@ -80,17 +88,19 @@ void Node::CheckRole() {
   if (!rogue_since_) rogue_since_ = now;
   if (now - *rogue_since_ < kRoguePatience) return;
   if (parts_.operations.action_lock().Current()) return;
-  // A server that was primary before any orchestrator spoke is reported and left alone; a fence is
-  // enforced.
+  // A server that was primary before any orchestrator spoke is reported and left alone; a fence and
+  // the end of a lease are enforced.
   observe::Fault fault;
   fault.fault_class = kRogueFault;
   fault.subject = "postgres";
   fault.severity = observe::Severity::kCritical;
   fault.message =
-      record.fence.active
-          ? fmt::format("{} although fenced in term {}",
+      MustBeReadOnly(record)
+          ? fmt::format("{} although {}",
                         unproven ? "perhaps read-write (it does not answer)" : "read-write",
-                        record.fence.term)
+                        record.fence.active
+                            ? fmt::format("fenced in term {}", record.fence.term)
+                            : fmt::format("its lease of term {} ran out", record.lease.term))
           : fmt::format("read-write without an order of term {}", record.term);
   fault.since = parts_.clock.Now();
   const auto status = parts_.board.Get();
@@ -99,27 +109,29 @@ void Node::CheckRole() {
          fault.message);
   }
   parts_.board.RaiseFault(std::move(fault));
-  if (record.fence.active) EnforceFence(record);
+  if (MustBeReadOnly(record)) EnforceReadOnly(record);
 }
 
-void Node::EnforceFence(const TermRecord& record) {
+void Node::EnforceReadOnly(const TermRecord& record) {
   const base::MonotonicTime now = parts_.clock.Monotonic();
-  if (enforced_term_ != record.fence.term) {
-    enforced_term_ = record.fence.term;
+  const uint64_t term = record.fence.active ? record.fence.term : record.lease.term;
+  if (enforced_term_ != term) {
+    enforced_term_ = term;
     enforce_tries_ = 0;
   }
   if (enforce_tries_ > 0 && now < enforce_next_) return;
   ++enforce_tries_;
   enforce_next_ = now + std::min(kEnforceStep * enforce_tries_, kEnforceSlowest);
   OperationSpec spec;
-  spec.kind = "EnforceFence";
-  spec.subject = fmt::format("term {}", record.fence.term);
-  spec.term = record.fence.term;
+  spec.kind = record.fence.active ? "EnforceFence" : "EnforceLeaseEnd";
+  spec.subject = fmt::format("term {}", term);
+  spec.term = term;
   spec.request.caller = "role watch";
   const auto started = parts_.operations.Start(
       std::move(spec), [this](OperationContext& context) { return RunFence(context); });
   if (!started.ok()) {
-    base::LogWarning("enforce the fence: {}", std::string(started.status().message()));
+    base::LogWarning("event=enforce_read_only message=\"{}\"",
+                     std::string(started.status().message()));
   }
 }
 

@@ -32,6 +32,7 @@
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/gate/gate.h"
+#include "agent/node/lease.h"
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
 #include "agent/node/requests.h"
@@ -67,6 +68,7 @@ struct NodeParts {
   pg::SourceIdentifier identify_source = pg::IdentifySource;
   std::optional<pg::DataDirectoryLock> data_lock;  // taken again when a data directory was made
   gate::Gate* gate = nullptr;                      // null: the gate is off
+  Lease* lease = nullptr;  // the one that `terms` has; null: no lease can be given
 };
 
 // As configured: for ConfigEditor::Options, initdb and restore.
@@ -163,6 +165,9 @@ class Node {
       const RequestContext& context, const SetSynchronousStandbysRequest& request);
   absl::StatusOr<ReconcileSlotsAnswer> ReconcileReplicationSlots(
       const RequestContext& context, const ReconcileSlotsRequest& request);
+  // The primary's lease runs from now on for `ttl` more (lease.h); one without a lease gets one. No
+  // operation: it waits neither for the action lock nor, for the same ttl as before, for a disk.
+  absl::StatusOr<RenewLeaseAnswer> RenewLease(const RenewLeaseRequest& request);
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
   // What the stored term and the last observation amount to.
   RoleState CurrentRoleState();
@@ -271,6 +276,7 @@ class Node {
   absl::StatusOr<OperationResult> RunReconcileSlots(OperationContext& context,
                                                     const ReconcileSlotsRequest& request);
   void EnsureReplicationRole(pg::SqlSession& session);
+  absl::StatusOr<OperationResult> RunLeaseEnd(OperationContext& context, bool was_ours);
   absl::StatusOr<OperationResult> RunBackup(OperationContext& context,
                                             const CreateBackupRequest& request);
   absl::StatusOr<OperationResult> RunVerify(OperationContext& context,
@@ -295,8 +301,8 @@ class Node {
   // ---- background.cc ----
   void WatchRole();
   void CheckRole();
-  bool FenceUnproven(const TermRecord& record, const observe::PostgresSection& postgres);
-  void EnforceFence(const TermRecord& record);
+  bool ReadOnlyUnproven(const TermRecord& record, const observe::PostgresSection& postgres);
+  void EnforceReadOnly(const TermRecord& record);
   // `refresh` says when it wants to look again.
   void RefreshLoop(absl::Duration (Node::*refresh)());
   absl::Duration RefreshDirectories();
@@ -308,6 +314,13 @@ class Node {
   void ReportDataLock(const absl::Status& lock);
   void RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& directory);
   absl::Duration RefreshBackups();
+  // ---- lease_actions.cc, on the role watch thread ----
+  void LeaseChanged();
+  absl::Duration NextLook() const;
+  void CheckLease();
+  void EndLease(const TermRecord& record);
+  void ReportLease(const TermRecord& record);
+  void DisarmBehindLease();
   void RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left);
   static absl::Status CheckBackupName(const std::string& name);
   absl::StatusOr<backup::Catalog> OpenCatalog();
@@ -332,6 +345,7 @@ class Node {
   base::CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<base::MonotonicTime> no_waiting_since_ ABSL_GUARDED_BY(mutex_);
+  bool lease_changed_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t refreshes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
   // In pg_control when it could be read last; nullopt within: there was none. An error as long as
   // it never could; no value: not looked yet.
@@ -340,6 +354,8 @@ class Node {
   disk::DetachedCall<DirectoryLook> look_;
   bool device_compared_ = false;
   // Of the role watch thread.
+  bool lease_seen_running_ = false;  // by this process
+  uint64_t lease_ended_term_ = 0;    // its end has been begun
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;

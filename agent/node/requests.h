@@ -101,6 +101,7 @@ struct BeginTermAnswer {
 struct PromoteRequest {
   TermHolder holder;
   absl::Duration timeout = absl::Seconds(60);
+  absl::Duration lease_ttl;  // zero: none
 };
 struct PromoteAnswer {
   base::TimelineId timeline = 0;
@@ -113,6 +114,14 @@ struct FenceRequest {
 };
 struct FenceAnswer {
   bool was_primary = false;
+};
+
+struct RenewLeaseRequest {
+  TermHolder holder;
+  absl::Duration ttl;
+};
+struct RenewLeaseAnswer {
+  absl::Duration renew_within;  // then the server is stopped
 };
 
 struct DemoteRequest {

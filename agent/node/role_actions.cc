@@ -111,11 +111,15 @@ absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   METAL_ASSIGN_OR_RETURN(const auto earlier, JoinRoleChange(context));
   if (earlier) return PromoteAnswerOf(*earlier);
+  if (const TermRecord record = parts_.terms.Get(); record.LeaseRanOut()) {
+    return LeaseExpired(record);
+  }
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kPromote));
   OperationSpec spec = Spec(context, "Promote", TermSubject(request.holder));
   spec.term = request.holder.term;
   spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
-                     {"timeout", absl::FormatDuration(request.timeout)}};
+                     {"timeout", absl::FormatDuration(request.timeout)},
+                     {"lease_ttl", absl::FormatDuration(request.lease_ttl)}};
   METAL_ASSIGN_OR_RETURN(
       const OperationResult result,
       RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
@@ -136,7 +140,10 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   }
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_order"));
   // Checks term, holder and fence once more, in one step with the write.
-  METAL_RETURN_IF_ERROR(parts_.terms.SetRoleWanted(request.holder, observe::Role::kPrimary));
+  METAL_RETURN_IF_ERROR(
+      parts_.terms.SetRoleWanted(request.holder, observe::Role::kPrimary, request.lease_ttl));
+  LeaseChanged();
+  fence_proven_pid_ = 0;  // a promotion keeps the pid: that it is read-only is to be proved anew
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kPrimary));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.ordered"));
   context.progress.BeginPhase("promoting");

@@ -37,7 +37,9 @@ constexpr std::string_view kWait =
 
 // One block per state, in the order of RoleRequest. Self-transitions are idempotent repetitions. A
 // higher term is stored before the table is asked, which turns kPrimary into kRogue and kPromoting
-// into kStandby: their BeginTerm rows are repetitions within one term.
+// into kStandby: their BeginTerm rows are repetitions within one term. A lease is of the order to
+// be primary: it may be renewed while the server is down or starts, and the term store refuses it
+// to whoever has no such order.
 constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kEmpty, R::kInitDataDirectory, S::kStopped, ""},
     {S::kEmpty, R::kRestoreBackup, S::kStopped, ""},
@@ -83,7 +85,7 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kStopped, R::kControlReplay, S::kStopped, kIsDown},
     {S::kStopped, R::kChangeSynchronous, S::kStopped, ""},
     {S::kStopped, R::kReconcileSlots, S::kStopped, kIsDown},
-    {S::kStopped, R::kRenewLease, S::kStopped, kNotPrimary},
+    {S::kStopped, R::kRenewLease, S::kStopped, ""},
 
     {S::kStandby, R::kInitDataDirectory, S::kStandby, kHasCluster},
     {S::kStandby, R::kRestoreBackup, S::kStandby, kIsUp},
@@ -223,7 +225,7 @@ constexpr std::array<RoleRule, kRoleStates* kRoleRequests> kTable = {{
     {S::kUnsettled, R::kControlReplay, S::kUnsettled, kWait},
     {S::kUnsettled, R::kChangeSynchronous, S::kUnsettled, kWait},
     {S::kUnsettled, R::kReconcileSlots, S::kUnsettled, kWait},
-    {S::kUnsettled, R::kRenewLease, S::kUnsettled, kWait},
+    {S::kUnsettled, R::kRenewLease, S::kUnsettled, ""},
 }};
 
 }  // namespace

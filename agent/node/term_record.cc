@@ -66,6 +66,21 @@ absl::Status CheckOneLine(std::string_view what, std::string_view text) {
   return absl::OkStatus();
 }
 
+// A role of the stored term. A lease is of the primary alone; that one ran out stays known.
+TermRecord WithRole(TermRecord record, observe::Role role) {
+  record.role_wanted = role;
+  record.role_term = record.term;
+  if (!record.lease.expired) record.lease = LeaseRecord();
+  return record;
+}
+
+absl::Status CheckLeaseTtl(absl::Duration ttl) {
+  if (ttl >= kShortestLease && ttl <= kLongestLease) return absl::OkStatus();
+  return base::Error(absl::StatusCode::kInvalidArgument,
+                     "a lease of {} is not possible. HINT: {} to {}", absl::FormatDuration(ttl),
+                     absl::FormatDuration(kShortestLease), absl::FormatDuration(kLongestLease));
+}
+
 absl::Status CheckNamed(const TermHolder& who) {
   if (who.term == 0) {
     return absl::InvalidArgumentError("term is 0. HINT: terms start at 1");
@@ -90,6 +105,12 @@ std::string EncodeTermRecord(const TermRecord& record) {
       RoleText(record.role_wanted), record.role_term, record.demote_term,
       record.fence.active ? 1 : 0, base::EscapeLine(record.fence.reason), record.fence.term,
       since_us);
+  // An agent from before leases reads the record all the same, and knows of none.
+  if (record.lease.term != 0) {
+    text += fmt::format("lease_ttl_us={}\nlease_term={}\nlease_expired={}\n",
+                        absl::ToInt64Microseconds(record.lease.ttl), record.lease.term,
+                        record.lease.expired ? 1 : 0);
+  }
   text += fmt::format("crc32c={:08x}\n", Checksum(text));
   return text;
 }
@@ -139,6 +160,13 @@ absl::StatusOr<TermRecord> DecodeTermRecord(std::string_view text) {
   if (record.fence.active) {
     record.fence.since = absl::FromUnixMicros(static_cast<int64_t>(*since_us));
   }
+  if (!values.contains("lease_term")) return record;
+  const auto ttl_us = number("lease_ttl_us"), lease_term = number("lease_term"),
+             lease_expired = number("lease_expired");
+  if (!ttl_us || !lease_term || !lease_expired) return Damaged("a key of the lease is missing");
+  record.lease = {.ttl = absl::Microseconds(static_cast<int64_t>(*ttl_us)),
+                  .term = *lease_term,
+                  .expired = *lease_expired != 0};
   return record;
 }
 
@@ -178,13 +206,54 @@ absl::Status CheckHolder(const TermRecord& record, const TermHolder& who) {
   return absl::OkStatus();
 }
 
+absl::Status LeaseExpired(const TermRecord& record) {
+  return base::WithReason(
+      base::Error(absl::StatusCode::kFailedPrecondition,
+                  "the lease of term {} ran out on this node: in this term it is no primary again. "
+                  "HINT: begin a higher term",
+                  record.lease.term),
+      {.reason = "LEASE_EXPIRED",
+       .metadata = {{"lease_term", fmt::format("{}", record.lease.term)}}});
+}
+
 absl::StatusOr<TermRecord> ApplyRoleWanted(const TermRecord& record, const TermHolder& who,
-                                           observe::Role role) {
+                                           observe::Role role, absl::Duration lease_ttl) {
   METAL_RETURN_IF_ERROR(CheckHolder(record, who));
-  if (role == observe::Role::kPrimary && record.fence.active) return Fenced(record);
+  TermRecord next = WithRole(record, role);
+  if (role != observe::Role::kPrimary) return next;
+  if (record.fence.active) return Fenced(record);
+  if (record.LeaseRanOut()) return LeaseExpired(record);
+  if (lease_ttl != absl::ZeroDuration()) {
+    METAL_RETURN_IF_ERROR(CheckLeaseTtl(lease_ttl));
+    next.lease = {.ttl = lease_ttl, .term = record.term, .expired = false};
+  } else {
+    next.lease = record.HasLease() ? record.lease : LeaseRecord();
+  }
+  return next;
+}
+
+absl::StatusOr<TermRecord> ApplyRenewLease(const TermRecord& record, const TermHolder& who,
+                                           absl::Duration ttl) {
+  METAL_RETURN_IF_ERROR(CheckLeaseTtl(ttl));
+  METAL_RETURN_IF_ERROR(CheckHolder(record, who));
+  if (record.fence.active) return Fenced(record);
+  if (record.LeaseRanOut()) return LeaseExpired(record);
+  if (!record.MayRunAsPrimary()) {
+    return Refused(record, "ROLE_TRANSITION",
+                   fmt::format("renew lease refused: this node is not ordered to be the primary of "
+                               "term {}. HINT: Promote gives it a lease",
+                               record.term));
+  }
   TermRecord next = record;
-  next.role_wanted = role;
-  next.role_term = record.term;
+  next.lease = {.ttl = ttl, .term = record.term, .expired = false};
+  return next;
+}
+
+TermRecord ApplyLeaseExpired(const TermRecord& record) {
+  if (record.lease.term == 0) return record;
+  TermRecord next = record;
+  next.lease.expired = true;
+  if (next.lease.term == next.role_term) next.role_wanted = observe::Role::kStandby;
   return next;
 }
 
@@ -192,9 +261,7 @@ absl::StatusOr<TermRecord> ApplyDemote(const TermRecord& record, const TermHolde
   METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyBeginTerm(record, who));
   // A repeated Demote after the first one took effect leaves the right to undo it.
   if (record.MayRunAsPrimary()) next.demote_term = next.term;
-  next.role_wanted = observe::Role::kStandby;
-  next.role_term = next.term;
-  return next;
+  return WithRole(next, observe::Role::kStandby);
 }
 
 absl::StatusOr<TermRecord> ApplyUndoDemote(const TermRecord& record, const TermHolder& who) {
@@ -206,9 +273,9 @@ absl::StatusOr<TermRecord> ApplyUndoDemote(const TermRecord& record, const TermH
                                "the primary",
                                record.term));
   }
-  TermRecord next = record;
-  next.role_wanted = observe::Role::kPrimary;
-  next.role_term = next.term;
+  if (record.LeaseRanOut()) return LeaseExpired(record);
+  TermRecord next = WithRole(record, observe::Role::kPrimary);
+  next.lease = LeaseRecord();  // an older term's that ran out is over
   return next;
 }
 
@@ -233,9 +300,7 @@ absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder
     next.fence.reason = reason;
   }
   next.fence.term = next.term;
-  next.role_wanted = observe::Role::kStandby;
-  next.role_term = next.term;
-  return next;
+  return WithRole(next, observe::Role::kStandby);
 }
 
 absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHolder& who) {
@@ -246,9 +311,7 @@ absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHold
   // then it holds.
   if (who.term < next.fence.term) return Stale(record, who);
   next.fence = FenceRecord();
-  next.role_wanted = observe::Role::kStandby;
-  next.role_term = next.term;
-  return next;
+  return WithRole(next, observe::Role::kStandby);
 }
 
 }  // namespace metal::node

@@ -68,9 +68,21 @@ void TermStore::Load() {
   Publish(record);
 }
 
+void TermStore::AttachLease(Lease& lease) {
+  lease_ = &lease;
+  PublishLease(Get());
+}
+
 TermRecord TermStore::Get() const {
-  base::MutexLock lock(mutex_);
-  return record_;
+  TermRecord record;
+  {
+    base::MutexLock lock(mutex_);
+    record = record_;
+  }
+  if (record.HasLease() && (lease_ == nullptr || lease_->Over(record.lease.term))) {
+    record.lease.expired = true;
+  }
+  return record;
 }
 
 absl::Status TermStore::StoreLocked(TermRecord next) {
@@ -109,6 +121,20 @@ void TermStore::Publish(const TermRecord& record) {
     status.node.role_wanted =
         record.role_term == record.term ? record.role_wanted : observe::Role::kStandby;
   });
+  PublishLease(record);
+}
+
+void TermStore::PublishLease(const TermRecord& record) {
+  const bool expired = record.lease.expired;
+  const absl::Duration left =
+      lease_ == nullptr || expired ? absl::ZeroDuration() : lease_->Remaining();
+  board_.Update([&](observe::NodeStatus& status) {
+    observe::LeaseSection& section = status.node.lease;
+    section.ttl = record.HasLease() || expired ? record.lease.ttl : absl::ZeroDuration();
+    section.term = record.lease.term;
+    section.expired = expired;
+    section.deadline = clock_.Monotonic() + left;
+  });
 }
 
 absl::Status TermStore::BeginTerm(const TermHolder& who) {
@@ -129,10 +155,45 @@ absl::Status TermStore::CheckHolder(const TermHolder& who) const {
   return node::CheckHolder(Get(), who);
 }
 
-absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role) {
+absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role,
+                                      absl::Duration lease_ttl) {
   base::MutexLock write_lock(write_mutex_);
-  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRoleWanted(Get(), who, role));
-  return StoreLocked(std::move(next));
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRoleWanted(Get(), who, role, lease_ttl));
+  if (lease_ttl == absl::ZeroDuration()) return StoreLocked(std::move(next));
+  METAL_RETURN_IF_ERROR(GrantLease(next));
+  const absl::Status stored = StoreLocked(next);
+  if (!stored.ok() && !Get().HasLease()) lease_->Disarm();
+  PublishLease(Get());
+  return stored;
+}
+
+// Before the record is stored: a record with a lease whose page is not armed has run out.
+absl::Status TermStore::GrantLease(const TermRecord& next) {
+  if (lease_ == nullptr) return absl::UnimplementedError("leases are not possible here");
+  return lease_->Grant(next.lease.term, next.lease.ttl);
+}
+
+absl::Status TermStore::RenewLease(const TermHolder& who, absl::Duration ttl) {
+  const TermRecord current = Get();
+  METAL_ASSIGN_OR_RETURN(const TermRecord wanted, ApplyRenewLease(current, who, ttl));
+  if (Same(current, wanted) && lease_ != nullptr) {
+    METAL_RETURN_IF_ERROR(lease_->Renew(current, ttl));
+    PublishLease(current);
+    return absl::OkStatus();
+  }
+  base::MutexLock write_lock(write_mutex_);
+  const TermRecord before = Get();
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRenewLease(before, who, ttl));
+  METAL_RETURN_IF_ERROR(before.HasLease() && lease_ != nullptr ? lease_->Renew(before, ttl)
+                                                               : GrantLease(next));
+  const absl::Status stored = StoreLocked(std::move(next));
+  if (!stored.ok() && !before.HasLease()) lease_->Disarm();
+  return stored;
+}
+
+absl::Status TermStore::ExpireLease() {
+  base::MutexLock write_lock(write_mutex_);
+  return StoreLocked(ApplyLeaseExpired(Get()));
 }
 
 absl::Status TermStore::Demote(const TermHolder& who) {
@@ -174,6 +235,7 @@ absl::Status TermStore::DropPrimaryRole() {
   TermRecord next = Get();
   if (next.role_wanted == observe::Role::kStandby) return absl::OkStatus();
   next.role_wanted = observe::Role::kStandby;
+  if (!next.lease.expired) next.lease = LeaseRecord();
   return StoreLocked(std::move(next));
 }
 

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
+#include "agent/node/lease.h"
 #include "agent/node/term_record.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
@@ -32,6 +33,11 @@ class TermStore {
   static std::unique_ptr<TermStore> Open(std::string path, base::Clock& clock,
                                          observe::StatusBoard& board, observe::EventLog& events);
 
+  // Before anything else is asked; outlives the store. Without one no lease can be given, and one
+  // that is stored has run out.
+  void AttachLease(Lease& lease);
+
+  // With a lease that has run out marked so, also when that is not stored yet.
   TermRecord Get() const;
   const std::string& path() const { return path_; }
 
@@ -46,8 +52,16 @@ class TermStore {
   absl::Status CheckHolder(const TermHolder& who) const;
 
   // Stores the role under `who`, which must be the stored term's holder. FAILED_PRECONDITION reason
-  // FENCED for kPrimary while a fence is active.
-  absl::Status SetRoleWanted(const TermHolder& who, observe::Role role);
+  // FENCED for kPrimary while a fence is active, LEASE_EXPIRED in a term whose lease ran out. A
+  // primary's lease of `lease_ttl` (zero: see ApplyRoleWanted) runs from just before the write.
+  absl::Status SetRoleWanted(const TermHolder& who, observe::Role role,
+                             absl::Duration lease_ttl = absl::ZeroDuration());
+
+  // Renews the primary's lease from now on; gives it one when it has none. Writes the file only for
+  // a first lease and for another ttl. Errors of ApplyRenewLease and Lease.
+  absl::Status RenewLease(const TermHolder& who, absl::Duration ttl);
+  // Stores that the lease ran out and that the node is no primary any more. OK without one.
+  absl::Status ExpireLease();
 
   // ApplyDemote, ApplyUndoDemote and ApplyFollow (term_record.h), durably.
   absl::Status Demote(const TermHolder& who);
@@ -78,12 +92,15 @@ class TermStore {
   // Writes and, once durable, adopts and publishes the record.
   absl::Status StoreLocked(TermRecord next) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
   void Publish(const TermRecord& record);
+  void PublishLease(const TermRecord& record);
+  absl::Status GrantLease(const TermRecord& next);
 
   const std::string path_;
   base::Clock& clock_;
   observe::StatusBoard& board_;
   observe::EventLog& events_;
   base::Mutex write_mutex_;  // serializes changes; held while writing; before mutex_
+  Lease* lease_ = nullptr;
   mutable base::Mutex mutex_;
   TermRecord record_ ABSL_GUARDED_BY(mutex_);
   bool unreadable_ ABSL_GUARDED_BY(write_mutex_) =

@@ -40,6 +40,14 @@ struct SectionTime {
   base::MonotonicTime monotonic;
 };
 
+// The lease of a primary.
+struct LeaseSection {
+  absl::Duration ttl;  // zero: none
+  uint64_t term = 0;
+  bool expired = false;
+  base::MonotonicTime deadline;  // by Clock::Monotonic, as of the last renewal
+};
+
 struct NodeSection {
   std::string node_id, cluster_id, hostname, agent_version, os_user;
   absl::Time agent_start;
@@ -51,6 +59,7 @@ struct NodeSection {
   uint64_t fence_term = 0;
   Role role_wanted = Role::kUnknown;  // from the stored term
   std::string grpc_address;           // bound TCP address, empty when none
+  LeaseSection lease;
 };
 
 struct PostgresSection {

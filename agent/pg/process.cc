@@ -50,18 +50,6 @@ std::optional<bool> WorksOn(pid_t pid, const std::string& real_data_dir,
   return *cwd == real_data_dir && IsServerProgram(pid, *exe, bin_dir);
 }
 
-absl::Status KillServerProcesses(const PostmasterPlace& place) {
-  for (const pid_t pid : ListServerProcesses(place)) {
-    // The pidfd is opened before the second look, so what is signalled is what was looked at.
-    absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
-    if (!process.ok()) continue;
-    if (WorksOn(pid, RealPath(place.data_dir), place.bin_dir) != true) continue;
-    const absl::Status killed = (*process)->Signal(SIGKILL);
-    if (!killed.ok() && !absl::IsNotFound(killed)) return killed;
-  }
-  return absl::OkStatus();
-}
-
 int SignalOf(StopMode mode) {
   switch (mode) {
     case StopMode::kSmart:
@@ -118,6 +106,18 @@ std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place) {
   std::vector<pid_t> pids = base::ListProcesses();
   std::erase_if(pids, [&](pid_t pid) { return WorksOn(pid, real, place.bin_dir) != true; });
   return pids;
+}
+
+absl::Status KillServerProcesses(const PostmasterPlace& place) {
+  for (const pid_t pid : ListServerProcesses(place)) {
+    // The pidfd is opened before the second look, so what is signalled is what was looked at.
+    absl::StatusOr<std::shared_ptr<const Postmaster>> process = Postmaster::Open(pid);
+    if (!process.ok()) continue;
+    if (WorksOn(pid, RealPath(place.data_dir), place.bin_dir) != true) continue;
+    const absl::Status killed = (*process)->Signal(SIGKILL);
+    if (!killed.ok() && !absl::IsNotFound(killed)) return killed;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<StopResult> StopPostmaster(const Postmaster& postmaster,

@@ -46,6 +46,9 @@ absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPl
 // of a killed one.
 std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place);
 
+// SIGKILL to each of them, through its pidfd after a second look. OK when there is none.
+absl::Status KillServerProcesses(const PostmasterPlace& place);
+
 // Orphans of a killed postmaster hold its shared memory for 1–5 s; in 13 and 14 for longer.
 inline constexpr absl::Duration kLockPatience = absl::Seconds(15);
 // A postmaster on a hung disk may take longer to write its pid file; it is alive, so the caller's

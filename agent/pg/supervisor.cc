@@ -269,6 +269,9 @@ absl::StatusOr<std::shared_ptr<const Postmaster>> PostgresSupervisor::LaunchServ
   const StartRole role = LaunchRole(options);
   METAL_RETURN_IF_ERROR(WriteStandbySignal(options_.data_dir, role == StartRole::kStandby));
   METAL_RETURN_IF_ERROR(base::FaultPoint("pg.before_launch"));
+  if (role == StartRole::kStandby && options_.before_standby_launch) {
+    options_.before_standby_launch();
+  }
   METAL_RETURN_IF_ERROR(StoreDesired({true, false, role}));
   BeginPhase(options.progress, "starting");
   PublishState(observe::PostgresState::kStarting, "");

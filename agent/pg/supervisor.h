@@ -57,6 +57,9 @@ struct SupervisorOptions {
   // Asked while a server that was launched as the primary comes up; false: it is stopped (fast,
   // immediate, kill) and launched again as a standby. Touches no disk. Empty: always true.
   std::function<bool()> may_be_primary;
+  // No server runs, and the next one is launched as a standby. Called before each such launch; must
+  // not block. May be empty.
+  std::function<void()> before_standby_launch;
 };
 
 // How the published state_reason of a starting server begins that makes no progress.

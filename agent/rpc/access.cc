@@ -44,6 +44,8 @@ constexpr std::array kPermissions = {
     RpcPermission{"ReplicationService/HoldTraffic", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/ReleaseTraffic", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/Clone", Permission::kOrchestrate},
+    // A renewal that is kept waiting costs a primary.
+    RpcPermission{"ReplicationService/RenewLease", Permission::kOrchestrate, Pace::kInstant},
     RpcPermission{"BackupService/CreateBackup", Permission::kOperate},
     RpcPermission{"BackupService/ListBackups", Permission::kObserve},
     RpcPermission{"BackupService/GetBackup", Permission::kObserve},

@@ -1,5 +1,6 @@
 #include "agent/rpc/convert_status.h"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace metal::rpc {
@@ -40,7 +41,15 @@ void ToProto(const observe::LatencySummary& summary, v1::LatencySummary* out) {
   *out->mutable_max() = rpc::ToProto(summary.max);
 }
 
-void NodeToProto(const observe::NodeSection& node, v1::NodeIdentity* out) {
+void LeaseToProto(const observe::LeaseSection& lease, base::MonotonicTime now,
+                  v1::LeaseStatus* out) {
+  out->set_term(lease.term);
+  *out->mutable_ttl() = rpc::ToProto(lease.ttl);
+  *out->mutable_remaining() = rpc::ToProto(std::max(lease.deadline - now, absl::ZeroDuration()));
+  out->set_expired(lease.expired);
+}
+
+void NodeToProto(const observe::NodeSection& node, base::MonotonicTime now, v1::NodeIdentity* out) {
   out->set_node_id(node.node_id);
   out->set_cluster_id(node.cluster_id);
   out->set_hostname(node.hostname);
@@ -56,6 +65,9 @@ void NodeToProto(const observe::NodeSection& node, v1::NodeIdentity* out) {
   out->set_io_engine(node.io_engine);
   out->set_io_engine_reason(node.io_engine_reason);
   out->set_grpc_address(node.grpc_address);
+  if (node.lease.ttl > absl::ZeroDuration() || node.lease.expired) {
+    LeaseToProto(node.lease, now, out->mutable_lease());
+  }
 }
 
 void PostgresToProto(const observe::PostgresSection& postgres, base::MonotonicTime now,
@@ -373,7 +385,7 @@ void ToProto(const observe::BackupSummary& backup, v1::BackupSummary* out) {
 void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::NodeStatus* out) {
   out->set_revision(status.revision);
   *out->mutable_capture_time() = ToProto(status.captured_at);
-  NodeToProto(status.node, out->mutable_node());
+  NodeToProto(status.node, now, out->mutable_node());
   PostgresToProto(status.postgres, now, out->mutable_postgres());
   if (status.standby.present) StandbyToProto(status.standby, now, out->mutable_standby());
   for (const auto& follower : status.followers.followers) {

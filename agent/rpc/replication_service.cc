@@ -44,6 +44,16 @@ absl::StatusOr<absl::Duration> TimeOf(bool present, const Message& time, std::st
   return base::Error(absl::StatusCode::kInvalidArgument, "{} must be from 0 to 10 minutes", name);
 }
 
+absl::StatusOr<absl::Duration> LeaseTtlOf(const google::protobuf::Duration& duration) {
+  const absl::Duration ttl = FromProto(duration);
+  if (ttl >= node::kShortestLease && ttl <= node::kLongestLease) return ttl;
+  return base::Error(absl::StatusCode::kInvalidArgument,
+                     "the ttl of a lease must be {} to {}. HINT: three times the time between two "
+                     "renewals or more",
+                     absl::FormatDuration(node::kShortestLease),
+                     absl::FormatDuration(node::kLongestLease));
+}
+
 node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
   switch (mode) {
     case v1::WAIT_FOR_LSN_MODE_RECEIVED:
@@ -105,6 +115,9 @@ grpc::Status ReplicationService::Promote(grpc::ServerContext* context,
         node::PromoteRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+        if (request->has_lease_ttl()) {
+          METAL_ASSIGN_OR_RETURN(domain.lease_ttl, LeaseTtlOf(request->lease_ttl()));
+        }
         METAL_ASSIGN_OR_RETURN(const auto answer,
                                node_.Promote(ContextOf(*request, caller, *context), domain));
         response->set_timeline(answer.timeline);
@@ -155,6 +168,20 @@ grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
                         METAL_ASSIGN_OR_RETURN(const auto answer, node_.WaitForLsn(domain));
                         response->set_lsn(answer.lsn.value);
                         response->set_timeline(answer.timeline);
+                        return absl::OkStatus();
+                      });
+}
+
+grpc::Status ReplicationService::RenewLease(grpc::ServerContext* context,
+                                            const v1::RenewLeaseRequest* request,
+                                            v1::RenewLeaseResponse* response) {
+  return handler_.Run("ReplicationService/RenewLease", *context,
+                      [&](const std::string&) -> absl::Status {
+                        node::RenewLeaseRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        METAL_ASSIGN_OR_RETURN(domain.ttl, LeaseTtlOf(request->ttl()));
+                        METAL_ASSIGN_OR_RETURN(const auto answer, node_.RenewLease(domain));
+                        *response->mutable_renew_within() = ToProto(answer.renew_within);
                         return absl::OkStatus();
                       });
 }

@@ -61,6 +61,9 @@ class ReplicationService final : public metal::agent::v1::ReplicationService::Se
                               metal::agent::v1::ReleaseTrafficResponse* response) override;
   grpc::Status Clone(grpc::ServerContext* context, const metal::agent::v1::CloneRequest* request,
                      metal::agent::v1::CloneResponse* response) override;
+  grpc::Status RenewLease(grpc::ServerContext* context,
+                          const metal::agent::v1::RenewLeaseRequest* request,
+                          metal::agent::v1::RenewLeaseResponse* response) override;
 
  private:
   template <typename Request>

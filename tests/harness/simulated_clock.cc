@@ -12,6 +12,17 @@ base::MonotonicTime SimulatedClock::Monotonic() {
   return monotonic_;
 }
 
+base::MonotonicTime SimulatedClock::SinceBoot() {
+  base::MutexLock lock(mutex_);
+  return monotonic_ + suspended_;
+}
+
+void SimulatedClock::Suspend(absl::Duration duration) {
+  base::MutexLock lock(mutex_);
+  now_ += duration;
+  suspended_ += duration;
+}
+
 void SimulatedClock::Advance(absl::Duration duration) {
   base::MutexLock lock(mutex_);
   now_ += duration;

@@ -12,11 +12,14 @@ class SimulatedClock final : public base::Clock {
 
   absl::Time Now() override;
   base::MonotonicTime Monotonic() override;
+  base::MonotonicTime SinceBoot() override;
   // Moves the clock by `duration` at once: a loop that sleeps makes progress without real time.
   void Sleep(absl::Duration duration) override { Advance(duration); }
 
   // Moves both clocks forward.
   void Advance(absl::Duration duration);
+  // As after the host slept: only the wall clock and the time since boot have moved.
+  void Suspend(absl::Duration duration);
   // Sets the wall clock alone, as an administrator or NTP does.
   void SetWallClock(absl::Time now);
 
@@ -24,6 +27,7 @@ class SimulatedClock final : public base::Clock {
   base::Mutex mutex_;
   absl::Time now_ ABSL_GUARDED_BY(mutex_);
   base::MonotonicTime monotonic_ ABSL_GUARDED_BY(mutex_){absl::Hours(1)};
+  absl::Duration suspended_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace metal::testing

@@ -64,7 +64,16 @@ void AddTermCommand(CLI::App* command, Invocation& invocation, const std::string
   command->add_option("--orchestrator", options->orchestrator, "Who holds the term")
       ->type_name("NAME")
       ->capture_default_str();
-  AddDuration(command, "--wait", &options->timeout, "Time for the action");
+  if (function != RenewLease)
+    AddDuration(command, "--wait", &options->timeout, "Time for the action");
+  if (function == RenewLease) {
+    AddDuration(command, "--ttl", &options->lease_ttl, "Time that it lasts from now, 1s to 5m")
+        ->required();
+  }
+  if (function == Promote) {
+    AddDuration(command, "--lease-ttl", &options->lease_ttl,
+                "Begin with a lease that must be renewed within this time, 1s to 5m");
+  }
   if (function == Fence) {
     command->add_option("--reason", options->reason, "Shown in the status")
         ->required()
@@ -125,6 +134,12 @@ void AddRoleCommands(CLI::App& app, Invocation& invocation) {
   AddTermCommand(fence->group(kRoles), invocation, "--term", Fence);
   auto* unfence = AddCommand(&app, "unfence", "Lift the fence", "unfence --term 8");
   AddTermCommand(unfence->group(kRoles), invocation, "--term", Unfence);
+  auto* lease = AddFamily(app, "lease", "Keep a primary with a lease", kRoles);
+  AddTermCommand(AddCommand(lease, "renew",
+                            "Renew the primary's lease, or give it one; a primary whose lease "
+                            "runs out becomes a standby",
+                            "lease renew --term 7 --ttl 10s"),
+                 invocation, "--term", RenewLease);
   auto wait = std::make_shared<WaitLsnOptions>();
   auto* command =
       AddCommand(&app, "wait-lsn", "Wait until this node has an LSN; exit code 7 when it has not",

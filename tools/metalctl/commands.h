@@ -80,12 +80,14 @@ struct TermOptions {
   uint64_t term = 0;
   std::string orchestrator = "metalctl";
   absl::Duration timeout = absl::Seconds(60);
-  std::string reason;  // of a fence
+  std::string reason;        // of a fence
+  absl::Duration lease_ttl;  // of a primary; zero: none
 };
 int BeginTerm(const Client& client, const TermOptions& options);
 int Promote(const Client& client, const TermOptions& options);
 int Fence(const Client& client, const TermOptions& options);
 int Unfence(const Client& client, const TermOptions& options);
+int RenewLease(const Client& client, const TermOptions& options);
 struct WaitLsnOptions {
   std::string lsn;
   uint32_t timeline = 0;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "agent/base/units.h"
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
@@ -41,6 +43,8 @@ int Promote(const Client& client, const TermOptions& options) {
   v1::PromoteRequest request;
   SetHeader(options, request.mutable_header());
   *request.mutable_timeout() = DurationProto(options.timeout);
+  if (options.lease_ttl > absl::ZeroDuration())
+    *request.mutable_lease_ttl() = DurationProto(options.lease_ttl);
   grpc::ClientContext context;
   client.Prepare(context, options.timeout);
   v1::PromoteResponse response;
@@ -89,6 +93,26 @@ int Unfence(const Client& client, const TermOptions& options) {
     Client::PrintJson(response);
   } else {
     fmt::print("the fence is lifted; the node stays a standby\n");
+  }
+  return kExitOk;
+}
+
+int RenewLease(const Client& client, const TermOptions& options) {
+  v1::RenewLeaseRequest request;
+  SetHeader(options, request.mutable_header());
+  *request.mutable_ttl() = DurationProto(options.lease_ttl);
+  grpc::ClientContext context;
+  // An answer that comes later says nothing any more.
+  client.Prepare(context, std::min(options.timeout, options.lease_ttl));
+  v1::RenewLeaseResponse response;
+  if (auto status = client.replication->RenewLease(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+  } else {
+    fmt::print("the lease of term {} lasts {}; renew it within {}\n", options.term,
+               DurationText(options.lease_ttl), FormatDuration(response.renew_within()));
   }
   return kExitOk;
 }

@@ -83,6 +83,16 @@ class Writer {
                                         : fmt::format("{}, held by {}, wants the role {}",
                                                       node.term(), node.term_orchestrator_id(),
                                                       RoleWord(node.role_wanted())));
+    if (node.has_lease()) {
+      const auto& lease = node.lease();
+      facts_.Add("lease",
+                 lease.expired()
+                     ? Colored(fmt::format("of term {} ran out: no primary before a higher term",
+                                           lease.term()),
+                               Tone::kBad)
+                     : fmt::format("of term {}, {} left of {}", lease.term(),
+                                   FormatDuration(lease.remaining()), FormatDuration(lease.ttl())));
+    }
     if (node.fenced()) {
       facts_.Add("FENCED",
                  Colored(fmt::format("in term {}: {}", node.fence_term(), node.fence_reason()),

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "agent/base/crc32c.h"
 #include "agent/base/status.h"
 #include "tests/harness/status_matchers.h"
 
@@ -41,6 +42,33 @@ TEST(TermRecordTest, TextRoundTrips) {
   EXPECT_EQ(decoded.fence.reason, record.fence.reason);
   EXPECT_EQ(decoded.fence.term, 6u);
   EXPECT_EQ(decoded.fence.since, record.fence.since);
+}
+
+TEST(TermRecordTest, LeaseRoundTripsAndIsAbsentWhereThereIsNone) {
+  EXPECT_EQ(EncodeTermRecord(Sample()).find("lease"), std::string::npos)
+      << "an agent from before leases wrote the same";
+  ASSERT_OK_AND_ASSIGN(TermRecord decoded, DecodeTermRecord(EncodeTermRecord(Sample())));
+  EXPECT_FALSE(decoded.HasLease());
+  TermRecord record = Sample();
+  record.lease = {.ttl = absl::Milliseconds(1500), .term = 7, .expired = false};
+  ASSERT_OK_AND_ASSIGN(decoded, DecodeTermRecord(EncodeTermRecord(record)));
+  EXPECT_TRUE(decoded.HasLease());
+  EXPECT_EQ(decoded.lease.ttl, absl::Milliseconds(1500));
+  record.lease.expired = true;
+  ASSERT_OK_AND_ASSIGN(decoded, DecodeTermRecord(EncodeTermRecord(record)));
+  EXPECT_TRUE(decoded.lease.expired);
+  EXPECT_FALSE(decoded.MayRunAsPrimary());
+}
+
+TEST(TermRecordTest, RecordsFromBeforeLeasesAreRead) {
+  const std::string old =
+      "metal-term 1\nterm=7\norchestrator_id=a\nrole_wanted=primary\nrole_term=7\n"
+      "fence_active=0\nfence_reason=\nfence_term=0\nfence_since_us=0\n";
+  const uint32_t crc = base::Crc32c(std::as_bytes(std::span<const char>(old)));
+  ASSERT_OK_AND_ASSIGN(const TermRecord decoded,
+                       DecodeTermRecord(old + fmt::format("crc32c={:08x}\n", crc)));
+  EXPECT_TRUE(decoded.MayRunAsPrimary());
+  EXPECT_FALSE(decoded.HasLease());
 }
 
 TEST(TermRecordTest, EveryTruncationIsRejected) {

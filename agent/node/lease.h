@@ -1,0 +1,79 @@
+// The lease of this node as a primary. Whoever leads gives it with Promote or RenewLease and renews
+// it; a primary whose lease is not renewed for its ttl stops being one, and never becomes one again
+// by itself.
+//
+// What is promised. Let R be when the last renewal that was answered OK reached this node. At R +
+// ttl no session of a client is left and no write is accepted, whatever the agent's state: running,
+// frozen, dead, restarted or being replaced. Before that, at LeaseTimes::ordered_stop, the agent
+// takes no renewal any more and stops the server gently; a lease guard, a process of its own, ends
+// what is left at LeaseTimes::kill. The rest is what the kernel needs to schedule the guard and to
+// end processes: 125 ms with a ttl of 1 s, 0.75 s with 10 s, 2.5 s from 33 s on.
+// What is not promised: on a host that was suspended, writes may be accepted for as long as the
+// guard needs to be scheduled after it woke. Somebody who kills the guard is found by the agent
+// within a second, and the guard started again; who kills both has stopped the promise.
+// What a caller knows. A renewal counts from when it reaches the node, and only while the lease is
+// in force. After a call without an answer the lease ends within ttl of the moment at which that
+// call can no longer arrive; with one such call after the last answer, within 2 ttl of that answer.
+// Renewing every ttl / 3 leaves room for two calls that fail.
+//
+// A restart of the agent changes nothing: the times are in the lease page, by the clock that counts
+// from boot. After a reboot the lease has run out. Threading: thread-safe; nothing here waits for a
+// disk, but Prepare starts a process.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "agent/node/term_record.h"
+#include "agent/pg/lease_page.h"
+
+namespace metal::node {
+
+class Lease {
+ public:
+  // Starts the guard, or finds it running; called with an armed page.
+  using StartGuard = std::function<absl::Status(const pg::LeasePage&)>;
+
+  // A page that cannot be opened makes every lease impossible (Grant, Renew: its error), and one
+  // that the term store knows of run out. `start_guard` may be empty in tests: no guard.
+  Lease(const std::string& page_path, StartGuard start_guard, base::Clock& clock);
+
+  // A new lease of `term`, from now on. The guard watches when this is OK; otherwise nothing is
+  // enforced.
+  absl::Status Grant(uint64_t term, absl::Duration ttl);
+  // FAILED_PRECONDITION LEASE_EXPIRED when it has run out or the guard has fired.
+  absl::Status Renew(const TermRecord& record, absl::Duration ttl);
+
+  // Whether the lease of `term` has run out: from ordered_stop on, and for ever.
+  bool Over(uint64_t term) const;
+  // Until the ordered stop; nullopt when nothing is armed.
+  std::optional<absl::Duration> UntilStop() const;
+  // Until the deadline.
+  absl::Duration Remaining() const;
+
+  // Server processes are to be ended at a time, which has not come.
+  bool armed() const;
+  bool guard_fired() const;
+  bool guarded() const;
+  // Starts the guard again when somebody ended it.
+  absl::Status EnsureGuard();
+  // The server is no primary: whatever is started from now on is not to be ended.
+  void Disarm();
+
+ private:
+  absl::Status NoPage() const;
+
+  base::Clock& clock_;
+  const StartGuard start_guard_;
+  absl::Status page_error_;
+  std::unique_ptr<pg::LeasePage> page_;         // null: page_error_
+  mutable std::atomic<uint64_t> over_term_{0};  // the highest term whose lease was seen to be over
+};
+
+}  // namespace metal::node

@@ -1,0 +1,158 @@
+// The lease's rules by a simulated clock, and what the term store keeps of it.
+#include "agent/node/lease.h"
+
+#include <gtest/gtest.h>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "agent/node/term_store.h"
+#include "tests/harness/recorded_events.h"
+#include "tests/harness/simulated_clock.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/harness/temp_dir.h"
+
+namespace metal::node {
+namespace {
+
+using ::metal::testing::StatusIs;
+
+std::string ReasonOf(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  return reason ? reason->reason : "";
+}
+
+class LeaseTest : public ::testing::Test {
+ protected:
+  LeaseTest() { Restart(); }
+  // The agent ends and is started again.
+  void Restart() {
+    store_.reset();
+    lease_ = std::make_unique<Lease>(
+        directory_.File("lease"), [this](const pg::LeasePage&) { return guard_; }, clock_);
+    store_ = TermStore::Open(directory_.File("term"), clock_, board_, events_);
+    store_->AttachLease(*lease_);
+  }
+  absl::Status BecomePrimary(absl::Duration ttl) {
+    METAL_RETURN_IF_ERROR(store_->BeginTerm(self_));
+    return store_->SetRoleWanted(self_, observe::Role::kPrimary, ttl);
+  }
+  bool primary() { return store_->Get().MayRunAsPrimary(); }
+  observe::LeaseSection shown() { return board_.Get()->node.lease; }
+
+  const TermHolder self_{7, "a"};
+  testing::TempDir directory_;
+  testing::SimulatedClock clock_;
+  observe::StatusBoard board_{clock_};
+  metal::testing::RecordedEvents events_;
+  absl::Status guard_;
+  std::unique_ptr<Lease> lease_;
+  std::unique_ptr<TermStore> store_;
+};
+
+TEST_F(LeaseTest, RunsOutWithoutARenewalAndForGood) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  clock_.Advance(absl::Seconds(6));
+  EXPECT_TRUE(primary());
+  EXPECT_OK(store_->RenewLease(self_, absl::Seconds(10)));
+  clock_.Advance(absl::Seconds(6));
+  EXPECT_TRUE(primary());
+  clock_.Advance(absl::Seconds(2));  // 8 s: the ordered stop is due, the deadline is not
+  EXPECT_FALSE(primary());
+  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "LEASE_EXPIRED");
+  EXPECT_EQ(ReasonOf(store_->SetRoleWanted(self_, observe::Role::kPrimary)), "LEASE_EXPIRED");
+  EXPECT_EQ(ReasonOf(store_->SetRoleWanted(self_, observe::Role::kPrimary, absl::Seconds(10))),
+            "LEASE_EXPIRED");
+  ASSERT_OK(store_->ExpireLease());
+  Restart();
+  EXPECT_FALSE(primary());
+  EXPECT_TRUE(shown().expired);
+
+  const TermHolder next{8, "b"};
+  ASSERT_OK(store_->BeginTerm(next));
+  EXPECT_TRUE(store_->Get().lease.expired) << "known until somebody is primary again";
+  ASSERT_OK(store_->SetRoleWanted(next, observe::Role::kPrimary));
+  EXPECT_TRUE(primary());
+  EXPECT_FALSE(store_->Get().lease.expired);
+  clock_.Advance(absl::Hours(10));
+  EXPECT_TRUE(primary()) << "this one has no lease";
+}
+
+TEST_F(LeaseTest, ClockStepsDoNotMatterAndSuspensionDoes) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  clock_.SetWallClock(clock_.Now() + absl::Hours(24));
+  EXPECT_TRUE(primary());
+  clock_.SetWallClock(clock_.Now() - absl::Hours(48));
+  clock_.Advance(absl::Seconds(6));
+  EXPECT_TRUE(primary());
+  ASSERT_OK(store_->RenewLease(self_, absl::Seconds(10)));
+  clock_.Suspend(absl::Seconds(10));
+  EXPECT_FALSE(primary());
+}
+
+TEST_F(LeaseTest, ARestartedAgentFindsTheTimeThatIsLeft) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  clock_.Advance(absl::Seconds(4));
+  Restart();
+  EXPECT_TRUE(primary());
+  EXPECT_EQ(shown().ttl, absl::Seconds(10));
+  clock_.Advance(absl::Seconds(4));
+  EXPECT_FALSE(primary()) << "8 s after the last renewal";
+}
+
+TEST_F(LeaseTest, AfterARebootTheLeaseHasRunOut) {
+  ASSERT_OK(BecomePrimary(absl::Minutes(5)));
+  ASSERT_OK(base::RemoveTree(directory_.File("lease")));  // /run is empty
+  Restart();
+  EXPECT_FALSE(primary());
+  EXPECT_TRUE(shown().expired);
+}
+
+TEST_F(LeaseTest, APrimaryWithoutOneGetsItByRenewing) {
+  ASSERT_OK(BecomePrimary(absl::ZeroDuration()));
+  EXPECT_FALSE(lease_->armed());
+  ASSERT_OK(store_->RenewLease(self_, absl::Seconds(10)));
+  EXPECT_TRUE(lease_->armed());
+  ASSERT_OK(store_->RenewLease(self_, absl::Minutes(1)));
+  clock_.Advance(absl::Seconds(40));
+  EXPECT_TRUE(primary());
+  EXPECT_EQ(store_->Get().lease.ttl, absl::Minutes(1));
+  EXPECT_OK(store_->SetRoleWanted(self_, observe::Role::kPrimary)) << "ordered again";
+  EXPECT_TRUE(store_->Get().HasLease()) << "it keeps the lease";
+}
+
+TEST_F(LeaseTest, WithoutAGuardThereIsNone) {
+  guard_ = absl::InternalError("no process");
+  EXPECT_FALSE(BecomePrimary(absl::Seconds(10)).ok());
+  EXPECT_FALSE(primary());
+  EXPECT_FALSE(lease_->armed());
+  ASSERT_OK(BecomePrimary(absl::ZeroDuration()));
+  EXPECT_FALSE(store_->RenewLease(self_, absl::Seconds(10)).ok());
+  EXPECT_TRUE(primary());
+}
+
+TEST_F(LeaseTest, OnlyTheOrderedPrimaryOfTheTermHasOne) {
+  ASSERT_OK(store_->BeginTerm(self_));
+  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "ROLE_TRANSITION");
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  EXPECT_EQ(ReasonOf(store_->RenewLease({6, "a"}, absl::Seconds(10))), "STALE_TERM");
+  EXPECT_EQ(ReasonOf(store_->RenewLease({7, "b"}, absl::Seconds(10))), "TERM_HELD");
+  EXPECT_THAT(store_->RenewLease(self_, absl::Milliseconds(999)),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(store_->RenewLease(self_, absl::Seconds(301)),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  ASSERT_OK(store_->Fence(self_, "test"));
+  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "FENCED");
+  ASSERT_OK(store_->Unfence(self_));
+  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "ROLE_TRANSITION");
+}
+
+TEST_F(LeaseTest, ANewTermEndsTheLeaseButNotItsGuard) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  ASSERT_OK(store_->BeginTerm({8, "b"}));
+  EXPECT_FALSE(store_->Get().HasLease());
+  EXPECT_TRUE(lease_->armed()) << "the old primary may still run";
+  EXPECT_EQ(shown().ttl, absl::ZeroDuration());
+}
+
+}  // namespace
+}  // namespace metal::node
