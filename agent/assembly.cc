@@ -107,13 +107,16 @@ pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration st
   return [options] { return pg::ConnectLibpq(options); };
 }
 
-std::unique_ptr<node::Lease> MakeLease(const base::AgentConfig& config, base::Clock& clock) {
+std::unique_ptr<node::Lease> AttachLease(const base::AgentConfig& config, node::TermStore& terms,
+                                         base::Clock& clock) {
   const std::string path = config.socket + ".lease";
   const auto start_guard = [&config, &clock, path](const pg::LeasePage& page) {
     return pg::StartLeaseGuard(page, path, {config.pg_data_dir, config.pg_bin_dir},
                                base::JoinPath(config.state_dir, "lease-guard.log"), clock);
   };
-  return std::make_unique<node::Lease>(path, start_guard, clock);
+  auto lease = std::make_unique<node::Lease>(path, start_guard, clock);
+  terms.AttachLease(*lease);
+  return lease;
 }
 
 int RunLeaseGuard(const char* page, const char* data_dir, const char* bin_dir) {
@@ -154,8 +157,27 @@ backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
   return options;
 }
 
-pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node) {
+std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& config,
+                                                    const node::TermStore& terms,
+                                                    observe::StatusBoard& board,
+                                                    base::Clock& clock) {
+  pg::HeartbeatOptions options;
+  options.interval = config.pg_heartbeat_interval;
+  options.order = [&terms, node_id = config.node_id]() -> std::optional<pg::TermOrder> {
+    const node::TermRecord record = terms.Get();
+    if (!record.MayRunAsPrimary()) return std::nullopt;
+    return pg::TermOrder{record.term, node_id, record.orchestrator_id};
+  };
+  auto heartbeat = std::make_unique<pg::HeartbeatWriter>(
+      std::move(options), SessionsOf(config, absl::Seconds(5)), board, clock);
+  heartbeat->Start();
+  return heartbeat;
+}
+
+pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node,
+                                    pg::HeartbeatWriter& heartbeat) {
   pg::MonitorOptions options;
+  options.after_round = [&heartbeat] { heartbeat.Nudge(); };
   options.tablespaces_changed = [&node] { node.RequestRefresh(); };
   if (wal_server != nullptr) {
     options.archive_error = [wal_server] { return wal_server->Statistics().last_push_error; };
@@ -163,7 +185,10 @@ pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& n
   return options;
 }
 
-void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events) {
+void ReportStart(const base::AgentConfig& config, const std::string& address,
+                 observe::EventLog& events) {
+  node::Emit(events, observe::Severity::kInfo, "agent.started", config.node_id,
+             fmt::format("agent {} serves {}", kAgentVersion, address));
   const auto score = base::OomScore();
   if (score.ok() && *score <= kOomScore) return;
   node::Emit(

@@ -18,6 +18,7 @@
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 #include "agent/pg/data_directory.h"
+#include "agent/pg/heartbeat.h"
 #include "agent/pg/monitor.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
@@ -42,8 +43,9 @@ absl::StatusOr<pg::DataDirectoryLock> LockDirectories(const base::AgentConfig& c
 pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration statement_timeout);
 
 // The lease, its page beside the agent's socket, which is in memory (/run) and waits for no disk.
-// Its guard is this program again.
-std::unique_ptr<node::Lease> MakeLease(const base::AgentConfig& config, base::Clock& clock);
+// Its guard is this program again. `terms` asks it from now on.
+std::unique_ptr<node::Lease> AttachLease(const base::AgentConfig& config, node::TermStore& terms,
+                                         base::Clock& clock);
 // The guard's process: `metal-agent --lease-guard PAGE DATA_DIR BIN_DIR`. Answers the exit code.
 int RunLeaseGuard(const char* page, const char* data_dir, const char* bin_dir);
 
@@ -57,12 +59,20 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
 backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
                                             observe::StatusBoard& board);
 
-// `wal_server` may be null; both outlive what is made from the options.
-pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node);
+// `wal_server` may be null; all outlive what is made from the options.
+pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node,
+                                    pg::HeartbeatWriter& heartbeat);
 
-// An event when the kernel's OOM killer may take PostgreSQL first: TakeIdentity could not lower the
-// score, or had no right to.
-void ReportOomScore(const base::AgentConfig& config, observe::EventLog& events);
+// All references outlive it.
+std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& config,
+                                                    const node::TermStore& terms,
+                                                    observe::StatusBoard& board,
+                                                    base::Clock& clock);
+
+// The event of the start, and one when the kernel's OOM killer may take PostgreSQL first:
+// TakeIdentity could not lower the score, or had no right to.
+void ReportStart(const base::AgentConfig& config, const std::string& address,
+                 observe::EventLog& events);
 
 // Serves other agents that clone this node.
 class TransferServer {

@@ -57,9 +57,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   PublishIdentity(config, board);
   METAL_ASSIGN_OR_RETURN(auto events,
                          observe::OpenEventLog(config.state_dir + "/events.db", clock));
-  const auto lease = MakeLease(config, clock);
   auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, *events);
-  terms->AttachLease(*lease);
+  const auto lease = AttachLease(config, *terms, clock);
   METAL_ASSIGN_OR_RETURN(auto operations,
                          node::OperationManager::Open({.path = config.state_dir + "/operations.db"},
                                                       clock, board, *events));
@@ -100,16 +99,15 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .lease = lease.get()});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
-  pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node),
+  const auto heartbeat = StartHeartbeat(config, *terms, board, clock);
+  pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node, *heartbeat),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
   METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, *events, clock));
 
   rpc::Services services(config, node, board, *events, clock);
   METAL_RETURN_IF_ERROR(services.Start());
-  node::Emit(*events, observe::Severity::kInfo, "agent.started", config.node_id,
-             fmt::format("agent {} serves {}", kAgentVersion, services.address()));
-  ReportOomScore(config, *events);
+  ReportStart(config, services.address(), *events);
   WaitForSignal(signals, deadline);
   node.StopWaiting();
   services.Shutdown(kRpcGrace);

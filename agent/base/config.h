@@ -46,6 +46,7 @@ struct AgentConfig {
   std::string pg_superuser;         // default "postgres"
   int pg_restart_max = 5;           // crash restarts within pg_restart_window before quarantine
   absl::Duration pg_restart_window = absl::Minutes(10);
+  absl::Duration pg_heartbeat_interval = absl::Seconds(1);  // of metal.heartbeat; zero: off
 
   // [replication]
   std::string replication_user;           // default "metal_replication"

@@ -62,6 +62,11 @@ const Option kOptions[] = {
      TextRule::kAny, "0 to 1000", 0, 1000},
     {"postgres", "restart_window", &C::pg_restart_window, R"("10m")", "See restart_max.",
      TextRule::kAny, "1s to 24h", 1000, kDay},
+    {"postgres", "heartbeat_interval", &C::pg_heartbeat_interval, R"("1s")",
+     "How often a primary updates metal.heartbeat in database postgres: some 200 bytes of WAL, and "
+     "a\n"
+     "lag in seconds that is right on standbys also during one long transaction. 0s: never.",
+     TextRule::kAny, "0s to 1h", 0, kDay / 24},
 
     {"replication", "user", &C::replication_user, R"("metal_replication")",
      "Database role that standbys and pg_rewind log in with; the primary's agent makes it.",

@@ -56,6 +56,7 @@ absl::Duration Lease::Remaining() const {
 }
 
 bool Lease::armed() const { return page_ != nullptr && page_->armed(); }
+uint64_t Lease::term() const { return page_ == nullptr ? 0 : page_->term(); }
 bool Lease::guard_fired() const { return page_ != nullptr && page_->fired(); }
 bool Lease::guarded() const { return page_ != nullptr && page_->Guarded(); }
 

@@ -59,6 +59,7 @@ class Lease {
 
   // Server processes are to be ended at a time, which has not come.
   bool armed() const;
+  uint64_t term() const;  // of the page
   bool guard_fired() const;
   bool guarded() const;
   // Starts the guard again when somebody ended it.

@@ -88,7 +88,7 @@ void Node::CheckLease() {
     return;
   }
   lease_seen_running_ = false;
-  DisarmBehindLease();
+  DisarmBehindLease(record);
 }
 
 void Node::ReportLease(const TermRecord& record) {
@@ -174,16 +174,20 @@ absl::StatusOr<OperationResult> Node::RunLeaseEnd(OperationContext& context, boo
 
 // A page that is armed beyond its order (another term has begun, the node was fenced) still guards
 // the old primary. It is of no use once no such server is left.
-void Node::DisarmBehindLease() {
+void Node::DisarmBehindLease(const TermRecord& record) {
   if (!parts_.lease->armed() || parts_.operations.action_lock().Current()) return;
+  // A first lease is just being given to this order: the page is armed before that is stored.
+  if (record.MayRunAsPrimary() && parts_.lease->term() == record.term) return;
   const auto seen = parts_.board.Get();
   const auto running = parts_.supervisor.postmaster();
   const bool standby = seen->postgres.state == observe::PostgresState::kRunning &&
                        seen->postgres.role_observed == observe::Role::kStandby &&
                        running != nullptr && running->pid() == seen->postgres.pid;
+  // An order without a lease of its own, after one that another order had.
+  const bool free = record.MayRunAsPrimary() && parts_.lease->term() != record.term;
   const bool stopped = seen->postgres.state == observe::PostgresState::kStopped ||
                        seen->postgres.state == observe::PostgresState::kNoDataDirectory;
-  if (standby || stopped) parts_.lease->Disarm();
+  if (standby || stopped || free) parts_.lease->Disarm();
 }
 
 }  // namespace metal::node

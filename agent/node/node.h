@@ -297,6 +297,7 @@ class Node {
   absl::Status StartClone(OperationContext& context);
   bool IsReadOnly(std::unique_ptr<pg::SqlSession>& session);
   void CheckpointInBackground();
+  void NoteTerm(pg::SqlSession& session, const TermHolder& holder);
 
   // ---- background.cc ----
   void WatchRole();
@@ -320,7 +321,7 @@ class Node {
   void CheckLease();
   void EndLease(const TermRecord& record);
   void ReportLease(const TermRecord& record);
-  void DisarmBehindLease();
+  void DisarmBehindLease(const TermRecord& record);
   void RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left);
   static absl::Status CheckBackupName(const std::string& name);
   absl::StatusOr<backup::Catalog> OpenCatalog();

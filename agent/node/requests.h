@@ -96,6 +96,8 @@ struct BeginTermAnswer {
   WalPosition position;
   bool was_primary = false;
   bool postgres_down = false;
+  // The last rows of metal.term_history that were replayed, oldest first; empty when it is down.
+  std::vector<observe::TermHistoryEntry> term_history;
 };
 
 struct PromoteRequest {

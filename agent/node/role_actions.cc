@@ -19,6 +19,7 @@
 #include "agent/node/role_answers.h"
 #include "agent/node/role_steps.h"
 #include "agent/node/source_steps.h"
+#include "agent/pg/metal_schema.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
 
@@ -102,6 +103,9 @@ absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   METAL_ASSIGN_OR_RETURN(const WalPosition position, ReadPosition(steps, *session));
   PutPosition(result, position);
+  METAL_ASSIGN_OR_RETURN(const pg::TermHistory history,
+                         pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
+  result.values["term_history"] = pg::EncodeTermHistory(history);
   return result;
 }
 
@@ -138,6 +142,9 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   if (!state.in_recovery && !parts_.terms.Get().MayRunAsPrimary()) {
     return CheckRequest(RoleState::kRogue, RoleRequest::kPromote);
   }
+  METAL_ASSIGN_OR_RETURN(const pg::TermHistory history,
+                         pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
+  METAL_RETURN_IF_ERROR(pg::CheckMayPromote(history, request.holder.term, parts_.config.node_id));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_order"));
   // Checks term, holder and fence once more, in one step with the write.
   METAL_RETURN_IF_ERROR(
@@ -154,12 +161,25 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
                          pg::PromoteServer(*session, parts_.clock, options));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.promoted"));
+  NoteTerm(*session, request.holder);
   EnsureReplicationRole(*session);
   if (!promoted.was_primary) CheckpointInBackground();
   return OperationResult{"",
                          {{"timeline", fmt::format("{}", promoted.timeline)},
                           {"lsn", promoted.lsn.ToString()},
                           {"was_primary", Flag(promoted.was_primary)}}};
+}
+
+// The promotion has happened: what cannot be written here is no reason to call it failed, and the
+// heartbeat's thread writes it later.
+void Node::NoteTerm(pg::SqlSession& session, const TermHolder& holder) {
+  absl::Status noted = pg::EnsureMetalSchema(session, kQuery);
+  if (noted.ok()) {
+    noted = pg::WriteTermHistory(
+        session, {holder.term, parts_.config.node_id, holder.orchestrator_id}, kQuery);
+  }
+  if (noted.ok()) return;
+  base::LogWarning("event=term_history message=\"{}\"", std::string(noted.message()));
 }
 
 // Only after the end-of-recovery checkpoint does pg_control show the new timeline; until then

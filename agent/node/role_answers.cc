@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "agent/node/timeline_history.h"
+#include "agent/pg/term_history.h"
 #include "fmt/format.h"
 
 namespace metal::node {
@@ -56,6 +57,7 @@ BeginTermAnswer BeginTermAnswerOf(const OperationResult& result) {
   answer.position = PositionIn(result);
   answer.was_primary = FlagIn(result, "was_primary");
   answer.postgres_down = FlagIn(result, "postgres_down");
+  answer.term_history = pg::DecodeTermHistory(TextIn(result, "term_history"));
   return answer;
 }
 

@@ -70,7 +70,10 @@ void TermStore::Load() {
 
 void TermStore::AttachLease(Lease& lease) {
   lease_ = &lease;
-  PublishLease(Get());
+  const TermRecord record = Get();
+  // An agent died while it gave the primary a first lease, before that was stored.
+  if (record.MayRunAsPrimary() && !record.HasLease()) lease.Disarm();
+  PublishLease(record);
 }
 
 TermRecord TermStore::Get() const {

@@ -90,6 +90,14 @@ struct PostgresSection {
   std::string start_progress;
 };
 
+// The row of metal.heartbeat: written here by a primary, read here by a standby.
+struct Heartbeat {
+  uint64_t term = 0;
+  std::string node_id;                     // of the primary that wrote it
+  absl::Time time = absl::InfinitePast();  // by that primary's clock
+  base::Lsn lsn;                           // of that primary, just before
+};
+
 struct StandbySection {
   SectionTime time;
   bool present = false;        // in recovery
@@ -109,6 +117,20 @@ struct StandbySection {
   absl::Time last_replayed_commit = absl::InfinitePast();
   bool replay_paused = false;
   std::string pause_state;
+  std::optional<Heartbeat> heartbeat;  // the last one replayed
+};
+
+// A row of metal.term_history: a term that had a primary.
+struct TermHistoryEntry {
+  uint64_t term = 0;
+  base::TimelineId timeline = 0;
+  base::Lsn start_lsn;  // where that primary was when it wrote the row, right after its promotion
+  absl::Time time = absl::InfinitePast();  // by that primary's clock
+  std::string node_id, orchestrator_id;
+};
+struct TermHistorySection {
+  SectionTime time;
+  std::vector<TermHistoryEntry> entries;  // oldest first, the last 16
 };
 
 struct FollowerSection {
@@ -254,6 +276,7 @@ struct NodeStatus {
   NodeSection node;
   PostgresSection postgres;
   StandbySection standby;
+  TermHistorySection term_history;
   FollowersSection followers;
   ArchiveSection archive;
   std::vector<DiskSection> disks;

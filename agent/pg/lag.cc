@@ -7,11 +7,10 @@ namespace {
 
 // How old the replayed state is while WAL is known to be missing.
 std::optional<absl::Duration> ReplayAge(const StandbyObservation& observation) {
-  if (observation.last_replayed_commit == absl::InfinitePast() &&
-      observation.last_caught_up == absl::InfinitePast()) {
-    return std::nullopt;
-  }
-  const absl::Time since = std::max(observation.last_replayed_commit, observation.last_caught_up);
+  // A heartbeat is a commit like others: it counts alone only until the server has replayed one.
+  const absl::Time since = std::max(
+      {observation.last_replayed_commit, observation.last_caught_up, observation.heartbeat});
+  if (since == absl::InfinitePast()) return std::nullopt;
   return std::max(observation.now - since, absl::ZeroDuration());
 }
 
@@ -30,6 +29,8 @@ StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLim
     lag.source = "link_dead";
     if (observation.last_message != absl::InfinitePast()) {
       lag.seconds = std::max(observation.now - observation.last_message, absl::ZeroDuration());
+    } else if (observation.heartbeat != absl::InfinitePast()) {
+      lag.seconds = std::max(observation.now - observation.heartbeat, absl::ZeroDuration());
     }
     // What was received and not replayed when the link died is older than the silence.
     if (observation.replayed < std::max(observation.received, observation.latest_end)) {
@@ -54,6 +55,11 @@ StandbyLag ComputeStandbyLag(const StandbyObservation& observation, const LagLim
   }
   lag.seconds = ReplayAge(observation);
   lag.source = !lag.seconds ? "unknown" : observation.replay_paused ? "paused" : "replay_timestamp";
+  if (lag.source == "replay_timestamp" && observation.heartbeat != absl::InfinitePast() &&
+      observation.last_replayed_commit == absl::InfinitePast() &&
+      observation.last_caught_up == absl::InfinitePast()) {
+    lag.source = "heartbeat";
+  }
   return lag;
 }
 

@@ -23,6 +23,8 @@ struct StandbyObservation {
   absl::Time last_message = absl::InfinitePast();  // from the primary, the standby's clock
   absl::Time last_replayed_commit = absl::InfinitePast();  // commit time on the primary
   absl::Time last_caught_up = absl::InfinitePast();        // when an earlier observation had no lag
+  absl::Time heartbeat =
+      absl::InfinitePast();  // of the replayed metal.heartbeat, the primary's clock
   bool replay_paused = false;
 };
 
@@ -43,9 +45,14 @@ struct StandbyLag {
   // "caught_up": equal LSNs and a fresh message: 0 s. "replay_timestamp": behind; age of the last
   // replayed commit, but no more than the time since it was last caught up (else the first byte
   // after an idle hour would read as one hour). "paused": the same while replay is paused.
-  // "link_dead": no message for longer than the limit, or no receiver: seconds since the last
-  // message, or the age of the replayed state when some of what was received is not replayed (both
-  // grow); nullopt when there never was a message. "unknown".
+  // "heartbeat": behind, and no commit was replayed since this server's start: age of the replayed
+  // heartbeat. "link_dead": no message for longer than the limit, or no receiver: seconds since the
+  // last message, or the age of the replayed state when some of what was received is not replayed
+  // (both grow); without any message since the start, the age of the replayed heartbeat; nullopt
+  // without both. "unknown".
+  // Ages of commits and heartbeats compare two clocks: they are wrong by their difference, and
+  // never below zero. A heartbeat never makes a caught-up standby look behind, since LSNs decide
+  // that.
   std::string source;
 };
 

@@ -12,6 +12,10 @@ namespace {
 // Rounds between two looks at what costs the server more.
 constexpr int64_t kDetailEvery = 10;
 constexpr int64_t kArchiveEvery = 5;
+// What has just arrived is given a moment to be replayed, before a standby counts as behind: else a
+// small write a second on a primary would show now and then.
+constexpr int kReplayLooks = 4;
+constexpr absl::Duration kReplayPause = absl::Milliseconds(25);
 
 bool Lives(observe::PostgresState state) {
   return state == observe::PostgresState::kRunning ||
@@ -40,6 +44,7 @@ void FillPostgresSection(const ServerState& state, observe::PostgresSection& sec
 
 observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,
+                                           const std::optional<observe::Heartbeat>& heartbeat,
                                            LagMemory& memory) {
   observe::StandbySection section;
   section.present = state.in_recovery;
@@ -70,6 +75,8 @@ observe::StandbySection MakeStandbySection(const ServerState& state,
     observation.receiver_streaming = receiver->status == "streaming";
     observation.latest_end = receiver->latest_end;
   }
+  section.heartbeat = heartbeat;
+  if (heartbeat) observation.heartbeat = heartbeat->time;
   section.last_message = memory.last_message;
   observation.now = state.server_time;
   observation.received = section.flushed_lsn;
@@ -162,6 +169,7 @@ void PgMonitor::Stop() {
 void PgMonitor::Loop() {
   while (true) {
     RunOnce();
+    if (options_.after_round) options_.after_round();
     base::MutexLock lock(mutex_);
     if (wake_.WaitFor(mutex_, options_.interval,
                       [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; }))
@@ -200,16 +208,18 @@ absl::Status PgMonitor::Observe() {
   }
   const StateDetail detail =
       round_ % kDetailEvery == 0 ? StateDetail::kAll : StateDetail::kPositions;
+  METAL_ASSIGN_OR_RETURN(std::optional<ReceiverState> receiver, ObserveReceiver());
   METAL_ASSIGN_OR_RETURN(ServerState state,
                          QueryServerState(*session_, options_.query_timeout, detail));
   if (detail == StateDetail::kPositions) {
     state.checksum_failures = state_.checksum_failures;
     state.pending_restart = state_.pending_restart;
   }
-  std::optional<ReceiverState> receiver;
-  if (state.in_recovery) {
+  if (state.in_recovery && !receiver) {
     METAL_ASSIGN_OR_RETURN(receiver, QueryReceiver(*session_, options_.query_timeout));
   }
+  METAL_RETURN_IF_ERROR(AwaitReplay(receiver, state));
+  METAL_RETURN_IF_ERROR(ReadMetalSchema(state, detail));
   METAL_ASSIGN_OR_RETURN(const std::vector<FollowerState> followers,
                          QueryFollowers(*session_, options_.query_timeout));
   std::optional<ArchiverState> archiver;
@@ -221,7 +231,7 @@ absl::Status PgMonitor::Observe() {
   }
   state_ = state;
   const observe::SectionTime now{clock_.Now(), clock_.Monotonic()};
-  observe::StandbySection standby = MakeStandbySection(state, receiver, memory_);
+  observe::StandbySection standby = MakeStandbySection(state, receiver, heartbeat_, memory_);
   observe::FollowersSection follower_section =
       MakeFollowersSection(state, followers, follower_memory_);
   standby.time = follower_section.time = now;
@@ -235,12 +245,59 @@ absl::Status PgMonitor::Observe() {
       status.postgres.state_reason.clear();
     }
     status.standby = standby;
+    status.term_history.entries = term_history_;
+    status.term_history.time = now;
     status.followers = follower_section;
     if (!archiver) return;
     status.archive = MakeArchiveSection(*archiver);
     if (options_.archive_error) status.archive.last_error = options_.archive_error();
     status.archive.time = now;
   });
+  return absl::OkStatus();
+}
+
+// Before the look at what is replayed: what the primary had then is the measure, and what came in
+// between is no lag.
+absl::StatusOr<std::optional<ReceiverState>> PgMonitor::ObserveReceiver() {
+  if (!state_.in_recovery) return std::optional<ReceiverState>();
+  return QueryReceiver(*session_, options_.query_timeout);
+}
+
+absl::Status PgMonitor::AwaitReplay(const std::optional<ReceiverState>& receiver,
+                                    ServerState& state) {
+  const bool keeps_up = state.in_recovery && receiver && !state.replay_paused &&
+                        state.server_time - memory_.last_caught_up <= options_.interval * 3;
+  for (int look = 0; look < kReplayLooks && keeps_up; ++look) {
+    if (state.replayed >= receiver->latest_end) break;
+    clock_.Sleep(kReplayPause);
+    METAL_ASSIGN_OR_RETURN(
+        const ServerState later,
+        QueryServerState(*session_, options_.query_timeout, StateDetail::kPositions));
+    if (!later.in_recovery) break;
+    state.replayed = later.replayed;
+    state.received = std::max(state.received, later.received);
+    state.last_replayed_commit = later.last_replayed_commit;
+  }
+  return absl::OkStatus();
+}
+
+// What cannot be read stays as it was; only a session that is lost is an error.
+absl::Status PgMonitor::ReadMetalSchema(const ServerState& state, StateDetail detail) {
+  const std::shared_ptr<const observe::NodeStatus> status = board_.Get();
+  const bool own_term_missing =
+      !state.in_recovery && status->node.role_wanted == observe::Role::kPrimary &&
+      (term_history_.empty() || term_history_.back().term != status->node.term);
+  if (detail == StateDetail::kAll || own_term_missing || state.timeline != state_.timeline) {
+    auto history = QueryTermHistory(*session_, kTermHistoryRows, options_.query_timeout);
+    if (!session_->connected()) return history.status();
+    if (history.ok()) term_history_ = *std::move(history);
+    has_metal_schema_ = !term_history_.empty();
+  }
+  heartbeat_.reset();
+  if (!state.in_recovery || !has_metal_schema_) return absl::OkStatus();
+  auto heartbeat = QueryHeartbeat(*session_, options_.query_timeout);
+  if (!session_->connected()) return heartbeat.status();
+  if (heartbeat.ok()) heartbeat_ = *std::move(heartbeat);
   return absl::OkStatus();
 }
 

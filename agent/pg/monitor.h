@@ -18,6 +18,7 @@
 #include "agent/base/thread.h"
 #include "agent/observe/status_board.h"
 #include "agent/pg/lag.h"
+#include "agent/pg/metal_schema.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/session.h"
 
@@ -50,6 +51,8 @@ struct MonitorOptions {
   // The set of tablespaces is another than in the round before, or is known for the first time. May
   // be empty; must not block.
   std::function<void()> tablespaces_changed = {};
+  // A round has ended, whatever came of it. May be empty; must not block.
+  std::function<void()> after_round = {};
 };
 
 class PgMonitor {
@@ -67,6 +70,9 @@ class PgMonitor {
  private:
   void Loop();
   absl::Status Observe();
+  absl::StatusOr<std::optional<ReceiverState>> ObserveReceiver();
+  absl::Status AwaitReplay(const std::optional<ReceiverState>& receiver, ServerState& state);
+  absl::Status ReadMetalSchema(const ServerState& state, StateDetail detail);
   void PublishFailure(const std::string& reason);
 
   const MonitorOptions options_;
@@ -79,6 +85,9 @@ class PgMonitor {
   int64_t round_ = 0;
   ServerState state_;  // of the last good round
   LagMemory memory_;
+  bool has_metal_schema_ = false;
+  TermHistory term_history_;
+  std::optional<observe::Heartbeat> heartbeat_;  // as a standby replayed it
   FollowerMemory follower_memory_;
 
   base::Mutex mutex_;
@@ -92,6 +101,7 @@ class PgMonitor {
 void FillPostgresSection(const ServerState& state, observe::PostgresSection& section);
 observe::StandbySection MakeStandbySection(const ServerState& state,
                                            const std::optional<ReceiverState>& receiver,
+                                           const std::optional<observe::Heartbeat>& heartbeat,
                                            LagMemory& memory);
 observe::FollowersSection MakeFollowersSection(const ServerState& state,
                                                const std::vector<FollowerState>& followers,

@@ -121,6 +121,13 @@ void StandbyToProto(const observe::StandbySection& standby, base::MonotonicTime 
   SetTime(standby.last_replayed_commit, [&] { return out->mutable_last_replayed_commit_time(); });
   out->set_replay_paused(standby.replay_paused);
   out->set_pause_state(standby.pause_state);
+  if (standby.heartbeat) {
+    auto* heartbeat = out->mutable_heartbeat();
+    heartbeat->set_term(standby.heartbeat->term);
+    heartbeat->set_node_id(standby.heartbeat->node_id);
+    SetTime(standby.heartbeat->time, [&] { return heartbeat->mutable_time(); });
+    heartbeat->set_lsn(standby.heartbeat->lsn.value);
+  }
   SetAge(standby.time, now, out);
 }
 
@@ -343,6 +350,15 @@ void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::Disk
   }
 }
 
+void ToProto(const observe::TermHistoryEntry& entry, v1::TermHistoryEntry* out) {
+  out->set_term(entry.term);
+  out->set_timeline(entry.timeline);
+  out->set_start_lsn(entry.start_lsn.value);
+  SetTime(entry.time, [&] { return out->mutable_time(); });
+  out->set_node_id(entry.node_id);
+  out->set_orchestrator_id(entry.orchestrator_id);
+}
+
 void ToProto(const observe::Fault& fault, v1::Fault* out) {
   out->set_fault_class(fault.fault_class);
   out->set_subject(fault.subject);
@@ -406,6 +422,7 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
   GateToProto(status.gate, now, out->mutable_gate());
   if (status.operation.running) OperationToProto(status.operation, now, out->mutable_operation());
   for (const auto& [key, fault] : status.faults) ToProto(fault, out->add_faults());
+  for (const auto& entry : status.term_history.entries) ToProto(entry, out->add_term_history());
 }
 
 }  // namespace metal::rpc

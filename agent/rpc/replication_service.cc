@@ -103,6 +103,7 @@ grpc::Status ReplicationService::BeginTerm(grpc::ServerContext* context,
         PositionToProto(answer.position, response->mutable_position());
         response->set_was_primary(answer.was_primary);
         response->set_postgres_down(answer.postgres_down);
+        for (const auto& entry : answer.term_history) ToProto(entry, response->add_term_history());
         return absl::OkStatus();
       });
 }

@@ -98,6 +98,11 @@ class FakePostgres {
     failure_ = std::move(status);
     lose_ = lose;
   }
+  // The row of the built-in answer to QueryServerState.
+  pg::SqlResult StateNow() {
+    base::MutexLock lock(mutex_);
+    return StateRow();
+  }
   std::vector<std::string> statements() {
     base::MutexLock lock(mutex_);
     return statements_;
@@ -282,6 +287,7 @@ inline absl::StatusOr<pg::SqlResult> FakePostgres::BuiltIn(
   FakeServerState& s = state_;
   const auto has = [&](const char* fragment) { return sql.find(fragment) != std::string::npos; };
   if (sql.starts_with("SET ") || sql.starts_with("RESET ")) return pg::SqlResult{};
+  if (has("to_regclass('metal.")) return MakeResult({{{"present", "f"}}});
   if (sql == "CHECKPOINT") {
     s.control_timeline = s.timeline;
     return pg::SqlResult{};

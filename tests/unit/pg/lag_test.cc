@@ -126,6 +126,36 @@ TEST(StandbyLagTest, WhatWasReceivedBeforeTheLinkDiedIsOlderThanTheSilence) {
   EXPECT_EQ(lag.seconds, absl::Seconds(3));
 }
 
+TEST(StandbyLagTest, AHeartbeatNeverMakesACaughtUpStandbyLookBehind) {
+  StandbyObservation observation = Streaming(1000, 1000);
+  observation.heartbeat = kNow - absl::Hours(1);  // the primary's clock is an hour behind
+  EXPECT_EQ(ComputeStandbyLag(observation).seconds, absl::ZeroDuration());
+  EXPECT_EQ(ComputeStandbyLag(observation).source, "caught_up");
+}
+
+TEST(StandbyLagTest, AHeartbeatTellsTheAgeWhereNoCommitDoes) {
+  StandbyObservation observation = Streaming(1000, 5000);
+  observation.last_replayed_commit = absl::InfinitePast();
+  EXPECT_EQ(ComputeStandbyLag(observation).source, "unknown");
+  observation.heartbeat = kNow - absl::Seconds(9);
+  EXPECT_EQ(ComputeStandbyLag(observation).seconds, absl::Seconds(9));
+  EXPECT_EQ(ComputeStandbyLag(observation).source, "heartbeat");
+  observation.heartbeat = kNow + absl::Seconds(9);
+  EXPECT_EQ(ComputeStandbyLag(observation).seconds, absl::ZeroDuration()) << "its clock is ahead";
+}
+
+TEST(StandbyLagTest, AHeartbeatTellsTheAgeOfAStandbyThatNeverHeardOfItsPrimary) {
+  StandbyObservation observation = Streaming(1000, 1000);
+  observation.receiver_streaming = false;
+  observation.last_message = absl::InfinitePast();
+  for (const int age : {5, 50}) {
+    observation.heartbeat = kNow - absl::Seconds(age);
+    const StandbyLag lag = ComputeStandbyLag(observation);
+    EXPECT_EQ(lag.source, "link_dead");
+    EXPECT_EQ(lag.seconds, absl::Seconds(age));
+  }
+}
+
 TEST(StandbyLagTest, TheLimitFollowsTheReceiversTimeout) {
   EXPECT_EQ(MessageFresh(std::nullopt), absl::Seconds(40));
   EXPECT_EQ(MessageFresh(absl::Seconds(60)), absl::Seconds(40));

@@ -180,6 +180,56 @@ TEST_F(MonitorTest, LagAfterIdlenessCountsFromTheLastTimeItWasCaughtUp) {
   EXPECT_LT(*standby().lag_seconds, absl::Seconds(3));
 }
 
+TEST_F(MonitorTest, WhatIsReplayedAMomentLaterIsNoLag) {
+  Receive("0/5000000", clock_.Now());
+  Rounds(2);
+  Receive("0/5000100", clock_.Now());  // a heartbeat has just arrived
+  int looks = 0;
+  server_.On("server_version_num", [&](const auto&) {
+    server_.Change([&](FakeServerState& state) {
+      if (++looks == 3) state.replayed = *base::Lsn::Parse("0/5000100");
+    });
+    return server_.StateNow();
+  });
+  Rounds(1);
+  EXPECT_EQ(standby().lag_source, "caught_up");
+  EXPECT_EQ(standby().lag_seconds, absl::ZeroDuration());
+  EXPECT_EQ(standby().lag_bytes, 0u);
+  EXPECT_EQ(looks, 3);
+}
+
+TEST_F(MonitorTest, TermsAndTheHeartbeatAreShown) {
+  Receive("0/5000000", clock_.Now());
+  server_.On("to_regclass", [](const auto&) {
+    return testing::MakeResult({{{"present", "t"},
+                                 {"mark", "metal-agent: terms and heartbeat of this cluster (1)"},
+                                 {"whole", "t"}}});
+  });
+  server_.On("FROM metal.term_history", [](const auto&) {
+    const auto row = [](const char* term, const char* node) {
+      return SqlRow{{"term", term},
+                    {"timeline", "2"},
+                    {"start_lsn", "0/3000000"},
+                    {"at_us", "1800000000123456"},
+                    {"node_id", node},
+                    {"orchestrator_id", "o"}};
+    };
+    return testing::MakeResult({row("18446744073709551615", "b"), row("7", "a")});
+  });
+  server_.On("FROM metal.heartbeat", [](const auto&) {
+    return testing::MakeResult(
+        {{{"term", "7"}, {"node_id", "a"}, {"at", "1800000000.5"}, {"lsn", "0/4000000"}}});
+  });
+  Rounds(1);
+  const auto entries = board_.Get()->term_history.entries;
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_EQ(entries[0].term, 7u);
+  EXPECT_EQ(entries[0].time, absl::FromUnixMicros(1800000000123456));
+  EXPECT_EQ(entries[1].term, ~uint64_t{0});
+  ASSERT_TRUE(standby().heartbeat.has_value());
+  EXPECT_EQ(standby().heartbeat->node_id, "a");
+}
+
 TEST_F(MonitorTest, TheThreadStopsAtOnce) {
   PgMonitor monitor({}, server_.factory(), board_, clock_);
   monitor.Start();

@@ -1,0 +1,55 @@
+// The history of terms as it is kept inside PostgreSQL (metal.term_history), and what two nodes'
+// histories say about each other. Timelines cannot tell it: two servers that were promoted apart
+// may be on the same number, and pg_rewind then sees no difference. Threading: pure functions.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "agent/observe/status_board.h"
+
+namespace metal::pg {
+
+// Oldest first; one row for each term that had a primary, written by it.
+using TermHistory = std::vector<observe::TermHistoryEntry>;
+
+enum class HistoryRelation {
+  kUnknown,      // one of them is empty, or what is known of them does not overlap
+  kSame,         // the same last primary
+  kFirstOlder,   // the second one has later terms, and all of the first
+  kSecondOlder,  // the reverse
+  kDiverged,     // each has a term that the other one has not, or they disagree about one
+};
+
+struct HistoryComparison {
+  HistoryRelation relation = HistoryRelation::kUnknown;
+  // kDiverged: the first terms that differ are on the same timeline, so pg_rewind cannot see it and
+  // only a new copy helps.
+  bool invisible_to_rewind = false;
+  std::string explanation;  // kDiverged: for people
+};
+
+// Each is the last rows of a node's history (QueryTermHistory); they may begin at different terms.
+HistoryComparison CompareTermHistories(std::span<const observe::TermHistoryEntry> first,
+                                       std::span<const observe::TermHistoryEntry> second);
+
+// Whether a node with `own` may follow a primary with `primary`'s history as it is.
+// FAILED_PRECONDITION (HISTORY_DIVERGED; metadata: rewind, "possible" or "impossible") when it has
+// a term that the primary has not: its own WAL after that was never part of the primary's.
+absl::Status CheckMayFollow(std::span<const observe::TermHistoryEntry> own,
+                            std::span<const observe::TermHistoryEntry> primary);
+
+// Whether `node_id` may become the primary of `term` with the history that it has replayed.
+// FAILED_PRECONDITION (HISTORY_DIVERGED) when another node was the primary of this term, or anybody
+// of a later one.
+absl::Status CheckMayPromote(std::span<const observe::TermHistoryEntry> own, uint64_t term,
+                             std::string_view node_id);
+
+// One line for each row, for an operation's result; and back. Unreadable lines are left out.
+std::string EncodeTermHistory(std::span<const observe::TermHistoryEntry> history);
+TermHistory DecodeTermHistory(std::string_view text);
+
+}  // namespace metal::pg
