@@ -90,6 +90,9 @@ absl::Status ReadContents(DataDirectory& directory) {
         base::ReadFile(base::JoinPath(path, kIncompleteSentinel), 64 * base::kKiB));
     directory.kind = DataDirectoryKind::kIncomplete;
     directory.incomplete_task = FirstLine(text);
+  } else if (has(kRewindSentinel)) {
+    directory.kind = DataDirectoryKind::kIncomplete;
+    directory.incomplete_task = kRewindTask;
   } else if (names->empty()) {
     directory.kind = DataDirectoryKind::kEmpty;
   } else if (directory.major > 0 && control) {
@@ -204,6 +207,11 @@ absl::Status CheckStartable(const DataDirectory& directory, const PostgresVersio
                     "{}. HINT: metalctl pg init, or restore a backup",
                     directory.kind == DataDirectoryKind::kEmpty ? "is empty" : "does not exist");
     case DataDirectoryKind::kIncomplete:
+      if (directory.half_rewound()) {
+        return Refuse(directory, "DATA_DIRECTORY_INCOMPLETE",
+                      "is half rewound: a rewind did not finish. HINT: metalctl rewind again, or "
+                      "make the node anew from another one or a backup");
+      }
       return Refuse(directory, "DATA_DIRECTORY_INCOMPLETE",
                     "is half made: {} did not finish. HINT: run that operation again; it removes "
                     "what is left",
@@ -286,6 +294,20 @@ absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::str
 
 absl::Status RemoveIncompleteSentinel(const std::string& data_dir) {
   const std::string path = base::JoinPath(data_dir, kIncompleteSentinel);
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) return base::ErrnoStatus(errno, "remove", path);
+  return base::SyncDirectory(data_dir);
+}
+
+absl::Status WriteRewindSentinel(const std::string& data_dir) {
+  const std::string path = base::JoinPath(data_dir, kRewindSentinel);
+  if (mknod(path.c_str(), S_IFSOCK | 0600, 0) != 0 && errno != EEXIST) {
+    return base::ErrnoStatus(errno, "make", path);
+  }
+  return base::SyncDirectory(data_dir);
+}
+
+absl::Status RemoveRewindSentinel(const std::string& data_dir) {
+  const std::string path = base::JoinPath(data_dir, kRewindSentinel);
   if (unlink(path.c_str()) != 0 && errno != ENOENT) return base::ErrnoStatus(errno, "remove", path);
   return base::SyncDirectory(data_dir);
 }

@@ -22,6 +22,11 @@ namespace metal::pg {
 // While this file exists the directory is half made (initdb, restore) and must not be started.
 // First line: what was being made ("initdb", "restore"); the other lines are its maker's notes.
 inline constexpr const char* kIncompleteSentinel = "metal.incomplete";
+// The same for a rewind, whose task is kRewindTask. A socket's node, for pg_rewind removes every
+// file that its source does not have but passes over what is neither file, directory nor link. Like
+// any socket nobody can open it by mistake.
+inline constexpr const char* kRewindSentinel = "metal.rewind";
+inline constexpr const char* kRewindTask = "rewind";
 
 enum class DataDirectoryKind {
   kMissing,     // does not exist
@@ -41,7 +46,7 @@ struct DataDirectory {
   std::string path;       // as given
   std::string real_path;  // links resolved; empty when missing
   DataDirectoryKind kind = DataDirectoryKind::kMissing;
-  std::string incomplete_task;  // first line of the sentinel
+  std::string incomplete_task;  // first line of the sentinel; kRewindTask with that sentinel
   int major = 0;                // PG_VERSION; 0: none
   uid_t owner = 0;
   mode_t mode = 0;  // permission bits
@@ -49,6 +54,10 @@ struct DataDirectory {
   std::string wal_path;                 // real path of pg_wal
   base::ByteCount data_free, wal_free;  // free for unprivileged users
   bool standby_signal = false, recovery_signal = false, backup_label = false;
+  // A rewind changed it and did not finish: a cluster's directory that must not be started.
+  bool half_rewound() const {
+    return kind == DataDirectoryKind::kIncomplete && incomplete_task == kRewindTask;
+  }
 };
 
 // Describes what is there. Errors are only those of the file system; a strange directory is a
@@ -70,6 +79,9 @@ absl::Status CheckCreatable(const DataDirectory& directory, uid_t uid);
 absl::Status WriteIncompleteSentinel(const std::string& data_dir, const std::string& task,
                                      const std::vector<std::string>& notes = {});
 absl::Status RemoveIncompleteSentinel(const std::string& data_dir);
+// The same for a rewind. Both are idempotent.
+absl::Status WriteRewindSentinel(const std::string& data_dir);
+absl::Status RemoveRewindSentinel(const std::string& data_dir);
 
 // Holds flock(LOCK_EX) on <state_dir>/postgres.lock and on the inode of the data directory, so that
 // neither two agents with one state directory nor two with one data directory change anything at

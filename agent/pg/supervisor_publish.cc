@@ -131,6 +131,10 @@ void PostgresSupervisor::PublishStopped() {
                    "the data directory holds something else");
       return;
     case DataDirectoryKind::kIncomplete:
+      if (directory->half_rewound()) {
+        PublishState(observe::PostgresState::kStopped, "a rewind did not finish");
+        return;
+      }
       PublishState(observe::PostgresState::kNoDataDirectory,
                    fmt::format("{} did not finish", directory->incomplete_task));
       return;

@@ -26,4 +26,9 @@ struct RecordPlace {
 // record has.
 absl::StatusOr<base::Lsn> ReadRecordEnd(const std::string& data_dir, const RecordPlace& place);
 
+// Where recovery begins that starts from the checkpoint record at `place`. DATA_LOSS when there is
+// no checkpoint record; NOT_FOUND when its segment is not there; OUT_OF_RANGE when it goes over a
+// page's end, which is not looked behind.
+absl::StatusOr<base::Lsn> ReadCheckpointRedo(const std::string& data_dir, const RecordPlace& place);
+
 }  // namespace metal::pg

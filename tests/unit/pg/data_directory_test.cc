@@ -117,6 +117,25 @@ TEST_F(DataDirectoryTest, ALockAndACutOffSentinelAreNoContents) {
   EXPECT_EQ(directory->kind, DataDirectoryKind::kEmpty);
 }
 
+TEST_F(DataDirectoryTest, AHalfRewoundDirectoryIsNeitherStartedNorFilled) {
+  ASSERT_OK(WriteRewindSentinel(path_));
+  ASSERT_OK(WriteRewindSentinel(path_));
+  const DataDirectory found = Look();
+  EXPECT_TRUE(found.half_rewound());
+  EXPECT_EQ(found.kind, DataDirectoryKind::kIncomplete);
+  EXPECT_THAT(CheckStartable(found, kFifteen, geteuid()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("metalctl rewind again")));
+  EXPECT_EQ(StartReason(), "DATA_DIRECTORY_INCOMPLETE");
+  EXPECT_EQ(ReasonOf(CheckCreatable(found, geteuid())), "DATA_DIRECTORY_INCOMPLETE");
+  // A restore over it is a half restore.
+  ASSERT_OK(WriteIncompleteSentinel(path_, "restore"));
+  EXPECT_FALSE(Look().half_rewound());
+  ASSERT_OK(RemoveIncompleteSentinel(path_));
+  ASSERT_OK(RemoveRewindSentinel(path_));
+  ASSERT_OK(RemoveRewindSentinel(path_));
+  EXPECT_OK(CheckStartable(Look(), kFifteen, geteuid()));
+}
+
 TEST_F(DataDirectoryTest, AFileIsNotADirectory) {
   EXPECT_THAT(InspectDataDirectory(path_ + "/PG_VERSION"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not a directory")));

@@ -43,5 +43,32 @@ TEST(WalRecordTest, TheLengthComesFromTheSegment) {
               metal::testing::StatusIs(absl::StatusCode::kNotFound));
 }
 
+TEST(WalRecordTest, ACheckpointSaysWhereRecoveryBegins) {
+  metal::testing::TempDir directory;
+  std::string segment(2 * kPage, '\0');
+  const auto put = [&](size_t at, uint8_t manager, uint8_t info) {
+    const uint64_t redo = 0x102fffff8;
+    segment[at + 16] = static_cast<char>(info);
+    segment[at + 17] = static_cast<char>(manager);
+    segment[at + 24] = '\xff';
+    segment[at + 25] = 88;
+    memcpy(segment.data() + at + 26, &redo, sizeof redo);
+  };
+  put(0x28, 0, 0x10);    // an online checkpoint
+  put(0x100, 0, 0x00);   // a shutdown checkpoint
+  put(0x200, 0, 0x40);   // another record of the same manager
+  put(0x300, 10, 0x10);  // another manager's
+  directory.Write("pg_wal/000000020000000100000003", segment);
+  const auto redo = [&](uint64_t at) {
+    return ReadCheckpointRedo(directory.path(), {2, base::Lsn{0x103000000 + at}, kSegment, kPage});
+  };
+  EXPECT_THAT(redo(0x28), metal::testing::IsOkAndHolds(base::Lsn{0x102fffff8}));
+  EXPECT_THAT(redo(0x100), metal::testing::IsOkAndHolds(base::Lsn{0x102fffff8}));
+  for (const uint64_t at : {0x200, 0x300}) {
+    EXPECT_THAT(redo(at), metal::testing::StatusIs(absl::StatusCode::kDataLoss));
+  }
+  EXPECT_THAT(redo(kPage - 32), metal::testing::StatusIs(absl::StatusCode::kOutOfRange));
+}
+
 }  // namespace
 }  // namespace metal::pg
