@@ -63,6 +63,7 @@ void Node::WatchRole() {
     }
     CheckLease();
     CheckRole();
+    CheckRewindFloor();
   }
 }
 
@@ -238,6 +239,7 @@ void Node::RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& director
       parts_.disks.AddTarget("data", config.pg_data_dir);
     return;
   }
+  RefreshRewind(*directory);
   // Only a whole data directory gets a probe file: initdb and restore want an empty one. Their
   // disks stay in view, for a restore takes hours.
   if (directory->kind == pg::DataDirectoryKind::kEmpty ||

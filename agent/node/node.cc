@@ -138,6 +138,7 @@ void Node::RegisterResumers() {
 
 void Node::Begin() {
   RegisterResumers();
+  LoadRewindFloor();
   // Before any operation of ours rehearses again.
   auto left = backup::FindLeftRehearsals(parts_.config.state_dir);
   parts_.operations.Recover();
@@ -170,12 +171,13 @@ RoleState Node::SettledRoleState() {
     postgres.role_observed = state->in_recovery ? observe::Role::kStandby : observe::Role::kPrimary;
     return ClassifyRole(parts_.terms.Get(), postgres);
   }
-  // Nothing runs. A half-made directory is none: it may be made again.
+  // Nothing runs. A half-made directory is none: it may be made again. One that is half rewound is
+  // one: it holds this node's data.
   const auto directory = pg::InspectDataDirectory(parts_.config.pg_data_dir);
   if (!directory.ok()) return RoleState::kUnsettled;
   const bool crashed = postgres.state == observe::PostgresState::kCrashed;
   postgres.state =
-      directory->kind == pg::DataDirectoryKind::kCluster
+      directory->kind == pg::DataDirectoryKind::kCluster || directory->half_rewound()
           ? (crashed ? observe::PostgresState::kCrashed : observe::PostgresState::kStopped)
           : observe::PostgresState::kNoDataDirectory;
   postgres.role_observed = observe::Role::kUnknown;

@@ -36,6 +36,8 @@
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
 #include "agent/node/requests.h"
+#include "agent/node/rewind_record.h"
+#include "agent/node/rewind_run.h"
 #include "agent/node/role_steps.h"
 #include "agent/node/role_table.h"
 #include "agent/node/term_store.h"
@@ -168,6 +170,11 @@ class Node {
   // The primary's lease runs from now on for `ttl` more (lease.h); one without a lease gets one. No
   // operation: it waits neither for the action lock nor, for the same ttl as before, for a disk.
   absl::StatusOr<RenewLeaseAnswer> RenewLease(const RenewLeaseRequest& request);
+  // Exactly the stored term. A long operation: makes a node whose WAL left the source's history a
+  // standby of the source (rewind_actions.cc). Result facts: as documented in
+  // replication_service.proto. Refusals change nothing; a failure of pg_rewind itself leaves a
+  // directory that nothing starts, and the fault rewind_failed.
+  absl::StatusOr<Operation> Rewind(const RequestContext& context, const RewindRequest& request);
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
   // What the stored term and the last observation amount to.
   RoleState CurrentRoleState();
@@ -277,6 +284,18 @@ class Node {
                                                     const ReconcileSlotsRequest& request);
   void EnsureReplicationRole(pg::SqlSession& session);
   absl::StatusOr<OperationResult> RunLeaseEnd(OperationContext& context, bool was_ours);
+  absl::StatusOr<OperationResult> RunRewind(OperationContext& context,
+                                            const RewindRequest& request);
+  void ShowRewindFailed(const std::string& why);
+  void ShowRewindFloor(const RewindRecord& record);
+  // At the start: the floor that an earlier agent left.
+  void LoadRewindFloor();
+  // On the role watch: clears the fault once the floor is passed.
+  void CheckRewindFloor();
+  void PassRewindFloor(base::Lsn floor);
+  // On the directory refresher: a half-rewound directory is a fault; notes of a rewind that is over
+  // go.
+  void RefreshRewind(const pg::DataDirectory& directory);
   absl::StatusOr<OperationResult> RunBackup(OperationContext& context,
                                             const CreateBackupRequest& request);
   absl::StatusOr<OperationResult> RunVerify(OperationContext& context,
@@ -354,6 +373,8 @@ class Node {
   // Of the directory refresher.
   disk::DetachedCall<DirectoryLook> look_;
   bool device_compared_ = false;
+  // WAL that the node must have replayed before it counts as synchronous again; 0: none.
+  base::Lsn rewind_floor_ ABSL_GUARDED_BY(mutex_);
   // Of the role watch thread.
   bool lease_seen_running_ = false;  // by this process
   uint64_t lease_ended_term_ = 0;    // its end has been begun

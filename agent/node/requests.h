@@ -174,6 +174,14 @@ struct ReconcileSlotsAnswer {
   std::vector<std::string> active;   // should go, but somebody uses it: left for the next call
 };
 
+struct RewindRequest {
+  TermHolder holder;
+  std::string host;  // of the source's Postgres, as this node reaches it; a directory: its socket
+  int port = 5432;
+  std::string slot;  // on the source; empty: "metal_<node_id>". Used when it is there
+  bool dry_run = false;
+};
+
 enum class LsnMode { kReceived, kFlushed, kReplayed };
 struct WaitForLsnRequest {
   std::function<bool()> caller_left;  // as in RequestContext; may be empty

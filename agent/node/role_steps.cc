@@ -10,6 +10,7 @@
 #include "agent/node/source_steps.h"
 #include "agent/node/timeline_history.h"
 #include "agent/pg/control_file.h"
+#include "agent/pg/data_directory.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
 
@@ -190,6 +191,9 @@ absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSessio
 }
 
 absl::StatusOr<WalPosition> ReadPositionOffline(const std::string& data_dir) {
+  METAL_ASSIGN_OR_RETURN(const pg::DataDirectory directory, pg::InspectDataDirectory(data_dir));
+  // Half made, half rewound: no position of it is worth a vote.
+  if (directory.kind == pg::DataDirectoryKind::kIncomplete) return WalPosition();
   const auto control = pg::ReadControlFile(data_dir);
   if (absl::IsNotFound(control.status())) return WalPosition();
   if (!control.ok()) return control.status();

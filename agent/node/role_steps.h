@@ -61,7 +61,8 @@ absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlS
 
 // A running standby's position with its timeline history.
 absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSession& session);
-// Of a server that is down, from pg_control; all zero when there is no data directory.
+// Of a server that is down, from pg_control; all zero when there is no data directory, or one that
+// is half made or half rewound.
 absl::StatusOr<WalPosition> ReadPositionOffline(const std::string& data_dir);
 
 // Connects; a server that refuses connections for a moment is tried again for up to `patience`.

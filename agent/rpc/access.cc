@@ -32,6 +32,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"ReplicationService/Fence", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/Unfence", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/WaitForLsn", Permission::kObserve, Pace::kWatches},
+    RpcPermission{"ReplicationService/Rewind", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/Demote", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/UndoDemote", Permission::kOrchestrate},
     RpcPermission{"ReplicationService/FollowPrimary", Permission::kOrchestrate},

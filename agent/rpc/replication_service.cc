@@ -187,6 +187,26 @@ grpc::Status ReplicationService::RenewLease(grpc::ServerContext* context,
                       });
 }
 
+grpc::Status ReplicationService::Rewind(grpc::ServerContext* context,
+                                        const v1::RewindRequest* request,
+                                        v1::RewindResponse* response) {
+  return handler_.Run(
+      "ReplicationService/Rewind", *context, [&](const std::string& caller) -> absl::Status {
+        node::RewindRequest domain;
+        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+        domain.host = request->source_host();
+        if (request->source_port() != 0) domain.port = request->source_port();
+        domain.slot = request->slot();
+        domain.dry_run = request->dry_run();
+        METAL_ASSIGN_OR_RETURN(
+            const auto operation,
+            node_.Rewind(MakeRequestContext(*request, request->header().request_id(), caller),
+                         domain));
+        ToProto(operation, response->mutable_operation());
+        return absl::OkStatus();
+      });
+}
+
 grpc::Status ReplicationService::Demote(grpc::ServerContext* context,
                                         const v1::DemoteRequest* request,
                                         v1::DemoteResponse* response) {

@@ -26,6 +26,8 @@ class ReplicationService final : public metal::agent::v1::ReplicationService::Se
   grpc::Status WaitForLsn(grpc::ServerContext* context,
                           const metal::agent::v1::WaitForLsnRequest* request,
                           metal::agent::v1::WaitForLsnResponse* response) override;
+  grpc::Status Rewind(grpc::ServerContext* context, const metal::agent::v1::RewindRequest* request,
+                      metal::agent::v1::RewindResponse* response) override;
   grpc::Status Demote(grpc::ServerContext* context, const metal::agent::v1::DemoteRequest* request,
                       metal::agent::v1::DemoteResponse* response) override;
   grpc::Status UndoDemote(grpc::ServerContext* context,

@@ -83,6 +83,29 @@ void AddTermCommand(CLI::App* command, Invocation& invocation, const std::string
         [options, function](const Client& client) { return function(client, *options); });
 }
 
+void AddRewindCommand(CLI::App& app, Invocation& invocation) {
+  auto rewind = std::make_shared<RewindOptions>();
+  auto* command =
+      AddCommand(&app, "rewind", "Make a node whose WAL left the primary's history its standby",
+                 "rewind --from 10.1.0.2:5432 --term 8 --dry-run\n"
+                 "rewind --from /run/metal:5432 --term 8");
+  command->group(kRoles);
+  command->add_option("--from", rewind->from, "Host and port of the primary's PostgreSQL")
+      ->required()
+      ->type_name("HOST:PORT");
+  command->add_option("--term", rewind->term.term, "Term, 1 or more")
+      ->required()
+      ->type_name("NUMBER");
+  command->add_option("--orchestrator", rewind->term.orchestrator, "Who holds the term")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_option("--slot", rewind->slot, "Slot on the primary (default metal_NODE)")
+      ->type_name("NAME");
+  command->add_flag("--dry-run", rewind->dry_run, "Only say whether it is needed and possible");
+  AddDetach(command, &rewind->follow);
+  OnRun(command, invocation, [rewind](const Client& client) { return Rewind(client, *rewind); });
+}
+
 }  // namespace
 
 void AddPostgresCommands(CLI::App& app, Invocation& invocation) {
@@ -140,6 +163,7 @@ void AddRoleCommands(CLI::App& app, Invocation& invocation) {
                             "runs out becomes a standby",
                             "lease renew --term 7 --ttl 10s"),
                  invocation, "--term", RenewLease);
+  AddRewindCommand(app, invocation);
   auto wait = std::make_shared<WaitLsnOptions>();
   auto* command =
       AddCommand(&app, "wait-lsn", "Wait until this node has an LSN; exit code 7 when it has not",

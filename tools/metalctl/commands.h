@@ -161,6 +161,16 @@ std::string GateLine(const v1::GateStatus& gate, const google::protobuf::Timesta
                      bool colors);
 std::string ReadOnlyDoorLine(const v1::ReadOnlyDoorStatus& door, bool colors);
 
+// ---- rewind_commands.cc ----
+struct RewindOptions {
+  TermOptions term;
+  std::string from;  // "host:port", or "/directory:port"
+  std::string slot;
+  bool dry_run = false;
+  FollowOptions follow;
+};
+int Rewind(const Client& client, const RewindOptions& options);
+
 // ---- backup_commands.cc ----
 struct BackupCreateOptions {
   std::string codec;  // zstd, lz4, none; empty: as configured

@@ -1,0 +1,208 @@
+// Node's rewind: a node whose WAL left the primary's history becomes its standby (rewind_run.h: the
+// sequence, and what an agent that dies leaves behind), and what the status says of it.
+//
+// An interrupted rewind is not taken up again by itself: its operation ends as FAILED with reason
+// AGENT_RESTARTED, for meanwhile another node may be the primary. The same request as a new
+// operation goes on from where it stopped.
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/node/emit.h"
+#include "agent/node/node.h"
+#include "agent/node/rewind_run.h"
+#include "agent/node/role_answers.h"
+#include "agent/pg/data_directory.h"
+
+namespace metal::node {
+
+namespace {
+
+constexpr const char* kFailedFault = "rewind_failed";
+constexpr const char* kFloorFault = "rewind_floor";
+constexpr const char* kSubject = "postgres";
+
+OperationResult ResultOf(const RewindOutcome& outcome, const RewindRequest& request) {
+  OperationResult result;
+  result.values = {{"rewound", Flag(outcome.rewound)},
+                   {"source", fmt::format("{}:{}", request.host, request.port)},
+                   {"timeline", fmt::format("{}", outcome.timeline)}};
+  if (outcome.report.diverged_timeline != 0) {
+    result.values["diverged_timeline"] = fmt::format("{}", outcome.report.diverged_timeline);
+    result.values["diverged_lsn"] = outcome.report.diverged_at.ToString();
+  }
+  if (outcome.report.checkpoint.valid()) {
+    result.values["checkpoint_lsn"] = outcome.report.checkpoint.ToString();
+    result.values["bytes"] = fmt::format("{}", outcome.report.to_copy.value);
+  }
+  if (outcome.fetched > 0) result.values["fetched_segments"] = fmt::format("{}", outcome.fetched);
+  if (request.dry_run) {
+    result.values["dry_run"] = "true";
+    result.values["pg_rewind_tried"] = Flag(outcome.ran);
+    return result;
+  }
+  if (outcome.floor.valid()) result.values["floor_lsn"] = outcome.floor.ToString();
+  result.values["replayed_lsn"] = outcome.replayed.ToString();
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<Operation> Node::Rewind(const RequestContext& context,
+                                       const RewindRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
+                         parts_.operations.FindByRequest(context));
+  if (earlier) return *std::move(earlier);
+  if (request.host.empty() || request.port < 1 || request.port > 65535) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "source \"{}:{}\" is no address. HINT: host and port of the primary's "
+                       "PostgreSQL",
+                       request.host, request.port);
+  }
+  METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
+  METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRewind));
+  OperationSpec spec = Spec(context, "Rewind", TermSubject(request.holder));
+  spec.term = request.holder.term;
+  spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
+                     {"host", request.host},
+                     {"port", fmt::format("{}", request.port)},
+                     {"dry_run", Flag(request.dry_run)}};
+  return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
+    return RunRewind(operation, request);
+  });
+}
+
+absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
+                                                const RewindRequest& request) {
+  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
+                        context.progress};
+  FollowPrimaryRequest source;
+  source.host = request.host;
+  source.port = request.port;
+  source.slot = request.slot;
+  METAL_ASSIGN_OR_RETURN(pg::ReplicationSource replication, SourceOf(source));
+  RewindRun run(
+      {.steps = steps,
+       .events = parts_.events,
+       .install = parts_.install,
+       .state_dir = parts_.config.state_dir,
+       .source = std::move(replication),
+       .identify_source = parts_.identify_source,
+       .connect_remote =
+           [this](const pg::ReplicationSource& primary) { return ConnectToPrimary(primary); },
+       .archive = parts_.wal_archive,
+       .install_managed_files = [this] { return InstallManagedFiles(); },
+       .before_change = [this, &request]() -> absl::Status {
+         METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
+         METAL_RETURN_IF_ERROR(parts_.terms.Follow(request.holder));
+         return parts_.supervisor.SetRole(pg::StartRole::kStandby);
+       },
+       .on_floor = [this](const RewindRecord& record) { ShowRewindFloor(record); }});
+  if (request.dry_run) {
+    METAL_ASSIGN_OR_RETURN(const RewindOutcome found, run.DryRun());
+    return ResultOf(found, request);
+  }
+  // Probe files are no files of the source: pg_rewind would remove them under the prober.
+  parts_.disks.StopProbing("data");
+  const absl::StatusOr<RewindOutcome> outcome = run.Run();
+  RequestRefresh();
+  if (!outcome.ok()) {
+    if (run.half_rewound()) ShowRewindFailed(std::string(outcome.status().message()));
+    return base::Annotate(outcome.status(), "rewind");
+  }
+  if (outcome->rewound) {
+    PassRewindFloor(outcome->floor);
+    METAL_RETURN_IF_ERROR(RemoveRewindRecord(parts_.config.state_dir));
+  }
+  return ResultOf(*outcome, request);
+}
+
+void Node::ShowRewindFailed(const std::string& why) {
+  observe::Fault fault;
+  fault.fault_class = kFailedFault;
+  fault.subject = kSubject;
+  fault.severity = observe::Severity::kCritical;
+  fault.message = fmt::format(
+      "the data directory is half rewound and is kept as it is; nothing starts it ({}). HINT: "
+      "repeat "
+      "the rewind; if that cannot be, make the node anew from another one or a backup",
+      why);
+  fault.since = parts_.clock.Now();
+  Emit(parts_.events, observe::Severity::kCritical, "rewind.failed", kSubject, fault.message);
+  parts_.board.RaiseFault(std::move(fault));
+}
+
+void Node::ShowRewindFloor(const RewindRecord& record) {
+  observe::Fault fault;
+  fault.fault_class = kFloorFault;
+  fault.subject = kSubject;
+  fault.severity = observe::Severity::kWarning;
+  fault.message = fmt::format(
+      "rewound: WAL up to {}, which this node may have acknowledged, is not replayed yet; until "
+      "then it does not count as a synchronous standby",
+      record.floor.ToString());
+  fault.since = parts_.clock.Now();
+  parts_.board.ClearFault(kFailedFault, kSubject);
+  parts_.board.RaiseFault(std::move(fault));
+  base::MutexLock lock(mutex_);
+  rewind_floor_ = record.floor;
+}
+
+void Node::LoadRewindFloor() {
+  const auto record = LoadRewindRecord(parts_.config.state_dir);
+  if (record.ok() && record->stage == RewindStage::kStarted) ShowRewindFloor(*record);
+}
+
+void Node::CheckRewindFloor() {
+  base::Lsn floor;
+  {
+    base::MutexLock lock(mutex_);
+    floor = rewind_floor_;
+  }
+  if (!floor.valid()) return;
+  const auto status = parts_.board.Get();
+  const bool primary = status->postgres.state == observe::PostgresState::kRunning &&
+                       status->postgres.role_observed == observe::Role::kPrimary;
+  const bool replayed = status->standby.present && status->standby.replayed_lsn >= floor;
+  if (!primary && !replayed) return;
+  PassRewindFloor(floor);
+  RequestRefresh();  // which removes the notes
+}
+
+void Node::PassRewindFloor(base::Lsn floor) {
+  parts_.board.ClearFault(kFloorFault, kSubject);
+  Emit(parts_.events, observe::Severity::kInfo, "rewind.floor_passed", kSubject,
+       fmt::format("replayed past {}", floor.ToString()));
+  base::MutexLock lock(mutex_);
+  rewind_floor_ = {};
+}
+
+void Node::RefreshRewind(const pg::DataDirectory& directory) {
+  // While an action runs, the directory and the notes are its own.
+  if (parts_.operations.action_lock().Current()) return;
+  const bool shown =
+      parts_.board.Get()->faults.contains(fmt::format("{}/{}", kFailedFault, kSubject));
+  if (directory.half_rewound()) {
+    if (!shown) ShowRewindFailed("it was interrupted");
+    return;
+  }
+  if (shown) parts_.board.ClearFault(kFailedFault, kSubject);
+  const auto record = LoadRewindRecord(parts_.config.state_dir);
+  if (absl::IsNotFound(record.status())) return;
+  const bool whole = directory.kind == pg::DataDirectoryKind::kCluster;
+  {
+    base::MutexLock lock(mutex_);
+    if (rewind_floor_.valid() && whole) return;
+  }
+  // Passed, or another directory took the place of the one that was to reach it, or nothing was
+  // changed yet when the agent died.
+  const auto held = parts_.operations.action_lock().TryAcquire("refresh", "RemoveRewindNotes");
+  if (!held.ok()) return;
+  {
+    base::MutexLock lock(mutex_);
+    rewind_floor_ = {};
+  }
+  parts_.board.ClearFault(kFloorFault, kSubject);
+  const absl::Status removed = RemoveRewindRecord(parts_.config.state_dir);
+  if (!removed.ok()) base::LogWarning("notes of a rewind: {}", std::string(removed.message()));
+}
+
+}  // namespace metal::node

@@ -1,0 +1,188 @@
+// RewindRun's checks: they change nothing.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "agent/base/file.h"
+#include "agent/base/status.h"
+#include "agent/node/ancestry.h"
+#include "agent/node/rewind_run.h"
+#include "agent/node/timeline_history.h"
+#include "agent/pg/data_directory.h"
+#include "agent/pg/replication.h"
+#include "agent/pg/wal_record.h"
+
+namespace metal::node {
+namespace {
+
+constexpr absl::Duration kQuery = absl::Seconds(5);
+constexpr absl::Duration kIdentify = absl::Seconds(10);
+// A promotion's checkpoint is under way when its new primary is known; it may be a long one.
+constexpr absl::Duration kCheckpointPatience = absl::Minutes(5);
+
+absl::Status Refuse(std::string_view differs, const std::string& words) {
+  return base::WithReason(absl::Status(absl::StatusCode::kFailedPrecondition, words),
+                          {"REWIND_SOURCE", {{"differs", std::string(differs)}}});
+}
+
+absl::StatusOr<pg::ControlFile> ReadKeptControl(const std::string& state_dir) {
+  const std::string path = base::JoinPath(RewindDirectory(state_dir), "pg_control");
+  METAL_ASSIGN_OR_RETURN(const std::string bytes, base::ReadFile(path));
+  const auto control = pg::DecodeControlFile(std::as_bytes(std::span(bytes)));
+  return control.ok() ? control : base::Annotate(control.status(), path);
+}
+
+}  // namespace
+
+absl::Status RewindRun::Check() {
+  METAL_RETURN_IF_ERROR(LookAtTarget());
+  METAL_RETURN_IF_ERROR(pg::CheckRewindTarget(control_));
+  METAL_RETURN_IF_ERROR(LookAtSource());
+  return AwaitCheckpoint();
+}
+
+absl::Status RewindRun::LookAtTarget() {
+  METAL_ASSIGN_OR_RETURN(program_, parts_.install.Program("pg_rewind"));
+  METAL_ASSIGN_OR_RETURN(const pg::PostgresVersion version, parts_.install.Version());
+  major_ = version.major();
+  METAL_ASSIGN_OR_RETURN(const pg::DataDirectory directory,
+                         pg::InspectDataDirectory(parts_.steps.data_dir));
+  const auto running = parts_.steps.supervisor.postmaster();
+  was_running_ = running != nullptr && running->alive();
+  resuming_ = directory.half_rewound();
+  auto record = LoadRewindRecord(parts_.state_dir);
+  if (record.ok()) record_ = *std::move(record);
+  if (!resuming_) {
+    METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, geteuid()));
+    if (directory.backup_label && !was_running_) {
+      return base::WithReason(
+          base::Error(
+              absl::StatusCode::kFailedPrecondition,
+              "data directory {} has a backup_label: it is a copy that has not replayed its "
+              "backup. HINT: metalctl pg start, then rewind",
+              directory.path),
+          {"REWIND_REFUSED", {}});
+    }
+    METAL_ASSIGN_OR_RETURN(control_, pg::ReadControlFile(directory.path));
+    return absl::OkStatus();
+  }
+  if (!record.ok()) {
+    return base::WithReason(
+        base::Error(absl::StatusCode::kFailedPrecondition,
+                    "data directory {} is half rewound and the notes of that rewind are gone ({}). "
+                    "HINT: make the node anew from another one or a backup",
+                    directory.path, std::string(record.status().message())),
+        {"DATA_DIRECTORY_INCOMPLETE", {{"path", directory.path}}});
+  }
+  METAL_ASSIGN_OR_RETURN(control_, ReadKeptControl(parts_.state_dir));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<pg::SqlSession>> RewindRun::ConnectSource() {
+  return parts_.connect_remote(parts_.source);
+}
+
+absl::Status RewindRun::LookAtSource() {
+  METAL_ASSIGN_OR_RETURN(const pg::SourceIdentity identity,
+                         parts_.identify_source(parts_.source, kIdentify));
+  history_ = identity.history;
+  theirs_ = {};
+  theirs_.timeline = identity.timeline;
+  theirs_.received = theirs_.replayed = identity.flushed;
+  METAL_ASSIGN_OR_RETURN(theirs_.history, ParseTimelineHistory(identity.history));
+  // The plan of pg_rewind's query over all files is dear by estimate: compiling it takes longer
+  // than running it.
+  conninfo_ = pg::ConnInfo(parts_.source) + " dbname='postgres' options='-c jit=off'";
+  METAL_ASSIGN_OR_RETURN(const auto session, ConnectSource());
+  METAL_ASSIGN_OR_RETURN(server_, pg::QueryRewindSource(*session, parts_.source.slot, kQuery));
+  METAL_RETURN_IF_ERROR(pg::CheckRewindSource(server_, control_, major_));
+  return resuming_ ? CheckResumable() : absl::OkStatus();
+}
+
+absl::Status RewindRun::AwaitCheckpoint() {
+  if (server_.checkpointed()) return absl::OkStatus();
+  parts_.steps.progress.BeginPhase("waiting for the source's checkpoint");
+  METAL_ASSIGN_OR_RETURN(const auto session, ConnectSource());
+  const absl::Status reached =
+      PollUntil(parts_.steps, kCheckpointPatience,
+                "the source did not write its first checkpoint after the promotion",
+                [&]() -> absl::StatusOr<bool> {
+                  METAL_ASSIGN_OR_RETURN(
+                      server_, pg::QueryRewindSource(*session, parts_.source.slot, kQuery));
+                  METAL_RETURN_IF_ERROR(pg::CheckRewindSource(server_, control_, major_));
+                  return server_.checkpointed();
+                });
+  if (!absl::IsDeadlineExceeded(reached)) return reached;
+  return base::Error(reached.code(), "{}. HINT: CHECKPOINT there, then repeat",
+                     std::string(reached.message()));
+}
+
+// What a first run copied is of its source's history. A repetition finds the blocks again that this
+// node changed, but not those that came from a history which the new source never had.
+absl::Status RewindRun::CheckResumable() const {
+  if (theirs_.timeline != record_.source_timeline) {
+    return Refuse("timeline",
+                  fmt::format("the data directory is half rewound to timeline {} of {}; the source "
+                              "is on timeline {}. HINT: make the node anew from another one or a "
+                              "backup",
+                              record_.source_timeline, record_.source, theirs_.timeline));
+  }
+  if (record_.stage != RewindStage::kRunning || record_.repeatable) return absl::OkStatus();
+  return base::WithReason(
+      base::Error(absl::StatusCode::kFailedPrecondition,
+                  "the rewind to {} was cut off and cannot be repeated: there was no room to keep "
+                  "the WAL that it reads. HINT: make the node anew from another one or a backup",
+                  record_.source),
+      {"DATA_DIRECTORY_INCOMPLETE", {{"path", parts_.steps.data_dir}}});
+}
+
+absl::Status RewindRun::CheckSourceWal(const WalPosition& ours) {
+  const Fork fork = FindFork(ours, theirs_);
+  // The timeline that the source went over to at the fork.
+  base::TimelineId next = theirs_.timeline;
+  for (auto entry = theirs_.history.rbegin(); entry != theirs_.history.rend(); ++entry) {
+    if (entry->timeline > fork.timeline) next = entry->timeline;
+  }
+  if (fork.timeline == 0 || next == fork.timeline) return absl::OkStatus();
+  const std::string name = base::WalFileName(next, fork.lsn, control_.wal_segment_size);
+  METAL_ASSIGN_OR_RETURN(const auto session, ConnectSource());
+  METAL_ASSIGN_OR_RETURN(const bool there, pg::SourceHasWal(*session, name, kQuery));
+  if (there) return absl::OkStatus();
+  return base::WithReason(
+      base::Error(
+          absl::StatusCode::kFailedPrecondition,
+          "the source does not have its WAL from {} on any more ({}), where this node's left "
+          "it. HINT: make the node anew from another one or a backup; a replication slot on "
+          "the source keeps WAL",
+          fork.lsn.ToString(), name),
+      {"WAL_MISSING", {{"first_missing", name}}});
+}
+
+absl::StatusOr<WalPosition> RewindRun::LookAtPosition() {
+  METAL_ASSIGN_OR_RETURN(WalPosition ours, ReadPositionOffline(parts_.steps.data_dir));
+  // pg_control knows where a primary's shutdown checkpoint begins; the source needs all of it.
+  if (control_.state != pg::ControlState::kShutDown) return ours;
+  const auto end = pg::ReadRecordEnd(
+      parts_.steps.data_dir,
+      {control_.timeline, control_.checkpoint, control_.wal_segment_size, control_.wal_block_size});
+  // Unreadable: one byte more is past the record's beginning, which is all that matters.
+  ours.received = end.ok() ? *end : base::Lsn{control_.checkpoint.value + 1};
+  return ours;
+}
+
+absl::StatusOr<bool> RewindRun::HasDiverged(const WalPosition& ours) {
+  if (!CheckAncestry(ours, theirs_).ok()) return true;
+  if (ours.timeline != theirs_.timeline || ours.received <= server_.current) return false;
+  return base::WithReason(
+      base::Error(
+          absl::StatusCode::kFailedPrecondition,
+          "this node has WAL up to {} of timeline {}, the source only up to {}: it lost WAL, "
+          "or there are two histories of one timeline, which no rewind can tell apart. HINT: "
+          "make this node anew, or find out which of the two is right",
+          ours.received.ToString(), ours.timeline, server_.current.ToString()),
+      {"DIVERGED",
+       {{"fork_timeline", fmt::format("{}", ours.timeline)},
+        {"fork_lsn", server_.current.ToString()}}});
+}
+
+}  // namespace metal::node

@@ -1,0 +1,130 @@
+// One rewind from its checks to the standby that streams. Node owns the term, the operation and the
+// faults; this is the sequence.
+//
+// Order, and what an agent that dies leaves behind:
+//   checks, stop, recovery, pg_rewind --dry-run: the data directory is as it was; the server may be
+//     down.
+//   the target's files are kept in the state directory, then the record, then the sentinel: nothing
+//     starts the directory from here on.
+//   pg_rewind: dies with the agent. The next run puts back what pg_rewind read and begins again.
+//   record "rewound", own configuration, source, record "started", sentinel removed: the next run
+//     goes on after pg_rewind.
+//   start, verification: the directory is a standby's like any other.
+// Threading: on the operation's thread; blocks on both disks, SQL and the network.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "agent/backup/wal_archive.h"
+#include "agent/node/requests.h"
+#include "agent/node/rewind_record.h"
+#include "agent/node/role_steps.h"
+#include "agent/observe/event_log.h"
+#include "agent/pg/control_file.h"
+#include "agent/pg/install.h"
+#include "agent/pg/replication_source.h"
+#include "agent/pg/rewind.h"
+#include "agent/pg/rewind_files.h"
+#include "agent/pg/session.h"
+
+namespace metal::node {
+
+// A session on the source; the seam for tests without one.
+using RemoteSessionFactory =
+    std::function<absl::StatusOr<std::unique_ptr<pg::SqlSession>>(const pg::ReplicationSource&)>;
+
+struct RewindParts {
+  RoleStepContext& steps;
+  observe::EventLog& events;
+  pg::Install& install;
+  const std::string& state_dir;
+  pg::ReplicationSource source;
+  pg::SourceIdentifier identify_source;
+  RemoteSessionFactory connect_remote;
+  backup::WalArchive* archive = nullptr;  // may be null
+  // Writes the agent's settings and access rules into the data directory.
+  std::function<absl::Status()> install_managed_files;
+  // The last chance to refuse, before the first change.
+  std::function<absl::Status()> before_change;
+  // The directory is whole, but not yet up to record.floor.
+  std::function<void(const RewindRecord&)> on_floor;
+};
+
+// How a rewind ended: what is for the caller to see.
+struct RewindOutcome {
+  bool rewound = false;  // false: the node's WAL is a beginning of the source's; it only follows
+  bool ran = true;       // false: a dry run on a running server, which pg_rewind would not look at
+  pg::RewindReport report;
+  base::Lsn floor, replayed;
+  base::TimelineId timeline = 0;
+  int fetched = 0;  // WAL segments from the archive
+};
+
+class RewindRun {
+ public:
+  explicit RewindRun(RewindParts parts) : parts_(std::move(parts)) {}
+
+  // Looks, and changes nothing but the server's being up when it has to; brings that up again.
+  absl::StatusOr<RewindOutcome> DryRun();
+  // Errors before the sentinel: as before the call, the server started again if it ran. After it:
+  // half_rewound() is true and the directory stays as it is.
+  absl::StatusOr<RewindOutcome> Run();
+  bool half_rewound() const { return half_rewound_; }
+
+ private:
+  absl::Status Step(const std::string& name, const std::function<absl::Status()>& body);
+
+  // ---- checks (rewind_checks.cc) ----
+  absl::Status Check();
+  absl::Status LookAtTarget();
+  absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectSource();
+  absl::Status LookAtSource();
+  absl::Status AwaitCheckpoint();
+  absl::Status CheckResumable() const;
+  // Whether the node's WAL, up to `ours`, has left the source's history.
+  absl::StatusOr<bool> HasDiverged(const WalPosition& ours);
+  absl::StatusOr<WalPosition> LookAtPosition();
+
+  // The source must still have its WAL from the fork on: the rewound node streams from there.
+  absl::Status CheckSourceWal(const WalPosition& ours);
+
+  // ---- steps ----
+  absl::Status Stop();
+  absl::Status Recover();
+  absl::Status TryPgRewind();
+  absl::Status FetchSegment(const std::string& name);
+  absl::Status CheckSpace() const;
+  // The target's WAL that pg_rewind reads, and from which the recovery begins that follows it.
+  pg::WalStretch NeededWal(const WalPosition& ours) const;
+  absl::Status Keep(const WalPosition& ours);
+  absl::Status RunForReal();
+  absl::Status BecomeStandby();
+  absl::Status Follow();
+  absl::Status Start();
+  absl::Status Verify();
+  absl::Status StoreStage(RewindStage stage);
+  absl::Status RewindStopped(const WalPosition& ours);
+  absl::Status Resume();
+  absl::Status RunFresh();
+  absl::StatusOr<bool> FollowIfRunning();
+  absl::Status StartAgainAfter(const absl::Status& failed);
+  pg::PgRewindOptions ProgramOptions(bool dry_run);
+
+  RewindParts parts_;
+  std::string program_;
+  int major_ = 0;
+  bool was_running_ = false, resuming_ = false, half_rewound_ = false;
+  pg::ControlFile control_;  // of the target; when resuming, as it was kept
+  pg::RewindSource server_;  // the source as it answers SQL
+  WalPosition theirs_;       // its place in history
+  std::string history_;      // text of its history file
+  std::string conninfo_;
+  RewindRecord record_;
+  RewindOutcome outcome_;
+};
+
+}  // namespace metal::node

@@ -1,0 +1,191 @@
+"""A former primary whose WAL went its own way becomes a standby of the new one."""
+import os
+import signal
+
+import pytest
+
+from harness import process
+from harness.postgres import postmaster_pid
+from harness.process import wait_for
+from harness.pair import Pair
+
+
+def faults(node):
+    return {each["fault_class"]: each["message"] for each in node.status().get("faults", [])}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """The last pair that was made."""
+    return []
+
+
+@pytest.fixture
+def pair(pairs, module_workspace, pg):
+    """One for all tests, each of which ends with a pair that is together again; a new one after a test that failed."""
+    usable = [each for each in pairs if each.whole and each.primary.version is pg]
+    if not usable:
+        pairs.append(Pair(module_workspace, pg, names=(f"a{len(pairs)}", f"b{len(pairs)}")))
+    return (usable or pairs)[-1]
+
+
+@pytest.mark.matrix
+def test_a_diverged_primary_is_rewound_and_streams(pair):
+    old, new, shared, lost, kept = pair.part()
+    old.ok("pg", "config", "set", "work_mem=7MB")
+    with open(f"{old.data_dir}/own.conf", "w", encoding="utf-8") as file:
+        file.write("# ours\n")
+    pair.begin_term(old)
+    slot = f"metal_{old.name}"
+    new.ok("slots", slot, "--term", str(pair.term))
+
+    planned = old.ok(*pair.rewind_arguments("--dry-run"))["result"]
+    assert (planned["rewound"], planned["pg_rewind_tried"]) == ("true", "false")
+    assert postmaster_pid(old.data_dir), "a dry run leaves the server alone"
+
+    done = old.ok(*pair.rewind_arguments())["result"]
+    assert done["rewound"] == "true" and int(done["timeline"]) == int(new.ok("pg", "control")["timeline"])
+    assert int(done["diverged_timeline"]) == int(done["timeline"]) - 1
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+
+    assert old.sql("SHOW work_mem") == "7MB" and old.sql("SHOW port") == str(old.port)
+    assert os.path.exists(f"{old.data_dir}/own.conf")
+    assert old.sql("SELECT slot_name FROM pg_stat_wal_receiver") == slot
+    assert new.sql("SELECT slot_name FROM pg_replication_slots WHERE active") == slot
+    assert not os.path.exists(f"{old.state}/rewind") and not faults(old)
+    steps = [each["attributes"]["step"] for each in old.events("rewind.step")]
+    assert steps[-6:] == ["trying pg_rewind", "keeping files", "rewinding", "becoming a standby", "starting", "verifying"]
+    # Nothing to do any more: it only follows.
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "false"
+
+
+def test_a_crashed_primary_is_recovered_first(pair):
+    old, _, shared, lost, kept = pair.part()
+    old.kill_agent()
+    pid = postmaster_pid(old.data_dir)
+    os.kill(pid, signal.SIGKILL)
+    wait_for("the server is gone", lambda: not process.is_alive(pid), 20)
+    old.start_agent()
+    pair.begin_term(old)
+    old.ok("pg", "stop")
+    done = old.ok(*pair.rewind_arguments())["result"]
+    assert done["rewound"] == "true"
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+
+
+def test_a_node_that_has_not_diverged_only_follows(pair):
+    old, new = pair.hand_over()
+    shared = pair.rows(new)
+    pair.begin_term(old)
+    after = old.last_event_id()
+    assert old.ok(*pair.rewind_arguments("--dry-run"))["result"]["rewound"] == "false"
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "false"
+    pair.settled(old, shared, set())
+    assert "rewinding" not in [each["attributes"]["step"] for each in old.events("rewind.step", after)]
+
+
+def test_refusals_change_nothing(pair):
+    old, new, shared, lost, kept = pair.part()
+    # A term that is not this node's.
+    assert old.ctl(*pair.rewind_arguments()).reason in ("ROLE_TRANSITION", "STALE_TERM")
+    pair.begin_term(old)
+    term = ("--term", str(pair.term))
+    pid = postmaster_pid(old.data_dir)
+
+    assert old.ctl("rewind", "--from", "nonsense", *term).code == 2
+    nobody = old.ctl("rewind", "--from", f"{old.run_dir}:1", *term)
+    assert nobody.code != 0 and "No such file" in nobody.error
+    itself = old.ctl("rewind", "--from", pair.address(old), *term)
+    assert itself.reason == "REWIND_SOURCE" and "is a standby" in itself.error and "HINT: " in itself.error
+    assert old.ctl("rewind", "--from", pair.address(new), "--term", "1").reason == "STALE_TERM"
+    assert new.ctl(*pair.rewind_arguments()).reason == "ROLE_TRANSITION"
+    assert postmaster_pid(old.data_dir) == pid, "it was never stopped"
+    assert pair.rows(old) >= lost
+    assert not os.path.exists(f"{old.state}/rewind")
+    old.ok(*pair.rewind_arguments())
+    pair.settled(old, shared, kept)
+
+
+def test_missing_wal_comes_from_the_archive_or_is_named(pair):
+    old, _, shared, _, kept = pair.part()
+    for _ in range(3):
+        old.switch_wal()
+    segments = old.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    wait_for("WAL is archived", lambda: old.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= segments[:-1], 30)
+    pair.begin_term(old)
+    old.ok("pg", "stop")
+    gone = sorted(name for name in os.listdir(f"{old.data_dir}/pg_wal") if len(name) == 24)[0]
+    aside = f"{old.root}/{gone}"
+    os.rename(f"{old.data_dir}/pg_wal/{gone}", aside)
+    hidden = f"{old.repository}.hidden"
+    os.rename(old.repository, hidden)
+    refused = old.ctl(*pair.rewind_arguments())
+    os.rename(hidden, old.repository)
+    assert refused.reason == "WAL_MISSING" and "pg_wal/" in refused.error
+    assert old.status()["postgres"]["state"] == "POSTGRES_STATE_STOPPED" and not faults(old)
+    done = old.ok(*pair.rewind_arguments())["result"]
+    assert done["rewound"] == "true" and int(done["fetched_segments"]) >= 1
+    pair.settled(old, shared, kept)
+
+
+def test_a_rewind_that_fails_half_way_is_kept_and_can_be_repeated(pair):
+    old, new, shared, lost, kept = pair.part()
+    pair.begin_term(old)
+    old.restart_agent(faults="rewind.rewound=error")
+    failed = old.ctl(*pair.rewind_arguments())
+    assert failed.code != 0 and "fault point" in failed.error
+    assert "half rewound" in faults(old)["rewind_failed"]
+    refused = old.ctl("pg", "start")
+    assert refused.reason == "DATA_DIRECTORY_INCOMPLETE" and "metalctl rewind again" in refused.error
+    assert old.ok("term", "begin", str(pair.term))["position"].get("received_lsn", "0") in ("0", 0), "it has no vote"
+    assert old.ctl("pg", "init").code != 0
+    old.restart_agent()
+    wait_for("the fault is there again", lambda: "rewind_failed" in faults(old), 20)
+    assert old.ok(*pair.rewind_arguments("--dry-run"))["result"]["rewound"] == "true"
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "true"
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost and "rewind_failed" not in faults(old)
+
+
+def test_the_floor_is_a_fault_until_it_is_replayed(pair):
+    """The agent dies as soon as the directory is whole: the next one says what is missing, and stops saying so by itself."""
+    old, new, shared, _, kept = pair.part()
+    pair.begin_term(old)
+    old.restart_agent(faults="rewind.whole=crash")
+    old.detach(*pair.rewind_arguments())
+    wait_for("the agent died", lambda: old.process.poll() is not None, 60)
+    old.start_agent()
+    assert "does not count as a synchronous standby" in faults(old)["rewind_floor"]
+    old.ok("pg", "start")
+    pair.settled(old, shared, kept)
+    wait_for("the fault is gone", lambda: not faults(old), 20)
+    wait_for("the notes are gone", lambda: not os.path.exists(f"{old.state}/rewind"), 90)
+    assert old.wait_event("rewind.floor_passed")
+
+
+def test_missing_prerequisites_are_named(pair):
+    pair.whole = False
+    pair.primary.ok("pg", "config", "set", "wal_log_hints=off")
+    pair.primary.ok("pg", "stop")
+    pair.primary.run("pg_checksums", "--disable", "-D", pair.primary.data_dir)
+    pair.primary.ok("pg", "start")
+    old, _, _, lost, _ = pair.part()
+    pair.begin_term(old)
+    pid = postmaster_pid(old.data_dir)
+    for arguments in (pair.rewind_arguments("--dry-run"), pair.rewind_arguments()):
+        refused = old.ctl(*arguments)
+        assert refused.reason == "REWIND_REFUSED" and "wal_log_hints" in refused.error and "HINT: " in refused.error
+    assert postmaster_pid(old.data_dir) == pid and pair.rows(old) >= lost, "it runs as before"
+
+
+def test_the_replication_role_may_do_it_over_the_network(workspace, pg):
+    password = workspace.file("replication.password", "secret\n")
+    pair = Pair(workspace, pg, tcp=True, replication={"password_file": password, "networks": "127.0.0.1/32"})
+    old, _, shared, lost, kept = pair.part()
+    pair.begin_term(old)
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "true"
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+    assert "user='metal_replication'" in old.sql("SHOW primary_conninfo")
