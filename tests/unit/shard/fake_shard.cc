@@ -94,6 +94,8 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
   view.timeline = wal.timeline;
   view.received = view.replayed = wal.received;
   view.synchronous_standbys = synchronous;
+  view.gate = !has_door ? "" : door_held ? "held" : "open";
+  view.gate_target = door;
   view.disk = disk_sick ? "stalled" : "healthy";
   const bool streams = shard_.Streams(*this);
   view.receiver_state = streams ? "streaming" : "";
@@ -228,6 +230,24 @@ absl::Status FakeNode::StartPostgres() {
   if (empty) return Refused("DATA_DIRECTORY_MISSING", "no data");
   if (!server_up) read_write = read_write && wanted == NodeRole::kPrimary;
   server_up = true;
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::HoldTraffic(const TermHolder& holder) {
+  REACHED();
+  if (holder.term < stored.term || holder.term < door_term) return Refused("STALE_TERM", "door");
+  if (door_refuses) return Refused("GATE_TRANSACTIONS", "transactions do not end");
+  door_term = holder.term;
+  door_held = true;
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::ReleaseTraffic(const TermHolder& holder, const HostPort& primary) {
+  REACHED();
+  if (holder.term < stored.term || holder.term < door_term) return Refused("STALE_TERM", "door");
+  door_term = holder.term;
+  door_held = false;
+  door = primary;
   ANSWER(absl::OkStatus());
 }
 

@@ -37,6 +37,8 @@ class FakeNode : public NodeCalls {
   absl::Status ReconcileSlots(const TermHolder& holder,
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;
+  absl::Status HoldTraffic(const TermHolder& holder) override;
+  absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) override;
 
   // What a test sets and looks at.
   bool reachable = true;  // its agent
@@ -53,6 +55,9 @@ class FakeNode : public NodeCalls {
   std::optional<size_t> source;
   std::set<std::string> slots;
   std::string synchronous;
+  bool has_door = true, door_held = false, door_refuses = false;
+  HostPort door{"a.example", 5432};
+  uint64_t door_term = 4;
 
  private:
   friend class FakeShard;

@@ -118,6 +118,10 @@ std::vector<Case> CasesOfReplication() {
          v[0].followers_seen = false;
        },
        {}},
+      {"a door is held", [](Views& v) { v[1].gate = "held"; }, {"traffic_held"}},
+      {"a door leads elsewhere", [](Views& v) { v[1].gate_target.port = 1; }, {"gate_astray"}},
+      {"a door is down", [](Views& v) { v[1].gate = "down"; }, {"gate_down"}},
+      {"a node without a door", [](Views& v) { v[1].gate = ""; }, {}},
       {"a disk stalls", [](Views& v) { v[1].disk = "stalled"; }, {"disk_sick"}},
       {"the archive is full",
        [](Views& v) { v[0].archive_error = "no space"; },

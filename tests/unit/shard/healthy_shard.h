@@ -40,6 +40,8 @@ inline NodeView HealthyNode(const std::string& id) {
   view.slot = SlotName(id);
   view.lag_bytes = 0;
   view.lag = absl::ZeroDuration();
+  view.gate = "open";
+  view.gate_target = {"a.example", 5432};
   view.disk = "healthy";
   return view;
 }

@@ -121,6 +121,16 @@ TEST_F(ProcedureTest, ACandidateThatCannotBePromotedGivesTheLeadBack) {
   ExpectHealthy("undone");
 }
 
+TEST_F(ProcedureTest, ADoorThatCannotBeHeldStopsAReparentBeforeItBegins) {
+  node(1).door_refuses = true;
+  EXPECT_THAT(Run(Command::kReparent, {.to = 2}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("nothing was changed")));
+  EXPECT_TRUE(node(0).read_write);
+  EXPECT_EQ(node(0).stored.term, 4u);
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  ExpectHealthy("doors are open");
+}
+
 TEST_F(ProcedureTest, ReparentFromAPrimaryThatHangsIsAnElection) {
   node(0).hangs = true;
   ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;

@@ -17,6 +17,7 @@ constexpr absl::Duration kCheckpoint = absl::Minutes(10);
 constexpr absl::Duration kFollow = absl::Seconds(30);
 constexpr absl::Duration kAcknowledge = absl::Seconds(30);
 constexpr absl::Duration kStart = absl::Minutes(10);
+constexpr absl::Duration kDrain = absl::Seconds(5);
 // For the answer to come after the agent's own time has passed.
 constexpr absl::Duration kMargin = absl::Seconds(1);
 constexpr absl::Duration kBusyPoll = absl::Milliseconds(20);
@@ -265,6 +266,27 @@ absl::Status AgentCalls::StartPostgres() {
     return client_.postgres->StartPostgres(context, request, &response);
   }));
   return Follow(response.operation(), kStart, [](const v1::Operation&) { return false; }).status();
+}
+
+absl::Status AgentCalls::HoldTraffic(const TermHolder& holder) {
+  v1::HoldTrafficRequest request;
+  SetHeader(holder, request.mutable_header());
+  *request.mutable_drain_timeout() = ctl::DurationProto(kDrain);
+  return Call(kDrain + kShort, [&](grpc::ClientContext* context) {
+    v1::HoldTrafficResponse response;
+    return client_.replication->HoldTraffic(context, request, &response);
+  });
+}
+
+absl::Status AgentCalls::ReleaseTraffic(const TermHolder& holder, const HostPort& primary) {
+  v1::ReleaseTrafficRequest request;
+  SetHeader(holder, request.mutable_header());
+  request.set_host(primary.host);
+  request.set_port(primary.port);
+  return Call(kShort, [&](grpc::ClientContext* context) {
+    v1::ReleaseTrafficResponse response;
+    return client_.replication->ReleaseTraffic(context, request, &response);
+  });
 }
 
 }  // namespace metal::shard

@@ -28,6 +28,8 @@ class AgentCalls : public NodeCalls {
   absl::Status ReconcileSlots(const TermHolder& holder,
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;
+  absl::Status HoldTraffic(const TermHolder& holder) override;
+  absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) override;
 
   // The present call, and those after it, fail with CANCELLED until Arm(). What was asked for goes
   // on at the agent.

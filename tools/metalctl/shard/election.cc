@@ -181,6 +181,7 @@ absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t
         return fmt::format("timeline {}", point.timeline);
       },
       "follow", followers, [&](size_t node) { return Follow(node, choice.leader, next); }));
+  ReleaseTraffic(choice.leader, next, Doors());
   return Settle(choice.leader, next);
 }
 

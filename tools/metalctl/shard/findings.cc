@@ -66,6 +66,12 @@ constexpr FindingKind kKinds[] = {
     {"foreign_synchronous", kError,
      "commits are acknowledged by a server that is no node of the shard",
      "give that receiver another application_name"},
+    {"traffic_held", kError, "the door of a node holds clients back",
+     "it opens by itself at its deadline; metalctl shard recover opens it now"},
+    {"gate_astray", kError, "the door of a node leads to another server than the primary",
+     kRecover},
+    {"gate_down", kError, "the door of a node does not work",
+     "metalctl status and metalctl events on the node"},
     {"disk_sick", kError, "a disk stalls or fails",
      "metalctl disk health on the node; metalctl shard reparent when it is the primary's"},
     {"archive_failing", kWarning, "WAL cannot be archived", "metalctl backup archive on the node"},
@@ -95,6 +101,7 @@ class Analysis {
       CheckIdentity(view);
       CheckServer(view);
       if (view.is_standby() && primary_) CheckStandby(view, views_[*primary_]);
+      CheckDoor(view);
       CheckHealth(view);
     }
     if (primary_) CheckPolicy(views_[*primary_]);
@@ -232,6 +239,18 @@ class Analysis {
       Add("lagging", view.id,
           fmt::format("is {} behind, max_lag is {}", ctl::FormatBytes(*view.lag_bytes),
                       ctl::FormatBytes(static_cast<int64_t>(config_.max_lag_bytes))));
+    }
+  }
+
+  void CheckDoor(const NodeView& view) {
+    if (view.gate == "held") Add("traffic_held", view.id, "clients wait");
+    if (view.gate == "down") Add("gate_down", view.id, view.gate_reason);
+    if (view.gate != "open" || !primary_) return;
+    const HostPort& wanted = config_.nodes[*primary_].postgres;
+    if (view.gate_target != wanted) {
+      Add("gate_astray", view.id,
+          fmt::format("leads to {}, the primary is {} at {}", view.gate_target.ToString(),
+                      views_[*primary_].id, wanted.ToString()));
     }
   }
 

@@ -65,6 +65,11 @@ class NodeCalls {
   virtual absl::Status ReconcileSlots(const TermHolder& holder,
                                       const std::vector<std::string>& slots) = 0;
   virtual absl::Status StartPostgres() = 0;
+  // Holds the traffic of this host's door; returns when no transaction runs behind it. It opens by
+  // itself after a while.
+  virtual absl::Status HoldTraffic(const TermHolder& holder) = 0;
+  // Leads the door to `primary` and opens it.
+  virtual absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) = 0;
 };
 
 // A call to one node, to be made while others are made to other nodes.

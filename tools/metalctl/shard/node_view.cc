@@ -127,6 +127,11 @@ NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
                               .sync_state = each.sync_state(),
                               .flushed = {each.flush_lsn()}});
   }
+  if (status.has_gate() && status.gate().state() > v1::GATE_STATE_OFF) {
+    view.gate = ctl::EnumWord(v1::GateState_Name(status.gate().state()), "GATE_STATE_");
+    view.gate_reason = status.gate().reason();
+    view.gate_target = {status.gate().host(), status.gate().port()};
+  }
   view.disk = DiskVerdict(status);
   view.backup_age = BackupAge(status);
   view.archive_error = status.archive().last_error();

@@ -68,6 +68,10 @@ struct NodeView {
   bool followers_seen = false;
   std::string synchronous_standbys;  // synchronous_standby_names in force
 
+  // The door for clients: open, held or down; empty when there is none. Where it leads.
+  std::string gate, gate_reason;
+  HostPort gate_target;
+
   // The rest.
   std::string disk =
       "-";  // the worst verdict of its disks' probes: healthy, slow, stalled, faulted

@@ -50,7 +50,7 @@ class Procedure {
 
   // Finishes or undoes what it finds: ends an ordered promotion, elects a primary where there is
   // none (as Failover without data loss), makes every node that answers follow the primary through
-  // its slot, and puts the policy in force.
+  // its slot, puts the policy in force and opens the doors.
   absl::Status Recover();
 
   // Of the last look; for the command's last word.
@@ -130,6 +130,12 @@ class Procedure {
   absl::Status Settle(size_t primary, const TermHolder& holder);
   // Waits until the statuses say what was done: they are a moment old.
   absl::Status Verify(size_t primary, const TermHolder& holder);
+  // Nodes that answer and have a door.
+  std::vector<size_t> Doors() const;
+  // All doors at once; a door that cannot be held opens the others again: then nothing has changed.
+  absl::Status HoldTraffic(size_t primary, const TermHolder& holder);
+  // Opens the doors towards the primary, all at once; one that fails is only noted.
+  void ReleaseTraffic(size_t primary, const TermHolder& holder, const std::vector<size_t>& doors);
   void LeaveBehind(size_t node, const absl::Status& why);
 
   const ShardConfig& config_;

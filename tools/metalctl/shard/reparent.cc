@@ -134,6 +134,7 @@ absl::Status Procedure::Undo(size_t primary, size_t candidate, const TermHolder&
         "shard recover",
         std::string(why.message()), std::string(undone.message()));
   }
+  ReleaseTraffic(primary, next, Doors());
   if (const absl::Status settled = Settle(primary, next); !settled.ok()) {
     log_.Note("not all is as before: " + std::string(settled.message()));
   }
@@ -145,6 +146,7 @@ absl::Status Procedure::SwitchOver(size_t primary, size_t candidate) {
   const TermHolder next = NextTerm();
   bool prepared = false;
   METAL_RETURN_IF_ERROR(Preflight(primary, candidate, next, &prepared));
+  METAL_RETURN_IF_ERROR(HoldTraffic(primary, next));
   if (absl::Status handed = HandOver(primary, candidate, next, prepared); !handed.ok()) {
     return Undo(primary, candidate, next, std::move(handed));
   }
@@ -160,7 +162,10 @@ absl::Status Procedure::SwitchOver(size_t primary, size_t candidate) {
         return fmt::format("timeline {}", point.timeline);
       },
       "follow", others, [&](size_t node) { return Follow(node, candidate, next); });
-  if (promoted.ok()) return Settle(candidate, next);
+  if (promoted.ok()) {
+    ReleaseTraffic(candidate, next, Doors());
+    return Settle(candidate, next);
+  }
   // Only when it is certain that no promotion was ordered may the old primary lead again.
   const auto view = calls_.node(candidate).GetStatus(kStatusPatience);
   const bool ordered =

@@ -1,5 +1,5 @@
-// What a shard should be around its primary: everyone follows it through a slot, and the policy is
-// in force.
+// What a shard should be around its primary: everyone follows it through a slot, the policy is in
+// force, the doors lead to it.
 #include <algorithm>
 
 #include "agent/base/status.h"
@@ -131,6 +131,37 @@ absl::Status Procedure::Verify(size_t primary, const TermHolder& holder) {
   });
 }
 
+std::vector<size_t> Procedure::Doors() const {
+  std::vector<size_t> doors;
+  for (size_t i = 0; i < views_.size(); ++i) {
+    if (views_[i].answered && !views_[i].gate.empty()) doors.push_back(i);
+  }
+  return doors;
+}
+
+absl::Status Procedure::HoldTraffic(size_t primary, const TermHolder& holder) {
+  const std::vector<size_t> doors = Doors();
+  const auto held = OnEach("hold", doors, [&](size_t node) -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(calls_.node(node).HoldTraffic(holder));
+    return "held";
+  });
+  for (const absl::Status& each : held) {
+    if (each.ok()) continue;
+    ReleaseTraffic(primary, holder, doors);
+    return base::Annotate(each, "traffic could not be held, nothing was changed");
+  }
+  return absl::OkStatus();
+}
+
+void Procedure::ReleaseTraffic(size_t primary, const TermHolder& holder,
+                               const std::vector<size_t>& doors) {
+  OnEach("release", doors, [&](size_t node) -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(
+        calls_.node(node).ReleaseTraffic(holder, config_.nodes[primary].postgres));
+    return fmt::format("leads to {}", NameOf(primary));
+  });
+}
+
 void Procedure::LeaveBehind(size_t node, const absl::Status& why) {
   left_behind_.push_back(NameOf(node));
   log_.Note(fmt::format("{} is left behind: {}. HINT: metalctl shard recover, when that is mended",
@@ -173,6 +204,14 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
         });
     METAL_RETURN_IF_ERROR(agreed);
   }
+  std::vector<size_t> astray;
+  for (const size_t door : Doors()) {
+    const NodeView& view = views_[door];
+    if (view.gate != "open" || view.gate_target != config_.nodes[primary].postgres) {
+      astray.push_back(door);
+    }
+  }
+  ReleaseTraffic(primary, holder, astray);
   return Verify(primary, holder);
 }
 

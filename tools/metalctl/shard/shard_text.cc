@@ -45,13 +45,13 @@ std::string Seconds(const std::optional<absl::Duration>& duration) {
 
 std::string NodeTable(const ShardConfig& config, const std::vector<NodeView>& views,
                       const ctl::TextOptions& options) {
-  ctl::TextTable table({"NODE", "ROLE", ">TERM", ">TLI", ">LSN", ">BEHIND", ">LAG", "SYNC", "?DISK",
-                        "?>BACKUP", ">FAULTS", "?RUNNING"});
+  ctl::TextTable table({"NODE", "ROLE", ">TERM", ">TLI", ">LSN", ">BEHIND", ">LAG", "SYNC", "?DOOR",
+                        "?DISK", "?>BACKUP", ">FAULTS", "?RUNNING"});
   for (size_t i = 0; i < views.size(); ++i) {
     const NodeView& view = views[i];
     const std::string role = ctl::Paint(RoleWord(view), RoleTone(view), options.colors);
     if (!view.answered) {
-      table.AddRow({config.nodes[i].id, role, "", "", "", "", "", "", "", "", "", ""});
+      table.AddRow({config.nodes[i].id, role, "", "", "", "", "", "", "", "", "", "", ""});
       continue;
     }
     const Follower* follower = FollowerOf(views, view.id);
@@ -59,7 +59,7 @@ std::string NodeTable(const ShardConfig& config, const std::vector<NodeView>& vi
                   view.timeline == 0 ? "" : std::to_string(view.timeline),
                   ctl::FormatLsn(view.received.value),
                   view.lag_bytes ? ctl::FormatBytes(*view.lag_bytes) : "", Seconds(view.lag),
-                  follower == nullptr || !view.is_standby() ? "" : follower->sync_state,
+                  follower == nullptr || !view.is_standby() ? "" : follower->sync_state, view.gate,
                   ctl::Paint(view.disk, view.disk_is_sick() ? ctl::Tone::kBad : ctl::Tone::kPlain,
                              options.colors),
                   Seconds(view.backup_age),
@@ -91,6 +91,8 @@ Json NodeJson(const NodeView& view, const std::vector<NodeView>& views) {
   node["source"] =
       view.sender_host.empty() ? "" : HostPort{view.sender_host, view.sender_port}.ToString();
   node["slot"] = view.slot;
+  node["gate"] = view.gate;
+  node["gate_target"] = view.gate_target.is_set() ? view.gate_target.ToString() : "";
   node["disk"] = view.disk;
   node["backup_age_seconds"] =
       view.backup_age ? Json(absl::ToDoubleSeconds(*view.backup_age)) : Json(nullptr);
