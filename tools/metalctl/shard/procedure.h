@@ -92,6 +92,9 @@ class Procedure {
   absl::StatusOr<size_t> ChooseCandidate(size_t primary, const ChangeOptions& options) const;
   absl::Status CheckCandidate(size_t primary, size_t candidate) const;
   absl::Status SwitchOver(size_t primary, size_t candidate);
+  // Until the primary itself sees the candidate stream and have the LSN: a receiver that is just
+  // being restarted would miss the end of WAL.
+  absl::Status AwaitFollower(size_t primary, size_t candidate, base::Lsn lsn);
   // The steps before clients notice anything; `prepared`: the candidate has its slots and policy.
   absl::Status Preflight(size_t primary, size_t candidate, const TermHolder& next, bool* prepared);
   // From the demotion up to where a promotion may be ordered.

@@ -15,6 +15,7 @@ constexpr absl::Duration kMarkerPatience = absl::Seconds(10);
 constexpr absl::Duration kShutdownLsnPatience = absl::Seconds(30);
 constexpr absl::Duration kBeginTermPatience = absl::Seconds(30);
 constexpr absl::Duration kStatusPatience = absl::Seconds(5);
+constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
 absl::Status NotFit(const std::string& node, const std::string& why) {
   return base::Error(absl::StatusCode::kFailedPrecondition,
@@ -73,12 +74,28 @@ absl::StatusOr<size_t> Procedure::ChooseCandidate(size_t primary,
   return why;
 }
 
+absl::Status Procedure::AwaitFollower(size_t primary, size_t candidate, base::Lsn lsn) {
+  base::Clock& clock = calls_.clock();
+  const base::MonotonicTime end = clock.Monotonic() + kMarkerPatience;
+  do {
+    METAL_ASSIGN_OR_RETURN(const NodeView view, calls_.node(primary).GetStatus(kStatusPatience));
+    for (const Follower& each : view.followers) {
+      const bool there = each.name == NameOf(candidate) && each.state == "streaming";
+      if (there && each.flushed >= lsn) return absl::OkStatus();
+    }
+    clock.Sleep(kPoll);
+  } while (clock.Monotonic() < end);
+  return NotFit(NameOf(candidate),
+                "it does not stream from " + NameOf(primary) + ", as the primary sees it");
+}
+
 absl::Status Procedure::Preflight(size_t primary, size_t candidate, const TermHolder& next,
                                   bool* prepared) {
   const WalPoint marker{views_[primary].timeline, views_[primary].received};
   const absl::Status caught_up =
       Step("catch_up", NameOf(candidate), [&]() -> absl::StatusOr<std::string> {
         METAL_RETURN_IF_ERROR(calls_.node(candidate).WaitForLsn(marker, kMarkerPatience));
+        METAL_RETURN_IF_ERROR(AwaitFollower(primary, candidate, marker.lsn));
         return "has " + marker.lsn.ToString();
       });
   METAL_RETURN_IF_ERROR(caught_up);
