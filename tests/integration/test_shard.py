@@ -2,12 +2,15 @@
 import json
 import os
 import signal
+import threading
 
+import psycopg2
 import pytest
 
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
 from harness.three_nodes import Shard
+from harness.workspace import free_port
 
 
 def test_status_and_check_name_what_is_wrong(workspace, pg):
@@ -39,10 +42,38 @@ def test_bad_files_are_refused_with_a_hint(workspace, primary):
 @pytest.fixture(scope="module")
 def orders(module_workspace, pg):
     """Three nodes; the tests leave it whole."""
-    shard = Shard(module_workspace, pg).copy_first()
+    shard = Shard(module_workspace, pg)
+    for node in shard.nodes.values():
+        node.door = free_port()
+        node.config["gate"] = {"enabled": True, "listen": f"127.0.0.1:{node.door}", "auth_type": "trust"}
+    shard.copy_first()
     assert shard.ok("recover")["left_behind"] == []
     shard.wait_healthy()
     return shard
+
+
+class DoorClient(threading.Thread):
+    """Inserts one row after the other through a door, as one connection, until it is stopped."""
+
+    def __init__(self, node, first):
+        super().__init__(daemon=True)
+        self.node, self.first, self.done, self.error, self._enough = node, first, 0, None, threading.Event()
+
+    def run(self):
+        try:
+            connection = psycopg2.connect(host="127.0.0.1", port=self.node.door, dbname="postgres", user="postgres")
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                while not self._enough.is_set():
+                    cursor.execute(f"INSERT INTO through_doors VALUES ({self.first + self.done})")
+                    self.done += 1
+        except psycopg2.Error as error:
+            self.error = error
+
+    def stop(self):
+        self._enough.set()
+        self.join(60)
+        return self
 
 
 def steps(result):
@@ -60,6 +91,24 @@ def test_reparent_loses_nothing_and_can_be_repeated(orders):
         assert ("promote", "a") not in steps(orders.ok("reparent", "--to", "a"))
     orders.wait_healthy()
     orders.check(ledger)
+
+
+def test_clients_at_a_door_see_no_error_while_the_lead_changes(orders):
+    orders.primary().sql("CREATE TABLE through_doors (id int PRIMARY KEY)")
+    clients = [DoorClient(node, number * 1_000_000) for number, node in enumerate(orders.nodes.values())]
+    for client in clients:
+        client.start()
+    for to in ("b", "a"):
+        wait_for("all clients write", lambda: all(client.done > 5 or client.error for client in clients), 30)
+        result = orders.ok("reparent", "--to", to)
+        assert {("hold", "a"), ("hold", "b"), ("hold", "c"), ("release", "a")} <= set(steps(result))
+        before = [client.done for client in clients]
+        wait_for("they write on", lambda: all(client.done > was + 5 or client.error for client, was in zip(clients, before)), 30)
+    for client in clients:
+        assert client.stop().error is None
+    written = set(map(int, orders.primary().sql("SELECT id FROM through_doors").split()))
+    assert {client.first + number for client in clients for number in range(client.done)} <= written
+    orders.wait_healthy()
 
 
 def test_refusals_change_nothing(orders):
