@@ -252,6 +252,28 @@ absl::Status FakeNode::ReleaseTraffic(const TermHolder& holder, const HostPort& 
   ANSWER(absl::OkStatus());
 }
 
+absl::Status FakeNode::InitDataDirectory(const InitOptions&) {
+  REACHED();
+  if (!empty) return Refused("DATA_DIRECTORY_NOT_EMPTY", "there is one");
+  empty = server_up = read_write = false;
+  wal = {1, {0x1000}, {}};
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  if (!empty && !from.replace) return Refused("DATA_DIRECTORY_NOT_EMPTY", "there is one");
+  if (IsPrimary()) return Refused("ROLE_TRANSITION", "it is the primary");
+  for (size_t i = 0; i < shard_.size(); ++i) {
+    if (shard_.config_.nodes[i].transfer == from.transfer) wal = shard_.at(i).wal;
+    if (shard_.config_.nodes[i].postgres == from.primary) source = i;
+  }
+  empty = false;
+  server_up = true;
+  ANSWER(absl::OkStatus());
+}
+
 // ---- FakeShard ----
 
 FakeShard::FakeShard(ShardConfig config) : config_(std::move(config)) {

@@ -16,7 +16,8 @@ inline ShardConfig ThreeNodes() {
                             .agent = std::string(id) + ".example:7420",
                             .server_name = "",
                             .postgres = {std::string(id) + ".example", 5432},
-                            .gate = {}});
+                            .gate = {},
+                            .transfer = {std::string(id) + ".example", 7421}});
   }
   return config;
 }

@@ -29,7 +29,7 @@ class QuietLog : public StepLog {
   std::string text;
 };
 
-enum class Command { kReparent, kFailover, kRecover };
+enum class Command { kReparent, kFailover, kRecover, kInit, kReplace };
 
 class ProcedureTest : public ::testing::Test {
  protected:
@@ -45,6 +45,10 @@ class ProcedureTest : public ::testing::Test {
         return procedure.Failover(options);
       case Command::kRecover:
         return procedure.Recover();
+      case Command::kInit:
+        return procedure.Init({});
+      case Command::kReplace:
+        return procedure.Replace(options.to.value_or(0), false);
     }
     return absl::OkStatus();
   }
@@ -259,6 +263,56 @@ TEST_F(ProcedureTest, OfTwoRunsAtOnceANodeObeysOne) {
   EXPECT_EQ(node(2).stored.term, 6u) << "a term that is taken is not shared";
 }
 
+void Empty(FakeShard& shard) {
+  for (size_t i = 0; i < shard.size(); ++i) {
+    FakeNode& node = shard.at(i);
+    node.empty = true;
+    node.server_up = node.read_write = false;
+    node.stored = {};
+    node.wanted = NodeRole::kStandby;
+    node.slots.clear();
+    node.synchronous = "";
+    node.source.reset();
+  }
+}
+
+TEST_F(ProcedureTest, InitMakesAShardOfEmptyNodes) {
+  Empty(*shard_);
+  ASSERT_THAT(Run(Command::kInit), IsOk()) << log_.text;
+  EXPECT_EQ(Primary(), 0u);
+  EXPECT_EQ(node(0).stored.term, 1u);
+  ExpectHealthy("made");
+  ASSERT_THAT(Run(Command::kInit), IsOk()) << "again, with nothing to do";
+  EXPECT_EQ(node(0).stored.term, 1u);
+}
+
+TEST_F(ProcedureTest, InitLeavesDataAlone) {
+  node(0).empty = node(2).empty = true;
+  node(0).server_up = node(2).server_up = false;
+  EXPECT_THAT(Run(Command::kInit),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("b has data")));
+  node(1).reachable = false;
+  EXPECT_THAT(Run(Command::kInit), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+TEST_F(ProcedureTest, ReplaceClonesAStandby) {
+  node(2).wal = {9, {0x9999}, {}};
+  ASSERT_THAT(Run(Command::kReplace, {.to = 2}), IsOk()) << log_.text;
+  ExpectHealthy("replaced");
+  EXPECT_THAT(Run(Command::kReplace, {.to = 0}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("it is the primary")));
+  node(1).source.reset();
+  EXPECT_THAT(Run(Command::kReplace, {.to = 2}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("commits wait")));
+}
+
+TEST_F(ProcedureTest, RecoverClonesANodeWithoutData) {
+  node(2).empty = true;
+  node(2).server_up = false;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  ExpectHealthy("cloned");
+}
+
 // Kills the operator at every call of the command, in every way, and runs it again.
 void KillEverywhere(Command command, const ChangeOptions& options, Command again,
                     const std::function<void(FakeShard&)>& harm, const std::set<size_t>& absent) {
@@ -273,6 +327,8 @@ void KillEverywhere(Command command, const ChangeOptions& options, Command again
         Procedure procedure(shard.config(), shard, log, name);
         if (which == Command::kReparent) return procedure.Reparent(options);
         if (which == Command::kFailover) return procedure.Failover(options);
+        if (which == Command::kInit) return procedure.Init({});
+        if (which == Command::kReplace) return procedure.Replace(*options.to, true);
         return procedure.Recover();
       };
       const absl::Status first = run(command, "first");
@@ -323,6 +379,14 @@ TEST(KilledOperatorTest, FailoverIsFinishedByFailoverOrRecover) {
 
 TEST(KilledOperatorTest, FailoverOfALivePrimaryIsFinishedByRecover) {
   KillEverywhere(Command::kFailover, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
+}
+
+TEST(KilledOperatorTest, InitIsFinishedByInit) {
+  KillEverywhere(Command::kInit, {}, Command::kInit, Empty, {});
+}
+
+TEST(KilledOperatorTest, ReplaceIsFinishedByRecover) {
+  KillEverywhere(Command::kReplace, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
 }
 
 TEST(KilledOperatorTest, RecoverIsFinishedByRecover) {

@@ -17,6 +17,7 @@ constexpr absl::Duration kCheckpoint = absl::Minutes(10);
 constexpr absl::Duration kFollow = absl::Seconds(30);
 constexpr absl::Duration kAcknowledge = absl::Seconds(30);
 constexpr absl::Duration kStart = absl::Minutes(10);
+constexpr absl::Duration kClone = absl::Hours(24 * 7);
 constexpr absl::Duration kDrain = absl::Seconds(5);
 // For the answer to come after the agent's own time has passed.
 constexpr absl::Duration kMargin = absl::Seconds(1);
@@ -287,6 +288,32 @@ absl::Status AgentCalls::ReleaseTraffic(const TermHolder& holder, const HostPort
     v1::ReleaseTrafficResponse response;
     return client_.replication->ReleaseTraffic(context, request, &response);
   });
+}
+
+absl::Status AgentCalls::InitDataDirectory(const InitOptions& options) {
+  v1::InitDataDirectoryRequest request;
+  request.set_request_id(ctl::NewRequestId());
+  request.set_superuser_password(options.password);
+  for (const auto& [name, value] : options.settings) (*request.mutable_settings())[name] = value;
+  v1::InitDataDirectoryResponse response;
+  METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+    return client_.postgres->InitDataDirectory(context, request, &response);
+  }));
+  return Follow(response.operation(), kStart, [](const v1::Operation&) { return false; }).status();
+}
+
+absl::Status AgentCalls::Clone(const TermHolder& holder, const CloneSource& source) {
+  v1::CloneRequest request;
+  SetHeader(holder, request.mutable_header());
+  request.set_source(source.transfer.ToString());
+  request.set_primary_host(source.primary.host);
+  request.set_primary_port(source.primary.port);
+  request.set_replace(source.replace);
+  v1::CloneResponse response;
+  METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+    return client_.replication->Clone(context, request, &response);
+  }));
+  return Follow(response.operation(), kClone, [](const v1::Operation&) { return false; }).status();
 }
 
 }  // namespace metal::shard

@@ -39,6 +39,12 @@ struct InitOptions {
   std::string password;  // of the superuser; empty: none
 };
 
+struct CloneSource {
+  HostPort transfer;     // of the agent that is copied from
+  HostPort primary;      // PostgreSQL that the copy follows
+  bool replace = false;  // what is there may go
+};
+
 // One node. Every change is safe to repeat, and goes on when the caller is gone. A call that finds
 // the node busy with another action waits for that, within its patience. Errors: as the agent said
 // them, with its reason (base::GetReason); UNAVAILABLE or DEADLINE_EXCEEDED when no answer came:
@@ -65,6 +71,9 @@ class NodeCalls {
   virtual absl::Status ReconcileSlots(const TermHolder& holder,
                                       const std::vector<std::string>& slots) = 0;
   virtual absl::Status StartPostgres() = 0;
+  virtual absl::Status InitDataDirectory(const InitOptions& options) = 0;
+  // Makes the node a copy that streams. REQUIRES: it has stored the holder's term.
+  virtual absl::Status Clone(const TermHolder& holder, const CloneSource& source) = 0;
   // Holds the traffic of this host's door; returns when no transaction runs behind it. It opens by
   // itself after a while.
   virtual absl::Status HoldTraffic(const TermHolder& holder) = 0;

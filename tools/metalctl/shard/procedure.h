@@ -53,6 +53,15 @@ class Procedure {
   // its slot, puts the policy in force and opens the doors.
   absl::Status Recover();
 
+  // A new shard: the first node gets a database and leads, the others become copies of it, and the
+  // policy is in force once enough of them stream. Goes on where an earlier run was cut off.
+  // FAILED_PRECONDITION: a node has data that this would not be a copy of.
+  absl::Status Init(const InitOptions& options);
+
+  // Wipes a standby and clones it from another one, or from the primary. FAILED_PRECONDITION: it is
+  // the primary; or the others are not enough for the policy meanwhile, unless `force`.
+  absl::Status Replace(size_t node, bool force);
+
   // Of the last look; for the command's last word.
   const std::vector<NodeView>& views() const { return views_; }
   // Nodes that a run left behind: they did not answer, or could not be made to follow.
@@ -117,6 +126,12 @@ class Procedure {
                                 std::optional<size_t> leaving);
   absl::Status CatchUp(size_t leader, size_t ahead, const TermHolder& next,
                        const WalPosition& target);
+
+  // ---- clone.cc ----
+  absl::StatusOr<size_t> ChooseFirst() const;
+  absl::Status MakeFirst(size_t first, const InitOptions& options);
+  // Of an empty node, or of one that may go.
+  absl::Status CloneNode(size_t node, size_t primary, const TermHolder& holder, bool replace);
 
   // ---- settle.cc: make the shard what it should be around its primary ----
   // Slots and policy on a node that is to lead, while it is a standby: in force from its first

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "fmt/ranges.h"
 #include "nlohmann/json.hpp"
@@ -98,6 +99,48 @@ ShardAction ChangeAction(std::string_view name, std::shared_ptr<ChangeArguments>
   };
 }
 
+void AddCloneCommands(CLI::App* shard, const OnShardFile& on_shard) {
+  struct InitArguments {
+    std::map<std::string, std::string> settings;
+    std::string password_file;
+  };
+  auto first = std::make_shared<InitArguments>();
+  auto* init = ctl::AddCommand(
+      shard, "init", "Make a new shard: a database on the first node, copies on the others",
+      "shard init --password-file /root/postgres.pw --set shared_buffers=8GB");
+  init->add_option("--password-file", first->password_file, "File with the superuser's password")
+      ->type_name("FILE");
+  ctl::AddPairs(init, "--set", &first->settings, "Managed settings from the start");
+  on_shard(init, [first](const ctl::Client& client, const ShardConfig& config) {
+    InitOptions options{.settings = first->settings, .password = ""};
+    if (!first->password_file.empty()) {
+      const auto password = base::ReadFile(first->password_file, 4096);
+      if (!password.ok()) return FailWith(client, password.status());
+      options.password = password->substr(0, password->find('\n'));
+    }
+    return RunProcedure(client, config, "init", true,
+                        [&](Procedure& procedure) { return procedure.Init(options); });
+  });
+
+  struct ReplaceArguments {
+    std::string node;
+    bool force = false;
+  };
+  auto replaced = std::make_shared<ReplaceArguments>();
+  auto* replace = ctl::AddCommand(shard, "replace",
+                                  "Wipe a standby and clone it from another node of the shard",
+                                  "shard replace c");
+  replace->add_option("node", replaced->node, "The standby")->required()->type_name("NODE");
+  replace->add_flag("--force", replaced->force, "Although commits wait until it streams again");
+  on_shard(replace, [replaced](const ctl::Client& client, const ShardConfig& config) {
+    const auto node = NodeNamed(config, replaced->node);
+    if (!node.ok()) return FailWith(client, node.status());
+    return RunProcedure(client, config, "replace", true, [&](Procedure& procedure) {
+      return procedure.Replace(**node, replaced->force);
+    });
+  });
+}
+
 }  // namespace
 
 int FailWith(const ctl::Client& client, const absl::Status& status) {
@@ -112,6 +155,7 @@ int FailWith(const ctl::Client& client, const absl::Status& status) {
 }
 
 void AddProcedureCommands(CLI::App* shard, const OnShardFile& on_shard) {
+  AddCloneCommands(shard, on_shard);
   auto planned = std::make_shared<ChangeArguments>();
   auto* reparent = ctl::AddCommand(
       shard, "reparent", "Hand the lead over to a standby, without losing a commit",

@@ -98,7 +98,8 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
     return "follows already";
   }
   if (view.server == ServerState::kEmpty) {
-    return base::Error(absl::StatusCode::kFailedPrecondition, "it has no data directory");
+    METAL_RETURN_IF_ERROR(CloneNode(node, primary, holder, false));
+    return fmt::format("cloned, follows {}", NameOf(primary));
   }
   METAL_RETURN_IF_ERROR(StartToFollow(node, primary, holder));
   METAL_RETURN_IF_ERROR(WaitUntilStreaming(node, primary));

@@ -122,6 +122,9 @@ const Key kKeys[] = {
     {"node", "gate", false,
      [](const Target& t, const std::string& v) { return ReadHostPort(t.node->gate, v); }, "",
      kAddress, "Its PgBouncer, where clients connect. Left out: it has none."},
+    {"node", "transfer", false,
+     [](const Target& t, const std::string& v) { return ReadHostPort(t.node->transfer, v); }, "",
+     "\"host:port\"", "Its agent's transfer.listen. Left out: no node is cloned from it."},
 };
 
 const Key* FindKey(std::string_view section, std::string_view key) {
@@ -378,8 +381,8 @@ std::string ShardConfigTemplate() {
   for (int i = 1; i <= 3; ++i) {
     text += fmt::format(
         "\n[[node]]\nid = \"{}\"\nagent = \"10.0.0.{}:7420\"\npostgres = \"10.0.0.{}:5432\"\n"
-        "#gate = \"10.0.0.{}:6432\"\n",
-        static_cast<char>('a' + i - 1), i, i, i);
+        "#gate = \"10.0.0.{}:6432\"\ntransfer = \"10.0.0.{}:7421\"\n",
+        static_cast<char>('a' + i - 1), i, i, i, i);
   }
   return text;
 }

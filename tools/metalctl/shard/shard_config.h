@@ -43,6 +43,7 @@ struct ShardNode {
   std::string server_name;  // name that the agent's certificate must hold; empty: as in `agent`
   HostPort postgres;        // as the other nodes reach it
   HostPort gate;            // where clients reach it; not set when there is no gate
+  HostPort transfer;        // its agent's transfer listener; not set: it cannot be cloned from
 };
 
 struct ShardConfig {
