@@ -6,7 +6,8 @@ import subprocess
 
 from harness.ledger import Ledger
 from harness.node import Node
-from harness.process import run, wait_for
+from harness.process import wait_for
+from harness.workspace import free_port
 
 
 class Shard:
@@ -17,6 +18,8 @@ class Shard:
         self.nodes = {name: Node(workspace, version, name=name, **config) for name in names}
         for node in self.nodes.values():
             node.config["agent"]["cluster_id"] = "orders"
+            node.transfer = f"127.0.0.1:{free_port()}"
+            node.config["transfer"] = {"listen": node.transfer}
         self.file = self.write_file()
 
     def __getitem__(self, name):
@@ -25,7 +28,8 @@ class Shard:
     def write_file(self):
         lines = ["[shard]", 'name = "orders"', f'synchronous = "{self.policy}"']
         for node in self.nodes.values():
-            lines += ["[[node]]", f'id = "{node.name}"', f'agent = "{node.endpoint}"', f'postgres = "{node.run_dir}:{node.port}"']
+            lines += ["[[node]]", f'id = "{node.name}"', f'agent = "{node.endpoint}"', f'postgres = "{node.run_dir}:{node.port}"',
+                      f'transfer = "{node.transfer}"']
         return self.workspace.file("shard.toml", "\n".join(lines) + "\n")
 
     def start_agents(self):
@@ -58,15 +62,9 @@ class Shard:
 
     # ---- a shard that serves ----
 
-    def copy_first(self):
-        """The first node becomes a primary; the others become copies of it that follow nobody, with their agents."""
-        first, *rest = self.nodes.values()
-        first.make_primary()
-        for node in rest:
-            run([os.path.join(node.version.bin_dir, "pg_basebackup"), "-D", node.data_dir, "-c", "fast", "-h", first.run_dir,
-                 "-p", str(first.port), "-U", "postgres"])
-            node.start_agent()
-        return self
+    def init(self):
+        """A shard of empty nodes is made."""
+        return self.ok("init", "--set", "shared_buffers=32MB", "max_wal_size=256MB", "fsync=off")
 
     def copy_anew(self, node, primary):
         """The node gets a new data directory, copied from the primary; it follows nobody."""

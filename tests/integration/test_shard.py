@@ -46,9 +46,10 @@ def orders(module_workspace, pg):
     for node in shard.nodes.values():
         node.door = free_port()
         node.config["gate"] = {"enabled": True, "listen": f"127.0.0.1:{node.door}", "auth_type": "trust"}
-    shard.copy_first()
-    assert shard.ok("recover")["left_behind"] == []
+    made = shard.start_agents().init()
+    assert made["primary"] == "a" and made["term"] == "1" and made["left_behind"] == []
     shard.wait_healthy()
+    assert [step for step in steps(shard.init()) if step[0] in ("initdb", "promote", "clone")] == [], "nothing is left to do"
     return shard
 
 
@@ -74,6 +75,15 @@ class DoorClient(threading.Thread):
         self._enough.set()
         self.join(60)
         return self
+
+
+def test_a_standby_is_replaced(orders):
+    assert "it is the primary" in orders.ctl("replace", orders.primary().name, code=5).error
+    with orders.clients() as ledger:
+        result = orders.ok("replace", "c")
+        assert ("clone", "c") in steps(result) and result["left_behind"] == []
+    orders.wait_healthy()
+    orders.check(ledger)
 
 
 def steps(result):
