@@ -22,7 +22,7 @@ EPISODES = int(os.environ.get("METAL_CHAOS_EPISODES", "20"))
 
 @pytest.fixture(scope="module")
 def shard(module_workspace, pg):
-    whole = Shard(module_workspace, pg).copy_first()
+    whole = Shard(module_workspace, pg).start_agents()
     assert whole.ok("recover")["left_behind"] == []
     whole.wait_healthy()
     return whole

@@ -274,6 +274,21 @@ absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) 
   ANSWER(absl::OkStatus());
 }
 
+absl::Status FakeNode::Rewind(const TermHolder& holder, const HostPort& primary) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  if (IsPrimary()) return Refused("ROLE_TRANSITION", "it is no standby");
+  for (size_t i = 0; i < shard_.size(); ++i) {
+    if (shard_.config_.nodes[i].postgres != primary || !shard_.at(i).IsPrimary()) continue;
+    wal = shard_.at(i).wal;
+    source = i;
+    server_up = true;
+    read_write = false;
+    demoted_by_.reset();
+  }
+  ANSWER(absl::OkStatus());
+}
+
 // ---- FakeShard ----
 
 FakeShard::FakeShard(ShardConfig config) : config_(std::move(config)) {

@@ -237,16 +237,14 @@ TEST_F(ProcedureTest, RecoverMakesAnOldPrimaryFollow) {
   ExpectHealthy("recovered");
 }
 
-TEST_F(ProcedureTest, ANodeWithWalOfItsOwnIsLeftBehindAndNamed) {
+TEST_F(ProcedureTest, ANodeWithWalOfItsOwnIsRewound) {
   node(0).reachable = node(0).server_up = false;
   ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
   node(0).reachable = node(0).server_up = true;  // it still believes its order, and writes
   shard_->Tick();
   ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  EXPECT_FALSE(node(0).read_write);
-  EXPECT_FALSE(shard_->two_primaries());
-  EXPECT_THAT(log_.text, HasSubstr("a is left behind"));
-  EXPECT_THAT(log_.text, HasSubstr("WAL that the source does not have"));
+  EXPECT_THAT(log_.text, HasSubstr("rejoin a: rewound, follows b"));
+  ExpectHealthy("rewound");
 }
 
 TEST_F(ProcedureTest, AnotherOrchestratorsShardIsLeftAlone) {
@@ -387,6 +385,20 @@ TEST(KilledOperatorTest, InitIsFinishedByInit) {
 
 TEST(KilledOperatorTest, ReplaceIsFinishedByRecover) {
   KillEverywhere(Command::kReplace, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
+}
+
+TEST(KilledOperatorTest, RecoverOfADivergedPrimaryIsFinishedByRecover) {
+  KillEverywhere(Command::kRecover, {}, Command::kRecover,
+                 [](FakeShard& shard) {
+                   QuietLog log;
+                   shard.at(0).reachable = shard.at(0).server_up = false;
+                   Procedure procedure(shard.config(), shard, log, "failover");
+                   ASSERT_THAT(procedure.Failover({}), IsOk()) << log.text;
+                   shard.Revive();
+                   shard.at(0).reachable = shard.at(0).server_up = true;
+                   shard.Tick();
+                 },
+                 {});
 }
 
 TEST(KilledOperatorTest, RecoverIsFinishedByRecover) {

@@ -17,6 +17,7 @@ constexpr absl::Duration kCheckpoint = absl::Minutes(10);
 constexpr absl::Duration kFollow = absl::Seconds(30);
 constexpr absl::Duration kAcknowledge = absl::Seconds(30);
 constexpr absl::Duration kStart = absl::Minutes(10);
+constexpr absl::Duration kRewind = absl::Hours(1);
 constexpr absl::Duration kClone = absl::Hours(24 * 7);
 constexpr absl::Duration kDrain = absl::Seconds(5);
 // For the answer to come after the agent's own time has passed.
@@ -314,6 +315,18 @@ absl::Status AgentCalls::Clone(const TermHolder& holder, const CloneSource& sour
     return client_.replication->Clone(context, request, &response);
   }));
   return Follow(response.operation(), kClone, [](const v1::Operation&) { return false; }).status();
+}
+
+absl::Status AgentCalls::Rewind(const TermHolder& holder, const HostPort& primary) {
+  v1::RewindRequest request;
+  SetHeader(holder, request.mutable_header());
+  request.set_source_host(primary.host);
+  request.set_source_port(primary.port);
+  v1::RewindResponse response;
+  METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+    return client_.replication->Rewind(context, request, &response);
+  }));
+  return Follow(response.operation(), kRewind, [](const v1::Operation&) { return false; }).status();
 }
 
 }  // namespace metal::shard

@@ -28,6 +28,7 @@ class AgentCalls : public NodeCalls {
   absl::Status ReconcileSlots(const TermHolder& holder,
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;
+  absl::Status Rewind(const TermHolder& holder, const HostPort& primary) override;
   absl::Status InitDataDirectory(const InitOptions& options) override;
   absl::Status Clone(const TermHolder& holder, const CloneSource& source) override;
   absl::Status HoldTraffic(const TermHolder& holder) override;

@@ -71,6 +71,8 @@ class NodeCalls {
   virtual absl::Status ReconcileSlots(const TermHolder& holder,
                                       const std::vector<std::string>& slots) = 0;
   virtual absl::Status StartPostgres() = 0;
+  // Makes a node whose WAL left the primary's history its standby; what only it had is gone.
+  virtual absl::Status Rewind(const TermHolder& holder, const HostPort& primary) = 0;
   virtual absl::Status InitDataDirectory(const InitOptions& options) = 0;
   // Makes the node a copy that streams. REQUIRES: it has stored the holder's term.
   virtual absl::Status Clone(const TermHolder& holder, const CloneSource& source) = 0;

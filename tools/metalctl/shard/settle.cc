@@ -21,6 +21,12 @@ std::string ReasonOf(const absl::Status& status) {
   return reason ? reason->reason : "";
 }
 
+// The node has WAL beside the primary's history, or a rewind of it was cut off.
+bool NeedsRewind(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason == "DIVERGED" || reason == "DATA_DIRECTORY_INCOMPLETE";
+}
+
 }  // namespace
 
 absl::Status Procedure::PrepareLeader(size_t leader, const TermHolder& holder) {
@@ -101,11 +107,17 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
     METAL_RETURN_IF_ERROR(CloneNode(node, primary, holder, false));
     return fmt::format("cloned, follows {}", NameOf(primary));
   }
-  METAL_RETURN_IF_ERROR(StartToFollow(node, primary, holder));
+  absl::Status followed = StartToFollow(node, primary, holder);
+  const bool rewinds = NeedsRewind(followed);
+  if (rewinds) {
+    METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
+    followed = calls.Rewind(holder, config_.nodes[primary].postgres);
+  }
+  METAL_RETURN_IF_ERROR(followed);
   METAL_RETURN_IF_ERROR(WaitUntilStreaming(node, primary));
   // As a standby it keeps WAL for nobody.
   METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));
-  return fmt::format("follows {}", NameOf(primary));
+  return fmt::format("{}follows {}", rewinds ? "rewound, " : "", NameOf(primary));
 }
 
 absl::Status Procedure::Verify(size_t primary, const TermHolder& holder) {
