@@ -14,7 +14,7 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
-#include "agent/pg/proc.h"
+#include "agent/base/proc.h"
 
 namespace metal::pg {
 namespace {
@@ -95,7 +95,7 @@ absl::Status StartLeaseGuard(const LeasePage& page, const std::string& page_path
                              base::Clock& clock) {
   if (page.Guarded()) return absl::OkStatus();
   base::DaemonOptions options;
-  options.argv = {ProcessExe(getpid()).value_or("/proc/self/exe"), "--lease-guard", page_path,
+  options.argv = {base::ProcessExe(getpid()).value_or("/proc/self/exe"), "--lease-guard", page_path,
                   place.data_dir, place.bin_dir};
   options.log_path = log_path;
   const auto started = base::StartDaemon(options);

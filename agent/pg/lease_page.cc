@@ -13,7 +13,7 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
-#include "agent/pg/proc.h"
+#include "agent/base/proc.h"
 
 namespace metal::pg {
 namespace {
@@ -124,14 +124,14 @@ LeaseTimes LeasePage::times() const {
 bool LeasePage::Guarded() const {
   const auto pid = static_cast<pid_t>(page_->guard_pid.load());
   if (pid <= 0) return false;
-  const auto stat = ReadProcStat(pid);
+  const auto stat = base::ReadProcStat(pid);
   return stat.ok() && stat->start_ticks == page_->guard_start && stat->state != 'Z' &&
          stat->state != 'T' && stat->state != 't';
 }
 
 bool LeasePage::HoldAsGuard() {
   if (flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) return false;
-  const auto self = ReadProcStat(getpid());
+  const auto self = base::ReadProcStat(getpid());
   page_->guard_start = self.ok() ? self->start_ticks : 0;
   page_->guard_pid = getpid();
   return true;
