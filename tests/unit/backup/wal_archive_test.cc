@@ -342,6 +342,7 @@ class HookedClock final : public base::Clock {
     }
     return inner_.Monotonic();
   }
+  base::MonotonicTime SinceBoot() override { return inner_.SinceBoot(); }
   void Sleep(absl::Duration duration) override { inner_.Sleep(duration); }
   void Advance(absl::Duration duration) { inner_.Advance(duration); }
   std::function<void()> at_look;

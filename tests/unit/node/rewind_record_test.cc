@@ -63,7 +63,9 @@ TEST_F(RewindRecordTest, PowerLostWhileItIsStoredLeavesTheOldOneOrTheNew) {
       fired = faults.fired();
     }
     ASSERT_OK_AND_ASSIGN(const RewindRecord found, LoadRewindRecord(dir_.path()));
-    if (stored) EXPECT_EQ(found.stage, RewindStage::kStarted);
+    if (stored) {
+      EXPECT_EQ(found.stage, RewindStage::kStarted);
+    }
   }
   EXPECT_GT(at, 3);
 }
