@@ -253,6 +253,8 @@ class Node(Database):
         copy_owned(f"{template}/term", os.path.join(self.state, "term"))
         self.start_agent()
         self.ok("pg", "start")
+        if self.name != "node":  # the template's: whose term 1 was is part of the cluster
+            self.sql(f"UPDATE metal.term_history SET node_id = '{self.name}'")
         return self
 
     def create_primary(self):

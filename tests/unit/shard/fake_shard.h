@@ -110,6 +110,8 @@ class FakeShard : public ShardCalls {
   int Lost(size_t node) const;
   // Nodes that acknowledged a commit at the same moment, ever.
   bool two_primaries() const { return two_primaries_; }
+  // Nothing was acknowledged: a shard that is yet to be made.
+  void ForgetAcknowledged() { ledger_.clear(); }
   size_t acknowledged() const { return ledger_.size(); }
   std::vector<NodeView> Views();
   // Names of findings, with their nodes.

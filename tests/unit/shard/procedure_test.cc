@@ -262,6 +262,7 @@ TEST_F(ProcedureTest, OfTwoRunsAtOnceANodeObeysOne) {
 }
 
 void Empty(FakeShard& shard) {
+  shard.ForgetAcknowledged();
   for (size_t i = 0; i < shard.size(); ++i) {
     FakeNode& node = shard.at(i);
     node.empty = true;

@@ -163,7 +163,11 @@ absl::Status Procedure::SwitchOver(size_t primary, size_t candidate) {
   const TermHolder next = NextTerm();
   bool prepared = false;
   METAL_RETURN_IF_ERROR(Preflight(primary, candidate, next, &prepared));
-  METAL_RETURN_IF_ERROR(HoldTraffic(primary, next));
+  // Under the term in force: whoever finds the doors held can open them without a new one.
+  const NodeView& leading = views_[primary];
+  const bool ours = config_.IsOurs(leading.orchestrator);
+  METAL_RETURN_IF_ERROR(
+      HoldTraffic(primary, ours ? TermHolder{leading.term, leading.orchestrator} : next));
   if (absl::Status handed = HandOver(primary, candidate, next, prepared); !handed.ok()) {
     return Undo(primary, candidate, next, std::move(handed));
   }
