@@ -1,6 +1,7 @@
 #include "tests/unit/shard/fake_shard.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "agent/base/status.h"
 
@@ -221,6 +222,7 @@ absl::Status FakeNode::SetSynchronousStandbys(const TermHolder& holder, const Sy
 absl::Status FakeNode::ReconcileSlots(const TermHolder& holder,
                                       const std::vector<std::string>& wanted_slots) {
   REACHED();
+  if (const auto first = std::exchange(before_slots, nullptr)) first();
   METAL_RETURN_IF_ERROR(CheckHolder(holder));
   slots = {wanted_slots.begin(), wanted_slots.end()};
   ANSWER(absl::OkStatus());

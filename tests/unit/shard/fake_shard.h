@@ -6,6 +6,7 @@
 // Threading: one thread; calls "at once" are made one after the other, those that hang last.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -59,6 +60,7 @@ class FakeNode : public NodeCalls {
   std::set<std::string> slots;
   std::string synchronous;
   bool has_door = true, door_held = false, door_refuses = false;
+  std::function<void()> before_slots;  // something overtakes that call, once
   HostPort door{"a.example", 5432};
   uint64_t door_term = 4;
 

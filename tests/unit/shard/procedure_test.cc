@@ -237,6 +237,15 @@ TEST_F(ProcedureTest, RecoverMakesAnOldPrimaryFollow) {
   ExpectHealthy("recovered");
 }
 
+TEST_F(ProcedureTest, RecoverLooksAgainWhenADeadOperatorsDemotionIsTakenUpMeanwhile) {
+  node(0).before_slots = [&] {
+    ASSERT_THAT(node(0).Demote({5, node(0).stored.orchestrator}), IsOk());
+  };
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("looking again"));
+  ExpectHealthy("recovered");
+}
+
 TEST_F(ProcedureTest, ANodeWithWalOfItsOwnIsRewound) {
   node(0).reachable = node(0).server_up = false;
   ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;

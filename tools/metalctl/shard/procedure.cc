@@ -13,6 +13,9 @@ namespace {
 constexpr absl::Duration kStatusPatience = absl::Seconds(2);
 constexpr absl::Duration kGrace = absl::Milliseconds(200);
 
+// Times that a look is repeated since the nodes have moved on.
+constexpr int kOvertaken = 2;
+
 // Inconsistencies with which nothing may be changed: these are not the nodes that they should be.
 constexpr std::string_view kWrongNodes[] = {"wrong_node", "wrong_shard", "different_systems",
                                             "different_versions"};
@@ -182,6 +185,19 @@ absl::Status Procedure::FinishPromotion(size_t node) {
 }
 
 absl::Status Procedure::Recover() {
+  // What another operator asked for last, before it died or gave up, may only now be taken up: then
+  // what was seen is no longer so.
+  for (int more = kOvertaken;; --more) {
+    left_behind_.clear();
+    const absl::Status recovered = RecoverOnce();
+    const auto reason = base::GetReason(recovered);
+    if (!reason || reason->reason != "STALE_TERM" || more == 0) return recovered;
+    log_.Note("a newer term was begun meanwhile, looking again: " +
+              std::string(recovered.message()));
+  }
+}
+
+absl::Status Procedure::RecoverOnce() {
   METAL_RETURN_IF_ERROR(Look());
   if (const auto primary = FindPrimary(views_)) {
     return Settle(*primary, {views_[*primary].term, views_[*primary].orchestrator});

@@ -69,6 +69,7 @@ class Procedure {
   const std::vector<StepRecord>& steps() const { return steps_; }
 
  private:
+  absl::Status RecoverOnce();
   using StepBody = std::function<absl::StatusOr<std::string>()>;
   using NodeBody = std::function<absl::StatusOr<std::string>(size_t node)>;
 
