@@ -378,6 +378,7 @@ absl::StatusOr<CloneReport> Clone::Copy(const std::function<absl::Status()>& con
   METAL_RETURN_IF_ERROR(base::FaultPoint("clone.begun"));
   METAL_RETURN_IF_ERROR(MakeFixedPlaces());
   METAL_ASSIGN_OR_RETURN(const CloneEnd end, Receive());
+  const base::MonotonicTime received = context_.clock.Monotonic();
   METAL_RETURN_IF_ERROR(base::FaultPoint("clone.received"));
   context_.progress.BeginPhase("writing configuration");
   METAL_RETURN_IF_ERROR(WriteLabels(end));
@@ -386,6 +387,7 @@ absl::StatusOr<CloneReport> Clone::Copy(const std::function<absl::Status()>& con
   METAL_RETURN_IF_ERROR(Complete(end));
   report_.stop_lsn = end.stop_lsn;
   report_.elapsed = context_.clock.Monotonic() - begin;
+  report_.finish = context_.clock.Monotonic() - received;
   return report_;
 }
 

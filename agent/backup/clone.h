@@ -43,6 +43,7 @@ struct CloneReport {
   std::string source_node;
   uint64_t files = 0, bytes = 0, reconnects = 0;
   absl::Duration elapsed;  // of the copy
+  absl::Duration finish;   // the part of it after the last byte: settings, sync, control file
   std::string io_engine;
   base::Lsn start_lsn, stop_lsn;
   base::TimelineId timeline = 0;

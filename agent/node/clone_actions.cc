@@ -96,6 +96,7 @@ OperationResult ResultOf(const backup::CloneReport& report, absl::Duration until
       {"stop_lsn", report.stop_lsn.ToString()},
       {"timeline", fmt::format("{}", report.timeline)},
       {"io_engine", report.io_engine},
+      {"finish_seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(report.finish))},
       {"streaming_after_seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(until_streaming))}};
   return result;
 }

@@ -192,8 +192,8 @@ class Node {
   // Over the node's own data directory, under the stored term. Stops the server
   // that is replaced, and ends with a standby that streams from the primary. Result facts:
   // source_node, files, bytes, seconds, bytes_per_second, reconnects, start_lsn, stop_lsn,
-  // timeline, io_engine, streaming_after_seconds. Errors as backup::Clone and ReserveWal;
-  // WRONG_SYSTEM: the primary is of another cluster.
+  // timeline, io_engine, finish_seconds, streaming_after_seconds. Errors as backup::Clone and
+  // ReserveWal; WRONG_SYSTEM: the primary is of another cluster.
   absl::StatusOr<Operation> Clone(const RequestContext& context, const CloneRequest& request);
 
   // ---- Backups (backup_actions.cc). FAILED_PRECONDITION, reason REPOSITORY, when none is

@@ -19,6 +19,7 @@ class Place:
         self.bindir, self.pgbackrest_bindir, self.metal_bindir = bindir, pgbackrest_bindir, metal_bindir
         self.tools = []
         self._keep = keep
+        self.agent = None  # of the tools that are Metal: a database has one
         remove_abandoned(directory)
         self.run_dir = directory / f"run-{os.getpid()}"
         self.run_dir.mkdir()

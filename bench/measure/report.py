@@ -11,6 +11,10 @@ from .codec import CODECS
 GIB = 2**30
 
 
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def machine(directory):
     """What a reader needs to know of the machine to judge the figures."""
     with open("/proc/cpuinfo") as file:
@@ -49,9 +53,8 @@ def build(kind, runs, limits, facts):
             rate = median(runs, "metal", codec, "bytes") / wall_s
             alone[codec] = round(rate / limits.limit(kind, codec), 3)
             beside[codec] = round(rate / limits.beside_io(codec), 3)
-    return {"bench": kind,
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), **facts,
-            "runs": [_run(kind, run) for run in runs],
+    return {"bench": kind, "date": now(), **facts,
+            "runs": [run_figures(kind, run) for run in runs],
             "ratios": ratios(runs),
             "limits": limits.figures(kind),
             "fraction_of_limit": min(alone.values(), default=None), "fraction_of_limit_by_codec": alone,
@@ -59,15 +62,16 @@ def build(kind, runs, limits, facts):
             "fraction_of_beside_io_limit_by_codec": beside}
 
 
-def _run(kind, run):
+def run_figures(kind, run):
+    """One run as the report has it."""
     figures = {"tool": run.tool, "codec": run.codec, "wall_s": round(run.wall_s, 3), "cpu_s": round(run.cpu_s, 2),
                "max_rss_mib": round(run.max_rss_mib, 1), "bytes": run.bytes, "stored_bytes": run.stored_bytes}
-    if kind == "restore":
+    if kind in ("restore", "clone"):
         figures.update({"compared_files": run.compared_files, "compared_bytes": run.compared_bytes})
     return figures
 
 
-def print_table(report, runs):
+def print_runs(report, runs):
     """Medians for people: one line a tool and codec, in the order in which they first ran."""
     print(f"\n{report['bench']} of {runs[0].bytes / GIB:.2f} GiB, medians of {report['rounds']} runs, cold cache")
     print(f"{'tool':<14} {'codec':<6} {'wall s':>8} {'min-max':>13} {'MB/s':>7} {'cpu s':>7} {'cpu s/GiB':>10} "
@@ -78,6 +82,11 @@ def print_table(report, runs):
                                         ("wall_s", "cpu_s", "max_rss_mib", "bytes", "stored_bytes"))
         print(f"{tool:<14} {codec:<6} {wall:>8.2f} {min(walls):>6.2f}-{max(walls):<6.2f} {size / wall / 1e6:>7.0f} "
               f"{cpu:>7.2f} {cpu / (size / GIB):>10.2f} {rss:>8.1f} {stored / 1e6:>10.1f}")
+
+
+def print_table(report, runs):
+    """The whole report for people."""
+    print_runs(report, runs)
     for name, value in report["ratios"].items():
         print(f"{name:<34} {'-' if value is None else f'{value:.2f}'}")
     for name, value in report["limits"].items():

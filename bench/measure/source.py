@@ -5,7 +5,7 @@ import subprocess
 
 from .process import CommandFailed, tail
 
-PROGRAMS = ("metal-agent", "metalctl", "metal-wal", "codec_speed")
+PROGRAMS = ("metal-agent", "metalctl", "metal-wal", "codec_speed", "tls_speed")
 
 
 class Source:
