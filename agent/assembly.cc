@@ -202,7 +202,8 @@ void ReportStart(const base::AgentConfig& config, const std::string& address,
 }
 
 absl::StatusOr<std::unique_ptr<TransferServer>> TransferServer::Start(
-    const base::AgentConfig& config, observe::EventLog& events, base::Clock& clock) {
+    const base::AgentConfig& config, observe::EventLog& events, node::Node& node,
+    base::Clock& clock) {
   pg::ConnectOptions connect;
   connect.socket_dir = config.pg_socket_dir;
   connect.port = config.pg_port;
@@ -212,7 +213,8 @@ absl::StatusOr<std::unique_ptr<TransferServer>> TransferServer::Start(
                           .clock = clock,
                           .events = &events,
                           .open_source = backup::MakePostgresSource(connect),
-                          .connect = SessionsOf(config, absl::ZeroDuration())}));
+                          .connect = SessionsOf(config, absl::ZeroDuration()),
+                          .memory = &node.backup_memory()}));
   if (config.transfer_listen.empty()) return server;
   TransferServer* const raw = server.get();
   transfer::ListenerOptions options;

@@ -81,6 +81,7 @@ class TransferServer {
   // The references outlive the server.
   static absl::StatusOr<std::unique_ptr<TransferServer>> Start(const base::AgentConfig& config,
                                                                observe::EventLog& events,
+                                                               node::Node& node,
                                                                base::Clock& clock);
   ~TransferServer() { Stop(); }
   // Running clones fail, and their targets hear why.

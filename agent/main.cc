@@ -103,7 +103,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node, *heartbeat),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
-  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, *events, clock));
+  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, *events, node, clock));
 
   rpc::Services services(config, node, board, *events, clock);
   METAL_RETURN_IF_ERROR(services.Start());

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "absl/strings/match.h"
 #include "agent/backup/clone_receiver.h"
 #include "agent/backup/clone_settings.h"
 #include "agent/backup/clone_source.h"
@@ -41,11 +42,20 @@ Clone::Clone(CloneRequest request, OperationContext context)
 
 // ---- the control connection
 
+// A connection that breaks has no next step to tell; the clone has.
+absl::Status Clone::Lost(const absl::Status& status) const {
+  if (!absl::IsUnavailable(status) || absl::StrContains(status.message(), "HINT: ")) return status;
+  return base::Error(status.code(), "{}. HINT: clone again when the agent at {} answers",
+                     std::string(status.message()), request_.source.ToString());
+}
+
 absl::StatusOr<transfer::Channel::Received> Clone::Hear(transfer::Channel& channel,
                                                         CloneMessage wanted) {
   while (true) {
     METAL_RETURN_IF_ERROR(context_.progress.CheckCancelled());
-    METAL_ASSIGN_OR_RETURN(auto received, channel.ReadMessage());
+    auto heard = channel.ReadMessage();
+    if (!heard.ok()) return Lost(heard.status());
+    const transfer::Channel::Received received = *std::move(heard);
     if (received.header.payload_length != 0) {
       return absl::DataLossError("the source sent bulk data on the control connection");
     }
@@ -64,11 +74,12 @@ absl::StatusOr<transfer::Channel::Received> Clone::Hear(transfer::Channel& chann
 }
 
 absl::StatusOr<std::unique_ptr<transfer::Channel>> Clone::Greet() {
-  METAL_ASSIGN_OR_RETURN(auto channel,
-                         transfer::Channel::Connect(request_.source, request_.tls, kConnect));
-  METAL_RETURN_IF_ERROR(
-      channel->WriteMessage(Type(CloneMessage::kHello), 0, Encode(CloneHello{request_.node_id})));
-  METAL_ASSIGN_OR_RETURN(const auto received, Hear(*channel, CloneMessage::kWelcome));
+  auto channel = transfer::Channel::Connect(request_.source, request_.tls, kConnect);
+  if (!channel.ok()) return Lost(channel.status());
+  const absl::Status said =
+      (*channel)->WriteMessage(Type(CloneMessage::kHello), 0, Encode(CloneHello{request_.node_id}));
+  METAL_RETURN_IF_ERROR(Lost(said));
+  METAL_ASSIGN_OR_RETURN(const auto received, Hear(**channel, CloneMessage::kWelcome));
   METAL_ASSIGN_OR_RETURN(welcome_, DecodeCloneWelcome(received.body));
   return channel;
 }
@@ -97,7 +108,7 @@ absl::Status Clone::CheckSource() const {
 absl::Status Clone::CheckExisting() {
   const std::string& directory = request_.target_directory;
   METAL_ASSIGN_OR_RETURN(existing_, pg::InspectDataDirectory(directory));
-  replaces_ = existing_.kind == pg::DataDirectoryKind::kCluster;
+  replaces_ = existing_.kind == pg::DataDirectoryKind::kCluster || existing_.half_rewound();
   if (existing_.kind == pg::DataDirectoryKind::kForeign) {
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,
@@ -226,7 +237,18 @@ absl::Status Clone::Look() {
   return target.CheckSpace(welcome_.bytes, freed);
 }
 
+// Before the source's backup is open, and before anything is removed.
+absl::Status Clone::TakeMemory() {
+  if (context_.memory == nullptr) return absl::OkStatus();
+  METAL_ASSIGN_OR_RETURN(
+      memory_,
+      context_.memory->Take(CloneReceiveWanted(request_.links, request_.codec),
+                            CloneReceiveLeast(request_.links, request_.codec), context_.progress));
+  return absl::OkStatus();
+}
+
 absl::Status Clone::Open(base::Lsn replay_lsn) {
+  METAL_RETURN_IF_ERROR(TakeMemory());
   context_.progress.BeginPhase("starting the source's backup");
   const uint64_t looked_at = welcome_.system_identifier;
   METAL_ASSIGN_OR_RETURN(const auto channel, Greet());
@@ -238,7 +260,7 @@ absl::Status Clone::Open(base::Lsn replay_lsn) {
   begin.replay_lsn = replay_lsn;
   begin.rate_limit = request_.rate_limit;
   begin.codec = request_.codec;
-  METAL_RETURN_IF_ERROR(channel->WriteMessage(Type(CloneMessage::kBegin), 0, Encode(begin)));
+  METAL_RETURN_IF_ERROR(Lost(channel->WriteMessage(Type(CloneMessage::kBegin), 0, Encode(begin))));
   METAL_ASSIGN_OR_RETURN(const auto received, Hear(*channel, CloneMessage::kPlan));
   METAL_ASSIGN_OR_RETURN(plan_, DecodeClonePlan(received.body));
   METAL_ASSIGN_OR_RETURN(RestoreTarget::Options options, TargetOptions(plan_.tablespaces));
@@ -315,7 +337,8 @@ absl::StatusOr<CloneEnd> Clone::Receive() {
   options.patience = request_.patience;
   options.queue_depth =
       static_cast<uint32_t>(std::max(config.backup_queue_depth, 1)) * kDepthFactor;
-  options.memory = config.backup_memory;
+  options.codec = request_.codec;
+  options.memory = memory_.bytes().value != 0 ? memory_.bytes() : config.backup_memory;
   options.target_directory = target_->directory();
   options.on_directory = [this](const FileListRecord& record) { return MakeDirectory(record); };
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind, uring::ParseEngineKind(config.io_engine));
@@ -379,6 +402,7 @@ absl::StatusOr<CloneReport> Clone::Copy(const std::function<absl::Status()>& con
   METAL_RETURN_IF_ERROR(MakeFixedPlaces());
   METAL_ASSIGN_OR_RETURN(const CloneEnd end, Receive());
   const base::MonotonicTime received = context_.clock.Monotonic();
+  memory_ = MemoryShare();
   METAL_RETURN_IF_ERROR(base::FaultPoint("clone.received"));
   context_.progress.BeginPhase("writing configuration");
   METAL_RETURN_IF_ERROR(WriteLabels(end));

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "agent/backup/clone_protocol.h"
 #include "agent/backup/context.h"
+#include "agent/backup/memory_budget.h"
 #include "agent/backup/restore_target.h"
 #include "agent/pg/data_directory.h"
 #include "agent/transfer/channel.h"
@@ -61,8 +62,9 @@ class Clone {
   // The directory holds something that Copy will remove.
   bool replaces() const { return replaces_; }
 
-  // The source begins its backup, once it has replayed `replay_lsn` (0: at once). The session waits
-  // for 10 minutes. REQUIRES: Look.
+  // Takes the buffers' share of context.memory, which may wait. Then the source begins its backup,
+  // once it has replayed `replay_lsn` (0: at once); the session waits for 10 minutes. REQUIRES:
+  // Look.
   absl::Status Open(base::Lsn replay_lsn);
   const ClonePlan& plan() const { return plan_; }
 
@@ -76,9 +78,11 @@ class Clone {
   void Abandon(const absl::Status& why);
 
  private:
+  absl::Status Lost(const absl::Status& status) const;
   absl::StatusOr<std::unique_ptr<transfer::Channel>> Greet();
   absl::StatusOr<transfer::Channel::Received> Hear(transfer::Channel& channel, CloneMessage wanted);
   absl::Status CheckSource() const;
+  absl::Status TakeMemory();
   absl::Status CheckExisting();
   absl::StatusOr<RestoreTarget::Options> TargetOptions(
       const std::map<uint32_t, std::string>& tablespaces);
@@ -103,6 +107,7 @@ class Clone {
   bool emptied_ = false;
   std::map<uint32_t, std::string> locations_;  // of tablespaces in the copy
   std::optional<RestoreTarget> target_;
+  MemoryShare memory_;  // from Open until the files are written
   CloneReport report_;
 };
 

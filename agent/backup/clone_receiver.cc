@@ -18,7 +18,20 @@ constexpr absl::Duration kPoll = absl::Milliseconds(100);
 constexpr size_t kJobsMin = 4;
 constexpr size_t kJobsMax = 64;
 
+// Each connection holds a frame that it decodes.
+uint64_t EncodedBytes(size_t links, std::string_view codec) {
+  return codec == "none" ? 0 : links * (store::kFrameHeaderSize + store::kFrameStoredMax);
+}
+
 }  // namespace
+
+base::ByteCount CloneReceiveWanted(size_t links, std::string_view codec) {
+  return {kJobsMax * store::kFrameRawMax + EncodedBytes(links, codec)};
+}
+
+base::ByteCount CloneReceiveLeast(size_t links, std::string_view codec) {
+  return {kJobsMin * store::kFrameRawMax + EncodedBytes(links, codec)};
+}
 
 FileEntry EntryOf(const ClonePiece& piece) {
   return {.path = piece.path, .size = piece.size, .mtime = piece.mtime, .mode = piece.mode};
@@ -46,7 +59,9 @@ CloneReceiver::CloneReceiver(CloneReceiveOptions options, std::unique_ptr<uring:
       clock_(clock),
       heard_(clock.Monotonic()),
       engine_(std::move(engine)) {
-  const size_t affordable = options_.memory.value / store::kFrameRawMax;
+  const uint64_t encoded = EncodedBytes(options_.links, options_.codec);
+  const size_t affordable =
+      (std::max(options_.memory.value, encoded) - encoded) / store::kFrameRawMax;
   const size_t count = std::clamp(affordable, kJobsMin, kJobsMax);
   memory_ = uring::AlignedBuffer(count * store::kFrameRawMax);
   for (size_t i = 0; i < count; ++i) {

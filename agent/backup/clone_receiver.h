@@ -43,6 +43,7 @@ struct CloneReceiveOptions {
   std::string session;
   size_t links = 2;
   uint32_t queue_depth = 16;
+  std::string codec = "none";  // of the source's frames
   base::ByteCount memory{192 << 20};
   std::string target_directory;
   // Called on the ring thread for each directory record. Directories that a file needs earlier are
@@ -58,6 +59,10 @@ struct CloneTotals {
 
 // Requests in flight that an engine for these options must allow.
 uint32_t CloneEngineDepth(const CloneReceiveOptions& options);
+
+// Bytes of buffers: the most that help, and the least that do.
+base::ByteCount CloneReceiveWanted(size_t links, std::string_view codec);
+base::ByteCount CloneReceiveLeast(size_t links, std::string_view codec);
 
 class CloneReceiver {
  public:

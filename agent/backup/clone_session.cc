@@ -133,6 +133,8 @@ absl::Status CloneSession::AwaitReplay(const std::function<bool()>& cancelled) {
 }
 
 absl::Status CloneSession::Open(std::function<bool()> cancelled) {
+  METAL_RETURN_IF_ERROR(MakeEncoders());
+  METAL_RETURN_IF_ERROR(TakeMemory(cancelled));
   METAL_RETURN_IF_ERROR(AwaitReplay(cancelled));
   METAL_ASSIGN_OR_RETURN(source_, parts_.open_source());
   SourceStartRequest request;
@@ -170,14 +172,49 @@ absl::Status CloneSession::Prepare(const SourceStart& start) {
   return absl::OkStatus();
 }
 
+absl::Status CloneSession::MakeEncoders() {
+  METAL_ASSIGN_OR_RETURN(const stream::CodecKind codec, stream::ParseCodec(request_.codec));
+  const bool plain = codec == stream::CodecKind::kNone;
+  for (CodecState& state : states_) {
+    METAL_ASSIGN_OR_RETURN(state.encoder, stream::MakeEncoder(codec, plain ? 0 : 1));
+  }
+  encoded_size_ = plain ? 0 : EncodedFrameSize();
+  return absl::OkStatus();
+}
+
+// Before the backup is open: it may take as long as another operation.
+absl::Status CloneSession::TakeMemory(const std::function<bool()>& cancelled) {
+  const auto depth = static_cast<size_t>(std::max(parts_.config.backup_queue_depth, 1));
+  const size_t frame = store::kFrameRawMax + encoded_size_;
+  const size_t wanted = depth * kReadSize / store::kFrameRawMax + kFramesBeside;
+  base::ByteCount bytes = parts_.config.backup_memory;
+  if (parts_.memory != nullptr) {
+    METAL_ASSIGN_OR_RETURN(
+        share_, parts_.memory->Take({wanted * frame}, {kFramesMin * frame}, [&]() -> absl::Status {
+          return cancelled && cancelled() ? absl::CancelledError("the target has left")
+                                          : absl::OkStatus();
+        }));
+    bytes = share_.bytes();
+  }
+  frames_ = std::max(std::min<size_t>(wanted, bytes.value / frame), kFramesMin);
+  return absl::OkStatus();
+}
+
+void CloneSession::MakeFrames(std::vector<FrameJob*>& free_jobs) {
+  memory_ = uring::AlignedBuffer(frames_ * (store::kFrameRawMax + encoded_size_));
+  const auto memory = memory_.span();
+  for (size_t i = 0; i < frames_; ++i) {
+    jobs_.push_back(std::make_unique<FrameJob>(
+        memory.subspan(i * store::kFrameRawMax, store::kFrameRawMax),
+        memory.subspan(frames_ * store::kFrameRawMax + i * encoded_size_, encoded_size_), states_,
+        rechecker_.get()));
+    free_jobs.push_back(jobs_.back().get());
+  }
+}
+
 absl::Status CloneSession::MakeReader(const SourceStart& start) {
   const base::AgentConfig& config = parts_.config;
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(config.pg_data_dir));
-  METAL_ASSIGN_OR_RETURN(const stream::CodecKind codec, stream::ParseCodec(request_.codec));
-  const int level = codec == stream::CodecKind::kNone ? 0 : 1;
-  for (CodecState& state : states_) {
-    METAL_ASSIGN_OR_RETURN(state.encoder, stream::MakeEncoder(codec, level));
-  }
   PageRechecker::Options recheck;
   recheck.start_lsn = start.start_lsn;
   recheck.current_lsn = [this] { return source_->CurrentLsn(); };
@@ -189,21 +226,8 @@ absl::Status CloneSession::MakeReader(const SourceStart& start) {
                          parts_.make_engine(kind, std::max<uint32_t>(depth, 32)));
   engine_ = std::move(choice.engine);
 
-  const size_t encoded = codec == stream::CodecKind::kNone ? 0 : EncodedFrameSize();
-  const size_t frame = store::kFrameRawMax + encoded;
-  const size_t wanted = depth * kReadSize / store::kFrameRawMax + kFramesBeside;
-  const size_t count =
-      std::max(std::min<size_t>(wanted, config.backup_memory.value / frame), kFramesMin);
-  memory_ = uring::AlignedBuffer(count * frame);
   std::vector<FrameJob*> free_jobs;
-  for (size_t i = 0; i < count; ++i) {
-    const auto memory = memory_.span();
-    jobs_.push_back(std::make_unique<FrameJob>(
-        memory.subspan(i * store::kFrameRawMax, store::kFrameRawMax),
-        memory.subspan(count * store::kFrameRawMax + i * encoded, encoded), states_,
-        rechecker_.get()));
-    free_jobs.push_back(jobs_.back().get());
-  }
+  MakeFrames(free_jobs);
   FrameReader::Options options;
   options.data_directory = config.pg_data_dir;
   options.page_size = control.block_size;
@@ -243,6 +267,7 @@ void CloneSession::Run() {
   reader_.reset();
   jobs_.clear();
   memory_ = uring::AlignedBuffer();
+  share_ = MemoryShare();
   ended_at_ns_ = absl::ToInt64Nanoseconds(parts_.clock.Monotonic().since_start);
   ended_ = true;
 }

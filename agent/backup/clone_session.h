@@ -21,6 +21,7 @@
 #include "agent/backup/context.h"
 #include "agent/backup/directory_walk.h"
 #include "agent/backup/frame_reader.h"
+#include "agent/backup/memory_budget.h"
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/server_watch.h"
 #include "agent/base/config.h"
@@ -41,6 +42,8 @@ struct CloneSourceParts {
   SourceFactory open_source = {};
   pg::SessionFactory connect = {};  // to wait until a standby has replayed a position
   EngineFactory make_engine = uring::MakeEngine;
+  // Of all operations together; null: config.backup_memory alone.
+  MemoryBudget* memory = nullptr;
 };
 
 // Bytes that a copy of the data directory would take now, by tablespace OID; 0: outside of them.
@@ -48,8 +51,8 @@ absl::StatusOr<std::map<uint32_t, uint64_t>> CountCloneBytes(const WalkOptions& 
 
 class CloneSession {
  public:
-  // Opens the backup and starts to read. Errors as BackupSession::Start. `cancelled` is polled
-  // while the checkpoint runs.
+  // Takes its share of parts.memory, which may wait, opens the backup and starts to read. Errors as
+  // BackupSession::Start. `cancelled` is polled while it waits, and while the checkpoint runs.
   static absl::StatusOr<std::shared_ptr<CloneSession>> Begin(const CloneSourceParts& parts,
                                                              const CloneBegin& request,
                                                              std::string target,
@@ -73,6 +76,9 @@ class CloneSession {
   absl::Status Open(std::function<bool()> cancelled);
   absl::Status AwaitReplay(const std::function<bool()>& cancelled);
   absl::Status Prepare(const SourceStart& start);
+  absl::Status MakeEncoders();
+  absl::Status TakeMemory(const std::function<bool()>& cancelled);
+  void MakeFrames(std::vector<FrameJob*>& free_jobs);
   absl::Status MakeReader(const SourceStart& start);
   void Run();
   absl::Status Copy();
@@ -99,6 +105,8 @@ class CloneSession {
   std::unique_ptr<uring::IoEngine> engine_;  // of the ring thread, which alone makes and ends it
   std::unique_ptr<BackupSource> source_;
   std::unique_ptr<PageRechecker> rechecker_;
+  MemoryShare share_;  // of memory_
+  size_t frames_ = 0, encoded_size_ = 0;
   uring::AlignedBuffer memory_;
   std::vector<CodecState> states_;
   std::vector<std::unique_ptr<FrameJob>> jobs_;

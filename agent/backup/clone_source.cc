@@ -134,12 +134,21 @@ absl::StatusOr<CloneWelcome> CloneSource::Describe() {
   return welcome;
 }
 
-absl::Status CloneSource::Reserve() {
+absl::Status CloneSource::Reserve(const std::string& target,
+                                  const std::vector<std::string>& names) {
   ForgetEnded();
   base::MutexLock lock(mutex_);
   if (stopping_) return absl::UnavailableError("the source's agent stops. HINT: clone again");
   size_t running = opening_;
-  for (const auto& [id, session] : sessions_) running += session->ended() ? 0 : 1;
+  for (const auto& [id, served] : sessions_) {
+    if (served.session->ended()) continue;
+    if (served.target == target && served.names == names) {
+      served.session->Cancel(
+          absl::AbortedError("the target began another clone. HINT: follow that one"));
+    } else {
+      ++running;
+    }
+  }
   if (running >= kCloneSessionsMax) {
     return base::Error(absl::StatusCode::kResourceExhausted,
                        "the source serves {} clones already. HINT: wait, or clone from another "
@@ -188,12 +197,14 @@ absl::Status CloneSource::ServeControl(transfer::Channel& channel, const CloneHe
   if (received.header.type == Type(CloneMessage::kAbort)) return absl::OkStatus();
   if (received.header.type != Type(CloneMessage::kBegin)) return Unexpected(received.header);
   METAL_ASSIGN_OR_RETURN(const CloneBegin begin, DecodeCloneBegin(received.body));
-  METAL_RETURN_IF_ERROR(Reserve());
+  METAL_RETURN_IF_ERROR(Reserve(hello.node_id, channel.names()));
   auto session = Open(channel, begin, hello.node_id);
   {
     base::MutexLock lock(mutex_);
     --opening_;
-    if (session.ok()) sessions_[(*session)->plan().session] = *session;
+    if (session.ok()) {
+      sessions_[(*session)->plan().session] = {*session, hello.node_id, channel.names()};
+    }
     if (session.ok() && stopping_) {
       (*session)->Cancel(absl::UnavailableError("the source's agent stops. HINT: clone again"));
     }
@@ -207,7 +218,7 @@ absl::Status CloneSource::ServeControl(transfer::Channel& channel, const CloneHe
 CloneSource::SessionPtr CloneSource::Find(const std::string& id) {
   base::MutexLock lock(mutex_);
   const auto found = sessions_.find(id);
-  return found == sessions_.end() ? nullptr : found->second;
+  return found == sessions_.end() ? nullptr : found->second.session;
 }
 
 void CloneSource::GiveUp(const CloneGiveUp& message) {
@@ -233,8 +244,8 @@ void CloneSource::ForgetEnded() {
   std::vector<SessionPtr> forgotten;  // destroyed without the lock
   base::MutexLock lock(mutex_);
   for (auto at = sessions_.begin(); at != sessions_.end();) {
-    const bool old = at->second->ended_for() > kRemember;
-    if (old) forgotten.push_back(std::move(at->second));
+    const bool old = at->second.session->ended_for() > kRemember;
+    if (old) forgotten.push_back(std::move(at->second.session));
     at = old ? sessions_.erase(at) : std::next(at);
   }
 }
@@ -242,8 +253,8 @@ void CloneSource::ForgetEnded() {
 void CloneSource::Stop() {
   base::MutexLock lock(mutex_);
   stopping_ = true;
-  for (const auto& [id, session] : sessions_) {
-    session->Cancel(absl::UnavailableError("the source's agent stops. HINT: clone again"));
+  for (const auto& [id, served] : sessions_) {
+    served.session->Cancel(absl::UnavailableError("the source's agent stops. HINT: clone again"));
   }
 }
 

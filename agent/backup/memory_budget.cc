@@ -17,22 +17,28 @@ MemoryShare::~MemoryShare() {
 
 absl::StatusOr<MemoryShare> MemoryBudget::Take(base::ByteCount wanted, base::ByteCount least,
                                                observe::Progress& progress) {
+  // Told once, not under the lock: it is journaled.
+  int looks = 0;
+  return Take(wanted, least, [&] {
+    if (++looks == 2) progress.BeginPhase("waiting for memory of other operations");
+    return progress.CheckCancelled();
+  });
+}
+
+absl::StatusOr<MemoryShare> MemoryBudget::Take(base::ByteCount wanted, base::ByteCount least,
+                                               const std::function<absl::Status()>& check) {
   if (least > total_) {
     return base::Error(absl::StatusCode::kResourceExhausted,
                        "backup.memory is {}, this operation needs {}. HINT: raise backup.memory",
                        total_.ToString(), least.ToString());
   }
-  for (bool told = false;; told = true) {
-    METAL_RETURN_IF_ERROR(progress.CheckCancelled());
-    {
-      base::MutexLock lock(mutex_);
-      const auto enough = [&] { return free_ >= least; };
-      if (enough() || (told && returned_.WaitFor(mutex_, kPollCancel, enough))) {
-        return TakeLocked(wanted, least);
-      }
+  for (absl::Duration wait;; wait = kPollCancel) {
+    METAL_RETURN_IF_ERROR(check());
+    base::MutexLock lock(mutex_);
+    const auto enough = [&] { return free_ >= least; };
+    if (enough() || (wait > absl::ZeroDuration() && returned_.WaitFor(mutex_, wait, enough))) {
+      return TakeLocked(wanted, least);
     }
-    // Not under the lock: it is journaled.
-    if (!told) progress.BeginPhase("waiting for memory of other operations");
   }
 }
 

@@ -3,6 +3,7 @@
 // back with them. Threading: thread-safe.
 #pragma once
 
+#include <functional>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -45,6 +46,10 @@ class MemoryBudget {
   // CANCELLED.
   absl::StatusOr<MemoryShare> Take(base::ByteCount wanted, base::ByteCount least,
                                    observe::Progress& progress);
+  // The same for what is no operation: `check` ends the wait with its error, and is asked every
+  // 100 ms.
+  absl::StatusOr<MemoryShare> Take(base::ByteCount wanted, base::ByteCount least,
+                                   const std::function<absl::Status()>& check);
 
   base::ByteCount total() const { return total_; }
   base::ByteCount free() const;

@@ -224,6 +224,8 @@ class Node {
   void RequestRefresh();
 
   OperationManager& operations() { return parts_.operations; }
+  // What everything that moves data shares.
+  backup::MemoryBudget& backup_memory() { return backup_memory_; }
 
  private:
   // ---- node.cc ----

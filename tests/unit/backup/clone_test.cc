@@ -9,11 +9,13 @@
 
 #include <csignal>
 #include <list>
+#include <optional>
 
 #include "agent/backup/clone_source.h"
 #include "agent/backup/copy_rules.h"
 #include "agent/base/check.h"
 #include "agent/pg/data_directory.h"
+#include "agent/pg/rewind_files.h"
 #include "agent/transfer/listener.h"
 #include "tests/unit/backup/backup_fixture.h"
 
@@ -113,6 +115,7 @@ class CloneTest : public BackupTest {
     CloneSourceParts parts{.config = config_, .clock = base::RealClock(), .events = &events_};
     parts.open_source = Source();
     if (source_engine_) parts.make_engine = source_engine_;
+    parts.memory = budget_;
     source_ = std::make_unique<CloneSource>(std::move(parts));
     auto listener = transfer::Listener::Start(
         {.listen = "127.0.0.1:0",
@@ -137,6 +140,7 @@ class CloneTest : public BackupTest {
   OperationContext TargetContext() {
     OperationContext context{config_, base::RealClock(), target_progress_};
     if (make_engine_) context.make_engine = make_engine_;
+    context.memory = budget_;
     return context;
   }
   absl::StatusOr<CloneReport> RunClone(const CloneRequest& request) {
@@ -179,6 +183,7 @@ class CloneTest : public BackupTest {
   const std::string target_ = dir_.File("clone");
   observe::Progress target_progress_{base::RealClock()};
   EngineFactory source_engine_;
+  MemoryBudget* budget_ = nullptr;
   std::unique_ptr<CloneSource> source_;
   std::unique_ptr<transfer::Listener> listener_;
 };
@@ -394,6 +399,58 @@ TEST_F(CloneTest, ReplacesACopyOfTheSameClusterOnly) {
   EXPECT_THAT(RunClone(request),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not replaced")));
   EXPECT_TRUE(base::PathExists(target_ + "/base/1/16384"));
+}
+
+TEST_F(CloneTest, ReplacesAHalfRewoundCluster) {
+  ASSERT_OK(RunClone(Request()));
+  ASSERT_OK(pg::WriteRewindSentinel(target_));
+  EXPECT_THAT(RunClone(Request()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("--replace")));
+  CloneRequest request = Request();
+  request.replace = true;
+  ASSERT_OK(RunClone(request));
+  ExpectCopy();
+}
+
+TEST_F(CloneTest, ATargetThatComesBackEndsItsOwnFirstClone) {
+  const auto open = [this](Clone& clone) -> absl::Status {
+    METAL_RETURN_IF_ERROR(clone.Look());
+    return clone.Open({});
+  };
+  CloneRequest elsewhere = Request();
+  elsewhere.node_id = "other";
+  elsewhere.target_directory = dir_.File("other");
+  Clone lost(Request(), TargetContext()), other(elsewhere, TargetContext());
+  ASSERT_OK(open(lost));
+  ASSERT_OK(open(other));
+  elsewhere.node_id = "third";
+  Clone third(elsewhere, TargetContext());
+  EXPECT_THAT(open(third), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("HINT: ")));
+  ASSERT_OK(RunClone(Request()));
+  ExpectCopy();
+  EXPECT_EQ(events_.Count("clone.source_failed"), 1u) << "the one that was lost";
+  ASSERT_OK(other.Copy([] { return absl::OkStatus(); }));
+}
+
+TEST_F(CloneTest, BothSidesTakeTheirBuffersFromTheBudget) {
+  MemoryBudget budget({40 << 20});
+  StopSource();
+  budget_ = &budget;
+  StartSource();
+  std::optional<MemoryShare> backup = *budget.Take({39 << 20}, {39 << 20}, target_progress_);
+  bool waited = false;
+  target_progress_.SetPhaseObserver([&](const std::string& phase) {
+    waited |= phase.starts_with("waiting for memory");
+    if (waited) backup.reset();
+  });
+  ASSERT_OK(RunClone(Request()));
+  EXPECT_TRUE(waited);
+  ExpectCopy();
+  target_progress_.SetPhaseObserver({});
+  StopSource();
+  EXPECT_EQ(budget.free(), budget.total());
+  budget_ = nullptr;
+  StartSource();
 }
 
 TEST_F(CloneTest, TablespacesGoWhereTheyAreMapped) {
