@@ -1,6 +1,7 @@
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/run_operation.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
@@ -44,15 +45,6 @@ int TellSuspect(const Client& client, const std::string& backup, std::string_vie
   return client.Fail(error, kExitCorrupt);
 }
 
-void PrintFacts(const v1::Operation& operation) {
-  FactList facts;
-  for (const auto& [name, value] :
-       FormatFacts({operation.result().begin(), operation.result().end()})) {
-    facts.Add(name, value);
-  }
-  fmt::print("{}", facts.ToString());
-}
-
 }  // namespace
 
 int CreateBackup(const Client& client, const BackupCreateOptions& options) {
@@ -64,29 +56,23 @@ int CreateBackup(const Client& client, const BackupCreateOptions& options) {
   if (options.level) request.set_level(*options.level);
   request.set_spread_checkpoint(options.spread_checkpoint);
   request.mutable_annotations()->insert(options.annotations.begin(), options.annotations.end());
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::CreateBackupResponse response;
-  if (auto status = client.backup->CreateBackup(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  v1::Operation operation = response.operation();
-  const int code = FollowOperation(client, &operation, options.follow);
-  const std::string name = BackupId(operation.result_name());
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !options.follow.detach) {
-    v1::Backup backup;
-    if (const int fetched = FetchBackup(client, operation.result_name(), &backup);
-        fetched != kExitOk) {
-      return fetched;
-    }
-    fmt::print("{}", BackupText(backup));
-    PrintNext(IsSuspect(operation) ? "rebuild this node from a healthy one"
-                                   : fmt::format("metalctl backup verify {}", name));
-  }
-  if (code != kExitOk || !IsSuspect(operation)) return code;
-  return TellSuspect(client, name, "the backup was made");
+  v1::Operation ended;
+  int fetched = kExitOk;
+  const int code = RunOperation(
+      client, *client.backup, &v1::BackupService::Stub::CreateBackup, request, options.follow,
+      [&](const v1::Operation& operation) {
+        v1::Backup backup;
+        fetched = FetchBackup(client, operation.result_name(), &backup);
+        if (fetched != kExitOk) return;
+        fmt::print("{}", BackupText(backup));
+        PrintNext(IsSuspect(operation) ? "rebuild this node from a healthy one"
+                                       : fmt::format("metalctl backup verify {}",
+                                                     BackupId(operation.result_name())));
+      },
+      &ended);
+  if (fetched != kExitOk) return fetched;
+  if (code != kExitOk || !IsSuspect(ended)) return code;
+  return TellSuspect(client, BackupId(ended.result_name()), "the backup was made");
 }
 
 int ListBackups(const Client& client) {
@@ -139,30 +125,23 @@ int VerifyBackup(const Client& client, const BackupVerifyOptions& options) {
   request.set_name(FullName(options.name));
   request.set_rehearse(options.rehearse);
   request.set_scratch_directory(options.scratch_directory);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::VerifyBackupResponse response;
-  if (auto status = client.backup->VerifyBackup(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  v1::Operation operation = response.operation();
-  const int code = FollowOperation(client, &operation, options.follow);
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !options.follow.detach) {
-    fmt::print("{} {}\n", BackupId(operation.subject()),
-               IsSuspect(operation) ? "is stored as it was taken" : "is sound");
-    PrintFacts(operation);
-    if (!IsSuspect(operation)) {
-      PrintNext(options.rehearse
-                    ? fmt::format("metalctl backup restore {} --target DIRECTORY",
-                                  BackupId(operation.subject()))
-                    : fmt::format("metalctl backup verify {} --restore rehearses a restore",
-                                  BackupId(operation.subject())));
-    }
-  }
-  if (code != kExitOk || !IsSuspect(operation)) return code;
-  return TellSuspect(client, BackupId(operation.subject()), "the check is done");
+  v1::Operation ended;
+  const int code = RunOperation(
+      client, *client.backup, &v1::BackupService::Stub::VerifyBackup, request, options.follow,
+      [&options](const v1::Operation& operation) {
+        const std::string name = BackupId(operation.subject());
+        fmt::print("{} {}\n", name,
+                   IsSuspect(operation) ? "is stored as it was taken" : "is sound");
+        PrintFacts(operation);
+        if (IsSuspect(operation)) return;
+        PrintNext(
+            options.rehearse
+                ? fmt::format("metalctl backup restore {} --target DIRECTORY", name)
+                : fmt::format("metalctl backup verify {} --restore rehearses a restore", name));
+      },
+      &ended);
+  if (code != kExitOk || !IsSuspect(ended)) return code;
+  return TellSuspect(client, BackupId(ended.subject()), "the check is done");
 }
 
 int RestoreBackup(const Client& client, const RestoreOptions& options) {
@@ -202,16 +181,14 @@ int RestoreBackup(const Client& client, const RestoreOptions& options) {
     return kExitOk;
   }
   v1::Operation operation = response.operation();
-  const int code = FollowOperation(client, &operation, options.follow);
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !options.follow.detach) {
-    PrintFacts(operation);
-    PrintNext(options.target_directory.empty()
-                  ? "metalctl pg start"
-                  : fmt::format("pg_ctl -D {} start, as the user that PostgreSQL runs as",
-                                options.target_directory));
-  }
+  const int code =
+      FollowAndShow(client, &operation, options.follow, [&options](const v1::Operation& restored) {
+        PrintFacts(restored);
+        PrintNext(options.target_directory.empty()
+                      ? "metalctl pg start"
+                      : fmt::format("pg_ctl -D {} start, as the user that PostgreSQL runs as",
+                                    options.target_directory));
+      });
   if (code != kExitOk || !IsSuspect(operation)) return code;
   return TellSuspect(client, BackupId(request.name()), "the restore is done");
 }

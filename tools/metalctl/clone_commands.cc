@@ -3,7 +3,7 @@
 #include "tools/metalctl/address.h"
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/format.h"
-#include "tools/metalctl/text_table.h"
+#include "tools/metalctl/run_operation.h"
 
 namespace metal::ctl {
 namespace {
@@ -43,26 +43,11 @@ int CloneNode(const Client& client, const CloneOptions& options) {
   request.set_codec(options.codec == "lz4"    ? v1::CLONE_CODEC_LZ4
                     : options.codec == "zstd" ? v1::CLONE_CODEC_ZSTD
                                               : v1::CLONE_CODEC_NONE);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::CloneResponse response;
-  if (auto status = client.replication->Clone(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  v1::Operation operation = response.operation();
-  const int code = FollowOperation(client, &operation, options.follow);
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !options.follow.detach) {
-    FactList facts;
-    for (const auto& [name, value] :
-         FormatFacts({operation.result().begin(), operation.result().end()})) {
-      facts.Add(name, value);
-    }
-    fmt::print("{}", facts.ToString());
-    PrintNext("metalctl status");
-  }
-  return code;
+  return RunOperation(client, *client.replication, &v1::ReplicationService::Stub::Clone, request,
+                      options.follow, [](const v1::Operation& operation) {
+                        PrintFacts(operation);
+                        PrintNext("metalctl status");
+                      });
 }
 
 }  // namespace metal::ctl

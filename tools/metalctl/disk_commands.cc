@@ -5,6 +5,7 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/run_operation.h"
 #include "tools/metalctl/terminal.h"
 #include "tools/metalctl/text_table.h"
 
@@ -174,27 +175,16 @@ int WatchDisks(const Client& client) {
 }
 
 int ProbeDisk(const Client& client, const ProbeOptions& options) {
-  grpc::ClientContext context;
-  client.Prepare(context);
   v1::RunStorageProbeRequest request;
   request.set_request_id(NewRequestId());
   request.set_role(options.role);
   request.set_reads(options.reads);
   request.set_writes(options.writes);
-  v1::RunStorageProbeResponse response;
-  if (auto status = client.storage->RunStorageProbe(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  v1::Operation operation = response.operation();
-  const int code = FollowOperation(client, &operation, options.follow);
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !options.follow.detach) {
-    const auto& facts = operation.result();
+  const auto show = [](const v1::Operation& operation) {
     const auto fact = [&](const char* name) {
-      const auto found = facts.find(name);
+      const auto found = operation.result().find(name);
       double microseconds = 0;
-      if (found == facts.end() || !absl::SimpleAtod(found->second, &microseconds)) {
+      if (found == operation.result().end() || !absl::SimpleAtod(found->second, &microseconds)) {
         return std::string("-");
       }
       return FormatLatency(DurationProto(absl::Microseconds(microseconds)));
@@ -205,8 +195,9 @@ int ProbeDisk(const Client& client, const ProbeOptions& options) {
     table.AddRow({"write 4 KiB O_DIRECT|O_DSYNC", fact("write_p50_us"), fact("write_p99_us"),
                   fact("write_max_us")});
     fmt::print("{}", table.ToString());
-  }
-  return code;
+  };
+  return RunOperation(client, *client.storage, &v1::StorageService::Stub::RunStorageProbe, request,
+                      options.follow, show);
 }
 
 }  // namespace metal::ctl

@@ -3,6 +3,7 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/run_operation.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
@@ -16,18 +17,13 @@ v1::StopMode ParseMode(const std::string& mode) {
 // Follows the operation and prints it as JSON, or `done` with a fact of the result.
 int Finish(const Client& client, v1::Operation operation, const FollowOptions& follow,
            const std::string& done) {
-  const int code = FollowOperation(client, &operation, follow);
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !follow.detach) {
+  return FollowAndShow(client, &operation, follow, [&done](const v1::Operation& ended) {
     std::string facts;
-    for (const auto& [name, value] :
-         FormatFacts({operation.result().begin(), operation.result().end()})) {
+    for (const auto& [name, value] : FormatFacts({ended.result().begin(), ended.result().end()})) {
       facts += fmt::format("{}{} {}", facts.empty() ? ": " : ", ", name, value);
     }
     fmt::print("{}{}\n", done, facts);
-  }
-  return code;
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/run_operation.h"
 #include "tools/metalctl/term_header.h"
 #include "tools/metalctl/text_table.h"
 
@@ -47,31 +48,15 @@ int Demote(const Client& client, const DemoteOptions& options) {
   SetHeader(options.term, request.mutable_header());
   request.set_prepare(options.prepare);
   *request.mutable_shutdown_timeout() = DurationProto(options.term.timeout);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::DemoteResponse response;
-  if (auto status = client.replication->Demote(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  v1::Operation operation = response.operation();
-  const int code = FollowOperation(client, &operation, options.follow);
-  if (client.json()) {
-    Client::PrintJson(operation);
-  } else if (code == kExitOk && !options.follow.detach) {
-    FactList facts;
-    for (const auto& [name, value] :
-         FormatFacts({operation.result().begin(), operation.result().end()})) {
-      facts.Add(name, value);
-    }
-    fmt::print("{}", facts.ToString());
-    if (!options.prepare) {
-      PrintNext(fmt::format("metalctl wait-lsn {} --mode flushed on the next primary",
-                            operation.result().count("shutdown_lsn") != 0
-                                ? operation.result().at("shutdown_lsn")
-                                : "LSN"));
-    }
-  }
-  return code;
+  return RunOperation(
+      client, *client.replication, &v1::ReplicationService::Stub::Demote, request, options.follow,
+      [&options](const v1::Operation& operation) {
+        PrintFacts(operation);
+        if (options.prepare) return;
+        const auto end = operation.result().find("shutdown_lsn");
+        PrintNext(fmt::format("metalctl wait-lsn {} --mode flushed on the next primary",
+                              end != operation.result().end() ? end->second : "LSN"));
+      });
 }
 
 int UndoDemote(const Client& client, const TermOptions& options) {
