@@ -1,9 +1,12 @@
 #include "agent/node/source_steps.h"
 
+#include <csignal>
+#include <string_view>
 #include <vector>
 
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
+#include "agent/base/process_handle.h"
 #include "agent/base/status.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/settings.h"
@@ -15,6 +18,7 @@ constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kReceiverTimeout = absl::Seconds(10);
 constexpr absl::Duration kReloadTimeout = absl::Seconds(10);
 constexpr int kReloadableRestoreCommand = 140000;
+constexpr std::string_view kIdleReceiver = "waiting";
 constexpr const char* kAutoConf = "postgresql.auto.conf";
 
 // What postgresql.auto.conf says about sources would win over metal.conf.
@@ -53,10 +57,28 @@ absl::Status LoadSettings(RoleStepContext& context, pg::SqlSession& session,
                    });
 }
 
+// A receiver whose stream has ended, because the source's history parted from what is here, waits
+// for a new order, and the server does not end it when its source is taken away: nobody but us
+// does.
+absl::Status EndIdleReceiver(pg::SqlSession& session, int pid) {
+  const auto process = base::ProcessHandle::Open(pid);
+  if (!process.ok()) return absl::OkStatus();  // it has ended meanwhile
+  // Asked again: the process that is held now is the one that was named.
+  METAL_ASSIGN_OR_RETURN(const auto receiver, pg::QueryReceiver(session, kQuery));
+  if (!receiver || receiver->pid != pid || receiver->status != kIdleReceiver) {
+    return absl::OkStatus();
+  }
+  const absl::Status sent = (*process)->Signal(SIGTERM);
+  return absl::IsNotFound(sent) ? absl::OkStatus() : sent;
+}
+
 absl::Status AwaitNoReceiver(RoleStepContext& context, pg::SqlSession& session) {
   return PollUntil(
       context, kReceiverTimeout, "the WAL receiver did not end", [&]() -> absl::StatusOr<bool> {
         METAL_ASSIGN_OR_RETURN(const auto receiver, pg::QueryReceiver(session, kQuery));
+        if (receiver && receiver->status == kIdleReceiver) {
+          METAL_RETURN_IF_ERROR(EndIdleReceiver(session, receiver->pid));
+        }
         return !receiver.has_value();
       });
 }

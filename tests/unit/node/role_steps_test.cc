@@ -1,6 +1,10 @@
 #include "agent/node/role_steps.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
 
 #include "agent/base/file.h"
 #include "agent/node/source_steps.h"
@@ -56,6 +60,20 @@ TEST_F(RoleStepsTest, ReceiverThatStaysIsAnError) {
   standby_.receiver_polls_left = 1 << 30;
   EXPECT_THAT(StopReceiving(steps_, session_),
               StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("WAL receiver")));
+}
+
+TEST_F(RoleStepsTest, ReceiverThatWaitsForAnOrderIsEnded) {
+  const pid_t receiver = fork();
+  if (receiver == 0) {
+    pause();
+    _exit(0);
+  }
+  standby_.receiver_pid = receiver;
+  standby_.receiver_status = "waiting";
+  EXPECT_THAT(StopReceiving(steps_, session_), IsOkAndHolds(false));
+  int ended = 0;
+  ASSERT_EQ(waitpid(receiver, &ended, 0), receiver);
+  EXPECT_TRUE(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGTERM);
 }
 
 TEST_F(RoleStepsTest, OldServersNeedARestartForTheRestoreCommand) {

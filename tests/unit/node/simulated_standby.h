@@ -20,6 +20,8 @@ struct SimulatedStandby {
                                                {"restore_command", "fetch %f"}};
   std::map<std::string, std::string> in_force = stored;
   bool receiver = true;
+  int receiver_pid = 99;
+  std::string receiver_status = "streaming";
   int receiver_polls_left = 3;    // looks until it is gone once its source is
   uint64_t received = 0x5000100;  // 0: never streamed
   uint64_t replayed = 0x5000000;
@@ -76,7 +78,9 @@ class StandbySession final : public pg::SqlSession {
       standby_.receiver = false;
     }
     pg::SqlResult result{{"pid", "status"}, {}};
-    if (standby_.receiver) result.rows.push_back({"99", "streaming"});
+    if (standby_.receiver) {
+      result.rows.push_back({std::to_string(standby_.receiver_pid), standby_.receiver_status});
+    }
     return result;
   }
   absl::StatusOr<pg::SqlResult> State() {
