@@ -92,7 +92,8 @@ void Node::CheckLease() {
 }
 
 void Node::ReportLease(const TermRecord& record) {
-  if (!record.lease.expired) {
+  // In a later term nothing is forbidden any more: the node follows, or is promoted.
+  if (!record.LeaseRanOut()) {
     parts_.board.ClearFault(kFault, "postgres");
     return;
   }
@@ -101,8 +102,8 @@ void Node::ReportLease(const TermRecord& record) {
   fault.subject = "postgres";
   fault.severity = observe::Severity::kCritical;
   fault.message = fmt::format(
-      "the lease of {} in term {} was not renewed in time; the node is no primary until a Promote "
-      "of a higher term",
+      "the lease of {} in term {} was not renewed in time; the node is no primary until a "
+      "higher term begins",
       absl::FormatDuration(record.lease.ttl), record.lease.term);
   fault.since = parts_.clock.Now();
   if (parts_.board.Get()->faults.contains(fault.fault_class + "/" + fault.subject)) return;
