@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
+#include "agent/base/clock.h"
 #include "agent/base/status.h"
 #include "agent/rpc/convert_operation.h"
 #include "agent/rpc/convert_status.h"
@@ -68,8 +68,11 @@ node::LsnMode ModeOf(v1::WaitForLsnMode mode) {
 // A call that waits for its action stops waiting when its client is gone or about to give up: then
 // it still hears which operation goes on.
 std::function<bool()> LeavesInTime(const grpc::ServerContext& context) {
-  const absl::Time answer_at = absl::Now() + TimeToAnswer(context);
-  return [&context, answer_at] { return ShouldStop(context) || absl::Now() >= answer_at; };
+  base::Clock& clock = base::RealClock();
+  const base::MonotonicTime answer_at = clock.Monotonic() + TimeToAnswer(context);
+  return [&context, &clock, answer_at] {
+    return ShouldStop(context) || clock.Monotonic() >= answer_at;
+  };
 }
 
 template <typename Request>
