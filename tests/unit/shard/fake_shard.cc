@@ -79,6 +79,8 @@ WalPoint FakeNode::BecomePrimary() {
 
 absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
   REACHED();
+  const bool starts = starts_for > 0;
+  if (starts) --starts_for;
   NodeView view = HealthyNode(Id());
   view.term = stored.term;
   view.orchestrator = stored.orchestrator;
@@ -86,6 +88,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
   view.fenced = fenced;
   view.server = empty       ? ServerState::kEmpty
                 : hangs     ? ServerState::kStuck
+                : starts    ? ServerState::kStarting
                 : server_up ? ServerState::kRunning
                             : ServerState::kStopped;
   if (empty) view.system_id = 0;

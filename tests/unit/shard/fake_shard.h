@@ -48,6 +48,7 @@ class FakeNode : public NodeCalls {
   bool reachable = true;  // its agent
   bool hangs = false;     // its server: changes of role get no answer in time
   bool server_up = true;
+  int starts_for = 0;  // looks at the node during which its server only starts
   bool empty = false;
   bool read_write = false;  // while the server is up
   bool fenced = false;

@@ -228,6 +228,16 @@ TEST_F(ProcedureTest, AStoppedServerIsStartedToReadItsWal) {
   EXPECT_THAT(shard_->Findings(), ElementsAre("agent_unreachable a"));
 }
 
+TEST_F(ProcedureTest, RecoverElectsNobodyWhileThePrimaryStarts) {
+  const uint64_t term = node(0).stored.term;
+  shard_->Tick();
+  node(0).starts_for = 20;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_EQ(Primary(), 0u);
+  EXPECT_EQ(node(0).stored.term, term);
+  ExpectHealthy("it has started");
+}
+
 TEST_F(ProcedureTest, RecoverMakesAnOldPrimaryFollow) {
   shard_->Tick();
   node(0).reachable = node(0).server_up = false;

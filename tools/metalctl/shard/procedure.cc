@@ -12,6 +12,8 @@ namespace {
 
 constexpr absl::Duration kStatusPatience = absl::Seconds(2);
 constexpr absl::Duration kGrace = absl::Milliseconds(200);
+constexpr absl::Duration kRestartPatience = absl::Seconds(3);
+constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
 // Times that a look is repeated since the nodes have moved on.
 constexpr int kOvertaken = 2;
@@ -163,6 +165,27 @@ std::vector<std::string> Procedure::IdsOf(const std::vector<size_t>& nodes) cons
 
 TermHolder Procedure::NextTerm() const { return {HighestTerm(views_) + 1, orchestrator_}; }
 
+bool Procedure::PrimaryIsStarting() const {
+  return std::any_of(views_.begin(), views_.end(), [&](const NodeView& view) {
+    return view.answered && view.term == HighestTerm(views_) && !view.fenced &&
+           view.wanted == NodeRole::kPrimary && view.role == NodeRole::kUnknown &&
+           view.server != ServerState::kEmpty && view.server != ServerState::kStopped &&
+           view.server != ServerState::kStuck;
+  });
+}
+
+std::optional<size_t> Procedure::AwaitPrimary() {
+  base::Clock& clock = calls_.clock();
+  const base::MonotonicTime end = clock.Monotonic() + kRestartPatience;
+  auto primary = FindPrimary(views_);
+  while (!primary && PrimaryIsStarting() && clock.Monotonic() < end) {
+    clock.Sleep(kPoll);
+    ReadViews();
+    primary = FindPrimary(views_);
+  }
+  return primary;
+}
+
 std::optional<size_t> Procedure::FindPromoting() const {
   for (size_t i = 0; i < views_.size(); ++i) {
     const NodeView& view = views_[i];
@@ -199,7 +222,7 @@ absl::Status Procedure::Recover() {
 
 absl::Status Procedure::RecoverOnce() {
   METAL_RETURN_IF_ERROR(Look());
-  if (const auto primary = FindPrimary(views_)) {
+  if (const auto primary = AwaitPrimary()) {
     return Settle(*primary, {views_[*primary].term, views_[*primary].orchestrator});
   }
   if (const auto promoting = FindPromoting()) return FinishPromotion(*promoting);

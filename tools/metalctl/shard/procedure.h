@@ -94,6 +94,10 @@ class Procedure {
   std::vector<std::string> IdsOf(const std::vector<size_t>& nodes) const;
   // The next term, under this run's name.
   TermHolder NextTerm() const;
+  // True when a primary of the highest term is no primary at the moment, and may be one again soon.
+  bool PrimaryIsStarting() const;
+  // The primary; one that is just being restarted gets a moment, so that no other takes its place.
+  std::optional<size_t> AwaitPrimary();
   // A node whose promotion was ordered in the highest term and has not ended.
   std::optional<size_t> FindPromoting() const;
   absl::Status FinishPromotion(size_t node);
