@@ -102,8 +102,10 @@ std::vector<Case> CasesOfReplication() {
        {"not_streaming", "diverged"}},
       {"replay is paused", [](Views& v) { v[2].replay_paused = true; }, {"replay_paused"}},
       {"a standby lags", [](Views& v) { v[2].lag_bytes = 2 << 20; }, {"lagging"}},
-      {"nobody streams", [](Views& v) { v[0].followers.clear(); }, {"too_few_synchronous"}},
-      {"one of two is enough", [](Views& v) { v[0].followers.pop_back(); }, {}},
+      {"nobody streams",
+       [](Views& v) { v[0].followers.clear(); },
+       {"not_seen", "not_seen", "too_few_synchronous"}},
+      {"one of two is enough", [](Views& v) { v[0].followers.pop_back(); }, {"not_seen"}},
       {"the policy is not set",
        [](Views& v) {
          for (Follower& each : v[0].followers) each.sync_state = "async";
@@ -111,7 +113,7 @@ std::vector<Case> CasesOfReplication() {
        {"too_few_synchronous", "policy_not_in_force", "policy_not_in_force"}},
       {"a foreign receiver counts",
        [](Views& v) { v[0].followers[1].name = "backup"; },
-       {"foreign_synchronous"}},
+       {"not_seen", "foreign_synchronous"}},
       {"followers were not seen yet",
        [](Views& v) {
          v[0].followers.clear();

@@ -49,6 +49,8 @@ constexpr FindingKind kKinds[] = {
     {"facts_old", kWarning, "the agent answers, what it knows of PostgreSQL is old",
      "metalctl status on the node: does PostgreSQL answer?"},
     {"not_streaming", kError, "a standby receives no WAL", kRecover},
+    {"not_seen", kError, "a standby says that it streams, and the primary does not see it",
+     "the connection between them is lost, which a standby notices after wal_receiver_timeout"},
     {"wrong_source", kError, "a standby follows another node than the primary", kRecover},
     {"no_slot", kError, "a standby streams without its slot: WAL that it needs may be removed",
      kRecover},
@@ -210,6 +212,9 @@ class Analysis {
           view.receiver_state.empty() ? "it has no WAL receiver"
                                       : "its WAL receiver is " + view.receiver_state);
     }
+    if (streams && !SeenStreaming(primary, view.id)) {
+      Add("not_seen", view.id, fmt::format("is none of those that {} sends WAL to", primary.id));
+    }
     const HostPort sender{view.sender_host, view.sender_port};
     const bool follows = !view.receiver_state.empty() && !view.sender_host.empty();
     if (follows && sender != source) {
@@ -305,6 +310,13 @@ std::span<const FindingKind> FindingKinds() { return kKinds; }
 std::vector<Finding> Analyse(const ShardConfig& config, const std::vector<NodeView>& views) {
   METAL_CHECK(config.nodes.size() == views.size());
   return Analysis(config, views).Run();
+}
+
+bool SeenStreaming(const NodeView& primary, std::string_view id) {
+  if (!primary.followers_seen) return true;
+  return std::any_of(primary.followers.begin(), primary.followers.end(), [&](const Follower& each) {
+    return each.name == id && (each.state == "streaming" || each.state == "catchup");
+  });
 }
 
 bool HasErrors(const std::vector<Finding>& findings) {

@@ -35,6 +35,8 @@ struct Finding {
 // its order.
 std::vector<Finding> Analyse(const ShardConfig& config, const std::vector<NodeView>& views);
 
+// Whether the primary sends WAL to this node, as far as it has looked.
+bool SeenStreaming(const NodeView& primary, std::string_view id);
 bool HasErrors(const std::vector<Finding>& findings);
 
 // The index of the one node that is read-write by order of the highest term seen; nullopt when

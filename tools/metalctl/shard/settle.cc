@@ -69,8 +69,10 @@ absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary) {
   } while (clock.Monotonic() < end);
   return base::Error(absl::StatusCode::kDeadlineExceeded,
                      "it was told to follow {} and receives nothing: its receiver is {}. HINT: "
-                     "metalctl events on the node, and the server's log, say why",
-                     NameOf(primary), view.receiver_state.empty() ? "absent" : view.receiver_state);
+                     "the server's log says why; when WAL that it needs has been removed, metalctl "
+                     "shard replace {}",
+                     NameOf(primary), view.receiver_state.empty() ? "absent" : view.receiver_state,
+                     NameOf(node));
 }
 
 absl::Status Procedure::FollowFromAnyRole(size_t node, size_t primary, const TermHolder& holder) {
@@ -131,7 +133,8 @@ absl::Status Procedure::Verify(size_t primary, const TermHolder& holder) {
       for (const size_t node : Others(primary)) {
         const bool left =
             std::find(left_behind_.begin(), left_behind_.end(), NameOf(node)) != left_behind_.end();
-        follow = follow && (left || FollowsRightly(views_[node], primary, holder.term));
+        follow = follow && (left || (FollowsRightly(views_[node], primary, holder.term) &&
+                                     SeenStreaming(views_[primary], NameOf(node))));
       }
       if (leads && follow) return fmt::format("{} leads, term {}", NameOf(primary), holder.term);
       if (clock.Monotonic() >= end) break;
