@@ -50,6 +50,13 @@ absl::Status Procedure::CheckCandidate(size_t primary, size_t candidate) const {
     return NotFit(
         name, fmt::format("it is {} bytes behind, max_lag is {}", behind, config_.max_lag_bytes));
   }
+  // A receiver that hangs in a write does not know how far behind it is; the primary does.
+  const uint64_t written = views_[primary].received.value;
+  for (const Follower& each : views_[primary].followers) {
+    if (each.name != name || each.flushed.value + config_.max_lag_bytes >= written) continue;
+    return NotFit(name, fmt::format("it is {} bytes behind, max_lag is {}",
+                                    written - each.flushed.value, config_.max_lag_bytes));
+  }
   if (view.disk_is_sick()) return NotFit(name, "a disk of it is " + view.disk);
   return absl::OkStatus();
 }
