@@ -30,7 +30,9 @@ absl::Status Procedure::CloneNode(size_t node, size_t primary, const TermHolder&
         config_.file);
   }
   NodeCalls& calls = calls_.node(node);
-  METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
+  const absl::Status begun = calls.BeginTerm(holder, kBeginTermPatience).status();
+  // What is to go need not be brought to rest first; whether the term is stored, the clone checks.
+  if (!begun.ok() && !(replace && absl::IsDeadlineExceeded(begun))) return begun;
   METAL_RETURN_IF_ERROR(calls.Clone(holder, {.transfer = config_.nodes[*source].transfer,
                                              .primary = config_.nodes[primary].postgres,
                                              .replace = replace}));
