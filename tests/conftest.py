@@ -11,6 +11,7 @@ from harness import workspace as workspaces  # noqa: E402
 from harness.postgres import Version, find_versions  # noqa: E402
 
 QUICK = os.environ.get("METAL_QUICK") == "1"
+FAILED = pytest.StashKey()  # in the stash of a test that failed
 _versions = None
 
 
@@ -52,6 +53,7 @@ def pytest_generate_tests(metafunc):
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.failed:
+        item.stash[FAILED] = True
         workspaces.save_all_logs(item.nodeid)
 
 

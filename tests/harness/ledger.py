@@ -1,18 +1,22 @@
 """A ledger: what clients were told is durable, kept outside of PostgreSQL, to be held against what the servers have later.
 
-Many clients insert unique ids, each in a transaction of its own, through one address (a gate), straight at a server, or at
-whichever of several ("a,b", "1,2") takes writes. An id is acknowledged when COMMIT returned without a warning; an id whose
-answer never came may be there or not. `check` says what acknowledged ids a server has lost or has twice. The longest stall is the
-longest time in which no client was acknowledged anything.
+Many clients insert unique ids, each in a transaction of its own: at a server, or at whichever of several places takes writes:
+servers, or the doors of their hosts. Each client begins at another place, and moves on where it was refused or not answered in
+time. An id is acknowledged when COMMIT returned without a warning; an id whose answer never came may be there or not. `check` says
+what acknowledged ids a server has lost or has twice. The longest stall is the longest time in which no client was acknowledged
+anything.
 
 A WriteWatch tries to write at each server by itself and notes which one accepted, when, and on which timeline: a write that an
 older timeline takes after a newer one acknowledged some, or a timeline with two writers, means two primaries.
 """
 import itertools
+import select
 import threading
 import time
 
 import psycopg2
+
+from harness.process import wait_for
 
 PREPARE = """
 DO $$ BEGIN CREATE ROLE ledger LOGIN PASSWORD 'ledger'; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
@@ -22,20 +26,52 @@ GRANT SELECT, INSERT ON ledger TO ledger;
 STRIDE = 1_000_000  # ids of one client
 
 
-def connect(host, port, timeout=5, database="postgres"):
-    connection = psycopg2.connect(host=host, port=port, dbname=database, user="ledger", password="ledger", connect_timeout=timeout,
-                                  application_name="ledger", options="-c statement_timeout=20s",
-                                  target_session_attrs="read-write" if "," in str(host) else "any")
-    connection.autocommit = True
-    return connection
+NOT_REPLICATED = "synchronous replication"  # in the warning of a commit that no standby has confirmed
+
+
+class Client:
+    """One connection. A statement that has no answer within `patience` seconds raises psycopg2.OperationalError, whatever the
+    network and the server do; the connection is then good for nothing but close()."""
+
+    def __init__(self, host, port, patience=5.0):
+        self._patience = patience
+        self._connection = psycopg2.connect(host=host, port=port, dbname="postgres", user="ledger", password="ledger",
+                                            application_name="ledger", async_=True)
+        try:
+            self._wait("connecting")
+        except psycopg2.Error:
+            self._connection.close()
+            raise
+
+    def _wait(self, what):
+        deadline = time.monotonic() + self._patience
+        while (state := self._connection.poll()) != psycopg2.extensions.POLL_OK:
+            file, left = self._connection.fileno(), deadline - time.monotonic()
+            wanted = ([file], [], []) if state == psycopg2.extensions.POLL_READ else ([], [file], [])
+            if left <= 0 or not any(select.select(*wanted, left)):
+                raise psycopg2.OperationalError(f"{what}: no answer within {self._patience} s")
+
+    def execute(self, statement, parameters=()):
+        """The first row of the answer, or None. A commit that is only local is an error."""
+        cursor = self._connection.cursor()
+        cursor.execute(statement, parameters)
+        self._wait(statement.split(None, 1)[0])
+        if any(NOT_REPLICATED in notice for notice in self._connection.notices):
+            raise psycopg2.OperationalError("committed here, and perhaps nowhere else")
+        return cursor.fetchone() if cursor.description else None
+
+    def close(self):
+        self._connection.close()
 
 
 class Ledger:
+    """`places`: (host, port) of servers or doors."""
+
     _number = itertools.count(1)
 
-    def __init__(self, host, port, clients=4, pause=0.0):
+    def __init__(self, places, clients=4, pause=0.0):
         self.first = next(self._number) << 32  # ledgers that share a table have ids of their own
-        self.host, self.port, self.pause = host, port, pause
+        self.places, self.pause = list(places), pause
         self._lock = threading.Lock()
         self._acknowledged = {}  # id → when
         self._errors = []        # (when, what)
@@ -56,17 +92,15 @@ class Ledger:
             assert not thread.is_alive(), "a client of the ledger hangs"
         return self
 
-    def _write(self, client):
-        connection, number = None, self.first + client * STRIDE
+    def _write(self, number):
+        connection, last, places = None, self.first + number * STRIDE, itertools.cycle(self.places)
+        for _ in range(number % len(self.places)):
+            next(places)
         while not self._stop.is_set():
-            number += 1
+            last += 1
             try:
-                if connection is None:
-                    connection = connect(self.host, self.port)
-                with connection.cursor() as cursor:
-                    cursor.execute("INSERT INTO ledger VALUES (%s, %s)", (number, client))
-                if any("synchronous replication" in notice for notice in connection.notices):
-                    raise psycopg2.OperationalError("committed here, and perhaps nowhere else")
+                connection = connection or Client(*next(places))
+                connection.execute("INSERT INTO ledger VALUES (%s, %s)", (last, number))
             except psycopg2.Error as error:
                 with self._lock:
                     self._errors.append((time.monotonic(), str(error).strip()))
@@ -76,7 +110,7 @@ class Ledger:
                 self._stop.wait(0.05)
                 continue
             with self._lock:
-                self._acknowledged[number] = time.monotonic()
+                self._acknowledged[last] = time.monotonic()
             if self.pause:
                 self._stop.wait(self.pause)
         if connection is not None:
@@ -86,6 +120,11 @@ class Ledger:
     def acknowledged(self):
         with self._lock:
             return set(self._acknowledged)
+
+    def wait_more(self, count=5, timeout=60):
+        """Until so many more rows are acknowledged."""
+        before = len(self.acknowledged)
+        wait_for("clients write", lambda: len(self.acknowledged) > before + count, timeout)
 
     @property
     def errors(self):
@@ -105,13 +144,13 @@ class Ledger:
 
     def check(self, host, port):
         """Asserts that a server has every acknowledged id, once."""
-        connection = connect(host, port)
+        connection = psycopg2.connect(host=host, port=port, dbname="postgres", user="ledger", password="ledger", connect_timeout=10)
         with connection.cursor() as cursor:
             # A sequential scan: an index that lost an entry must not hide a row.
-            cursor.execute("SET enable_indexscan = off")
-            cursor.execute("SET enable_indexonlyscan = off")
-            cursor.execute("SET enable_bitmapscan = off")
-            cursor.execute("SELECT id, count(*) FROM ledger GROUP BY id")
+            for each in ("indexscan", "indexonlyscan", "bitmapscan"):
+                cursor.execute(f"SET enable_{each} = off")
+            cursor.execute("SELECT id, count(*) FROM ledger WHERE id >= %s AND id < %s GROUP BY id",
+                           (self.first, self.first + (1 << 32)))
             found = dict(cursor.fetchall())
         connection.close()
         lost = sorted(self.acknowledged - found.keys())
@@ -149,13 +188,10 @@ class WriteWatch:
         while not self._stop.wait(self.every):
             begin = time.monotonic()
             try:
-                if connection is None:
-                    connection = connect(host, port, 2)
-                with connection.cursor() as cursor:
-                    # A commit that wrote WAL: it waits for standbys where the policy says so. A standby refuses it.
-                    cursor.execute("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), "
-                                   "pg_logical_emit_message(true, 'watch', 'x')")
-                    timeline = int(cursor.fetchone()[0], 16)
+                connection = connection or Client(host, port)
+                # A commit that wrote WAL: it waits for standbys where the policy says so. A standby refuses it.
+                timeline = int(connection.execute("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), "
+                                                  "pg_logical_emit_message(true, 'watch', 'x')")[0], 16)
             except psycopg2.Error:
                 if connection is not None:
                     connection.close()
@@ -163,6 +199,11 @@ class WriteWatch:
                 continue
             with self._lock:
                 self._accepted.append((begin, time.monotonic(), timeline, name))
+
+    def writes(self, name):
+        """(begin, end) in time.monotonic() of what a server accepted."""
+        with self._lock:
+            return [(begin, end) for begin, end, _, writer in self._accepted if writer == name]
 
     def check(self):
         """Asserts that no server accepted a write of an older timeline after one of a newer was acknowledged, and that no
@@ -173,8 +214,11 @@ class WriteWatch:
         for begin, _, timeline, name in accepted:
             first = writers.setdefault(timeline, name)
             assert first == name, f"{first} and {name} both accepted writes on timeline {timeline}: two primaries"
+        acknowledged = {}  # timeline → when its first write was acknowledged
+        for _, end, timeline, _ in accepted:
+            acknowledged[timeline] = min(end, acknowledged.get(timeline, end))
         for begin, _, timeline, name in accepted:
-            later = [(end, other) for _, end, newer, other in accepted if newer > timeline and end < begin]
-            assert not later, (f"{name} accepted a write on timeline {timeline} {begin - later[0][0]:.3f} s after {later[0][1]} "
-                               "had acknowledged one on a newer: two primaries")
+            later = [newer for newer, end in acknowledged.items() if newer > timeline and end < begin]
+            assert not later, (f"{name} accepted a write on timeline {timeline} {begin - acknowledged[later[0]]:.3f} s after "
+                               f"{writers[later[0]]} had acknowledged one on {later[0]}: two primaries")
         return [writers[timeline] for timeline in sorted(writers)]

@@ -14,12 +14,12 @@ class Unavailable(Exception):
 
 
 class LoopDisk:
-    """A file system on a loop device, and a cgroup in which I/O to that device can be stopped."""
+    """A file system on a loop device, which can be filled, and a cgroup in which I/O to that device can be slowed or stopped."""
 
-    def __init__(self, workspace, mount):
+    def __init__(self, workspace, mount, name="disk"):
         if not os.path.exists(f"{BLKIO}/blkio.throttle.write_bps_device"):
             raise Unavailable("this kernel has no blkio throttle (cgroup v1)")
-        image = os.path.join(workspace.path, "disk.img")
+        image = os.path.join(workspace.path, f"{name}.img")
         with open(image, "wb") as file:
             file.truncate(1 << 30)
         made = run(["losetup", "--find", "--show", "--direct-io=on", image], as_root=True, code=None)
@@ -37,7 +37,7 @@ class LoopDisk:
         os.chmod(mount, 0o700)
         with open(f"/sys/class/block/{os.path.basename(self.device)}/dev", encoding="utf-8") as file:
             self.number = file.read().strip()
-        self.cgroup = f"{BLKIO}/metal-test-{os.getpid()}"
+        self.cgroup = f"{BLKIO}/metal-test-{os.getpid()}-{name}"
         os.makedirs(self.cgroup)
         workspace.at_end(self._leave)
 
@@ -61,8 +61,31 @@ class LoopDisk:
             with open(f"{BLKIO}/cgroup.procs", "w", encoding="utf-8") as file:
                 file.write(str(os.getpid()))
 
+    def enter(self):
+        """Words before a command: it and its children are in the cgroup."""
+        return ["sh", "-c", f'echo $$ > {self.cgroup}/cgroup.procs && exec "$@"', "sh"]
+
     def hang(self):
         self._set(1)
+
+    def slow(self, bytes_per_second):
+        self._set(bytes_per_second)
+
+    def fill(self, left=0):
+        """Takes what is free for users other than root, but for `left` bytes."""
+        free = os.statvfs(self.mount)
+        size = free.f_bavail * free.f_frsize - left
+        with open(self._ballast(), "ab") as file:
+            if size > 0:
+                os.posix_fallocate(file.fileno(), file.tell(), size)
+
+    def empty(self):
+        """Gives back what `fill` took."""
+        if os.path.exists(self._ballast()):
+            os.unlink(self._ballast())
+
+    def _ballast(self):
+        return os.path.join(self.mount, "ballast")
 
     def work(self):
         self._set(0)  # no limit; what waits is let through

@@ -81,6 +81,8 @@ class Node(Database):
             self.config.setdefault(section, {}).update(options)
         self.roles = []  # [[tls.role]] tables
         self.process = None
+        self.enter = []  # words before the agent's command: where it is to run
+        self.agent_env = {}
         workspace.at_end(self.close)
 
     # ---- the agent ----
@@ -97,8 +99,9 @@ class Node(Database):
     def launch(self, faults="", trace="", pause="", env=None):
         """Starts the agent without waiting for it."""
         faulty = {"METAL_FAULT_POINTS": faults, "METAL_FAULT_TRACE": trace, "METAL_FAULT_PAUSE_FILE": pause}
-        self.process = process.spawn([f"{BIN}/metal-agent", "--config", self.write_config()], self.log, as_root=True,
-                                     env={**{key: value for key, value in faulty.items() if value}, **(env or {})})
+        self.process = process.spawn([*self.enter, f"{BIN}/metal-agent", "--config", self.write_config()], self.log, as_root=True,
+                                     env={**self.agent_env, **{key: value for key, value in faulty.items() if value},
+                                          **(env or {})})
 
     def start_agent(self, **options):
         self.launch(**options)

@@ -1,7 +1,5 @@
 """Shard: nodes a, b, c … of one shard, each with its agent, and `metalctl shard` to operate them."""
 import contextlib
-import os
-import shutil
 import subprocess
 
 from harness.ledger import Ledger
@@ -14,22 +12,30 @@ class Shard:
     """`nodes`: the nodes by name; agents are not started. Each reaches the others' servers by unix sockets."""
 
     def __init__(self, workspace, version, names=("a", "b", "c"), policy="ANY 1", **config):
-        self.workspace, self.policy = workspace, policy
-        self.nodes = {name: Node(workspace, version, name=name, **config) for name in names}
-        for node in self.nodes.values():
-            node.config["agent"]["cluster_id"] = "orders"
-            node.transfer = f"127.0.0.1:{free_port()}"
-            node.config["transfer"] = {"listen": node.transfer}
+        self.workspace, self.version, self.policy, self.config = workspace, version, policy, config
+        self.nodes = {name: self.make_node(name) for name in names}
         self.file = self.write_file()
 
     def __getitem__(self, name):
         return self.nodes[name]
 
-    def write_file(self):
+    def make_node(self, name):
+        node = Node(self.workspace, self.version, name=name, **self.config)
+        node.config["agent"]["cluster_id"] = "orders"
+        node.transfer = f"127.0.0.1:{free_port()}"
+        node.config["transfer"] = {"listen": node.transfer}
+        return node
+
+    def places(self, node):
+        """What the shard's file says of a node."""
+        return {"agent": node.endpoint, "postgres": f"{node.run_dir}:{node.port}", "transfer": node.transfer}
+
+    def write_file(self, **sections):
         lines = ["[shard]", 'name = "orders"', f'synchronous = "{self.policy}"']
+        for section, values in sections.items():
+            lines += [f"[{section}]", *[f'{key} = "{value}"' for key, value in values.items()]]
         for node in self.nodes.values():
-            lines += ["[[node]]", f'id = "{node.name}"', f'agent = "{node.endpoint}"', f'postgres = "{node.run_dir}:{node.port}"',
-                      f'transfer = "{node.transfer}"']
+            lines += ["[[node]]", f'id = "{node.name}"', *[f'{key} = "{value}"' for key, value in self.places(node).items()]]
         return self.workspace.file("shard.toml", "\n".join(lines) + "\n")
 
     def start_agents(self):
@@ -66,22 +72,19 @@ class Shard:
         """A shard of empty nodes is made."""
         return self.ok("init", "--set", "shared_buffers=32MB", "max_wal_size=256MB", "fsync=off")
 
-    def copy_anew(self, node, primary):
-        """The node gets a new data directory, copied from the primary; it follows nobody."""
-        node.ctl("pg", "stop", "--mode", "immediate")
-        shutil.rmtree(node.data_dir, ignore_errors=True)
-        run([os.path.join(node.version.bin_dir, "pg_basebackup"), "-D", node.data_dir, "-c", "fast", "-h", primary.run_dir,
-             "-p", str(primary.port), "-U", "postgres"])
-
     def kill_at_step(self, step, command, *arguments):
-        """Runs metalctl shard COMMAND and kills it when the step of this name starts. False when it ended before."""
+        """Runs metalctl shard COMMAND and kills it when the step of this name starts, or with a number the step after as many.
+        False when it ended before."""
         first = next(iter(self.nodes.values()))
         arguments = first.ctl_arguments("-o", "json", "shard", "--config", self.file, command, *arguments)
+        started = 0
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             for line in process.stderr:
-                if f'"name":"{step}"' in line and '"started"' in line:
-                    process.kill()
-                    return True
+                if '"started"' in line:
+                    if f'"name":"{step}"' in line or started == step:
+                        process.kill()
+                        return True
+                    started += 1
         return False
 
     def primary(self):
@@ -94,9 +97,7 @@ class Shard:
     @contextlib.contextmanager
     def clients(self):
         """A Ledger whose clients write wherever writes are accepted; stopped at the end, not yet checked."""
-        nodes = self.nodes.values()
-        hosts, ports = ",".join("127.0.0.1" for _ in nodes), ",".join(str(node.port) for node in nodes)
-        ledger = Ledger(hosts, ports, clients=2, pause=0.005)
+        ledger = Ledger([("127.0.0.1", node.port) for node in self.nodes.values()], clients=2, pause=0.005)
         ledger.start(self.primary())
         try:
             wait_for("the clients write", lambda: len(ledger.acknowledged) > 3, 20)

@@ -182,7 +182,7 @@ def test_failing_archive_does_not_delay_the_demotion(primary):
 def test_writers_never_see_two_primaries(pair):
     """Acknowledged rows of writers that never stop are on the next primary, and nobody wrote at both."""
     primary, standby = pair
-    ledger = Ledger("127.0.0.1", primary.port)
+    ledger = Ledger([("127.0.0.1", primary.port)])
     watch = WriteWatch({node.name: ("127.0.0.1", node.port) for node in pair})
     primary.ok("synchronous", "standby", "--term", "1")
     ledger.start(primary)
