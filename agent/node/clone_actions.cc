@@ -133,15 +133,15 @@ absl::StatusOr<OperationBody> Node::ResumeClone(const Operation& operation) {
 }
 
 absl::StatusOr<std::unique_ptr<pg::SqlSession>> Node::ConnectToPrimary(
-    const pg::ReplicationSource& source) {
+    const pg::ReplicationSource& source, absl::Duration timeout) {
   pg::ConnectOptions options;
   options.socket_dir = source.host;
   options.port = source.port;
   options.user = source.user;
   options.passfile = source.passfile;
   options.ssl_mode = source.ssl_mode;
-  options.connect_timeout = absl::Seconds(10);
-  options.application_name = "metal-agent clone";
+  options.connect_timeout = timeout;
+  options.application_name = "metal-agent";
   auto session = pg::ConnectLibpq(options);
   if (session.ok()) return session;
   return base::Annotate(session.status(), "the primary to follow");

@@ -210,12 +210,8 @@ absl::StatusOr<OperationResult> Node::RunUndoDemote(OperationContext& context,
     METAL_RETURN_IF_ERROR(RunStart(context, {}).status());
   }
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kConnectPatience));
-  pg::PromoteOptions options;
-  options.timeout = request.timeout;
-  options.checkpoint = false;
-  options.cancelled = [&] { return context.progress.cancelled(); };
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
-                         pg::PromoteServer(*session, parts_.clock, options));
+                         PromoteServer(context, *session, request.timeout));
   if (!promoted.was_primary) CheckpointInBackground();
   return OperationResult{
       "", {{"timeline", fmt::format("{}", promoted.timeline)}, {"lsn", promoted.lsn.ToString()}}};

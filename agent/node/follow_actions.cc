@@ -13,8 +13,10 @@
 #include "agent/node/role_steps.h"
 #include "agent/node/source_steps.h"
 #include "agent/node/timeline_history.h"
+#include "agent/pg/metal_schema.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/replication_role.h"
+#include "agent/pg/term_history.h"
 
 namespace metal::node {
 
@@ -22,6 +24,7 @@ namespace {
 
 constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kIdentify = absl::Seconds(5);
+constexpr absl::Duration kConnect = absl::Seconds(5);
 constexpr absl::Duration kReceiver = absl::Seconds(15);
 constexpr absl::Duration kPause = absl::Seconds(30);
 
@@ -119,10 +122,36 @@ absl::Status Node::CheckSource(RoleStepContext& steps, pg::SqlSession* session,
                                                      ? ReadPosition(steps, *session)
                                                      : ReadPositionOffline(steps.data_dir));
   METAL_RETURN_IF_ERROR(CheckAncestry(ours, theirs));
+  METAL_RETURN_IF_ERROR(CheckTerms(session, source));
   if (!crashed) return absl::OkStatus();
   return absl::UnavailableError(
       "the server is down without a shutdown: where its WAL ends is known "
       "once it has started");
+}
+
+// Two servers that were promoted apart may be on one timeline, and nothing in their WAL tells them
+// apart; the terms that they keep do. Ours are asked for first: what arrives in between then only
+// adds to the source's.
+absl::Status Node::CheckTerms(pg::SqlSession* session, const pg::ReplicationSource& source) {
+  // Of a server that is down: as it was seen last.
+  pg::TermHistory own = parts_.board.Get()->term_history.entries;
+  if (session != nullptr) {
+    METAL_ASSIGN_OR_RETURN(own, pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
+  }
+  if (own.empty()) return absl::OkStatus();
+  const auto theirs = [&]() -> absl::StatusOr<std::pair<pg::TermHistory, pg::SourceHistory>> {
+    METAL_ASSIGN_OR_RETURN(const auto remote, ConnectToPrimary(source, kConnect));
+    METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*remote, kQuery));
+    METAL_ASSIGN_OR_RETURN(pg::TermHistory history,
+                           pg::QueryTermHistory(*remote, pg::kTermHistoryRows, kQuery));
+    return std::pair(std::move(history),
+                     state.in_recovery ? pg::SourceHistory::kSoFar : pg::SourceHistory::kWhole);
+  }();
+  if (!theirs.ok()) {
+    return absl::UnavailableError("the source's terms could not be compared with this node's: " +
+                                  std::string(theirs.status().message()));
+  }
+  return pg::CheckMayFollow(own, theirs->first, theirs->second);
 }
 
 absl::StatusOr<OperationResult> Node::RunFollow(OperationContext& context,

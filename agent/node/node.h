@@ -47,6 +47,7 @@
 #include "agent/pg/control_file.h"
 #include "agent/pg/data_directory.h"
 #include "agent/pg/install.h"
+#include "agent/pg/promotion.h"
 #include "agent/pg/replication_source.h"
 #include "agent/pg/session.h"
 #include "agent/pg/supervisor.h"
@@ -156,8 +157,8 @@ class Node {
   absl::StatusOr<PromoteAnswer> UndoDemote(const RequestContext& context,
                                            const UndoDemoteRequest& request);
   // A term not below the stored one. Works while the server is down or cannot answer yet.
-  // FAILED_PRECONDITION DIVERGED, WRONG_SYSTEM: the source answered, and this node cannot follow
-  // it.
+  // FAILED_PRECONDITION DIVERGED, HISTORY_DIVERGED, WRONG_SYSTEM: the source answered, and this
+  // node cannot follow it.
   absl::StatusOr<FollowPrimaryAnswer> FollowPrimary(const RequestContext& context,
                                                     const FollowPrimaryRequest& request);
   absl::Status ControlReplay(const RequestContext& context, ReplayAction action);
@@ -173,7 +174,8 @@ class Node {
   // Exactly the stored term. A long operation: makes a node whose WAL left the source's history a
   // standby of the source (rewind_actions.cc). Result facts: as documented in
   // replication_service.proto. Refusals change nothing; a failure of pg_rewind itself leaves a
-  // directory that nothing starts, and the fault rewind_failed.
+  // directory that nothing starts, and the fault rewind_failed. With a clone source the node then
+  // becomes a copy, unless that would not help, or could lose what only this node has.
   absl::StatusOr<Operation> Rewind(const RequestContext& context, const RewindRequest& request);
   absl::StatusOr<WaitForLsnAnswer> WaitForLsn(const WaitForLsnRequest& request);
   // What the stored term and the last observation amount to.
@@ -267,6 +269,8 @@ class Node {
                                                const BeginTermRequest& request);
   absl::StatusOr<OperationResult> RunPromote(OperationContext& context,
                                              const PromoteRequest& request);
+  absl::StatusOr<pg::PromoteResult> PromoteServer(OperationContext& context,
+                                                  pg::SqlSession& session, absl::Duration timeout);
   absl::StatusOr<OperationResult> RunFence(OperationContext& context);
   absl::StatusOr<OperationResult> RunDemote(OperationContext& context,
                                             const DemoteRequest& request);
@@ -279,6 +283,9 @@ class Node {
   absl::StatusOr<pg::ReplicationSource> SourceOf(const FollowPrimaryRequest& request);
   absl::Status CheckSource(RoleStepContext& steps, pg::SqlSession* session,
                            const pg::ReplicationSource& source);
+  // HISTORY_DIVERGED; UNAVAILABLE: the source cannot be asked. `session` is null when the server is
+  // down or does not answer.
+  absl::Status CheckTerms(pg::SqlSession* session, const pg::ReplicationSource& source);
   absl::StatusOr<OperationResult> RunControlReplay(OperationContext& context, ReplayAction action);
   absl::StatusOr<OperationResult> RunSetSynchronous(OperationContext& context,
                                                     const SetSynchronousStandbysRequest& request);
@@ -288,6 +295,8 @@ class Node {
   absl::StatusOr<OperationResult> RunLeaseEnd(OperationContext& context, bool was_ours);
   absl::StatusOr<OperationResult> RunRewind(OperationContext& context,
                                             const RewindRequest& request);
+  absl::StatusOr<OperationResult> RunRewindOrClone(OperationContext& context,
+                                                   const RewindRequest& request);
   void ShowRewindFailed(const std::string& why);
   void ShowRewindFloor(const RewindRecord& record);
   // At the start: the floor that an earlier agent left.
@@ -308,7 +317,7 @@ class Node {
   absl::StatusOr<OperationResult> RunClone(OperationContext& context, const CloneRequest& request);
   absl::StatusOr<OperationBody> ResumeClone(const Operation& operation);
   absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectToPrimary(
-      const pg::ReplicationSource& source);
+      const pg::ReplicationSource& source, absl::Duration timeout = absl::Seconds(10));
   absl::Status CheckPrimary(pg::SqlSession& session, const backup::CloneWelcome& source);
   absl::Status StopForClone(OperationContext& context);
   absl::StatusOr<backup::CloneReport> CopyFromSource(OperationContext& context,

@@ -180,6 +180,9 @@ struct RewindRequest {
   int port = 5432;
   std::string slot;  // on the source; empty: "metal_<node_id>". Used when it is there
   bool dry_run = false;
+  // "host:port" of the transfer listener of a node to clone from when a rewind cannot be; empty:
+  // then the node stays as it is.
+  std::string clone_source;
 };
 
 enum class LsnMode { kReceived, kFlushed, kReplayed };

@@ -3,7 +3,8 @@
 //
 // An interrupted rewind is not taken up again by itself: its operation ends as FAILED with reason
 // AGENT_RESTARTED, for meanwhile another node may be the primary. The same request as a new
-// operation goes on from where it stopped.
+// operation goes on from where it stopped, also where it went over to a clone.
+#include "agent/base/fault_point.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
@@ -11,6 +12,7 @@
 #include "agent/node/rewind_run.h"
 #include "agent/node/role_answers.h"
 #include "agent/pg/data_directory.h"
+#include "agent/transfer/channel.h"
 
 namespace metal::node {
 
@@ -44,6 +46,16 @@ OperationResult ResultOf(const RewindOutcome& outcome, const RewindRequest& requ
   return result;
 }
 
+// Whether a copy of another node is a way out. Not when the source is to blame, which a copy needs
+// as well; and never when this node has WAL of the source's own timeline that the source lacks:
+// what is here may then be the only copy of what clients were promised.
+bool CloneMayHelp(const absl::Status& failed, bool half_rewound) {
+  const auto reason = base::GetReason(failed);
+  if (reason && (reason->reason == "REWIND_SOURCE" || reason->reason == "DIVERGED")) return false;
+  if (absl::IsCancelled(failed) || absl::IsInvalidArgument(failed)) return false;
+  return half_rewound || !absl::IsUnavailable(failed);
+}
+
 }  // namespace
 
 absl::StatusOr<Operation> Node::Rewind(const RequestContext& context,
@@ -57,6 +69,9 @@ absl::StatusOr<Operation> Node::Rewind(const RequestContext& context,
                        "PostgreSQL",
                        request.host, request.port);
   }
+  if (!request.clone_source.empty()) {
+    METAL_RETURN_IF_ERROR(transfer::Address::Parse(request.clone_source).status());
+  }
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRewind));
   OperationSpec spec = Spec(context, "Rewind", TermSubject(request.holder));
@@ -65,9 +80,38 @@ absl::StatusOr<Operation> Node::Rewind(const RequestContext& context,
                      {"host", request.host},
                      {"port", fmt::format("{}", request.port)},
                      {"dry_run", Flag(request.dry_run)}};
+  if (!request.clone_source.empty()) spec.parameters["clone_source"] = request.clone_source;
   return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
-    return RunRewind(operation, request);
+    return RunRewindOrClone(operation, request);
   });
+}
+
+absl::StatusOr<OperationResult> Node::RunRewindOrClone(OperationContext& context,
+                                                       const RewindRequest& request) {
+  const absl::StatusOr<OperationResult> rewound = RunRewind(context, request);
+  if (rewound.ok() || request.dry_run || request.clone_source.empty()) return rewound;
+  const std::string why(rewound.status().message());
+  const auto directory = pg::InspectDataDirectory(parts_.config.pg_data_dir);
+  if (!CloneMayHelp(rewound.status(), directory.ok() && directory->half_rewound())) return rewound;
+  Emit(parts_.events, observe::Severity::kWarning, "rewind.cloning", kSubject,
+       fmt::format("becomes a copy of {} instead: {}", request.clone_source, why),
+       {{"clone_source", request.clone_source}});
+  METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.cloning"));
+  CloneRequest clone;
+  clone.holder = request.holder;
+  clone.source = request.clone_source;
+  clone.primary_host = request.host;
+  clone.primary_port = request.port;
+  clone.replace = true;
+  absl::StatusOr<OperationResult> cloned = RunClone(context, clone);
+  if (!cloned.ok()) {
+    return base::Annotate(cloned.status(),
+                          fmt::format("{}; clone from {} instead", why, request.clone_source));
+  }
+  cloned->values["rewound"] = Flag(false);
+  cloned->values["cloned"] = Flag(true);
+  cloned->values["rewind_failed"] = why;
+  return cloned;
 }
 
 absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
@@ -78,16 +122,18 @@ absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
   source.host = request.host;
   source.port = request.port;
   source.slot = request.slot;
-  METAL_ASSIGN_OR_RETURN(pg::ReplicationSource replication, SourceOf(source));
+  METAL_ASSIGN_OR_RETURN(const pg::ReplicationSource replication, SourceOf(source));
   RewindRun run(
       {.steps = steps,
        .events = parts_.events,
        .install = parts_.install,
        .state_dir = parts_.config.state_dir,
-       .source = std::move(replication),
+       .source = replication,
        .identify_source = parts_.identify_source,
        .connect_remote =
            [this](const pg::ReplicationSource& primary) { return ConnectToPrimary(primary); },
+       .check_terms = [this, &replication](
+                          pg::SqlSession* session) { return CheckTerms(session, replication); },
        .archive = parts_.wal_archive,
        .install_managed_files = [this] { return InstallManagedFiles(); },
        .before_change = [this, &request]() -> absl::Status {

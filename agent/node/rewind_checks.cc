@@ -185,4 +185,20 @@ absl::StatusOr<bool> RewindRun::HasDiverged(const WalPosition& ours) {
         {"fork_lsn", server_.current.ToString()}}});
 }
 
+absl::StatusOr<bool> RewindRun::NeedsRewind(const WalPosition& ours, pg::SqlSession* session) {
+  METAL_ASSIGN_OR_RETURN(const bool diverged, HasDiverged(ours));
+  const absl::Status terms = parts_.check_terms(session);
+  if (const auto reason = base::GetReason(terms); reason && reason->reason == "HISTORY_DIVERGED") {
+    // What it left behind on another timeline is what a rewind is for.
+    if (!diverged || reason->metadata.at("rewind") != "possible") return terms;
+  }
+  if (!diverged || ours.timeline != theirs_.timeline) return diverged;
+  return base::WithReason(
+      base::Error(absl::StatusCode::kFailedPrecondition,
+                  "this node and the source are on timeline {} in two histories, which pg_rewind "
+                  "does not tell apart. HINT: make the node anew from another one or a backup",
+                  ours.timeline),
+      {"HISTORY_DIVERGED", {{"rewind", "impossible"}}});
+}
+
 }  // namespace metal::node

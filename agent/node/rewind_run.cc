@@ -60,14 +60,15 @@ absl::StatusOr<RewindOutcome> RewindRun::DryRun() {
     return outcome_;
   }
   WalPosition ours;
+  std::unique_ptr<pg::SqlSession> session;
   if (was_running_) {
-    METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(parts_.steps, kConnectPatience));
+    METAL_ASSIGN_OR_RETURN(session, ConnectPatiently(parts_.steps, kConnectPatience));
     METAL_ASSIGN_OR_RETURN(ours, ReadPosition(parts_.steps, *session));
   } else {
     METAL_ASSIGN_OR_RETURN(ours, LookAtPosition());
   }
   outcome_.timeline = theirs_.timeline;
-  METAL_ASSIGN_OR_RETURN(outcome_.rewound, HasDiverged(ours));
+  METAL_ASSIGN_OR_RETURN(outcome_.rewound, NeedsRewind(ours, session.get()));
   if (outcome_.rewound) METAL_RETURN_IF_ERROR(CheckSourceWal(ours));
   outcome_.ran = !was_running_ && control_.clean();
   if (!outcome_.rewound || !outcome_.ran) return outcome_;
@@ -94,7 +95,7 @@ absl::Status RewindRun::RunFresh() {
     METAL_RETURN_IF_ERROR(Step("stopping", [this] { return Stop(); }));
     METAL_RETURN_IF_ERROR(Recover());
     METAL_ASSIGN_OR_RETURN(const WalPosition ours, LookAtPosition());
-    METAL_ASSIGN_OR_RETURN(const bool diverged, HasDiverged(ours));
+    METAL_ASSIGN_OR_RETURN(const bool diverged, NeedsRewind(ours, nullptr));
     if (!diverged) return absl::OkStatus();
     return parts_.steps.supervisor.WithServerStopped("rewind", [&] { return RewindStopped(ours); });
   };
@@ -117,7 +118,7 @@ absl::StatusOr<bool> RewindRun::FollowIfRunning() {
     if (connected.ok()) {
       session = *std::move(connected);
       METAL_ASSIGN_OR_RETURN(const WalPosition ours, ReadPosition(parts_.steps, *session));
-      METAL_ASSIGN_OR_RETURN(diverged, HasDiverged(ours));
+      METAL_ASSIGN_OR_RETURN(diverged, NeedsRewind(ours, session.get()));
     }
   }
   METAL_RETURN_IF_ERROR(parts_.before_change());

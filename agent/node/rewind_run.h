@@ -45,6 +45,9 @@ struct RewindParts {
   pg::ReplicationSource source;
   pg::SourceIdentifier identify_source;
   RemoteSessionFactory connect_remote;
+  // Whether the terms that this node and the source keep are of one history (pg::CheckMayFollow);
+  // the session is the node's own, null when the server is down.
+  std::function<absl::Status(pg::SqlSession* session)> check_terms;
   backup::WalArchive* archive = nullptr;  // may be null
   // Writes the agent's settings and access rules into the data directory.
   std::function<absl::Status()> install_managed_files;
@@ -87,6 +90,9 @@ class RewindRun {
   absl::Status CheckResumable() const;
   // Whether the node's WAL, up to `ours`, has left the source's history.
   absl::StatusOr<bool> HasDiverged(const WalPosition& ours);
+  // The same, and that a rewind can find where: two histories on one timeline it does not tell
+  // apart. `session` as in check_terms.
+  absl::StatusOr<bool> NeedsRewind(const WalPosition& ours, pg::SqlSession* session);
   absl::StatusOr<WalPosition> LookAtPosition();
 
   // The source must still have its WAL from the fork on: the rewound node streams from there.

@@ -154,12 +154,8 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kPrimary));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.ordered"));
   context.progress.BeginPhase("promoting");
-  pg::PromoteOptions options;
-  options.timeout = request.timeout;
-  options.checkpoint = false;
-  options.cancelled = [&] { return context.progress.cancelled(); };
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
-                         pg::PromoteServer(*session, parts_.clock, options));
+                         PromoteServer(context, *session, request.timeout));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.promoted"));
   NoteTerm(*session, request.holder);
   EnsureReplicationRole(*session);
@@ -168,6 +164,17 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
                          {{"timeline", fmt::format("{}", promoted.timeline)},
                           {"lsn", promoted.lsn.ToString()},
                           {"was_primary", Flag(promoted.was_primary)}}};
+}
+
+// Without the checkpoint, which nobody needs before the first write.
+absl::StatusOr<pg::PromoteResult> Node::PromoteServer(OperationContext& context,
+                                                      pg::SqlSession& session,
+                                                      absl::Duration timeout) {
+  pg::PromoteOptions options;
+  options.timeout = timeout;
+  options.checkpoint = false;
+  options.cancelled = [&] { return context.progress.cancelled(); };
+  return pg::PromoteServer(session, parts_.clock, options);
 }
 
 // The promotion has happened: what cannot be written here is no reason to call it failed, and the

@@ -78,9 +78,9 @@ HistoryComparison CompareTermHistories(std::span<const TermHistoryEntry> first,
 }
 
 absl::Status CheckMayFollow(std::span<const TermHistoryEntry> own,
-                            std::span<const TermHistoryEntry> primary) {
-  const HistoryComparison comparison = CompareTermHistories(own, primary);
-  if (comparison.relation == HistoryRelation::kSecondOlder) {
+                            std::span<const TermHistoryEntry> theirs, SourceHistory known) {
+  const HistoryComparison comparison = CompareTermHistories(own, theirs);
+  if (comparison.relation == HistoryRelation::kSecondOlder && known == SourceHistory::kWhole) {
     return Refused(
         fmt::format("this node's history goes beyond the primary's: it had {}, which the "
                     "primary never saw. HINT: Rewind or Clone this node",

@@ -36,11 +36,15 @@ struct HistoryComparison {
 HistoryComparison CompareTermHistories(std::span<const observe::TermHistoryEntry> first,
                                        std::span<const observe::TermHistoryEntry> second);
 
-// Whether a node with `own` may follow a primary with `primary`'s history as it is.
-// FAILED_PRECONDITION (HISTORY_DIVERGED; metadata: rewind, "possible" or "impossible") when it has
-// a term that the primary has not: its own WAL after that was never part of the primary's.
+enum class SourceHistory {
+  kWhole,  // of a primary: what it has not is not in its history
+  kSoFar,  // of a standby: later terms may be on their way to it
+};
+// Whether a node with `own` may follow a source with `theirs` as it is. FAILED_PRECONDITION
+// (HISTORY_DIVERGED; metadata: rewind, "possible" or "impossible") when it has a term that the
+// source has not: its own WAL after that was never part of the source's.
 absl::Status CheckMayFollow(std::span<const observe::TermHistoryEntry> own,
-                            std::span<const observe::TermHistoryEntry> primary);
+                            std::span<const observe::TermHistoryEntry> theirs, SourceHistory known);
 
 // Whether `node_id` may become the primary of `term` with the history that it has replayed.
 // FAILED_PRECONDITION (HISTORY_DIVERGED) when another node was the primary of this term, or anybody

@@ -44,6 +44,25 @@ absl::StatusOr<absl::Duration> TimeOf(bool present, const Message& time, std::st
   return base::Error(absl::StatusCode::kInvalidArgument, "{} must be from 0 to 10 minutes", name);
 }
 
+// Where a node that cannot be rewound is cloned from; empty when it is not.
+absl::StatusOr<std::string> CloneSourceOf(const v1::RewindRequest& request) {
+  switch (request.on_failure()) {
+    case v1::REWIND_FAILURE_ACTION_UNSPECIFIED:
+    case v1::REWIND_FAILURE_ACTION_QUARANTINE:
+      if (request.clone_source().empty()) return std::string();
+      return base::Error(absl::StatusCode::kInvalidArgument,
+                         "clone_source is set, on_failure is not CLONE. HINT: set both or none");
+    case v1::REWIND_FAILURE_ACTION_CLONE:
+      if (!request.clone_source().empty()) return request.clone_source();
+      return base::Error(absl::StatusCode::kInvalidArgument,
+                         "on_failure is CLONE without clone_source. HINT: HOST:PORT of the "
+                         "transfer listener of a node to copy from");
+    default:
+      return base::Error(absl::StatusCode::kInvalidArgument, "unknown on_failure {}",
+                         static_cast<int>(request.on_failure()));
+  }
+}
+
 absl::StatusOr<absl::Duration> LeaseTtlOf(const google::protobuf::Duration& duration) {
   const absl::Duration ttl = FromProto(duration);
   if (ttl >= node::kShortestLease && ttl <= node::kLongestLease) return ttl;
@@ -201,6 +220,7 @@ grpc::Status ReplicationService::Rewind(grpc::ServerContext* context,
         if (request->source_port() != 0) domain.port = request->source_port();
         domain.slot = request->slot();
         domain.dry_run = request->dry_run();
+        METAL_ASSIGN_OR_RETURN(domain.clone_source, CloneSourceOf(*request));
         METAL_ASSIGN_OR_RETURN(
             const auto operation,
             node_.Rewind(MakeRequestContext(*request, request->header().request_id(), caller),

@@ -1,6 +1,7 @@
 """Two nodes of one cluster: a primary and a standby that can part and come together again."""
 from harness.node import Node, lsn_number
 from harness.process import wait_for
+from harness.transfer import transfer_address, with_transfer
 
 
 class Pair:
@@ -9,10 +10,10 @@ class Pair:
 
     def __init__(self, workspace, version, names=("a", "b"), tcp=False, **config):
         self.whole, self.tcp = True, tcp
-        self.primary = Node(workspace, version, name=names[0], **config).make_primary()
+        self.primary = with_transfer(Node(workspace, version, name=names[0], **config)).make_primary()
         self.primary.ok("promote", "--term", "1")  # which makes the role for standbys
         self.primary.sql("CREATE TABLE ledger (id int PRIMARY KEY, what text)")
-        self.standby = Node(workspace, version, name=names[1], **config).start_agent()
+        self.standby = with_transfer(Node(workspace, version, name=names[1], **config)).start_agent()
         self.primary.run("pg_basebackup", "-D", self.standby.data_dir, "-c", "fast", "-h", self.primary.run_dir,
                          "-p", str(self.primary.port), "-U", "postgres")
         self.term = 1
@@ -74,6 +75,23 @@ class Pair:
     def begin_term(self, node):
         """The old primary hears of the term: it is a standby from now on."""
         return node.ok("term", "begin", str(self.term))
+
+    def or_clone(self):
+        """Arguments of a rewind that goes over to a clone."""
+        return ("--on-failure", "clone", "--clone-from", transfer_address(self.primary))
+
+    def promote_twice(self):
+        """Each is promoted where the other's WAL ends, so that both are on one timeline with histories of their own. The
+        later term is the primary's. Returns (old, new, what both had, what only the old one has)."""
+        new, old = self.hand_over()  # promotes `old` in this term
+        shared = self.rows(old)
+        lost = set(self.write(old, 10))
+        self.term += 1
+        new.ok("term", "begin", str(self.term))
+        new.ok("pg", "start")
+        new.promote(self.term)
+        self.primary, self.standby = new, old
+        return old, new, shared, lost
 
     def rewind_arguments(self, *more):
         return ("rewind", "--from", self.address(self.primary), "--term", str(self.term), *more)

@@ -165,19 +165,58 @@ def test_the_floor_is_a_fault_until_it_is_replayed(pair):
     assert old.wait_event("rewind.floor_passed")
 
 
+def test_two_histories_on_one_timeline_are_told_apart_by_their_terms(pair):
+    old, new, shared, lost = pair.promote_twice()
+    kept = set(pair.write(new, 2000))
+    assert old.sql("SELECT timeline_id FROM pg_control_checkpoint()") == new.sql("SELECT timeline_id FROM pg_control_checkpoint()")
+    pair.begin_term(old)
+    refused = old.ctl("follow", pair.address(new), "--term", str(pair.term), "--without-slot")
+    assert refused.reason == "HISTORY_DIVERGED" and "HINT: Clone" in refused.error, refused
+    for arguments in (pair.rewind_arguments("--dry-run"), pair.rewind_arguments()):
+        refused = old.ctl(*arguments)
+        assert refused.reason == "HISTORY_DIVERGED" and refused.code == 5, refused
+    assert pair.rows(old) >= lost, "nothing was changed"
+    old.ok("pg", "stop")
+    refused = old.ctl("follow", pair.address(new), "--term", str(pair.term), "--without-slot")
+    assert refused.reason == "HISTORY_DIVERGED", refused
+    old.ok("pg", "start")
+    done = old.ok(*pair.rewind_arguments(*pair.or_clone()))["result"]
+    assert done["cloned"] == "true" and old.events("rewind.cloning")
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+
+
+def test_a_rewind_that_fails_half_way_may_go_over_to_a_clone(pair):
+    old, _, shared, lost, kept = pair.part()
+    pair.begin_term(old)
+    old.restart_agent(faults="rewind.rewound=error")
+    done = old.ok(*pair.rewind_arguments(*pair.or_clone()))["result"]
+    assert done["cloned"] == "true" and "fault point" in done["rewind_failed"]
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+    wait_for("nothing is left of it", lambda: not faults(old) and not os.path.exists(f"{old.state}/rewind"), 90)
+
+
 def test_missing_prerequisites_are_named(pair):
     pair.whole = False
     pair.primary.ok("pg", "config", "set", "wal_log_hints=off")
     pair.primary.ok("pg", "stop")
     pair.primary.run("pg_checksums", "--disable", "-D", pair.primary.data_dir)
     pair.primary.ok("pg", "start")
-    old, _, _, lost, _ = pair.part()
+    old, _, shared, lost, kept = pair.part()
     pair.begin_term(old)
     pid = postmaster_pid(old.data_dir)
     for arguments in (pair.rewind_arguments("--dry-run"), pair.rewind_arguments()):
         refused = old.ctl(*arguments)
         assert refused.reason == "REWIND_REFUSED" and "wal_log_hints" in refused.error and "HINT: " in refused.error
     assert postmaster_pid(old.data_dir) == pid and pair.rows(old) >= lost, "it runs as before"
+    assert old.ctl(*pair.rewind_arguments("--on-failure", "clone")).code == 2
+    assert old.ctl(*pair.rewind_arguments("--on-failure", "clone", "--clone-from", "nowhere")).code == 2
+    done = old.ok(*pair.rewind_arguments(*pair.or_clone()))["result"]
+    assert (done["rewound"], done["cloned"]) == ("false", "true") and "wal_log_hints" in done["rewind_failed"]
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+    pair.whole = False
 
 
 def test_the_replication_role_may_do_it_over_the_network(workspace, pg):

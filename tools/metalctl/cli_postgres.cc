@@ -88,7 +88,9 @@ void AddRewindCommand(CLI::App& app, Invocation& invocation) {
   auto* command =
       AddCommand(&app, "rewind", "Make a node whose WAL left the primary's history its standby",
                  "rewind --from 10.1.0.2:5432 --term 8 --dry-run\n"
-                 "rewind --from /run/metal:5432 --term 8");
+                 "rewind --from /run/metal:5432 --term 8\n"
+                 "rewind --from 10.1.0.2:5432 --term 8 --on-failure clone "
+                 "--clone-from 10.1.0.3:7422");
   command->group(kRoles);
   command->add_option("--from", rewind->from, "Host and port of the primary's PostgreSQL")
       ->required()
@@ -102,6 +104,15 @@ void AddRewindCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--slot", rewind->slot, "Slot on the primary (default metal_NODE)")
       ->type_name("NAME");
   command->add_flag("--dry-run", rewind->dry_run, "Only say whether it is needed and possible");
+  command
+      ->add_option("--on-failure", rewind->on_failure,
+                   "When it cannot be rewound: keep the directory, or replace it by a copy")
+      ->check(CLI::IsMember({"quarantine", "clone"}))
+      ->capture_default_str();
+  command
+      ->add_option("--clone-from", rewind->clone_source,
+                   "Transfer address of the agent that is copied from then")
+      ->type_name("HOST:PORT");
   AddDetach(command, &rewind->follow);
   OnRun(command, invocation, [rewind](const Client& client) { return Rewind(client, *rewind); });
 }

@@ -167,6 +167,8 @@ struct RewindOptions {
   std::string from;  // "host:port", or "/directory:port"
   std::string slot;
   bool dry_run = false;
+  std::string on_failure = "quarantine";  // quarantine, clone
+  std::string clone_source;               // HOST:PORT of a transfer listener; with clone
   FollowOptions follow;
 };
 int Rewind(const Client& client, const RewindOptions& options);

@@ -56,9 +56,11 @@ TEST(TermHistoryTest, TwoHistoriesOnOneTimelineAreRecognised) {
   EXPECT_EQ(found.relation, HistoryRelation::kDiverged);
   EXPECT_TRUE(found.invisible_to_rewind);
   EXPECT_THAT(found.explanation, HasSubstr("term 2 on timeline 3"));
-  const absl::Status follow = CheckMayFollow(a, b);
+  for (const SourceHistory known : {SourceHistory::kWhole, SourceHistory::kSoFar}) {
+    EXPECT_EQ(RewindOf(CheckMayFollow(a, b, known)), "impossible");
+  }
+  const absl::Status follow = CheckMayFollow(a, b, SourceHistory::kWhole);
   EXPECT_THAT(follow, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("HINT: Clone")));
-  EXPECT_EQ(RewindOf(follow), "impossible");
 }
 
 TEST(TermHistoryTest, OneTermOfTwoNodesIsTwoHistories) {
@@ -70,13 +72,17 @@ TEST(TermHistoryTest, OneTermOfTwoNodesIsTwoHistories) {
 
 TEST(TermHistoryTest, AFollowerMayLackTermsAndMayNotHaveMore) {
   const TermHistory primary = {Row(1, 2, "a"), Row(4, 3, "b")};
-  EXPECT_OK(CheckMayFollow(TermHistory{Row(1, 2, "a")}, primary));
-  EXPECT_OK(CheckMayFollow(primary, primary));
-  EXPECT_OK(CheckMayFollow(TermHistory{}, primary));
-  EXPECT_OK(CheckMayFollow(primary, TermHistory{}));
-  EXPECT_EQ(RewindOf(CheckMayFollow(primary, TermHistory{Row(1, 2, "a")})), "possible");
-  EXPECT_EQ(RewindOf(CheckMayFollow(TermHistory{Row(1, 2, "a"), Row(3, 9, "c")}, primary)),
-            "possible");
+  const auto check = [](const TermHistory& own, const TermHistory& theirs) {
+    return CheckMayFollow(own, theirs, SourceHistory::kWhole);
+  };
+  EXPECT_OK(check({Row(1, 2, "a")}, primary));
+  EXPECT_OK(check(primary, primary));
+  EXPECT_OK(check({}, primary));
+  EXPECT_OK(check(primary, {}));
+  EXPECT_EQ(RewindOf(check(primary, {Row(1, 2, "a")})), "possible");
+  EXPECT_EQ(RewindOf(check({Row(1, 2, "a"), Row(3, 9, "c")}, primary)), "possible");
+  // A standby that is followed may be behind.
+  EXPECT_OK(CheckMayFollow(primary, TermHistory{Row(1, 2, "a")}, SourceHistory::kSoFar));
 }
 
 TEST(TermHistoryTest, ATermThatHadAPrimaryIsNotBegunByAnother) {
