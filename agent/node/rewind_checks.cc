@@ -186,12 +186,14 @@ absl::StatusOr<bool> RewindRun::HasDiverged(const WalPosition& ours) {
 }
 
 absl::StatusOr<bool> RewindRun::NeedsRewind(const WalPosition& ours, pg::SqlSession* session) {
-  METAL_ASSIGN_OR_RETURN(const bool diverged, HasDiverged(ours));
+  // First: positions of two histories say nothing about each other.
   const absl::Status terms = parts_.check_terms(session);
-  if (const auto reason = base::GetReason(terms); reason && reason->reason == "HISTORY_DIVERGED") {
-    // What it left behind on another timeline is what a rewind is for.
-    if (!diverged || reason->metadata.at("rewind") != "possible") return terms;
-  }
+  const auto reason = base::GetReason(terms);
+  const bool parted = reason && reason->reason == "HISTORY_DIVERGED";
+  if (parted && reason->metadata.at("rewind") != "possible") return terms;
+  METAL_ASSIGN_OR_RETURN(const bool diverged, HasDiverged(ours));
+  // What it left behind on another timeline is what a rewind is for.
+  if (parted && !diverged) return terms;
   if (!diverged || ours.timeline != theirs_.timeline) return diverged;
   return base::WithReason(
       base::Error(absl::StatusCode::kFailedPrecondition,

@@ -1,6 +1,7 @@
 """metalctl shard: a shard of three agents seen and operated as one."""
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -166,9 +167,16 @@ def test_failover_when_the_primary_is_lost(orders):
     orders.check(ledger)
     wait_for("commits are acknowledged", lambda: orders.primary().sql("INSERT INTO ledger VALUES (0, 0) RETURNING id") == "0", 20)
 
-    # It comes back with its old order, perhaps with WAL that nobody else has: it is rewound then.
-    lost.start_agent()
-    assert orders.ok("recover")["left_behind"] == []
+    # It comes back with its old order and WAL of its own. Its rewind fails half way, and the notes of that are lost: only a
+    # copy helps.
+    lost.start_agent(faults="rewind.rewound=error")
+    wait_for("it leads, as it thinks", lambda: lost.answers() and lost.sql("SELECT pg_is_in_recovery()") == "f", 30)
+    lost.sql("CHECKPOINT")
+    assert orders.ctl("recover", code=1).json["left_behind"] == [lost.name]
+    lost.restart_agent()
+    shutil.rmtree(f"{lost.state}/rewind")
+    result = orders.ok("recover")
+    assert ("clone", lost.name) in steps(result) and result["left_behind"] == []
     assert orders.primary() is not lost
     orders.wait_healthy()
     orders.check(ledger)

@@ -72,6 +72,9 @@ WalPoint FakeNode::BecomePrimary() {
   wal.history.push_back({wal.timeline, wal.received});
   ++wal.timeline;
   wal.received.value += 0x10;
+  if (wal.terms.empty() || wal.terms.back().term != stored.term) {
+    wal.terms.push_back({stored.term, wal.timeline, wal.received, Id()});
+  }
   read_write = true;
   source.reset();
   return {wal.timeline, wal.received};
@@ -276,12 +279,14 @@ absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) 
   }
   empty = false;
   server_up = true;
+  refuses_rewind.clear();
   ANSWER(absl::OkStatus());
 }
 
 absl::Status FakeNode::Rewind(const TermHolder& holder, const HostPort& primary) {
   REACHED();
   METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  if (!refuses_rewind.empty()) return Refused(refuses_rewind, "it cannot be rewound");
   if (IsPrimary()) return Refused("ROLE_TRANSITION", "it is no standby");
   for (size_t i = 0; i < shard_.size(); ++i) {
     if (shard_.config_.nodes[i].postgres != primary || !shard_.at(i).IsPrimary()) continue;

@@ -54,9 +54,10 @@ class FakeNode : public NodeCalls {
   bool fenced = false;
   bool disk_sick = false;
   bool refuses_promotion = false;
+  std::string refuses_rewind;  // the reason; a clone helps
   TermHolder stored{4, "metalctl:before"};
   NodeRole wanted = NodeRole::kStandby;
-  WalPosition wal{3, {0x5000}, {{1, {0x1000}}, {2, {0x2000}}}};
+  WalPosition wal{3, {0x5000}, {{1, {0x1000}}, {2, {0x2000}}}, {{4, 3, {0x2010}, "a"}}};
   std::optional<size_t> source;
   std::set<std::string> slots;
   std::string synchronous;

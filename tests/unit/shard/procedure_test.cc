@@ -331,6 +331,51 @@ TEST_F(ProcedureTest, RecoverClonesANodeWithoutData) {
   ExpectHealthy("cloned");
 }
 
+// a failed, and comes back after another node was promoted, with WAL of its own.
+void LetAReturnDiverged(FakeShard& shard) {
+  QuietLog log;
+  shard.at(0).reachable = shard.at(0).server_up = false;
+  Procedure procedure(shard.config(), shard, log, "failover");
+  ASSERT_THAT(procedure.Failover({}), IsOk()) << log.text;
+  shard.Revive();
+  shard.at(0).reachable = shard.at(0).server_up = true;
+  shard.Tick();
+}
+
+TEST_F(ProcedureTest, RecoverClonesANodeThatCannotBeRewound) {
+  LetAReturnDiverged(*shard_);
+  node(0).refuses_rewind = "WAL_MISSING";
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("a cannot be rewound"));
+  EXPECT_THAT(log_.text, HasSubstr("clone a: cloned, follows"));
+  ExpectHealthy("cloned instead");
+}
+
+TEST_F(ProcedureTest, RecoverKeepsADirectoryThatMayBeTheLastCopyBesideThePrimary) {
+  LetAReturnDiverged(*shard_);
+  const size_t third = Primary() == 1 ? 2 : 1;
+  node(third).reachable = false;
+  const WalPosition before = node(0).wal;
+  for (const char* reason : {"REWIND_REFUSED", "HISTORY_DIVERGED", "DIVERGED"}) {
+    node(0).refuses_rewind = reason;
+    (void)Run(Command::kRecover);
+    EXPECT_EQ(node(0).wal.timeline, before.timeline) << reason << log_.text;
+  }
+  EXPECT_THAT(log_.text, HasSubstr("shard replace a --force"));
+  // Half rewound it is no copy of anything.
+  node(0).refuses_rewind = "DATA_DIRECTORY_INCOMPLETE";
+  (void)Run(Command::kRecover);
+  EXPECT_THAT(log_.text, HasSubstr("clone a: cloned, follows"));
+}
+
+TEST_F(ProcedureTest, RecoverNeverGivesUpWalOfThePrimarysOwnTimeline) {
+  LetAReturnDiverged(*shard_);
+  node(0).refuses_rewind = "DIVERGED";
+  (void)Run(Command::kRecover);
+  EXPECT_THAT(log_.text, HasSubstr("a is left behind"));
+  EXPECT_THAT(log_.text, ::testing::Not(HasSubstr("clone a")));
+}
+
 // Kills the operator at every call of the command, in every way, and runs it again.
 void KillEverywhere(Command command, const ChangeOptions& options, Command again,
                     const std::function<void(FakeShard&)>& harm, const std::set<size_t>& absent) {
@@ -408,15 +453,14 @@ TEST(KilledOperatorTest, ReplaceIsFinishedByRecover) {
 }
 
 TEST(KilledOperatorTest, RecoverOfADivergedPrimaryIsFinishedByRecover) {
+  KillEverywhere(Command::kRecover, {}, Command::kRecover, LetAReturnDiverged, {});
+}
+
+TEST(KilledOperatorTest, RecoverThatClonesInsteadIsFinishedByRecover) {
   KillEverywhere(Command::kRecover, {}, Command::kRecover,
                  [](FakeShard& shard) {
-                   QuietLog log;
-                   shard.at(0).reachable = shard.at(0).server_up = false;
-                   Procedure procedure(shard.config(), shard, log, "failover");
-                   ASSERT_THAT(procedure.Failover({}), IsOk()) << log.text;
-                   shard.Revive();
-                   shard.at(0).reachable = shard.at(0).server_up = true;
-                   shard.Tick();
+                   LetAReturnDiverged(shard);
+                   shard.at(0).refuses_rewind = "REWIND_REFUSED";
                  },
                  {});
 }

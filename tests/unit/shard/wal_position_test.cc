@@ -14,7 +14,13 @@ using ::testing::IsEmpty;
 using testing::StatusIs;
 
 WalPosition At(base::TimelineId timeline, uint64_t lsn, std::vector<TimelineSwitch> history = {}) {
-  return {timeline, {lsn}, std::move(history)};
+  return {timeline, {lsn}, std::move(history), {}};
+}
+
+// Of the terms 1, of a, and `term`, of `node`; both on timeline 2, from 1 and from 20.
+WalPosition WithTerm(WalPosition position, uint64_t term, const std::string& node) {
+  position.terms = {{1, 2, {1}, "a"}, {term, 2, {20}, node}};
+  return position;
 }
 
 TEST(CompareTest, ByAncestryNotByNumber) {
@@ -30,6 +36,20 @@ TEST(CompareTest, ByAncestryNotByNumber) {
   EXPECT_EQ(Compare(At(2, 12, {{1, {10}}}), At(2, 12, {{1, {11}}})), Ancestry::kDiverged);
   EXPECT_EQ(Compare(At(2, 12, {{1, {10}}}), At(3, 12, {{1, {10}}})), Ancestry::kDiverged);
   EXPECT_EQ(Compare(At(2, 12, {{1, {10}}}), At(3, 20, {{1, {10}}, {2, {12}}})), Ancestry::kBehind);
+}
+
+TEST(CompareTest, TermsTellApartWhatTimelinesDoNot) {
+  const WalPosition one = WithTerm(At(2, 30, {{1, {10}}}), 2, "a");
+  const WalPosition two = WithTerm(At(2, 25, {{1, {10}}}), 3, "b");
+  EXPECT_EQ(Compare(one, two), Ancestry::kDiverged);
+  EXPECT_EQ(Compare(one, WithTerm(two, 2, "b")), Ancestry::kDiverged);
+  EXPECT_EQ(Compare(one, WithTerm(two, 2, "a")), Ancestry::kAhead);
+  // One that has not heard of a term yet is behind; of one whose terms are unknown WAL must tell.
+  WalPosition before = At(2, 15, {{1, {10}}});
+  before.terms = {one.terms.front()};
+  EXPECT_EQ(Compare(before, one), Ancestry::kBehind);
+  before.terms.clear();
+  EXPECT_EQ(Compare(before, one), Ancestry::kBehind);
 }
 
 class ChooseTest : public ::testing::Test {
@@ -96,6 +116,21 @@ TEST_F(ChooseTest, TwoHistoriesOfTheirOwnAreNotJudged) {
   const Choice choice = LeadRegardless(standings_, 0);
   EXPECT_EQ(choice.leader, 0u);
   EXPECT_THAT(choice.diverged, ElementsAre(1));
+}
+
+TEST_F(ChooseTest, TheLatestTermBeatsMoreWalAndNewerTimelines) {
+  Add(WithTerm(At(2, 99, {{1, {10}}}), 2, "a"));  // was promoted, and seen by nobody
+  Add(WithTerm(At(2, 25, {{1, {10}}}), 3, "b"));
+  Add(WithTerm(At(2, 24, {{1, {10}}}), 3, "b"));
+  ASSERT_OK_AND_ASSIGN(const Choice choice, Choose());
+  EXPECT_EQ(choice.leader, 1u);
+  EXPECT_THAT(choice.diverged, ElementsAre(0));
+  standings_[0].position.timeline = 3;
+  standings_[0].position.history.push_back({2, {50}});
+  ASSERT_OK_AND_ASSIGN(const Choice again, Choose());
+  EXPECT_EQ(again.leader, 1u);
+  EXPECT_THAT(again.diverged, ElementsAre(0));
+  EXPECT_THAT(Choose(0), StatusIs(absl::StatusCode::kFailedPrecondition));
 }
 
 TEST_F(ChooseTest, NobodyWhoMayLead) {

@@ -131,9 +131,14 @@ absl::StatusOr<TermAnswer> AgentCalls::BeginTerm(const TermHolder& holder,
   METAL_RETURN_IF_ERROR(Call(patience, [&](grpc::ClientContext* context) {
     return client_.replication->BeginTerm(context, request, &response);
   }));
-  return TermAnswer{.position = PositionOf(response.position()),
+  TermAnswer answer{.position = PositionOf(response.position()),
                     .was_primary = response.was_primary(),
                     .postgres_down = response.postgres_down()};
+  for (const auto& each : response.term_history()) {
+    answer.position.terms.push_back(
+        {each.term(), each.timeline(), {each.start_lsn()}, each.node_id()});
+  }
+  return answer;
 }
 
 absl::StatusOr<WalPoint> AgentCalls::Promote(const TermHolder& holder) {

@@ -50,7 +50,8 @@ class Procedure {
 
   // Finishes or undoes what it finds: ends an ordered promotion, elects a primary where there is
   // none (as Failover without data loss), makes every node that answers follow the primary through
-  // its slot, puts the policy in force and opens the doors.
+  // its slot (rewound where its WAL left the primary's history, or a copy of another node where
+  // that cannot be), puts the policy in force and opens the doors.
   absl::Status Recover();
 
   // A new shard: the first node gets a database and leads, the others become copies of it, and the
@@ -148,6 +149,13 @@ class Procedure {
   // The same, of a node whose server may be down.
   absl::Status StartToFollow(size_t node, size_t primary, const TermHolder& holder);
   absl::StatusOr<std::string> Rejoin(size_t node, size_t primary, const TermHolder& holder);
+  struct Unrewindable {
+    int streaming = 0;  // standbys that follow the primary
+    absl::Status why;
+  };
+  // Makes a node that cannot be rewound anew, if its directory is not needed any more.
+  absl::Status CloneInstead(size_t node, size_t primary, const TermHolder& holder,
+                            const Unrewindable& found);
   absl::Status WaitUntilStreaming(size_t node, size_t primary);
   bool FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const;
   absl::Status Settle(size_t primary, const TermHolder& holder);

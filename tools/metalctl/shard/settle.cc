@@ -21,10 +21,25 @@ std::string ReasonOf(const absl::Status& status) {
   return reason ? reason->reason : "";
 }
 
-// The node has WAL beside the primary's history, or a rewind of it was cut off.
+// The node has WAL or terms beside the primary's history, or a rewind of it was cut off.
 bool NeedsRewind(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  return reason == "DIVERGED" || reason == "DATA_DIRECTORY_INCOMPLETE";
+  return reason == "DIVERGED" || reason == "HISTORY_DIVERGED" ||
+         reason == "DATA_DIRECTORY_INCOMPLETE";
+}
+
+// A rewind will not help, now or later. Not among them: WAL of the primary's own timeline that the
+// primary lacks (DIVERGED), of which nobody knows whose fault it is.
+bool CannotBeRewound(const absl::Status& status) {
+  static constexpr std::string_view kReasons[] = {"REWIND_REFUSED", "WAL_MISSING", "NO_SPACE",
+                                                  "HISTORY_DIVERGED", "DATA_DIRECTORY_INCOMPLETE"};
+  return std::ranges::find(kReasons, ReasonOf(status)) != std::end(kReasons);
+}
+
+// Without its next step.
+std::string CauseOf(const absl::Status& status) {
+  const std::string text(status.message());
+  return text.substr(0, text.find(". HINT: "));
 }
 
 }  // namespace
@@ -122,6 +137,35 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
   return fmt::format("{}follows {}", rewinds ? "rewound, " : "", NameOf(primary));
 }
 
+absl::Status Procedure::CloneInstead(size_t node, size_t primary, const TermHolder& holder,
+                                     const Unrewindable& found) {
+  const std::string cause = CauseOf(found.why);
+  // What both histories share may have been acknowledged by this node. Whole as it is, it is a copy
+  // of that, and the primary must not stay the only one.
+  const bool destroyed = ReasonOf(found.why) == "DATA_DIRECTORY_INCOMPLETE";
+  if (!destroyed && found.streaming < std::max(config_.policy.count, 1)) {
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "it cannot be rewound: {}. It is not replaced by a copy, for {} standbys follow and the "
+        "policy is {}: its directory may be needed. HINT: bring another standby back and run this "
+        "again, or metalctl shard replace {} --force",
+        cause, found.streaming, config_.policy.ToString(), NameOf(node));
+  }
+  log_.Note(
+      fmt::format("{} cannot be rewound: {}. Its data directory goes, with what only it had, "
+                  "and becomes a copy",
+                  NameOf(node), cause));
+  ReadViews();
+  return Step("clone", NameOf(node), [&]() -> absl::StatusOr<std::string> {
+    const absl::Status cloned = CloneNode(node, primary, holder, true);
+    if (!cloned.ok()) {
+      return base::Annotate(cloned, fmt::format("it cannot be rewound ({}), nor cloned", cause));
+    }
+    METAL_RETURN_IF_ERROR(calls_.node(node).ReconcileSlots(holder, {}));
+    return fmt::format("cloned, follows {}", NameOf(primary));
+  });
+}
+
 absl::Status Procedure::Verify(size_t primary, const TermHolder& holder) {
   return Step("verify", "", [&]() -> absl::StatusOr<std::string> {
     base::Clock& clock = calls_.clock();
@@ -180,8 +224,11 @@ void Procedure::ReleaseTraffic(size_t primary, const TermHolder& holder,
 
 void Procedure::LeaveBehind(size_t node, const absl::Status& why) {
   left_behind_.push_back(NameOf(node));
-  log_.Note(fmt::format("{} is left behind: {}. HINT: metalctl shard recover, when that is mended",
-                        NameOf(node), std::string(why.message())));
+  const std::string text(why.message());
+  log_.Note(fmt::format("{} is left behind: {}{}", NameOf(node), text,
+                        text.find("HINT: ") != std::string::npos
+                            ? ""
+                            : ". HINT: metalctl shard recover, when that is mended"));
 }
 
 absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
@@ -202,13 +249,14 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
   METAL_RETURN_IF_ERROR(slotted);
   const std::vector<absl::Status> rejoined =
       OnEach("rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder); });
-  int streaming = 0;
+  auto streaming = static_cast<int>(std::ranges::count_if(rejoined, &absl::Status::ok));
   for (size_t i = 0; i < others.size(); ++i) {
-    if (rejoined[i].ok()) {
-      ++streaming;
-    } else {
-      LeaveBehind(others[i], rejoined[i]);
+    absl::Status status = rejoined[i];
+    if (CannotBeRewound(status)) {
+      status = CloneInstead(others[i], primary, holder, {.streaming = streaming, .why = status});
+      streaming += status.ok() ? 1 : 0;
     }
+    if (!status.ok()) LeaveBehind(others[i], status);
   }
   const std::string setting = config_.policy.Setting(IdsOf(others));
   if (views_[primary].synchronous_standbys != setting && streaming >= config_.policy.count) {

@@ -20,16 +20,39 @@ const WalPosition& PositionOf(const std::vector<Standing>& standings, size_t nod
       ->position;
 }
 
-// The newest timeline wins: it was begun when all that counted until then was known. Of one
-// timeline, the most WAL.
-bool IsNewer(const WalPosition& a, const WalPosition& b) {
+// Each has a term that the other has not, or they disagree about one. What is older than what is
+// known of either does not count.
+bool PartedByTerms(const WalPosition& first, const WalPosition& second) {
+  if (first.terms.empty() || second.terms.empty()) return false;
+  const uint64_t from = std::max(first.terms.front().term, second.terms.front().term);
+  const auto older = [from](const TermStart& each) { return each.term < from; };
+  auto a = std::ranges::find_if_not(first.terms, older);
+  auto b = std::ranges::find_if_not(second.terms, older);
+  for (; a != first.terms.end() && b != second.terms.end(); ++a, ++b) {
+    if (*a != *b) return true;
+  }
+  return false;
+}
+
+// The latest term wins, and where that is not known of all, the newest timeline: it was begun when
+// all that counted until then was known. Of one, the most WAL. A primary writes the row of its term
+// before a commit can count on another node.
+bool IsNewer(const WalPosition& a, const WalPosition& b, bool by_term) {
+  if (by_term && a.terms.back().term != b.terms.back().term) {
+    return a.terms.back().term > b.terms.back().term;
+  }
   if (a.timeline != b.timeline) return a.timeline > b.timeline;
   return a.received > b.received;
 }
 
 // A node that diverged from the winner without having been on one of the winner's timelines as its
 // last: its own branch was begun by a promotion too, and nobody knows which one clients saw.
+// Unless the terms say it: the later one was begun with the proof that nothing was missing.
 bool IsBranchOfItsOwn(const WalPosition& node, const WalPosition& winner) {
+  if (!node.terms.empty() && !winner.terms.empty() &&
+      node.terms.back().term < winner.terms.back().term) {
+    return false;
+  }
   if (node.timeline == winner.timeline) return true;
   const auto line = Line(winner);
   return std::none_of(line.begin(), line.end(),
@@ -39,6 +62,7 @@ bool IsBranchOfItsOwn(const WalPosition& node, const WalPosition& winner) {
 }  // namespace
 
 Ancestry Compare(const WalPosition& first, const WalPosition& second) {
+  if (PartedByTerms(first, second)) return Ancestry::kDiverged;
   const auto a = Line(first);
   const auto b = Line(second);
   size_t shared = 0;  // timelines that both have passed in the same way
@@ -56,9 +80,14 @@ Ancestry Compare(const WalPosition& first, const WalPosition& second) {
 absl::StatusOr<Choice> ChooseLeader(const std::vector<Standing>& standings,
                                     const std::vector<std::string>& names,
                                     std::optional<size_t> wanted) {
-  const auto winner = std::max_element(
-      standings.begin(), standings.end(),
-      [](const Standing& a, const Standing& b) { return IsNewer(b.position, a.position); });
+  const bool by_term = std::ranges::none_of(
+      standings, [](const Standing& each) { return each.position.terms.empty(); });
+  const auto newer = [by_term](const Standing& a, const Standing& b) {
+    return IsNewer(a.position, b.position, by_term);
+  };
+  const auto winner =
+      std::max_element(standings.begin(), standings.end(),
+                       [&](const Standing& a, const Standing& b) { return newer(b, a); });
   if (winner == standings.end()) {
     return base::Error(absl::StatusCode::kFailedPrecondition,
                        "no node has WAL that is known. HINT: metalctl shard status");
@@ -80,9 +109,8 @@ absl::StatusOr<Choice> ChooseLeader(const std::vector<Standing>& standings,
       continue;
     }
     if (!each.may_lead) continue;
-    const bool better =
-        leader == nullptr || IsNewer(each.position, leader->position) ||
-        (!IsNewer(leader->position, each.position) && leader->disk_sick && !each.disk_sick);
+    const bool better = leader == nullptr || newer(each, *leader) ||
+                        (!newer(*leader, each) && leader->disk_sick && !each.disk_sick);
     if (each.node == wanted || (better && (leader == nullptr || leader->node != wanted))) {
       leader = &each;
     }

@@ -1,7 +1,9 @@
 // Where nodes stand in the history of WAL, and which of them has the most of it. Timelines are
-// compared by ancestry, never by number alone. Threading: pure functions.
+// compared by ancestry, never by number alone; two that were begun apart at the same place are told
+// apart by the terms of their primaries. Threading: pure functions.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,11 +19,21 @@ struct TimelineSwitch {
   bool operator==(const TimelineSwitch&) const = default;
 };
 
+// A term that had a primary, as that noted it in the cluster right after its promotion.
+struct TermStart {
+  uint64_t term = 0;
+  base::TimelineId timeline = 0;
+  base::Lsn lsn;
+  std::string node;
+  bool operator==(const TermStart&) const = default;
+};
+
 // All the WAL that a frozen node has: everything that it received is replayed.
 struct WalPosition {
   base::TimelineId timeline = 0;
   base::Lsn received;
   std::vector<TimelineSwitch> history;  // how it came to its timeline, oldest first
+  std::vector<TermStart> terms = {};    // the last ones, oldest first; empty: not known
 };
 
 enum class Ancestry {
@@ -47,10 +59,11 @@ struct Choice {
   std::vector<size_t> diverged;  // have WAL beside the winning history: to be rewound or cloned
 };
 
-// Who leads: of those on the history of the newest timeline, the one with the most WAL; among
-// equals one with a healthy disk, then the first. `wanted` leads when it is on that history at all.
-// FAILED_PRECONDITION: nobody may lead; or two histories left the same timeline, of which neither
-// is known to be the one that clients saw: the message names the nodes.
+// Who leads: of those on the history of the latest term (where a node's terms are not known: of the
+// newest timeline), the one with the most WAL; among equals one with a healthy disk, then the
+// first. `wanted` leads when it is on that history at all. FAILED_PRECONDITION: nobody may lead; or
+// two histories left the same timeline, of which neither is known to be the one that clients saw:
+// the message names the nodes.
 absl::StatusOr<Choice> ChooseLeader(const std::vector<Standing>& standings,
                                     const std::vector<std::string>& names,
                                     std::optional<size_t> wanted);
