@@ -171,7 +171,8 @@ absl::StatusOr<OperationResult> Node::RunClone(OperationContext& context,
   FollowPrimaryRequest follow;
   follow.host = request.primary_host;
   follow.port = request.primary_port;
-  METAL_ASSIGN_OR_RETURN(const pg::ReplicationSource source, SourceOf(follow));
+  METAL_ASSIGN_OR_RETURN(pg::ReplicationSource source, SourceOf(follow));
+  source.application_name = config.node_id;  // what a rewind left open goes with the old directory
   METAL_ASSIGN_OR_RETURN(const auto primary, ConnectToPrimary(source));
   METAL_RETURN_IF_ERROR(CheckPrimary(*primary, clone.source()));
   METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_clone"));
@@ -192,6 +193,7 @@ absl::StatusOr<OperationResult> Node::RunClone(OperationContext& context,
                                                      std::string(started.status().message())));
   }
   const base::MonotonicTime complete = parts_.clock.Monotonic();
+  ForgetRewind();
   if (parts_.data_lock) METAL_RETURN_IF_ERROR(parts_.data_lock->LockDirectory());
   METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_clone_start"));
   const absl::Status streaming = StartClone(context);

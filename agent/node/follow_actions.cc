@@ -61,7 +61,11 @@ absl::StatusOr<pg::ReplicationSource> Node::SourceOf(const FollowPrimaryRequest&
   source.slot = request.without_slot    ? ""
                 : !request.slot.empty() ? request.slot
                                         : pg::SlotNameOf(config.node_id);
-  source.application_name = config.node_id;
+  {
+    base::MutexLock lock(mutex_);
+    source.application_name =
+        rewind_floor_.valid() ? pg::UncountedName(config.node_id) : config.node_id;
+  }
   source.user = config.pg_superuser;
   if (config.replication_password_file.empty()) return source;
   source.user = config.replication_user;

@@ -304,6 +304,10 @@ class Node {
   // On the role watch: clears the fault once the floor is passed.
   void CheckRewindFloor();
   void PassRewindFloor(base::Lsn floor);
+  // The directory of which a rewind left notes and faults is gone.
+  void ForgetRewind();
+  // The node streams under its own name again.
+  absl::Status CountAgain();
   // On the directory refresher: a half-rewound directory is a fault; notes of a rewind that is over
   // go.
   void RefreshRewind(const pg::DataDirectory& directory);

@@ -11,6 +11,7 @@
 #include "agent/node/node.h"
 #include "agent/node/rewind_run.h"
 #include "agent/node/role_answers.h"
+#include "agent/node/source_steps.h"
 #include "agent/pg/data_directory.h"
 #include "agent/transfer/channel.h"
 
@@ -21,6 +22,7 @@ namespace {
 constexpr const char* kFailedFault = "rewind_failed";
 constexpr const char* kFloorFault = "rewind_floor";
 constexpr const char* kSubject = "postgres";
+constexpr absl::Duration kStreamPatience = absl::Seconds(30);
 
 OperationResult ResultOf(const RewindOutcome& outcome, const RewindRequest& request) {
   OperationResult result;
@@ -128,6 +130,7 @@ absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
        .events = parts_.events,
        .install = parts_.install,
        .state_dir = parts_.config.state_dir,
+       .node_id = parts_.config.node_id,
        .source = replication,
        .identify_source = parts_.identify_source,
        .connect_remote =
@@ -156,6 +159,9 @@ absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
   }
   if (outcome->rewound) {
     PassRewindFloor(outcome->floor);
+    METAL_ASSIGN_OR_RETURN(const auto session, parts_.connect());
+    METAL_RETURN_IF_ERROR(
+        StreamUnderOwnName(steps, *session, parts_.config.node_id, kStreamPatience));
     METAL_RETURN_IF_ERROR(RemoveRewindRecord(parts_.config.state_dir));
   }
   return ResultOf(*outcome, request);
@@ -221,6 +227,27 @@ void Node::PassRewindFloor(base::Lsn floor) {
   rewind_floor_ = {};
 }
 
+void Node::ForgetRewind() {
+  {
+    base::MutexLock lock(mutex_);
+    rewind_floor_ = {};
+  }
+  parts_.board.ClearFault(kFloorFault, kSubject);
+  parts_.board.ClearFault(kFailedFault, kSubject);
+  // The refresher tries again.
+  const absl::Status removed = RemoveRewindRecord(parts_.config.state_dir);
+  if (!removed.ok()) base::LogWarning("notes of a rewind: {}", std::string(removed.message()));
+}
+
+// A server that is down keeps the notes until it is up.
+absl::Status Node::CountAgain() {
+  observe::Progress progress(parts_.clock);
+  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
+                        progress};
+  METAL_ASSIGN_OR_RETURN(const auto session, parts_.connect());
+  return StreamUnderOwnName(steps, *session, parts_.config.node_id, absl::ZeroDuration());
+}
+
 void Node::RefreshRewind(const pg::DataDirectory& directory) {
   // While an action runs, the directory and the notes are its own.
   if (parts_.operations.action_lock().Current()) return;
@@ -247,8 +274,9 @@ void Node::RefreshRewind(const pg::DataDirectory& directory) {
     rewind_floor_ = {};
   }
   parts_.board.ClearFault(kFloorFault, kSubject);
-  const absl::Status removed = RemoveRewindRecord(parts_.config.state_dir);
-  if (!removed.ok()) base::LogWarning("notes of a rewind: {}", std::string(removed.message()));
+  absl::Status settled = whole ? CountAgain() : absl::OkStatus();
+  if (settled.ok()) settled = RemoveRewindRecord(parts_.config.state_dir);
+  if (!settled.ok()) base::LogWarning("notes of a rewind: {}", std::string(settled.message()));
 }
 
 }  // namespace metal::node

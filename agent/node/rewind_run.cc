@@ -326,7 +326,10 @@ absl::Status RewindRun::BecomeStandby() {
   METAL_RETURN_IF_ERROR(pg::PutBackConfiguration(RewindDirectory(parts_.state_dir), data_dir));
   METAL_RETURN_IF_ERROR(parts_.install_managed_files());
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.configured"));
-  METAL_RETURN_IF_ERROR(FollowSource(parts_.steps, nullptr, parts_.source));
+  // Until it is past its floor it must not count as a synchronous standby.
+  pg::ReplicationSource uncounted = parts_.source;
+  uncounted.application_name = pg::UncountedName(parts_.node_id);
+  METAL_RETURN_IF_ERROR(FollowSource(parts_.steps, nullptr, uncounted));
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(data_dir));
   record_.floor = std::max(record_.floor, control.min_recovery);
   METAL_RETURN_IF_ERROR(StoreStage(RewindStage::kStarted));

@@ -42,6 +42,7 @@ struct RewindParts {
   observe::EventLog& events;
   pg::Install& install;
   const std::string& state_dir;
+  const std::string& node_id;
   pg::ReplicationSource source;
   pg::SourceIdentifier identify_source;
   RemoteSessionFactory connect_remote;

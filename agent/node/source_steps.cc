@@ -142,6 +142,34 @@ absl::Status FollowSource(RoleStepContext& context, pg::SqlSession* session,
                        {"primary_slot_name", patch.at("primary_slot_name").value_or("")}});
 }
 
+absl::Status StreamUnderOwnName(RoleStepContext& context, pg::SqlSession& session,
+                                const std::string& node_id, absl::Duration stream_patience) {
+  METAL_ASSIGN_OR_RETURN(pg::ManagedSettings settings, pg::LoadManagedSettings(context.data_dir));
+  const std::string before = settings.agent["primary_conninfo"];
+  const std::string own = pg::WithOwnName(before, node_id);
+  METAL_ASSIGN_OR_RETURN(const std::string in_force, ShowSetting(session, "primary_conninfo"));
+  if (own == before && in_force != pg::WithOwnName(in_force, node_id)) {
+    METAL_RETURN_IF_ERROR(LoadSettings(context, session, {{"primary_conninfo", own}}));
+  }
+  if (own != before) {
+    METAL_RETURN_IF_ERROR(pg::PatchAgentPart(context.data_dir, {{"primary_conninfo", own}}));
+    if (in_force != before) return absl::OkStatus();  // stopped: the next start takes it
+    METAL_RETURN_IF_ERROR(LoadSettings(context, session, {{"primary_conninfo", own}}));
+  }
+  if (stream_patience <= absl::ZeroDuration()) return absl::OkStatus();
+  // The old receiver may still run for a moment.
+  const std::string question = fmt::format(
+      "SELECT count(*) > 0 AS streams FROM pg_stat_wal_receiver WHERE status = 'streaming' AND "
+      "position('{}' IN conninfo) = 0",
+      pg::kUncountedPrefix);
+  return PollUntil(context, stream_patience, "it does not stream under its own name",
+                   [&]() -> absl::StatusOr<bool> {
+                     METAL_ASSIGN_OR_RETURN(const pg::SqlResult row,
+                                            session.Query(question, kQuery));
+                     return row.Bool(0, "streams");
+                   });
+}
+
 absl::Status StopReceiver(RoleStepContext& context, pg::SqlSession& session) {
   METAL_ASSIGN_OR_RETURN(const std::string source, ShowSetting(session, "primary_conninfo"));
   METAL_ASSIGN_OR_RETURN(const std::string slot, ShowSetting(session, "primary_slot_name"));

@@ -31,6 +31,12 @@ absl::Status ClearSourcesOffline(const std::string& data_dir);
 absl::Status FollowSource(RoleStepContext& context, pg::SqlSession* session,
                           const pg::ReplicationSource& source);
 
+// From now on the primary counts what this node acknowledges, if its policy names the node: one
+// that streams under pg::UncountedName does so under its own name. `stream_patience`: how long to
+// wait until it does; 0: not at all. Nothing for any other node.
+absl::Status StreamUnderOwnName(RoleStepContext& context, pg::SqlSession& session,
+                                const std::string& node_id, absl::Duration stream_patience);
+
 // Ends the WAL receiver and keeps the source for StartReceiver; restore_command stays.
 absl::Status StopReceiver(RoleStepContext& context, pg::SqlSession& session);
 // Back to the source in metal.conf. FAILED_PRECONDITION NO_SOURCE when there is none.

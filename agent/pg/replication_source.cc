@@ -69,6 +69,18 @@ std::string SlotNameOf(std::string_view node_id) {
   return name.substr(0, kLongestName);
 }
 
+std::string UncountedName(std::string_view node_id) {
+  return std::string(kUncountedPrefix) + std::string(node_id);
+}
+
+std::string WithOwnName(std::string conninfo, std::string_view node_id) {
+  std::string uncounted, own;
+  Append(uncounted, "application_name", UncountedName(node_id));
+  Append(own, "application_name", std::string(node_id));
+  const size_t at = conninfo.find(uncounted);
+  return at == std::string::npos ? conninfo : conninfo.replace(at, uncounted.size(), own);
+}
+
 std::string AddressIn(const std::string& conninfo) {
   struct Free {
     void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }

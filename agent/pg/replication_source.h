@@ -37,6 +37,13 @@ SettingPatch FollowNobody();
 // 63 bytes.
 std::string SlotNameOf(std::string_view node_id);
 
+inline constexpr std::string_view kUncountedPrefix = "rewound:";
+// The application_name of a node that streams and must not count as a synchronous standby yet: one
+// that no policy names. Never equal to `node_id`, also when the server cuts it off.
+std::string UncountedName(std::string_view node_id);
+// The same primary_conninfo with `node_id` in the place of UncountedName(node_id).
+std::string WithOwnName(std::string conninfo, std::string_view node_id);
+
 // "host:port" of a primary_conninfo, for people; empty when it names none.
 std::string AddressIn(const std::string& conninfo);
 

@@ -52,6 +52,18 @@ TEST(ReplicationSourceTest, SlotsAreNamedAfterTheNode) {
   EXPECT_EQ(SlotNameOf(std::string(100, 'x')).size(), 63u);
 }
 
+TEST(ReplicationSourceTest, ANodeThatMustNotCountStreamsUnderAnotherName) {
+  const std::string longest(80, 'n');  // the server cuts names off after 63 bytes
+  EXPECT_NE(UncountedName(longest).substr(0, 63), longest.substr(0, 63));
+  ReplicationSource source = Sample();
+  const std::string counted = ConnInfo(source);
+  source.application_name = UncountedName("node-b");
+  EXPECT_NE(ConnInfo(source), counted);
+  EXPECT_EQ(WithOwnName(ConnInfo(source), "node-b"), counted);
+  EXPECT_EQ(WithOwnName(counted, "node-b"), counted);
+  EXPECT_EQ(WithOwnName(ConnInfo(source), "node"), ConnInfo(source)) << "of another node";
+}
+
 TEST(ReplicationSourceTest, NobodyThereIsUnavailable) {
   ReplicationSource source = Sample();
   source.host = "/nonexistent";
