@@ -17,10 +17,11 @@ namespace metal::backup {
 absl::StatusOr<pg::SettingMap> RecoverySettings(const RestoreRequest& request,
                                                 const base::AgentConfig& config);
 
-// Puts them into the directory's postgresql.auto.conf, over the recovery targets of the source. Not
-// synced. postgresql.auto.conf is read last, and pg_verifybackup does not look at it. `backup`: the
-// label, for people.
-absl::Status WriteRecoverySettings(const std::string& directory, const std::string& backup,
-                                   const pg::SettingMap& recovery);
+// Puts them into the directory's postgresql.auto.conf, which is read last and which
+// pg_verifybackup does not look at. What the other files of the copy set, or files included from
+// them, that would steer its recovery is taken back there: recovery targets, and for a copy that is
+// no standby the commands of recovery and its delay. Not synced. `backup`: the label, for people.
+absl::Status WriteRecoverySettings(const std::string& directory, const RestoreRequest& request,
+                                   const std::string& backup, const pg::SettingMap& recovery);
 
 }  // namespace metal::backup

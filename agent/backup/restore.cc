@@ -260,7 +260,8 @@ absl::Status RestoreRun::WriteConfiguration() {
   context_.progress.BeginPhase("writing configuration");
   METAL_ASSIGN_OR_RETURN(const pg::SettingMap recovery,
                          RecoverySettings(request_, context_.config));
-  METAL_RETURN_IF_ERROR(WriteRecoverySettings(target_->directory(), report_.backup, recovery));
+  METAL_RETURN_IF_ERROR(
+      WriteRecoverySettings(target_->directory(), request_, report_.backup, recovery));
   const bool standby = request_.recovery_target == RecoveryTarget::kStandby;
   return WriteText(JoinPath(target_->directory(), standby ? "standby.signal" : "recovery.signal"),
                    "");

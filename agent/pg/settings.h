@@ -4,6 +4,7 @@
 // functions, except InstallManagedSettings and the Load/Store pair, which block on the data disk.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -60,6 +61,10 @@ absl::StatusOr<std::string> QuoteSetting(std::string_view value);
 // Parses `name = value` lines as Postgres's guc-file.l does: quotes, escapes, comments, optional
 // '='. Later lines win; include directives are skipped. INVALID_ARGUMENT names the line.
 absl::StatusOr<SettingMap> ParseSettings(std::string_view text);
+// The same, one setting after the other, include directives among them, until `line_of` fails.
+absl::Status ReadSettingLines(
+    std::string_view text,
+    const std::function<absl::Status(const std::string& name, const std::string& value)>& line_of);
 
 // `text`, in which each line is one setting, without the lines that set one of `names`.
 std::string WithoutSettings(std::string_view text, const std::vector<std::string>& names);

@@ -1,4 +1,5 @@
-// ParseSettings of settings.h. Source: PostgreSQL src/backend/utils/misc/guc-file.l.
+// ParseSettings and ReadSettingLines of settings.h. Source: PostgreSQL
+// src/backend/utils/misc/guc-file.l.
 #include <cctype>
 
 #include "agent/base/status.h"
@@ -119,20 +120,31 @@ bool IsInclude(std::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<SettingMap> ParseSettings(std::string_view text) {
-  SettingMap settings;
+absl::Status ReadSettingLines(
+    std::string_view text,
+    const std::function<absl::Status(const std::string& name, const std::string& value)>& line_of) {
   for (int number = 1; !text.empty(); ++number) {
     const size_t end = text.find('\n');
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     std::string name, value, error;
     if (LineReader(line).Read(name, value, error)) {
-      if (!IsInclude(name)) settings[name] = value;
+      METAL_RETURN_IF_ERROR(line_of(name, value));
     } else if (!error.empty()) {
       return base::Error(absl::StatusCode::kInvalidArgument, "line {}: {} near \"{}\"", number,
                          error, line.substr(0, 60));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SettingMap> ParseSettings(std::string_view text) {
+  SettingMap settings;
+  METAL_RETURN_IF_ERROR(
+      ReadSettingLines(text, [&](const std::string& name, const std::string& value) {
+        if (!IsInclude(name)) settings[name] = value;
+        return absl::OkStatus();
+      }));
   return settings;
 }
 

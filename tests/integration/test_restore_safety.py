@@ -171,6 +171,29 @@ def test_tablespace_of_the_time_of_the_backup_stays_the_live_servers(primary, wo
     assert database.tables(primary) == rows
 
 
+@pytest.mark.parametrize("recover,rows", [("latest", "2"), ("immediate", "1")])
+def test_recovery_settings_of_the_source_do_not_steer_a_copy(primary, workspace, recover, rows):
+    """They stand in a file that postgresql.conf includes, as they do after somebody's recovery to a point in time."""
+    ran = os.path.join(workspace.directory("ran"), "command")
+    workspace.file(os.path.join(primary.data_dir, "old.conf"),
+                   "recovery_target_time = '2001-01-01 00:00:00+00'\nrecovery_target_action = 'shutdown'\n"
+                   f"recovery_min_apply_delay = '1h'\nrecovery_end_command = 'touch {ran}'\n"
+                   f"archive_cleanup_command = 'touch {ran}'\n")
+    with open(os.path.join(primary.data_dir, "postgresql.conf"), "a", encoding="utf-8") as file:
+        file.write("include_if_exists 'old.conf'\n")
+    primary.sql("CREATE TABLE t AS SELECT 1 AS a")
+    primary.backup()
+    primary.sql("INSERT INTO t SELECT 2")
+    primary.switch_wal()
+    copy = os.path.join(workspace.path, "copy")
+    primary.restore(copy, "--recover", recover)
+    database.verify_restored(primary, copy)
+    server = PlainServer(primary.version, copy, workspace).start()
+    wait_for("it is open for writes", lambda: server.sql("SELECT pg_is_in_recovery()") == "f", 60)
+    assert server.sql("SELECT count(*) FROM t") == rows
+    assert not os.path.exists(ran), "a command of the source ran"
+
+
 @pytest.mark.matrix
 def test_lost_node_comes_back(backed_up):
     """The data directory is gone: restore into it under a term, start, promote, and every row is there."""

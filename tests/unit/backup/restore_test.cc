@@ -76,11 +76,41 @@ TEST_F(RestoreTest, WritesRecoverySettingsOverOldOnes) {
   const std::string conf = *base::ReadFile(target_ + "/postgresql.auto.conf");
   EXPECT_THAT(conf, HasSubstr("work_mem = '8MB'"));
   EXPECT_THAT(conf, HasSubstr("recovery_target = 'immediate'"));
-  EXPECT_THAT(conf, HasSubstr("recovery_target_time = ''"));
+  EXPECT_THAT(conf, Not(HasSubstr("recovery_target_time =")));
   EXPECT_THAT(conf, HasSubstr("port = '5544'"));
   EXPECT_THAT(conf, HasSubstr("metal-wal"));
   EXPECT_THAT(conf, Not(HasSubstr("yesterday")));
   EXPECT_TRUE(base::PathExists(target_ + "/recovery.signal"));
+}
+
+// PostgreSQL refuses an empty target while another one is set: nothing but the one in force is
+// emptied, before the wanted one.
+TEST_F(RestoreTest, WhatIncludedFilesSetDoesNotSteerTheCopy) {
+  Put("postgresql.conf",
+      "recovery_target_lsn = '0/1'\ninclude 'metal.conf'\ninclude_dir = 'conf.d'\n"
+      "include_if_exists 'absent.conf'\n");
+  Put("metal.conf", "recovery_target_lsn = ''\n");
+  Put("conf.d/1.conf", "recovery_target_xid = 5\nrecovery_end_command = 'touch x'\n");
+  Put("conf.d/2.conf", "include '../more.conf'\n");
+  Put("more.conf", "recovery_min_apply_delay = 1h\nrecovery_target_inclusive = off\n");
+  ASSERT_OK_AND_ASSIGN(const auto info, Backup());
+  label_ = info.label;
+  const std::string taken_back =
+      "recovery_target_xid = ''\nrecovery_end_command = ''\nrecovery_min_apply_delay = '0'\n";
+  RestoreRequest request;
+  request.recovery_target = RecoveryTarget::kImmediate;
+  ASSERT_OK(Restore(target_, request));
+  const std::string conf = *base::ReadFile(target_ + "/postgresql.auto.conf");
+  ASSERT_THAT(conf, HasSubstr(taken_back));
+  EXPECT_LT(conf.find(taken_back), conf.find("recovery_target = 'immediate'"));
+  EXPECT_THAT(conf, Not(HasSubstr("recovery_target_lsn")));
+
+  request.recovery_target = RecoveryTarget::kStandby;
+  const std::string standby = dir_.File("standby");
+  ASSERT_OK(Restore(standby, request));
+  const std::string kept = *base::ReadFile(standby + "/postgresql.auto.conf");
+  EXPECT_THAT(kept, HasSubstr("recovery_target_xid = ''\n"));
+  EXPECT_THAT(kept, Not(HasSubstr("recovery_min_apply_delay")));
 }
 
 TEST_F(RestoreTest, AStandbyGetsItsSignal) {
