@@ -81,6 +81,16 @@ observe::Event FailureEvent(std::string_view name, const absl::Status& status) {
 
 }  // namespace
 
+absl::Status NotReadable(std::string_view name, const absl::Status& status) {
+  if (base::GetReason(status)) return status;  // it says already what is wrong with the archive
+  return base::WithReason(
+      base::Error(absl::IsNotFound(status) ? absl::StatusCode::kDataLoss : status.code(),
+                  "whether WAL file {} is in the archive cannot be told: {}. HINT: it does not "
+                  "count as missing; look at the disk of the repository (metalctl disk list)",
+                  name, MessageOf(status)),
+      {"REPOSITORY", {{"file", std::string(name)}}});
+}
+
 // A codec with its buffers, given back on destruction.
 class WalArchive::CodecLease {
  public:
@@ -224,12 +234,13 @@ absl::StatusOr<uint64_t> WalArchive::Fetch(uint64_t system_identifier, std::stri
     return base::Error(absl::StatusCode::kNotFound,
                        "WAL file {} of cluster {} is not in the archive", name, system_identifier);
   }
-  if (!reader.ok()) return reader.status();
+  if (!reader.ok()) return NotReadable(name, reader.status());
   METAL_ASSIGN_OR_RETURN(CodecLease codec, CodecLease::Take(*this));
   while (true) {
-    METAL_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, reader->Next(*codec));
-    if (piece.empty()) break;
-    METAL_RETURN_IF_ERROR(sink(piece));
+    const absl::StatusOr<std::span<const std::byte>> piece = reader->Next(*codec);
+    if (!piece.ok()) return NotReadable(name, piece.status());
+    if (piece->empty()) break;
+    METAL_RETURN_IF_ERROR(sink(*piece));
   }
   base::MutexLock lock(mutex_);
   ++statistics_.fetched;

@@ -57,6 +57,10 @@ struct WalRange {
 // segment size, more than 1 M segments.
 absl::StatusOr<std::vector<std::string>> FilesOf(const WalRange& range);
 
+// What reading an archived file said, in words that nobody takes for "it is not there": recovery
+// that does so ends early. A status that has a reason already is left as it is; never NOT_FOUND.
+absl::Status NotReadable(std::string_view name, const absl::Status& status);
+
 // What the repository holds of one timeline.
 struct WalTimeline {
   base::TimelineId timeline = 0;
@@ -110,8 +114,9 @@ class WalArchive {
                                           uint64_t system_identifier);
 
   // Hands out the file's bytes, each piece verified. Use what was received only after OK. Returns
-  // the byte count. NOT_FOUND: not archived. DATA_LOSS (reason REPOSITORY): damaged.
-  // INVALID_ARGUMENT: not a name of WAL.
+  // the byte count. NOT_FOUND: not archived. Reason REPOSITORY: DATA_LOSS for a damaged file and
+  // for one that the disk does not give, other codes as errno says. INVALID_ARGUMENT: not a name of
+  // WAL.
   absl::StatusOr<uint64_t> Fetch(uint64_t system_identifier, std::string_view name,
                                  const WalSink& sink);
   // The same into a string (a history, a label).

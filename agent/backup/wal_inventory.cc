@@ -117,9 +117,12 @@ absl::StatusOr<bool> WalArchive::IsPresent(uint64_t system_identifier,
   METAL_ASSIGN_OR_RETURN(const Place place, PlaceOf(name, system_identifier));
   const auto reader = WalReader::Open(place.path, system_identifier, name);
   if (reader.ok()) return true;
-  // A damaged file is as good as a missing one to whoever needs it.
-  if (absl::IsNotFound(reader.status()) || absl::IsDataLoss(reader.status())) return false;
-  return reader.status();
+  if (absl::IsNotFound(reader.status())) return false;
+  // A damaged file is as good as a missing one to whoever needs it. One that the disk does not give
+  // may be whole.
+  const auto reason = base::GetReason(reader.status());
+  if (absl::IsDataLoss(reader.status()) && reason && reason->reason == "REPOSITORY") return false;
+  return NotReadable(name, reader.status());
 }
 
 absl::StatusOr<std::vector<std::string>> WalArchive::MissingSegments(const WalRange& range) {

@@ -22,6 +22,10 @@ absl::StatusCode ErrnoCode(int error) {
     case EIO:
     case EILSEQ:
     case ENODATA:
+    // The device is gone. That is no answer to whether a file exists, as NOT_FOUND would be.
+    case ENODEV:
+    case ENXIO:
+    case ENOMEDIUM:
       return absl::StatusCode::kDataLoss;
     case EROFS:
     case EBUSY:

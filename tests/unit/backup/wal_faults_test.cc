@@ -137,6 +137,34 @@ TEST_F(WalFaultsTest, EveryFileCallFails) {
   }
 }
 
+// Recovery that hears "not there" ends, and the copy opens without the rest of its WAL.
+TEST_F(WalFaultsTest, AFileThatCannotBeReadIsNeverSaidToBeMissing) {
+  const std::string repository = directory_.File("repository"), name = TestSegment{}.Name();
+  ASSERT_OK(PushTo(repository));
+  WalArchive archive({.repository_path = repository}, clock_, nullptr);
+  const WalRange range{.system_identifier = kTestSystem,
+                       .timeline = 1,
+                       .from = TestSegment{}.start,
+                       .to = base::Lsn{TestSegment{}.start.value + 100},
+                       .segment_size = kTestSegmentSize};
+  for (const int error : {EIO, ENXIO, ENODEV, EACCES, ESTALE, EUCLEAN, ENFILE, ENOTDIR}) {
+    SCOPED_TRACE(strerror(error));
+    {
+      const testing::FileFaults faults(repository, {.at_call = 1, .error = error});
+      const absl::Status fetched = archive.FetchBytes(kTestSystem, name).status();
+      ASSERT_TRUE(faults.fired());
+      EXPECT_FALSE(fetched.ok() || absl::IsNotFound(fetched)) << fetched;
+      EXPECT_THAT(fetched.message(), ::testing::HasSubstr(strerror(error)));
+      EXPECT_THAT(fetched.message(), ::testing::HasSubstr("HINT"));
+    }
+    const testing::FileFaults faults(repository, {.at_call = 1, .error = error});
+    const auto missing = archive.MissingSegments(range);
+    ASSERT_TRUE(faults.fired());
+    EXPECT_FALSE(missing.ok()) << "the file is no gap";
+  }
+  EXPECT_THAT(archive.MissingSegments(range), IsOkAndHolds(IsEmpty()));
+}
+
 TEST_F(WalFaultsTest, AckedFileSurvivesPowerLossRightAfter) {
   const std::string repository = directory_.File("repository");
   ASSERT_OK(WalArchive({.repository_path = repository}, clock_, nullptr).Prepare());

@@ -106,6 +106,23 @@ TEST_F(TransferTest, AbsentFileLeavesTheTargetAlone) {
   EXPECT_THAT(PgWal(), ElementsAre());
 }
 
+// A directory in the file's place gives an error with every read, also to root.
+TEST_F(TransferTest, FileThatCannotBeReadStopsARecoveryInsteadOfEndingIt) {
+  ASSERT_EQ(PushSegment({}), kDone);
+  const std::string stored = directory_.File("repository/7300000000000000001/wal/00000001/" +
+                                             TestSegment{}.Name() + ".wal");
+  ASSERT_EQ(unlink(stored.c_str()), 0);
+  ASSERT_EQ(mkdir(stored.c_str(), 0700), 0);
+  Options options = FetchOf(TestSegment{}.Name());
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(Fetch(options), kFailed);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              ::testing::AllOf(HasSubstr("cannot be told"), HasSubstr("HINT")));
+  options.strict = true;
+  EXPECT_EQ(Fetch(options), kStopRecovery);
+  EXPECT_THAT(PgWal(), ElementsAre());
+}
+
 TEST_F(TransferTest, RefusalIsForPeople) {
   EXPECT_EQ(PushSegment({}), kDone);
   ::testing::internal::CaptureStderr();
