@@ -44,14 +44,17 @@ absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
   METAL_ASSIGN_OR_RETURN(auto helper, disk::StartPrivilegedHelper());
   if (::geteuid() != 0) return helper;
   METAL_ASSIGN_OR_RETURN(const auto user, base::FindOsUser(config.os_user));
-  for (const std::string& path :
-       {config.state_dir, base::DirectoryOf(config.socket), base::DirectoryOf(config.wal_socket),
-        config.pg_socket_dir, config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
-    const absl::Status provided = base::ProvideDirectory(path, user, 0750);
+  for (const std::string& path : {config.state_dir, base::DirectoryOf(config.socket),
+                                  base::DirectoryOf(config.wal_socket), config.pg_socket_dir}) {
+    METAL_RETURN_IF_ERROR(base::ProvideDirectory(path, user, 0750));
+  }
+  // A disk that is dead or hangs is what the agent is there to report.
+  for (const std::string& path : {config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
+    if (path.empty()) continue;
+    const absl::Status provided = base::ProvideDirectoryOnDisk(path, user, kDataDiskPatience);
     if (provided.ok()) continue;
-    // A dead disk is what the agent is there to report.
-    if (!absl::IsDataLoss(provided)) return provided;
-    base::LogWarning("event=directory path={} message=\"{}\"", path, provided.ToString());
+    base::LogWarning("event=directory path={} message=\"{}\"", path,
+                     std::string(provided.message()));
   }
   if (auto lowered = base::LowerOomScore(kOomScore); !lowered.ok()) {
     base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());

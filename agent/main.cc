@@ -15,6 +15,7 @@
 #include "agent/base/exit_deadline.h"
 #include "agent/base/file.h"
 #include "agent/base/log.h"
+#include "agent/base/privileges.h"
 #include "agent/base/status.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
@@ -132,6 +133,8 @@ int Main(int argc, char** argv) {
   bool check = false;
   if (argc == 5 && std::string_view(argv[1]) == "--lease-guard")
     return RunLeaseGuard(argv[2], argv[3], argv[4]);
+  if (argc == 5 && argv[1] == base::kProvideDirectory)
+    return base::RunProvideDirectory(argv[2], argv[3], argv[4]);
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--help") return Usage(0);

@@ -13,10 +13,13 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/base/subprocess.h"
 
 namespace metal::base {
 namespace {
 
+constexpr const char* kSelf = "/proc/self/exe";
+constexpr mode_t kDirectoryMode = 0750;
 constexpr const char* kOomScorePath = "/proc/self/oom_score_adj";
 
 }  // namespace
@@ -50,6 +53,38 @@ absl::Status ProvideDirectory(const std::string& path, const OsUser& user, mode_
   if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return ErrnoStatus(errno, "mkdir", path);
   if (::chown(path.c_str(), user.uid, user.gid) != 0) return ErrnoStatus(errno, "chown", path);
   return absl::OkStatus();
+}
+
+absl::Status ProvideDirectoryOnDisk(const std::string& path, const OsUser& user,
+                                    absl::Duration patience) {
+  SubprocessOptions look;
+  look.argv = {kSelf, std::string(kProvideDirectory), path, std::to_string(user.uid),
+               std::to_string(user.gid)};
+  look.timeout = patience;
+  look.kill_patience = absl::Seconds(1);
+  const absl::StatusOr<SubprocessResult> looked = RunSubprocess(look);
+  if (absl::IsDeadlineExceeded(looked.status())) {
+    return Error(absl::StatusCode::kDeadlineExceeded,
+                 "the disk of {} does not answer. HINT: is it a mount whose server is away?", path);
+  }
+  if (!looked.ok()) return looked.status();
+  if (looked->ok()) return absl::OkStatus();
+  return absl::Status(static_cast<absl::StatusCode>(looked->exit_code), looked->LastLine());
+}
+
+int RunProvideDirectory(const std::string& path, std::string_view uid, std::string_view gid) {
+  OsUser user;
+  const auto read = [](std::string_view text, auto& number) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return error == std::errc() && end == text.data() + text.size();
+  };
+  absl::Status provided = absl::InvalidArgumentError("user and group are numbers");
+  if (read(uid, user.uid) && read(gid, user.gid))
+    provided = ProvideDirectory(path, user, kDirectoryMode);
+  if (!provided.ok()) {
+    (void)WriteAll(STDERR_FILENO, std::string(provided.message()) + "\n", "standard error");
+  }
+  return static_cast<int>(provided.code());
 }
 
 absl::Status LowerOomScore(int score) {

@@ -5,9 +5,11 @@
 #include <sys/types.h>
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace metal::base {
 
@@ -24,6 +26,16 @@ std::string CurrentOsUser();
 // Creates the directory (and its parents) when missing, owned by `user`. An existing one is left as
 // it is.
 absl::Status ProvideDirectory(const std::string& path, const OsUser& user, mode_t mode);
+
+// The same, mode 0750, on a disk that may hang: another process of this program looks, with the
+// arguments kProvideDirectory PATH UID GID, and is left behind when it does not come back. (A
+// thread would not do: one that hangs in the kernel keeps its process from changing its user.)
+// DEADLINE_EXCEEDED: the disk does not answer. Blocks for `patience` and a second at most.
+inline constexpr std::string_view kProvideDirectory = "--provide-directory";
+absl::Status ProvideDirectoryOnDisk(const std::string& path, const OsUser& user,
+                                    absl::Duration patience);
+// What that process does; answers its exit code.
+int RunProvideDirectory(const std::string& path, std::string_view uid, std::string_view gid);
 
 // Protects this process (and the postmaster that it starts) from the OOM killer. REQUIRES: root.
 absl::Status LowerOomScore(int score);

@@ -22,7 +22,6 @@ namespace {
 
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(100);
 constexpr absl::Duration kTermToKill = absl::Seconds(5);
-constexpr absl::Duration kKillToAbandon = absl::Seconds(5);
 constexpr size_t kLongestLine = 8192;
 
 // The newest `limit` bytes of a stream.
@@ -141,7 +140,7 @@ class Run {
       }
       kill(-pid_, SIGKILL);
       killed = true;
-      kill_at = elapsed + kKillToAbandon;
+      kill_at = elapsed + options_.kill_patience;
     }
     Drain(out_fd_, out_, nullptr);
     Drain(err_fd_, err_, &lines_);

@@ -19,10 +19,11 @@ namespace metal::base {
 struct SubprocessOptions {
   std::vector<std::string> argv;  // argv[0] is an absolute path or is searched in PATH
   std::map<std::string, std::string> environment;
-  std::string directory;                       // working directory; empty: /
-  std::string standard_input;                  // bytes given to the child
-  absl::Duration timeout = absl::Seconds(60);  // then SIGKILL to the child's process group
-  size_t output_limit = 1 << 20;               // bytes kept of each stream (the tail)
+  std::string directory;                            // working directory; empty: /
+  std::string standard_input;                       // bytes given to the child
+  absl::Duration timeout = absl::Seconds(60);       // then SIGKILL to the child's process group
+  absl::Duration kill_patience = absl::Seconds(5);  // a killed child that hangs is left behind then
+  size_t output_limit = 1 << 20;                    // bytes kept of each stream (the tail)
   std::function<bool()> cancelled;  // polled every 100 ms; true: SIGTERM, 5 s later SIGKILL
   std::function<void(std::string_view)> on_stderr_line;  // called on the calling thread
 };
