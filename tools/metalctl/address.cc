@@ -10,6 +10,9 @@ bool ParseAddress(const std::string& text, std::string* host, int* port) {
   *host = text.substr(0, colon);
   if (host->size() > 2 && host->front() == '[' && host->back() == ']') {
     *host = host->substr(1, host->size() - 2);
+  } else if (host->front() == '[' ||
+             (host->front() != '/' && host->find(':') != std::string::npos)) {
+    return false;
   }
   const char* const end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data() + colon + 1, end, *port);

@@ -10,6 +10,7 @@
 #include "agent/base/status.h"
 #include "agent/base/toml_text.h"
 #include "agent/base/units.h"
+#include "tools/metalctl/address.h"
 #include "tools/metalctl/command_tree.h"
 
 namespace metal::shard {
@@ -264,24 +265,8 @@ std::string HostPort::ToString() const {
 }
 
 std::optional<HostPort> ParseHostPort(std::string_view text) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos || colon == 0) return std::nullopt;
   HostPort address;
-  std::string_view host = text.substr(0, colon);
-  if (host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.front() != '/' && host.find(':') != std::string_view::npos) {
-    return std::nullopt;
-  }
-  const std::string_view port = text.substr(colon + 1);
-  const bool digits = !port.empty() && std::all_of(port.begin(), port.end(), [](unsigned char c) {
-    return std::isdigit(c) != 0;
-  });
-  if (host.empty() || !digits || !absl::SimpleAtoi(std::string(port), &address.port)) {
-    return std::nullopt;
-  }
-  if (address.port < 1 || address.port > 65535) return std::nullopt;
-  address.host = std::string(host);
+  if (!ctl::ParseAddress(std::string(text), &address.host, &address.port)) return std::nullopt;
   return address;
 }
 
