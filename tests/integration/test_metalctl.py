@@ -26,6 +26,7 @@ def test_exit_codes(primary, workspace):
     assert primary.ctl("pg", "config", "set", "work_mem").code == 2
     assert primary.ctl("backup", "show", "none").code == 4
     assert primary.ctl("op", "show", "none").code == 4
+    assert primary.ctl("op", "wait", "none").code == 4
     assert primary.ctl("promote", "--term", "77").code == 5
     absent = f"unix:{workspace.path}/absent.sock"
     gone = run([f"{BIN}/metalctl", "--endpoint", absent, "--timeout", "2", "status"], code=3)
@@ -121,7 +122,10 @@ def test_interrupt_leaves_the_operation_running(primary):
     _, said = watcher.communicate(timeout=20)
     assert watcher.returncode == 130 and name in said, said
     assert primary.operation(name)["state"] == "OPERATION_STATE_RUNNING"
+    waited = primary.ctl("op", "wait", name, "--wait", "200ms", code=7)
+    assert name in waited.error and has_hint(waited.error) and waited.json["state"] == "OPERATION_STATE_RUNNING", waited
     os.unlink(pause)
+    assert primary.ok("op", "wait", name, "--wait", "2m")["state"] == "OPERATION_STATE_SUCCEEDED"
     assert primary.wait_operation(name)["state"] == "OPERATION_STATE_SUCCEEDED"
     assert primary.ok("op", "watch", name)["state"] == "OPERATION_STATE_SUCCEEDED"
 

@@ -57,6 +57,15 @@ void AddOperationCommands(CLI::App& app, Invocation& invocation) {
   add("show", "Show one operation", ShowOperation);
   add("watch", "Follow an operation to its end", WatchOperationCommand);
   add("cancel", "Ask an operation to stop", CancelOperation);
+  auto wait = std::make_shared<OperationWaitOptions>();
+  auto* wait_command =
+      AddCommand(op, "wait", "Wait for an operation's end; exit code 7 when it goes on",
+                 "op wait 20261122T021500Z-0001 --wait 5m");
+  wait_command->add_option("operation", wait->name, "Name, with or without operations/")
+      ->required();
+  AddDuration(wait_command, "--wait", &wait->timeout, "Time to wait, 10 minutes at most");
+  OnRun(wait_command, invocation,
+        [wait](const Client& client) { return WaitForOperation(client, *wait); });
 }
 
 void AddDiskCommands(CLI::App& app, Invocation& invocation) {

@@ -42,6 +42,11 @@ struct OperationListOptions {
 int ListOperations(const Client& client, const OperationListOptions& options);
 int ShowOperation(const Client& client, const std::string& name);
 int WatchOperationCommand(const Client& client, const std::string& name);
+struct OperationWaitOptions {
+  std::string name;
+  absl::Duration timeout = absl::Seconds(30);
+};
+int WaitForOperation(const Client& client, const OperationWaitOptions& options);
 int CancelOperation(const Client& client, const std::string& name);
 
 // ---- postgres_commands.cc ----

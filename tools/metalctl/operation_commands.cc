@@ -1,5 +1,6 @@
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
+#include "tools/metalctl/duration.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/text_table.h"
 
@@ -123,6 +124,26 @@ int WatchOperationCommand(const Client& client, const std::string& name) {
   const int code = FollowOperation(client, &operation, {});
   PrintOperation(client, operation);
   return code;
+}
+
+int WaitForOperation(const Client& client, const OperationWaitOptions& options) {
+  v1::WaitOperationRequest request;
+  request.set_name(FullName(options.name));
+  *request.mutable_timeout() = DurationProto(options.timeout);
+  grpc::ClientContext context;
+  client.Prepare(context, options.timeout);
+  v1::WaitOperationResponse response;
+  if (auto status = client.operations->WaitOperation(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  v1::Operation operation = response.operation();
+  PrintOperation(client, operation);
+  if (IsFinal(operation)) return FollowOperation(client, &operation, {});
+  return client.Fail(
+      ErrorFrom("DEADLINE_EXCEEDED",
+                fmt::format("{} goes on, in phase {}. HINT: metalctl op watch {}", operation.name(),
+                            operation.progress().phase(), operation.name())),
+      kExitTimeout);
 }
 
 int CancelOperation(const Client& client, const std::string& name) {
