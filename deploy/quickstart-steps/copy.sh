@@ -4,8 +4,10 @@
 
 copy_started=no
 
+# All but the heartbeat, which the agent writes once a second, also between the restore point and the reading.
 user_tables="from pg_class c join pg_namespace n on n.oid = relnamespace
-  where relkind in ('r', 'm') and nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_(toast|temp)'"
+  where relkind in ('r', 'm') and (nspname, relname) <> ('metal', 'heartbeat') and nspname not in
+  ('pg_catalog', 'information_schema') and nspname !~ '^pg_(toast|temp)'"
 
 # Prints "DATABASE TABLE: N rows, checksum C" for all tables of database $2 of the server on port $1.
 # $3: SQL to run first, in the same transaction.

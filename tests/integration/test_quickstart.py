@@ -18,16 +18,17 @@ QUICKSTART = os.path.join(ROOT, "deploy/quickstart")
 class Demo:
     """A directory of quickstart."""
 
-    def __init__(self, workspace):
+    def __init__(self, workspace, script=QUICKSTART, as_root=True):
+        self.script, self.as_root = script, as_root
         self.path = os.path.join(workspace.path, "demo")
         self.log = os.path.join(workspace.path, "quickstart.log")
         workspace.at_end(lambda: self.call("--clean", code=None))
 
     def arguments(self, *options):
-        return [QUICKSTART, "--dir", self.path, *options]
+        return [self.script, "--dir", self.path, *options]
 
     def call(self, *options, code=0):
-        result = run(self.arguments(*options), code=code, as_root=True, timeout=120)
+        result = run(self.arguments(*options), code=code, as_root=self.as_root, timeout=120)
         return result.stdout + result.stderr
 
     def run_all(self, **options):
@@ -83,7 +84,7 @@ def test_quickstart_proves_the_copy_and_is_harmless_to_repeat(demo, pg):
     run([*psql, "drop database bench"])
 
     output = demo.run_all()
-    assert "all 4 tables are equal" in output and "backup successfully verified" in output, output
+    assert "all 5 tables are equal" in output and "backup successfully verified" in output, output
     assert "is there already" not in output
     assert "does not exist" in run([*psql, "drop database bench_loading"], code=1).stderr
     assert not demo.processes("pgbench") and process.is_alive(demo.number("data/postmaster.pid"))
@@ -120,3 +121,14 @@ def test_quickstart_leaves_directories_of_others_alone(demo):
     assert "was not made by quickstart" in demo.call("--clean", code=1)
     assert os.listdir(demo.path) == ["precious"]
     os.unlink(os.path.join(demo.path, "precious"))
+
+
+@pytest.mark.skipif(not process.IS_ROOT, reason="the other tests run as an ordinary user then")
+def test_quickstart_as_an_ordinary_user(workspace):
+    """With the packages there; the checkout itself may be one that the user cannot enter."""
+    shutil.copytree(os.path.join(ROOT, "deploy"), os.path.join(workspace.path, "tree/deploy"))
+    demo = Demo(workspace, os.path.join(workspace.path, "tree/deploy/quickstart"), as_root=False)
+    output = demo.run_all()
+    assert "all 5 tables are equal" in output and f"runs as {process.USER}" in output, output
+    assert f"removed {demo.path}" in demo.call("--clean")
+    assert not demo.processes("metal-agent") and not os.path.exists(demo.path)
