@@ -15,7 +15,8 @@ absl::Status WriteCloneFile(const std::string& directory, std::string_view name,
                             std::string_view text);
 
 // Takes the settings of replication and recovery out of postgresql.auto.conf, which is read after
-// every other file, removes recovery.signal and writes standby.signal.
+// every other file, and takes back there the recovery targets of those other files; removes
+// recovery.signal and writes standby.signal.
 absl::Status ForgetSourcesRole(const std::string& directory);
 
 }  // namespace metal::backup
