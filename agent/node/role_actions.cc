@@ -222,6 +222,9 @@ absl::StatusOr<WaitForLsnAnswer> Node::WaitForLsn(const WaitForLsnRequest& reque
                                                   : pg::WaitFor::kReplayed;
   wait.timeout = request.timeout;
   wait.cancelled = [this, &request] { return ShouldStopWaiting(request.caller_left); };
+  wait.timeline_in_wal = [this](base::Lsn lsn) {
+    return TimelineInWal(parts_.config.pg_data_dir, lsn);
+  };
   METAL_ASSIGN_OR_RETURN(const base::Lsn reached, pg::WaitForLsn(*session, parts_.clock, wait));
   METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
   return WaitForLsnAnswer{reached, state.timeline};

@@ -162,17 +162,12 @@ absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlS
   return base::FaultPoint("roles.demoted");
 }
 
-namespace {
-
-// What the WAL files say; 0 when they cannot be read.
-base::TimelineId TimelineInWal(const std::string& data_dir, const WalPosition& position) {
+base::TimelineId TimelineInWal(const std::string& data_dir, base::Lsn lsn) {
   const auto control = pg::ReadControlFile(data_dir);
   const auto files = base::ListDirectory(base::JoinPath(data_dir, "pg_wal"));
   if (!control.ok() || !files.ok()) return 0;
-  return NewestTimelineAt(*files, position.received, control->wal_segment_size);
+  return NewestTimelineAt(*files, lsn, control->wal_segment_size);
 }
-
-}  // namespace
 
 absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSession& session) {
   METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(session, kQuery));
@@ -181,7 +176,8 @@ absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSessio
   position.replayed = state.in_recovery ? state.replayed : state.flush;
   position.received = std::max(state.received, position.replayed);
   if (state.in_recovery) {
-    position.timeline = std::max(position.timeline, TimelineInWal(context.data_dir, position));
+    position.timeline =
+        std::max(position.timeline, TimelineInWal(context.data_dir, position.received));
   }
   auto history = ReadTimelineHistory(context.data_dir, position.timeline);
   if (!history.ok() && !absl::IsNotFound(history.status())) return history.status();

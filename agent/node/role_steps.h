@@ -59,6 +59,9 @@ struct StandbyRestart {
 absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlSession> session,
                               const StandbyRestart& options);
 
+// The newest timeline whose WAL files hold the byte before `lsn`; 0 when they cannot be read.
+base::TimelineId TimelineInWal(const std::string& data_dir, base::Lsn lsn);
+
 // A running standby's position with its timeline history.
 absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSession& session);
 // Of a server that is down, from pg_control; all zero when there is no data directory, or one that

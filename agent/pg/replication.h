@@ -96,6 +96,10 @@ struct WaitForLsnRequest {
   WaitFor what = WaitFor::kReplayed;
   absl::Duration timeout = absl::Seconds(30);
   std::function<bool()> cancelled = {};
+  // The newest timeline whose WAL a standby has at a position; 0: unknown. Asked when the position
+  // is reached and nothing else shows the timeline: without a receiver the server names the one of
+  // its last restartpoint. May be null.
+  std::function<base::TimelineId(base::Lsn)> timeline_in_wal = {};
 };
 // On a primary its flush LSN answers for all three. Returns the LSN reached. DEADLINE_EXCEEDED
 // names how far it came; FAILED_PRECONDITION (TIMELINE_MISMATCH) when the server is on another

@@ -27,6 +27,7 @@ constexpr const char* kSql =
 struct Position {
   base::Lsn lsn;
   base::TimelineId timeline = 0;
+  bool of_primary = false;
 };
 
 Position PositionOf(const SqlResult& result, WaitFor what) {
@@ -34,6 +35,7 @@ Position PositionOf(const SqlResult& result, WaitFor what) {
   if (const std::string text = result.Text(0, "wal_timeline"); !text.empty()) {
     std::from_chars(text.data(), text.data() + text.size(), position.timeline, 16);
     position.lsn = result.LsnAt(0, "flush");
+    position.of_primary = true;
     return position;
   }
   position.timeline =
@@ -64,7 +66,11 @@ absl::StatusOr<base::Lsn> WaitForLsn(SqlSession& session, base::Clock& clock,
     const QueryOptions options{std::clamp(left, absl::Milliseconds(100), kQueryTimeout),
                                request.cancelled};
     METAL_ASSIGN_OR_RETURN(const SqlResult result, session.Query(kSql, {}, options));
-    const Position position = PositionOf(result, request.what);
+    Position position = PositionOf(result, request.what);
+    if (position.lsn >= request.lsn && position.timeline < request.timeline &&
+        !position.of_primary && request.timeline_in_wal) {
+      position.timeline = std::max(position.timeline, request.timeline_in_wal(position.lsn));
+    }
     if (request.timeline != 0 && position.timeline > request.timeline) {
       return base::WithReason(
           base::Error(absl::StatusCode::kFailedPrecondition,

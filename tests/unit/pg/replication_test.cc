@@ -156,6 +156,29 @@ TEST_F(ReplicationTest, ALaterTimelineIsNotTheOneAskedFor) {
   EXPECT_EQ(base::GetReason(waited.status())->reason, "TIMELINE_MISMATCH");
 }
 
+TEST_F(ReplicationTest, WithoutAReceiverTheWalItselfShowsAStandbysTimeline) {
+  server_.Change([](FakeServerState& state) {
+    state.in_recovery = true;
+    state.control_timeline = state.timeline = 2;  // no restartpoint since the primary changed
+    state.received = state.replayed = base::Lsn{0x1000};
+  });
+  WaitForLsnRequest request;
+  request.lsn = base::Lsn{0x1000};
+  request.timeline = 3;
+  request.timeout = absl::Seconds(1);
+  EXPECT_THAT(WaitForLsn(*Session(), clock_, request),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
+  base::TimelineId in_wal = 3;
+  request.timeline_in_wal = [&](base::Lsn lsn) {
+    EXPECT_EQ(lsn, request.lsn);
+    return in_wal;
+  };
+  EXPECT_OK(WaitForLsn(*Session(), clock_, request));
+  in_wal = 4;
+  EXPECT_THAT(WaitForLsn(*Session(), clock_, request),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("timeline 4")));
+}
+
 TEST_F(ReplicationTest, WaitCanBeCancelled) {
   WaitForLsnRequest request;
   request.lsn = base::Lsn{0x9000000};
