@@ -9,6 +9,8 @@ namespace metal::pg {
 namespace {
 
 constexpr absl::Duration kQueryTimeout = absl::Seconds(5);
+// Clients wait: a promotion that took milliseconds is seen as soon.
+constexpr absl::Duration kFirstPoll = absl::Milliseconds(2);
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
 
 }  // namespace
@@ -40,6 +42,7 @@ absl::StatusOr<PromoteResult> PromoteServer(SqlSession& session, base::Clock& cl
     }
   }
   const base::MonotonicTime deadline = clock.Monotonic() + options.timeout;
+  absl::Duration pause = kFirstPoll;
   while (state.in_recovery) {
     if (options.cancelled && options.cancelled()) {
       return absl::CancelledError("promote: waiting was cancelled; the promotion stays requested");
@@ -53,7 +56,8 @@ absl::StatusOr<PromoteResult> PromoteServer(SqlSession& session, base::Clock& cl
                       absl::FormatDuration(options.timeout), state.replayed.ToString()),
           {"PROMOTION_TIMEOUT", {{"replayed", state.replayed.ToString()}}});
     }
-    clock.Sleep(kPoll);
+    clock.Sleep(pause);
+    pause = std::min(2 * pause, kPoll);
     METAL_ASSIGN_OR_RETURN(state,
                            QueryServerState(session, kQueryTimeout, StateDetail::kPositions));
   }

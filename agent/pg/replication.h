@@ -45,7 +45,7 @@ struct ServerState {
   bool pending_restart = false;   // *
 };
 absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration timeout,
-                                             StateDetail detail = StateDetail::kAll);
+                                             StateDetail detail = StateDetail::kPositions);
 
 struct ReceiverState {
   std::string status;  // "starting", "streaming", "waiting", …

@@ -114,6 +114,8 @@ SettingMap InitialUserSettings() {
       // A dead link shows in seconds; the server's own minute is as long as an outage.
       {kReceiverTimeout, "10s"},
       {kSenderTimeout, "10s"},
+      // Commits may wait for a standby whose first try to stream came too early.
+      {"wal_retrieve_retry_interval", "500ms"},
       {"password_encryption", "scram-sha-256"},
       {"data_sync_retry",
        "off"},  // a failed fsync must not be retried: the kernel forgets the pages
