@@ -12,9 +12,9 @@
 
 #include "agent/base/fd.h"
 #include "agent/base/log.h"
+#include "agent/base/proc.h"
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
-#include "agent/base/proc.h"
 
 namespace metal::pg {
 namespace {

@@ -12,8 +12,8 @@
 #include <cstring>
 
 #include "agent/base/file.h"
-#include "agent/base/status.h"
 #include "agent/base/proc.h"
+#include "agent/base/status.h"
 
 namespace metal::pg {
 namespace {
