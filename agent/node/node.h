@@ -267,6 +267,8 @@ class Node {
                                              const RestartPostgresRequest& request);
   absl::StatusOr<OperationResult> RunBeginTerm(OperationContext& context,
                                                const BeginTermRequest& request);
+  absl::Status FreezeServer(RoleStepContext& steps, const BeginTermRequest& request,
+                            bool* connected, OperationResult& result);
   absl::StatusOr<OperationResult> RunPromote(OperationContext& context,
                                              const PromoteRequest& request);
   absl::StatusOr<pg::PromoteResult> PromoteServer(OperationContext& context,

@@ -29,6 +29,8 @@ namespace {
 
 constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kConnectPatience = absl::Seconds(5);
+constexpr int kMoreLooks = 3;
+constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
 constexpr absl::Duration kLongestWait = absl::Minutes(10);
 constexpr absl::Duration kCheckpoint = absl::Minutes(10);
 
@@ -67,10 +69,25 @@ absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
                                                    const BeginTermRequest& request) {
   RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
                         context.progress};
-  OperationResult result;
   // Before the look at the server: a crash restart that was deciding its role is then over, and
   // whatever comes up later is a standby.
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
+  // A server that ends under our session (a crash, a disk without room for its WAL, a start that is
+  // just taken back) is looked at again, as what it is then.
+  OperationResult result;
+  for (int more = kMoreLooks;; --more) {
+    bool connected = false;
+    const absl::Status frozen = FreezeServer(steps, request, &connected, result);
+    if (frozen.ok()) return result;
+    if (!connected || !absl::IsUnavailable(frozen) || more == 0) return frozen;
+    base::LogWarning("event=begin_term message=\"{}; looking again\"",
+                     std::string(frozen.message()));
+    parts_.clock.Sleep(kLookAgain);
+  }
+}
+
+absl::Status Node::FreezeServer(RoleStepContext& steps, const BeginTermRequest& request,
+                                bool* connected, OperationResult& result) {
   const auto running = parts_.supervisor.postmaster();
   if (running == nullptr || !running->alive()) {
     // It must not find its old source either.
@@ -79,11 +96,12 @@ absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
                            ReadPositionOffline(parts_.config.pg_data_dir));
     PutPosition(result, position);
     result.values["postgres_down"] = "true";
-    return result;
+    return absl::OkStatus();
   }
-  context.progress.BeginPhase("looking at the server");
+  steps.progress.BeginPhase("looking at the server");
   METAL_ASSIGN_OR_RETURN(std::unique_ptr<pg::SqlSession> session,
                          ConnectPatiently(steps, kConnectPatience));
+  *connected = true;
   METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
   bool restart = !state.in_recovery;
   if (restart) {
@@ -106,7 +124,7 @@ absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
   METAL_ASSIGN_OR_RETURN(const pg::TermHistory history,
                          pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
   result.values["term_history"] = pg::EncodeTermHistory(history);
-  return result;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,

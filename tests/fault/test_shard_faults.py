@@ -107,7 +107,8 @@ def test_a_full_disk_of_the_primary(shard):
             "psql", "-XqAt", "-c", "SET synchronous_commit = local", "-c",
             "SELECT count(pg_logical_emit_message(false, 'fill', repeat('x', 1 << 20))) FROM generate_series(1, 64)",
             code=None).code != 0, 60)
-        shard.ctl("failover", "--to", standbys_of(shard, old)[0].name)
+        answer = shard.ctl("failover", "--to", standbys_of(shard, old)[0].name)
+        assert answer.code == 0, answer.json["steps"]
         ledger.wait_more()
         assert shard.primary() is not old
 

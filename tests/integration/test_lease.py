@@ -118,6 +118,22 @@ def test_frozen_postmaster_loses_its_lease_by_force(primary):
     assert writers.last() <= end, "a write came after the lease"
 
 
+@pytest.mark.parametrize("point", ["lease.before_stop", "lease.stopped"])
+def test_lease_whose_end_is_cut_off_is_ended_all_the_same(primary, point):
+    """The agent dies while it ends the lease: the guard ends the server in time, the next agent makes it a standby."""
+    writers = Writers(primary)
+    primary.restart_agent(faults=f"{point}=crash")
+    end = renew(primary, 3)
+    wait_for(f"the agent died at {point}", lambda: primary.process.poll() is not None, 30)
+    assert primary.process.returncode == -signal.SIGKILL
+    wait_for("every session has ended", writers.ended)
+    primary.start_agent()
+    wait_for("it is a standby", lambda: is_standby(primary), 30)
+    assert writers.last() <= end, "a write came after the lease"
+    primary.wait_status("the fault shows", has_fault)
+    refused(primary, "promote", "--term", "1", reason="LEASE_EXPIRED")
+
+
 def test_bad_leases_are_refused(primary):
     assert primary.ctl("lease", "renew", "--term", "1", "--ttl", "900ms").code == 2
     assert primary.ctl("lease", "renew", "--term", "1", "--ttl", "6m").code == 2

@@ -182,7 +182,8 @@ absl::Status FakeNode::UndoDemote(const TermHolder& holder) {
   ANSWER(absl::OkStatus());
 }
 
-absl::Status FakeNode::FollowPrimary(const TermHolder& holder, const HostPort& primary) {
+absl::Status FakeNode::FollowPrimary(const TermHolder& holder, const HostPort& primary,
+                                     FollowBy by) {
   REACHED();
   METAL_RETURN_IF_ERROR(CheckNotStale(holder));
   if (empty || IsPrimary()) return Refused("ROLE_TRANSITION", "it is no standby");
@@ -200,6 +201,7 @@ absl::Status FakeNode::FollowPrimary(const TermHolder& holder, const HostPort& p
     Store(holder, NodeRole::kStandby);
     demoted_by_.reset();
     source = i;
+    without_slot = by == FollowBy::kNoSlot;
   }
   ANSWER(absl::OkStatus());
 }
@@ -346,7 +348,8 @@ bool FakeShard::Streams(const FakeNode& node) const {
   if (!node.server_up || node.hangs || node.empty || node.read_write || !node.source) return false;
   const FakeNode& source = *nodes_[*node.source];
   return source.server_up && !source.hangs && !source.empty &&
-         source.slots.contains(SlotName(node.Id())) && Has(source.wal, node.wal);
+         (node.without_slot || source.slots.contains(SlotName(node.Id()))) &&
+         Has(source.wal, node.wal);
 }
 
 void FakeShard::Flow() {

@@ -30,7 +30,8 @@ class FakeNode : public NodeCalls {
   absl::Status PrepareDemote(const TermHolder& holder) override;
   absl::StatusOr<WalPoint> Demote(const TermHolder& holder) override;
   absl::Status UndoDemote(const TermHolder& holder) override;
-  absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary) override;
+  absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary,
+                             FollowBy by) override;
   absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
   absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
                                       const std::vector<std::string>& standbys,
@@ -59,6 +60,7 @@ class FakeNode : public NodeCalls {
   NodeRole wanted = NodeRole::kStandby;
   WalPosition wal{3, {0x5000}, {{1, {0x1000}}, {2, {0x2000}}}, {{4, 3, {0x2010}, "a"}}};
   std::optional<size_t> source;
+  bool without_slot = false;  // of the source
   std::set<std::string> slots;
   std::string synchronous;
   bool has_door = true, door_held = false, door_refuses = false;

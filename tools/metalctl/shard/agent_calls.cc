@@ -215,11 +215,13 @@ absl::Status AgentCalls::UndoDemote(const TermHolder& holder) {
   });
 }
 
-absl::Status AgentCalls::FollowPrimary(const TermHolder& holder, const HostPort& primary) {
+absl::Status AgentCalls::FollowPrimary(const TermHolder& holder, const HostPort& source,
+                                       FollowBy by) {
   v1::FollowPrimaryRequest request;
   SetHeader(holder, request.mutable_header());
-  request.set_host(primary.host);
-  request.set_port(primary.port);
+  request.set_host(source.host);
+  request.set_port(source.port);
+  request.set_without_slot(by == FollowBy::kNoSlot);
   return Call(kFollow, [&](grpc::ClientContext* context) {
     v1::FollowPrimaryResponse response;
     return client_.replication->FollowPrimary(context, request, &response);

@@ -20,7 +20,8 @@ class AgentCalls : public NodeCalls {
   absl::Status PrepareDemote(const TermHolder& holder) override;
   absl::StatusOr<WalPoint> Demote(const TermHolder& holder) override;
   absl::Status UndoDemote(const TermHolder& holder) override;
-  absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary) override;
+  absl::Status FollowPrimary(const TermHolder& holder, const HostPort& source,
+                             FollowBy by) override;
   absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
   absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
                                       const std::vector<std::string>& standbys,

@@ -135,7 +135,8 @@ absl::Status Procedure::CatchUp(size_t leader, size_t ahead, const TermHolder& n
                                 const WalPosition& target) {
   return Step("take_over", NameOf(leader), [&]() -> absl::StatusOr<std::string> {
     NodeCalls& calls = calls_.node(leader);
-    METAL_RETURN_IF_ERROR(calls.FollowPrimary(next, config_.nodes[ahead].postgres));
+    METAL_RETURN_IF_ERROR(
+        calls.FollowPrimary(next, config_.nodes[ahead].postgres, FollowBy::kNoSlot));
     METAL_RETURN_IF_ERROR(calls.WaitForLsn({target.timeline, target.received}, kCatchUpPatience));
     METAL_ASSIGN_OR_RETURN(const TermAnswer answer, calls.BeginTerm(next, kFreezePatience));
     if (answer.position.received < target.received) {

@@ -45,6 +45,8 @@ struct CloneSource {
   bool replace = false;  // what is there may go
 };
 
+enum class FollowBy { kSlot, kNoSlot };
+
 // One node. Every change is safe to repeat, and goes on when the caller is gone. A call that finds
 // the node busy with another action waits for that, within its patience. Errors: as the agent said
 // them, with its reason (base::GetReason); UNAVAILABLE or DEADLINE_EXCEEDED when no answer came:
@@ -62,7 +64,9 @@ class NodeCalls {
   // Answers the end of the shutdown checkpoint; the node then comes up as a standby by itself.
   virtual absl::StatusOr<WalPoint> Demote(const TermHolder& holder) = 0;
   virtual absl::Status UndoDemote(const TermHolder& holder) = 0;
-  virtual absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary) = 0;
+  // Through its slot there, which must exist for that; a standby has none for another.
+  virtual absl::Status FollowPrimary(const TermHolder& holder, const HostPort& source,
+                                     FollowBy by) = 0;
   virtual absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) = 0;
   // `expected`: synchronous_standby_names as it is now.
   virtual absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,

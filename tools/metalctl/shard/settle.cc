@@ -65,7 +65,8 @@ bool Procedure::FollowsRightly(const NodeView& view, size_t primary, uint64_t te
 
 absl::StatusOr<std::string> Procedure::Follow(size_t node, size_t primary,
                                               const TermHolder& holder) {
-  METAL_RETURN_IF_ERROR(calls_.node(node).FollowPrimary(holder, config_.nodes[primary].postgres));
+  METAL_RETURN_IF_ERROR(
+      calls_.node(node).FollowPrimary(holder, config_.nodes[primary].postgres, FollowBy::kSlot));
   return fmt::format("follows {}", NameOf(primary));
 }
 
@@ -92,12 +93,13 @@ absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary) {
 
 absl::Status Procedure::FollowFromAnyRole(size_t node, size_t primary, const TermHolder& holder) {
   NodeCalls& calls = calls_.node(node);
-  const absl::Status followed = calls.FollowPrimary(holder, config_.nodes[primary].postgres);
+  const absl::Status followed =
+      calls.FollowPrimary(holder, config_.nodes[primary].postgres, FollowBy::kSlot);
   if (ReasonOf(followed) != "ROLE_TRANSITION") return followed;
   // It writes without an order, or by one of a term that is over: it becomes a standby with all of
   // its WAL.
   METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
-  return calls.FollowPrimary(holder, config_.nodes[primary].postgres);
+  return calls.FollowPrimary(holder, config_.nodes[primary].postgres, FollowBy::kSlot);
 }
 
 absl::Status Procedure::StartToFollow(size_t node, size_t primary, const TermHolder& holder) {
