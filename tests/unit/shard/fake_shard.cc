@@ -239,6 +239,7 @@ absl::Status FakeNode::ReconcileSlots(const TermHolder& holder,
 absl::Status FakeNode::StartPostgres() {
   REACHED();
   if (empty) return Refused("DATA_DIRECTORY_MISSING", "no data");
+  if (!server_up && disk_full) return Refused("NO_SPACE", "the disk is full");
   if (!server_up) read_write = read_write && wanted == NodeRole::kPrimary;
   server_up = true;
   ANSWER(absl::OkStatus());

@@ -16,6 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
+using ::testing::Not;
 using testing::StatusIs;
 
 class QuietLog : public StepLog {
@@ -349,6 +350,17 @@ TEST_F(ProcedureTest, RecoverClonesANodeThatCannotBeRewound) {
   EXPECT_THAT(log_.text, HasSubstr("a cannot be rewound"));
   EXPECT_THAT(log_.text, HasSubstr("clone a: cloned, follows"));
   ExpectHealthy("cloned instead");
+}
+
+TEST_F(ProcedureTest, RecoverKeepsTheDirectoryOfANodeThatOnlyCannotStart) {
+  node(2).server_up = false;
+  node(2).disk_full = true;
+  (void)Run(Command::kRecover);
+  EXPECT_THAT(log_.text, Not(HasSubstr("clone")));
+  EXPECT_THAT(log_.text, HasSubstr("c is left behind: rejoin on c: the disk is full"));
+  node(2).disk_full = false;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  ExpectHealthy("there is room again");
 }
 
 TEST_F(ProcedureTest, RecoverKeepsADirectoryThatMayBeTheLastCopyBesideThePrimary) {

@@ -148,7 +148,9 @@ class Procedure {
   absl::Status FollowFromAnyRole(size_t node, size_t primary, const TermHolder& holder);
   // The same, of a node whose server may be down.
   absl::Status StartToFollow(size_t node, size_t primary, const TermHolder& holder);
-  absl::StatusOr<std::string> Rejoin(size_t node, size_t primary, const TermHolder& holder);
+  // `rewinds`: it had to be rewound, whatever came of it.
+  absl::StatusOr<std::string> Rejoin(size_t node, size_t primary, const TermHolder& holder,
+                                     bool* rewinds);
   struct Unrewindable {
     int streaming = 0;  // standbys that follow the primary
     absl::Status why;

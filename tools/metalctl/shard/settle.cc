@@ -1,6 +1,7 @@
 // What a shard should be around its primary: everyone follows it through a slot, the policy is in
 // force, the doors lead to it.
 #include <algorithm>
+#include <memory>
 
 #include "agent/base/status.h"
 #include "fmt/ranges.h"
@@ -113,8 +114,8 @@ absl::Status Procedure::StartToFollow(size_t node, size_t primary, const TermHol
   return FollowFromAnyRole(node, primary, holder);
 }
 
-absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
-                                              const TermHolder& holder) {
+absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const TermHolder& holder,
+                                              bool* rewinds) {
   const NodeView& view = views_[node];
   if (!view.answered) return absl::UnavailableError(view.no_answer);
   NodeCalls& calls = calls_.node(node);
@@ -127,8 +128,8 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
     return fmt::format("cloned, follows {}", NameOf(primary));
   }
   absl::Status followed = StartToFollow(node, primary, holder);
-  const bool rewinds = NeedsRewind(followed);
-  if (rewinds) {
+  *rewinds = NeedsRewind(followed);
+  if (*rewinds) {
     METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
     followed = calls.Rewind(holder, config_.nodes[primary].postgres);
   }
@@ -136,7 +137,7 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary,
   METAL_RETURN_IF_ERROR(WaitUntilStreaming(node, primary));
   // As a standby it keeps WAL for nobody.
   METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));
-  return fmt::format("{}follows {}", rewinds ? "rewound, " : "", NameOf(primary));
+  return fmt::format("{}follows {}", *rewinds ? "rewound, " : "", NameOf(primary));
 }
 
 absl::Status Procedure::CloneInstead(size_t node, size_t primary, const TermHolder& holder,
@@ -249,12 +250,14 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
     return fmt::format("{} slots", slots.size());
   });
   METAL_RETURN_IF_ERROR(slotted);
-  const std::vector<absl::Status> rejoined =
-      OnEach("rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder); });
+  const std::unique_ptr<bool[]> rewinds(new bool[views_.size()]());
+  const std::vector<absl::Status> rejoined = OnEach(
+      "rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder, &rewinds[node]); });
   auto streaming = static_cast<int>(std::ranges::count_if(rejoined, &absl::Status::ok));
   for (size_t i = 0; i < others.size(); ++i) {
     absl::Status status = rejoined[i];
-    if (CannotBeRewound(status)) {
+    // A node that only cannot start, for want of space or WAL, keeps its directory.
+    if (rewinds[others[i]] && CannotBeRewound(status)) {
       status = CloneInstead(others[i], primary, holder, {.streaming = streaming, .why = status});
       streaming += status.ok() ? 1 : 0;
     }
