@@ -109,6 +109,7 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
   const absl::Status made =
       parts_.supervisor.WithServerStopped("initialize the data directory", make);
   METAL_RETURN_IF_ERROR(made);
+  ForgetRewind();
   METAL_RETURN_IF_ERROR(base::FaultPoint("node.after_initdb"));
   if (parts_.data_lock) METAL_RETURN_IF_ERROR(parts_.data_lock->LockDirectory());
   METAL_ASSIGN_OR_RETURN(const pg::ControlFile control, pg::ReadControlFile(config.pg_data_dir));

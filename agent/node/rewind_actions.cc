@@ -4,6 +4,9 @@
 // An interrupted rewind is not taken up again by itself: its operation ends as FAILED with reason
 // AGENT_RESTARTED, for meanwhile another node may be the primary. The same request as a new
 // operation goes on from where it stopped, also where it went over to a clone.
+#include <algorithm>
+#include <string_view>
+
 #include "agent/base/fault_point.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
@@ -48,14 +51,18 @@ OperationResult ResultOf(const RewindOutcome& outcome, const RewindRequest& requ
   return result;
 }
 
-// Whether a copy of another node is a way out. Not when the source is to blame, which a copy needs
-// as well; and never when this node has WAL of the source's own timeline that the source lacks:
-// what is here may then be the only copy of what clients were promised.
+// Whether a copy of another node is a way out: only where a rewind will not help, now or later. Not
+// when the source is to blame or something took too long, nor when this node has WAL of the
+// source's own timeline that the source lacks (DIVERGED): what is here may then be the only copy of
+// what clients were promised.
 bool CloneMayHelp(const absl::Status& failed, bool half_rewound) {
+  static constexpr std::string_view kReasons[] = {"REWIND_REFUSED", "WAL_MISSING", "NO_SPACE",
+                                                  "HISTORY_DIVERGED", "DATA_DIRECTORY_INCOMPLETE"};
   const auto reason = base::GetReason(failed);
   if (reason && (reason->reason == "REWIND_SOURCE" || reason->reason == "DIVERGED")) return false;
   if (absl::IsCancelled(failed) || absl::IsInvalidArgument(failed)) return false;
-  return half_rewound || !absl::IsUnavailable(failed);
+  return half_rewound ||
+         (reason && std::ranges::find(kReasons, reason->reason) != std::end(kReasons));
 }
 
 }  // namespace
@@ -260,13 +267,14 @@ void Node::RefreshRewind(const pg::DataDirectory& directory) {
   if (shown) parts_.board.ClearFault(kFailedFault, kSubject);
   const auto record = LoadRewindRecord(parts_.config.state_dir);
   if (absl::IsNotFound(record.status())) return;
-  const bool whole = directory.kind == pg::DataDirectoryKind::kCluster;
+  // Of a directory that cannot be seen, as before its mount, nothing is known; and what of the
+  // notes cannot be read may be needed.
+  if (!record.ok() || directory.kind != pg::DataDirectoryKind::kCluster) return;
   {
     base::MutexLock lock(mutex_);
-    if (rewind_floor_.valid() && whole) return;
+    if (rewind_floor_.valid()) return;
   }
-  // Passed, or another directory took the place of the one that was to reach it, or nothing was
-  // changed yet when the agent died.
+  // Passed, or nothing was changed yet when the agent died.
   const auto held = parts_.operations.action_lock().TryAcquire("refresh", "RemoveRewindNotes");
   if (!held.ok()) return;
   {
@@ -274,7 +282,7 @@ void Node::RefreshRewind(const pg::DataDirectory& directory) {
     rewind_floor_ = {};
   }
   parts_.board.ClearFault(kFloorFault, kSubject);
-  absl::Status settled = whole ? CountAgain() : absl::OkStatus();
+  absl::Status settled = CountAgain();
   if (settled.ok()) settled = RemoveRewindRecord(parts_.config.state_dir);
   if (!settled.ok()) base::LogWarning("notes of a rewind: {}", std::string(settled.message()));
 }

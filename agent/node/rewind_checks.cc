@@ -20,11 +20,6 @@ constexpr absl::Duration kIdentify = absl::Seconds(10);
 // A promotion's checkpoint is under way when its new primary is known; it may be a long one.
 constexpr absl::Duration kCheckpointPatience = absl::Minutes(5);
 
-absl::Status Refuse(std::string_view differs, const std::string& words) {
-  return base::WithReason(absl::Status(absl::StatusCode::kFailedPrecondition, words),
-                          {"REWIND_SOURCE", {{"differs", std::string(differs)}}});
-}
-
 absl::StatusOr<pg::ControlFile> ReadKeptControl(const std::string& state_dir) {
   const std::string path = base::JoinPath(RewindDirectory(state_dir), "pg_control");
   METAL_ASSIGN_OR_RETURN(const std::string bytes, base::ReadFile(path));
@@ -121,11 +116,12 @@ absl::Status RewindRun::AwaitCheckpoint() {
 // node changed, but not those that came from a history which the new source never had.
 absl::Status RewindRun::CheckResumable() const {
   if (theirs_.timeline != record_.source_timeline) {
-    return Refuse("timeline",
-                  fmt::format("the data directory is half rewound to timeline {} of {}; the source "
-                              "is on timeline {}. HINT: make the node anew from another one or a "
-                              "backup",
-                              record_.source_timeline, record_.source, theirs_.timeline));
+    return base::WithReason(
+        base::Error(absl::StatusCode::kFailedPrecondition,
+                    "the data directory is half rewound to timeline {} of {}; the source is on "
+                    "timeline {}. HINT: make the node anew from another one or a backup",
+                    record_.source_timeline, record_.source, theirs_.timeline),
+        {"DATA_DIRECTORY_INCOMPLETE", {{"path", parts_.steps.data_dir}}});
   }
   if (record_.stage != RewindStage::kRunning || record_.repeatable) return absl::OkStatus();
   return base::WithReason(

@@ -114,8 +114,8 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
     const FakeNode& other = shard_.at(i);
     if (other.source != index_ || !shard_.Streams(other)) continue;
     const bool counts = synchronous.find('"' + other.Id() + '"') != std::string::npos;
-    view.followers.push_back(
-        {other.Id(), "streaming", counts ? "quorum" : "async", other.wal.received});
+    view.followers.push_back({other.Id(), "streaming", counts ? "quorum" : "async",
+                              other.lags ? base::Lsn{1} : other.wal.received});
   }
   ANSWER(view);
 }

@@ -55,6 +55,7 @@ class FakeNode : public NodeCalls {
   bool fenced = false;
   bool disk_sick = false;
   bool refuses_promotion = false;
+  bool lags = false;           // what the primary sees of it
   bool disk_full = false;      // it cannot start
   std::string refuses_rewind;  // the reason; a clone helps
   TermHolder stored{4, "metalctl:before"};

@@ -151,13 +151,13 @@ class Procedure {
   // `rewinds`: it had to be rewound, whatever came of it.
   absl::StatusOr<std::string> Rejoin(size_t node, size_t primary, const TermHolder& holder,
                                      bool* rewinds);
-  struct Unrewindable {
-    int streaming = 0;  // standbys that follow the primary
-    absl::Status why;
-  };
-  // Makes a node that cannot be rewound anew, if its directory is not needed any more.
+  // Makes a node that cannot be rewound, for the reason `why`, anew, if its directory is not needed
+  // any more.
   absl::Status CloneInstead(size_t node, size_t primary, const TermHolder& holder,
-                            const Unrewindable& found);
+                            const absl::Status& why);
+  // Other standbys that have, as the primary sees it, all that it had flushed at the call. Waits
+  // for `wanted` of them, not for long.
+  int AwaitCopies(size_t node, size_t primary, int wanted);
   absl::Status WaitUntilStreaming(size_t node, size_t primary);
   bool FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const;
   absl::Status Settle(size_t primary, const TermHolder& holder);

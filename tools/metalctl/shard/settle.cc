@@ -14,6 +14,7 @@ namespace {
 constexpr absl::Duration kBeginTermPatience = absl::Seconds(60);
 constexpr absl::Duration kStreamingPatience = absl::Seconds(30);
 constexpr absl::Duration kStatusPatience = absl::Seconds(2);
+constexpr absl::Duration kCopiesPatience = absl::Seconds(10);
 constexpr absl::Duration kVerifyPatience = absl::Seconds(10);
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
@@ -140,19 +141,42 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const
   return fmt::format("{}follows {}", *rewinds ? "rewound, " : "", NameOf(primary));
 }
 
+int Procedure::AwaitCopies(size_t node, size_t primary, int wanted) {
+  base::Clock& clock = calls_.clock();
+  const base::MonotonicTime end = clock.Monotonic() + kCopiesPatience;
+  const std::vector<std::string> names = IdsOf(Others(primary));
+  base::Lsn flushed;
+  int copies = 0;
+  do {
+    const auto view = calls_.node(primary).GetStatus(kStatusPatience);
+    if (!view.ok()) return 0;
+    if (!flushed.valid()) flushed = view->received;
+    copies = static_cast<int>(std::ranges::count_if(view->followers, [&](const Follower& each) {
+      return each.name != NameOf(node) && std::ranges::find(names, each.name) != names.end() &&
+             each.state == "streaming" && each.flushed >= flushed;
+    }));
+    if (copies >= wanted) break;
+    clock.Sleep(kPoll);
+  } while (clock.Monotonic() < end);
+  return copies;
+}
+
 absl::Status Procedure::CloneInstead(size_t node, size_t primary, const TermHolder& holder,
-                                     const Unrewindable& found) {
-  const std::string cause = CauseOf(found.why);
+                                     const absl::Status& why) {
+  const std::string cause = CauseOf(why);
   // What both histories share may have been acknowledged by this node. Whole as it is, it is a copy
   // of that, and the primary must not stay the only one.
-  const bool destroyed = ReasonOf(found.why) == "DATA_DIRECTORY_INCOMPLETE";
-  if (!destroyed && found.streaming < std::max(config_.policy.count, 1)) {
+  const bool destroyed = ReasonOf(why) == "DATA_DIRECTORY_INCOMPLETE";
+  const int needed = std::max(config_.policy.count, 1);
+  const int copies = destroyed ? needed : AwaitCopies(node, primary, needed);
+  if (copies < needed) {
     return base::Error(
         absl::StatusCode::kFailedPrecondition,
-        "it cannot be rewound: {}. It is not replaced by a copy, for {} standbys follow and the "
-        "policy is {}: its directory may be needed. HINT: bring another standby back and run this "
-        "again, or metalctl shard replace {} --force",
-        cause, found.streaming, config_.policy.ToString(), NameOf(node));
+        "it cannot be rewound: {}. It is not replaced by a copy, for {} other standbys have all "
+        "that "
+        "the primary has and the policy is {}: its directory may be needed. HINT: bring another "
+        "standby back and run this again, or metalctl shard replace {} --force",
+        cause, copies, config_.policy.ToString(), NameOf(node));
   }
   log_.Note(
       fmt::format("{} cannot be rewound: {}. Its data directory goes, with what only it had, "
@@ -258,7 +282,7 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
     absl::Status status = rejoined[i];
     // A node that only cannot start, for want of space or WAL, keeps its directory.
     if (rewinds[others[i]] && CannotBeRewound(status)) {
-      status = CloneInstead(others[i], primary, holder, {.streaming = streaming, .why = status});
+      status = CloneInstead(others[i], primary, holder, status);
       streaming += status.ok() ? 1 : 0;
     }
     if (!status.ok()) LeaveBehind(others[i], status);
