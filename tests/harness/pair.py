@@ -65,6 +65,7 @@ class Pair:
         self.whole = False
         old, new = self.primary, self.standby
         self.term += 1
+        wait_for("it streams", lambda: old.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1", 30)
         old.ok("pg", "stop")
         end = int(old.ok("pg", "control")["checkpoint_lsn"])
         wait_for("the shutdown is received", lambda: lsn_number(new.sql("SELECT pg_last_wal_receive_lsn()")) > end, 20)

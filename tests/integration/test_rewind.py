@@ -180,6 +180,9 @@ def test_two_histories_on_one_timeline_are_told_apart_by_their_terms(pair):
         refused = old.ctl(*arguments)
         assert refused.reason == "HISTORY_DIVERGED" and refused.code == 5, refused
     assert pair.rows(old) >= lost, "nothing was changed"
+    last = old.sql("SELECT max(term) FROM metal.term_history")
+    old.wait_status("the agent has seen the terms",
+                    lambda each: [row["term"] for row in each.get("term_history", [])][-1:] == [last])
     old.ok("pg", "stop")
     refused = old.ctl("follow", pair.address(new), "--term", str(pair.term), "--without-slot")
     assert refused.reason == "HISTORY_DIVERGED", refused
