@@ -14,6 +14,7 @@
 #include "agent/node/role_answers.h"
 #include "agent/node/role_steps.h"
 #include "agent/node/source_steps.h"
+#include "agent/node/step_events.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/wal_record.h"
@@ -32,31 +33,6 @@ absl::Status CheckTime(std::string_view name, absl::Duration time, absl::Duratio
                      "{} is {}. HINT: from {} to 1 h; leave it unset for the default", name,
                      absl::FormatDuration(time), absl::FormatDuration(least));
 }
-
-// Each step of a demotion is an event with its duration: people ask which one took so long.
-class Steps {
- public:
-  Steps(base::Clock& clock, observe::EventLog& events, const TermHolder& holder)
-      : clock_(clock), events_(events), holder_(holder), start_(clock.Monotonic()) {}
-
-  void Done(const std::string& step, std::map<std::string, std::string> attributes = {}) {
-    const base::MonotonicTime now = clock_.Monotonic();
-    const absl::Duration took = now - start_;
-    start_ = now;
-    attributes["step"] = step;
-    attributes["duration_ms"] = fmt::format("{}", absl::ToInt64Milliseconds(took));
-    Emit(events_, observe::Severity::kInfo, "demotion.step", TermSubject(holder_),
-         fmt::format("demotion: {} took {}", step,
-                     absl::FormatDuration(absl::Trunc(took, absl::Milliseconds(1)))),
-         std::move(attributes));
-  }
-
- private:
-  base::Clock& clock_;
-  observe::EventLog& events_;
-  const TermHolder& holder_;
-  base::MonotonicTime start_;
-};
 
 // The end of the shutdown checkpoint, which the next primary must have.
 absl::StatusOr<base::Lsn> ShutdownLsn(const std::string& data_dir, const pg::ControlFile& control) {
@@ -126,7 +102,7 @@ absl::StatusOr<OperationResult> Node::StepDown(OperationContext& context,
                                                std::unique_ptr<pg::SqlSession> session) {
   RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
                         context.progress};
-  Steps log(parts_.clock, parts_.events, request.holder);
+  StepEvents log("demotion", parts_.clock, parts_.events, request.holder);
   if (request.checkpoint_timeout > absl::ZeroDuration()) {
     context.progress.BeginPhase("writing a checkpoint");
     METAL_RETURN_IF_ERROR(pg::Checkpoint(*session, request.checkpoint_timeout,
@@ -212,7 +188,7 @@ absl::StatusOr<OperationResult> Node::RunUndoDemote(OperationContext& context,
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kConnectPatience));
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
                          PromoteServer(context, *session, request.timeout));
-  if (!promoted.was_primary) CheckpointInBackground();
+  if (!promoted.was_primary) FinishPromotionInBackground(false);
   return OperationResult{
       "", {{"timeline", fmt::format("{}", promoted.timeline)}, {"lsn", promoted.lsn.ToString()}}};
 }

@@ -232,6 +232,13 @@ absl::StatusOr<OperationResult> Node::RunControlReplay(OperationContext& context
   return OperationResult{};
 }
 
+bool Node::HasReplicationRole(pg::SqlSession& session) const {
+  const base::AgentConfig& config = parts_.config;
+  if (config.replication_password_file.empty()) return true;
+  const auto present = pg::HasReplicationRole(session, config.replication_user);
+  return present.ok() && *present;
+}
+
 void Node::EnsureReplicationRole(pg::SqlSession& session) {
   const base::AgentConfig& config = parts_.config;
   if (config.replication_password_file.empty()) return;

@@ -294,6 +294,8 @@ class Node {
   absl::StatusOr<OperationResult> RunReconcileSlots(OperationContext& context,
                                                     const ReconcileSlotsRequest& request);
   void EnsureReplicationRole(pg::SqlSession& session);
+  // The role for standbys exists, or none is wanted.
+  bool HasReplicationRole(pg::SqlSession& session) const;
   absl::StatusOr<OperationResult> RunLeaseEnd(OperationContext& context, bool was_ours);
   absl::StatusOr<OperationResult> RunRewind(OperationContext& context,
                                             const RewindRequest& request);
@@ -332,7 +334,7 @@ class Node {
                                                      const pg::ReplicationSource& source);
   absl::Status StartClone(OperationContext& context);
   bool IsReadOnly(std::unique_ptr<pg::SqlSession>& session);
-  void CheckpointInBackground();
+  void FinishPromotionInBackground(bool with_replication_role);
   void NoteTerm(pg::SqlSession& session, const TermHolder& holder);
 
   // ---- background.cc ----

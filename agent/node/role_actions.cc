@@ -19,6 +19,7 @@
 #include "agent/node/role_answers.h"
 #include "agent/node/role_steps.h"
 #include "agent/node/source_steps.h"
+#include "agent/node/step_events.h"
 #include "agent/pg/metal_schema.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
@@ -163,6 +164,7 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   METAL_ASSIGN_OR_RETURN(const pg::TermHistory history,
                          pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
   METAL_RETURN_IF_ERROR(pg::CheckMayPromote(history, request.holder.term, parts_.config.node_id));
+  StepEvents log("promotion", parts_.clock, parts_.events, request.holder);
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_order"));
   // Checks term, holder and fence once more, in one step with the write.
   METAL_RETURN_IF_ERROR(
@@ -171,13 +173,17 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   fence_proven_pid_ = 0;  // a promotion keeps the pid: that it is read-only is to be proved anew
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kPrimary));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.ordered"));
+  log.Done("order stored");
   context.progress.BeginPhase("promoting");
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
                          PromoteServer(context, *session, request.timeout));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.promoted"));
+  log.Done("server promoted", {{"timeline", fmt::format("{}", promoted.timeline)}});
   NoteTerm(*session, request.holder);
-  EnsureReplicationRole(*session);
-  if (!promoted.was_primary) CheckpointInBackground();
+  const bool standbys_can_log_in = HasReplicationRole(*session);
+  if (!standbys_can_log_in) EnsureReplicationRole(*session);
+  log.Done("term noted");
+  if (!promoted.was_primary) FinishPromotionInBackground(standbys_can_log_in);
   return OperationResult{"",
                          {{"timeline", fmt::format("{}", promoted.timeline)},
                           {"lsn", promoted.lsn.ToString()},
@@ -207,17 +213,20 @@ void Node::NoteTerm(pg::SqlSession& session, const TermHolder& holder) {
   base::LogWarning("event=term_history message=\"{}\"", std::string(noted.message()));
 }
 
+// What the first write need not wait for. The role for standbys may have another password by now.
 // Only after the end-of-recovery checkpoint does pg_control show the new timeline; until then
-// nobody may rewind to this node. It may take minutes, and the new primary need not wait for it.
-void Node::CheckpointInBackground() {
+// nobody may rewind to this node, and it may take minutes.
+void Node::FinishPromotionInBackground(bool with_replication_role) {
   OperationSpec spec;
   spec.kind = "CheckpointAfterPromotion";
   spec.subject = "postgres";
   spec.lane = OperationLane::kReader;
   const auto started = parts_.operations.Start(
-      std::move(spec), [this](OperationContext& context) -> absl::StatusOr<OperationResult> {
-        context.progress.BeginPhase("writing a checkpoint");
+      std::move(spec),
+      [this, with_replication_role](OperationContext& context) -> absl::StatusOr<OperationResult> {
         METAL_ASSIGN_OR_RETURN(const auto session, parts_.connect());
+        if (with_replication_role) EnsureReplicationRole(*session);
+        context.progress.BeginPhase("writing a checkpoint");
         METAL_RETURN_IF_ERROR(
             pg::Checkpoint(*session, kCheckpoint, [&] { return context.progress.cancelled(); }));
         return OperationResult{};

@@ -1,7 +1,5 @@
 #include "agent/pg/promotion.h"
 
-#include <algorithm>
-
 #include "agent/base/status.h"
 #include "agent/pg/replication.h"
 
@@ -10,8 +8,9 @@ namespace {
 
 constexpr absl::Duration kQueryTimeout = absl::Seconds(5);
 // Clients wait: a promotion that took milliseconds is seen as soon.
-constexpr absl::Duration kFirstPoll = absl::Milliseconds(2);
-constexpr absl::Duration kPoll = absl::Milliseconds(20);
+constexpr absl::Duration kPoll = absl::Milliseconds(3);
+constexpr absl::Duration kSlowPoll = absl::Milliseconds(20);
+constexpr absl::Duration kQuick = absl::Seconds(1);
 
 }  // namespace
 
@@ -41,8 +40,8 @@ absl::StatusOr<PromoteResult> PromoteServer(SqlSession& session, base::Clock& cl
                          "promote: postgres could not signal its postmaster");
     }
   }
-  const base::MonotonicTime deadline = clock.Monotonic() + options.timeout;
-  absl::Duration pause = kFirstPoll;
+  const base::MonotonicTime asked_at = clock.Monotonic();
+  const base::MonotonicTime deadline = asked_at + options.timeout;
   while (state.in_recovery) {
     if (options.cancelled && options.cancelled()) {
       return absl::CancelledError("promote: waiting was cancelled; the promotion stays requested");
@@ -56,8 +55,7 @@ absl::StatusOr<PromoteResult> PromoteServer(SqlSession& session, base::Clock& cl
                       absl::FormatDuration(options.timeout), state.replayed.ToString()),
           {"PROMOTION_TIMEOUT", {{"replayed", state.replayed.ToString()}}});
     }
-    clock.Sleep(pause);
-    pause = std::min(2 * pause, kPoll);
+    clock.Sleep(clock.Monotonic() - asked_at < kQuick ? kPoll : kSlowPoll);
     METAL_ASSIGN_OR_RETURN(state,
                            QueryServerState(session, kQueryTimeout, StateDetail::kPositions));
   }

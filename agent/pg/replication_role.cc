@@ -47,9 +47,18 @@ absl::StatusOr<std::string> ReadPasswordFile(const std::string& path) {
   return password;
 }
 
+absl::StatusOr<bool> HasReplicationRole(SqlSession& session, const std::string& role) {
+  METAL_ASSIGN_OR_RETURN(
+      const SqlResult found,
+      session.Query("SELECT 1 FROM pg_roles WHERE rolname = $1 AND rolcanlogin AND rolreplication",
+                    {role}, {kQuery, nullptr}));
+  return !found.rows.empty();
+}
+
 absl::Status EnsureReplicationRole(SqlSession& session, const std::string& role,
                                    const std::string& password) {
   METAL_ASSIGN_OR_RETURN(const std::string verifier, ScramVerifier(password));
+  METAL_RETURN_IF_ERROR(session.Query("SET synchronous_commit = local", kQuery).status());
   METAL_ASSIGN_OR_RETURN(
       const SqlResult found,
       session.Query("SELECT rolsuper FROM pg_roles WHERE rolname = $1", {role}, {kQuery, nullptr}));

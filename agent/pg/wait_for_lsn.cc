@@ -9,7 +9,8 @@ namespace metal::pg {
 namespace {
 
 constexpr absl::Duration kQueryTimeout = absl::Seconds(5);
-constexpr absl::Duration kFirstPause = absl::Milliseconds(5);
+// The last WAL of a primary that steps down comes within milliseconds, and clients wait for it.
+constexpr absl::Duration kFirstPause = absl::Milliseconds(2);
 constexpr absl::Duration kLongestPause = absl::Milliseconds(100);
 
 // One row: the position reached for each question, and the timeline. receive_lsn stays behind
