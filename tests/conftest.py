@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness import node as nodes  # noqa: E402
 from harness import workspace as workspaces  # noqa: E402
+from harness.ledger import violation_in  # noqa: E402
 from harness.postgres import Version, find_versions  # noqa: E402
 
 QUICK = os.environ.get("METAL_QUICK") == "1"
@@ -51,6 +52,9 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    violation = violation_in(call.excinfo.value if call.excinfo else None)
+    if violation:
+        item.user_properties.append(("violation", str(violation)))  # a property of the test in the JUnit file
     report = (yield).get_result()
     if report.failed:
         item.stash[FAILED] = True

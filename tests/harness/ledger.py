@@ -8,6 +8,8 @@ anything.
 
 A WriteWatch tries to write at each server by itself and notes which one accepted, when, and on which timeline: a write that an
 older timeline takes after a newer one acknowledged some, or a timeline with two writers, means two primaries.
+
+What either of them finds is a Violation: a test that failed with one is never run again (conftest.py, tests/run).
 """
 import itertools
 import select
@@ -27,6 +29,28 @@ STRIDE = 1_000_000  # ids of one client
 
 
 NOT_REPLICATED = "synchronous replication"  # in the warning of a commit that no standby has confirmed
+
+
+class Violation(Exception):
+    """What a shard promises was broken: an acknowledged commit is lost, or two servers were primaries. Once is too often, so no
+    second run that passes may excuse it, and no wait_for() waits until it is over."""
+
+
+def promised(condition, text):
+    """As an assertion of what must never be otherwise, not even once."""
+    if not condition:
+        raise Violation(text)
+
+
+def violation_in(error):
+    """The Violation that an exception is or was raised from or after; None without one."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, Violation):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class Client:
@@ -143,7 +167,7 @@ class Ledger:
             return min((each - moment for each in self._acknowledged.values() if each > moment), default=None)
 
     def check(self, host, port):
-        """Asserts that a server has every acknowledged id, once."""
+        """A Violation unless a server has every acknowledged id, once; answers how many rows it has."""
         connection = psycopg2.connect(host=host, port=port, dbname="postgres", user="ledger", password="ledger", connect_timeout=10)
         with connection.cursor() as cursor:
             # A sequential scan: an index that lost an entry must not hide a row.
@@ -154,9 +178,9 @@ class Ledger:
             found = dict(cursor.fetchall())
         connection.close()
         lost = sorted(self.acknowledged - found.keys())
-        assert not lost, f"{len(lost)} acknowledged rows are lost, the first ones: {lost[:10]}"
+        promised(not lost, f"{len(lost)} acknowledged rows are lost, the first ones: {lost[:10]}")
         twice = [each for each, count in found.items() if count > 1]
-        assert not twice, f"rows are there twice: {twice[:10]}"
+        promised(not twice, f"rows are there twice: {twice[:10]}")
         return len(found)
 
 
@@ -206,19 +230,20 @@ class WriteWatch:
             return [(begin, end) for begin, end, _, writer in self._accepted if writer == name]
 
     def check(self):
-        """Asserts that no server accepted a write of an older timeline after one of a newer was acknowledged, and that no
+        """A Violation when a server accepted a write of an older timeline after one of a newer was acknowledged, or when a
         timeline had two writers. Answers the names of those that wrote, in order."""
         with self._lock:
             accepted = sorted(self._accepted)
         writers = {}
         for begin, _, timeline, name in accepted:
             first = writers.setdefault(timeline, name)
-            assert first == name, f"{first} and {name} both accepted writes on timeline {timeline}: two primaries"
+            promised(first == name, f"{first} and {name} both accepted writes on timeline {timeline}: two primaries")
         acknowledged = {}  # timeline → when its first write was acknowledged
         for _, end, timeline, _ in accepted:
             acknowledged[timeline] = min(end, acknowledged.get(timeline, end))
         for begin, _, timeline, name in accepted:
             later = [newer for newer, end in acknowledged.items() if newer > timeline and end < begin]
-            assert not later, (f"{name} accepted a write on timeline {timeline} {begin - acknowledged[later[0]]:.3f} s after "
-                               f"{writers[later[0]]} had acknowledged one on {later[0]}: two primaries")
+            if later:
+                raise Violation(f"{name} accepted a write on timeline {timeline} {begin - acknowledged[later[0]]:.3f} s after "
+                                f"{writers[later[0]]} had acknowledged one on {later[0]}: two primaries")
         return [writers[timeline] for timeline in sorted(writers)]

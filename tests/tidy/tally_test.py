@@ -2,8 +2,10 @@
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 
-TALLY = os.path.join(os.path.dirname(__file__), "..", "harness", "tally")
+TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+TALLY = os.path.join(TESTS, "harness", "tally")
 
 
 def tally(directory, **files):
@@ -34,6 +36,34 @@ def test_what_passes_when_it_is_run_again_is_unstable(tmp_path):
 def test_what_fails_twice_fails(tmp_path):
     done = tally(tmp_path, fault__xml=junit(bad="failed"), fault__again__xml=junit(bad="failed"))
     assert done.returncode == 1 and done.stdout.endswith("0 passed, 1 failed, 0 skipped\n")
+
+
+def test_a_broken_promise_is_not_excused_by_a_second_run(tmp_path):
+    broken = ("<testsuites><testsuite><testcase name='lost'><properties><property name='violation' value='3 rows are lost'/>"
+              "</properties><failure message='no'/></testcase></testsuite></testsuites>")
+    done = tally(tmp_path, fault__xml=broken, fault__again__xml=junit(lost="passed"))
+    assert done.returncode == 1 and done.stdout == "failed: lost: 3 rows are lost\n0 passed, 1 failed, 0 skipped\n"
+
+
+def test_a_violation_is_marked_in_the_results_and_an_assertion_is_not(tmp_path):
+    """Also one after which something else was raised, and one that a wait would have waited out."""
+    (tmp_path / "test_promises.py").write_text(
+        "from harness.ledger import promised\n"
+        "from harness.process import wait_for\n"
+        "def test_lost(): promised(False, 'a row is lost')\n"
+        "def test_waited(): wait_for('peace', lambda: promised(False, 'two primaries'), timeout=60)\n"
+        "def test_hidden():\n"
+        "    try: promised(False, 'lost, and then more')\n"
+        "    finally: assert 1 == 2\n"
+        "def test_slow(): assert 1 == 2\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\njunit_family = xunit2\n")
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "-p", "conftest", "-p", "no:cacheprovider",
+                    "--junit-xml", "results.xml", "."], cwd=tmp_path, env={**os.environ, "PYTHONPATH": TESTS},
+                   stdout=subprocess.DEVNULL, timeout=60, check=False)
+    told = {case.get("name"): [each.get("value") for each in case.iter("property")]
+            for case in ElementTree.parse(tmp_path / "results.xml").getroot().iter("testcase")}
+    assert told == {"test_lost": ["a row is lost"], "test_waited": ["two primaries"], "test_hidden": ["lost, and then more"],
+                    "test_slow": []}
 
 
 def test_a_failed_step_and_no_test_at_all_fail(tmp_path):
