@@ -185,7 +185,8 @@ absl::StatusOr<OperationResult> Node::RunUndoDemote(OperationContext& context,
     // Shut down as a primary, it goes on as one, on its own timeline.
     METAL_RETURN_IF_ERROR(RunStart(context, {}).status());
   }
-  METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kConnectPatience));
+  // A shutdown that was asked for cannot be taken back: the server ends, and is started again.
+  METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, request.timeout));
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
                          PromoteServer(context, *session, request.timeout));
   if (!promoted.was_primary) FinishPromotionInBackground(false);

@@ -1,11 +1,14 @@
 #include "agent/node/source_steps.h"
 
+#include <algorithm>
 #include <csignal>
 #include <string_view>
 #include <vector>
 
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/proc.h"
 #include "agent/base/process_handle.h"
 #include "agent/base/status.h"
 #include "agent/pg/replication.h"
@@ -17,6 +20,7 @@ namespace {
 constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kReceiverTimeout = absl::Seconds(10);
 constexpr absl::Duration kReloadTimeout = absl::Seconds(10);
+constexpr absl::Duration kRestore = absl::Seconds(1);
 constexpr int kReloadableRestoreCommand = 140000;
 constexpr std::string_view kIdleReceiver = "waiting";
 constexpr const char* kAutoConf = "postgresql.auto.conf";
@@ -83,6 +87,27 @@ absl::Status AwaitNoReceiver(RoleStepContext& context, pg::SqlSession& session) 
       });
 }
 
+// Whether a restore_command still runs, after a moment in which one that is well has ended. A
+// reload does not end it, nothing is replayed meanwhile, and the server does not outlive its being
+// killed.
+absl::StatusOr<bool> RestoreHangs(RoleStepContext& context, pg::SqlSession& session) {
+  METAL_ASSIGN_OR_RETURN(
+      const pg::SqlResult startup,
+      session.Query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'", kQuery));
+  const auto pid = static_cast<pid_t>(startup.Int(0, "pid").value_or(0));
+  if (pid == 0) return false;
+  const absl::Status ended =
+      PollUntil(context, kRestore, "restore_command did not end", [&]() -> absl::StatusOr<bool> {
+        return std::ranges::none_of(base::ListProcesses(), [pid](pid_t each) {
+          const auto stat = base::ReadProcStat(each);
+          return stat.ok() && stat->parent == pid;
+        });
+      });
+  return absl::IsDeadlineExceeded(ended) ? absl::StatusOr<bool>(true)
+         : ended.ok()                    ? absl::StatusOr<bool>(false)
+                                         : ended;
+}
+
 }  // namespace
 
 absl::Status ClearSources(RoleStepContext& context, pg::SqlSession& session) {
@@ -108,7 +133,10 @@ absl::StatusOr<bool> StopReceiving(RoleStepContext& context, pg::SqlSession& ses
   METAL_RETURN_IF_ERROR(AwaitNoReceiver(context, session));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.receiver_stopped"));
   METAL_ASSIGN_OR_RETURN(const std::string restore, ShowSetting(session, "restore_command"));
-  return !restore.empty();
+  if (!restore.empty()) return true;
+  METAL_ASSIGN_OR_RETURN(const bool hangs, RestoreHangs(context, session));
+  if (hangs) base::LogWarning("event=begin_term message=\"restore_command hangs: restarting\"");
+  return hangs;
 }
 
 absl::Status ClearSourcesOffline(const std::string& data_dir) {

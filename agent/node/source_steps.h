@@ -17,8 +17,8 @@ namespace metal::node {
 // SYSTEM, which no other file overrides. The server has not loaded it yet.
 absl::Status ClearSources(RoleStepContext& context, pg::SqlSession& session);
 
-// ClearSources, and reloads; waits until the server has no WAL receiver. True: restore_command is
-// still in force because this version (13) changes it only at a restart.
+// ClearSources, and reloads; waits until the server has no WAL receiver. True: only a restart frees
+// the server of restore_command: this version (13) loads it at no other time, or one hangs.
 absl::StatusOr<bool> StopReceiving(RoleStepContext& context, pg::SqlSession& session);
 
 // The same while the server is down, in postgresql.auto.conf and metal.conf. Nothing when there is

@@ -74,6 +74,15 @@ def is_alive(pid):
         return False
 
 
+def arguments(pid):
+    """Of its command; none when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read().split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def start_ticks(pid):
     """When the process started, in ticks since boot: with the pid it names one process for ever."""
     with open(f"/proc/{pid}/stat", encoding="latin-1") as file:

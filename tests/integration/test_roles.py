@@ -1,6 +1,9 @@
 """Terms, promotion and fences: who may make this node a primary, and what keeps it from being one."""
+import os
+
 import pytest
 
+from harness import process
 from harness.node import has_hint
 from harness.process import wait_for
 
@@ -52,6 +55,18 @@ def test_term_is_stored_while_postgres_is_down(primary):
     assert primary.ok("term", "begin", "9")["postgres_down"] is True
     assert primary.ok("pg", "start")["result"]["role"] == "standby", "the term is not this node's any more"
     assert primary.sql("SELECT pg_is_in_recovery()") == "t"
+
+
+def test_a_restore_command_that_hangs_does_not_hold_up_a_term(primary):
+    def running():
+        return [pid for pid in os.listdir("/proc") if pid.isdigit() and process.arguments(pid) == ["sleep", "617"]]
+    primary.ok("term", "begin", "5")
+    primary.sql("ALTER SYSTEM SET restore_command TO 'sleep 617'")
+    primary.sql("SELECT pg_reload_conf()")
+    wait_for("restore_command runs", running, 30)
+    answer = primary.ok("term", "begin", "6")
+    assert answer["position"]["timeline"] == 2 and not running()
+    assert primary.sql("SHOW restore_command") == "" and primary.sql("SELECT pg_is_in_recovery()") == "t"
 
 
 def test_fence_makes_read_only_and_outlives_everything(primary):

@@ -12,7 +12,8 @@ using Facts = std::map<std::string, std::string>;
 
 constexpr absl::Duration kShort = absl::Seconds(10);
 constexpr absl::Duration kPromotion = absl::Seconds(60);
-constexpr absl::Duration kShutdown = absl::Seconds(60);
+// Less than a door holds traffic; the checkpoint before has left little to write.
+constexpr absl::Duration kShutdown = absl::Seconds(20);
 constexpr absl::Duration kCheckpoint = absl::Minutes(10);
 constexpr absl::Duration kFollow = absl::Seconds(30);
 constexpr absl::Duration kAcknowledge = absl::Seconds(30);
@@ -72,7 +73,7 @@ absl::StatusOr<WalPoint> PointIn(const Facts& facts) {
 void AgentCalls::Abandon() {
   const base::MutexLock lock(mutex_);
   abandoned_ = true;
-  if (current_ != nullptr) current_->TryCancel();
+  for (grpc::ClientContext* each : current_) each->TryCancel();
 }
 
 void AgentCalls::Arm() {
@@ -80,30 +81,31 @@ void AgentCalls::Arm() {
   abandoned_ = false;
 }
 
-grpc::Status AgentCalls::CallOnce(absl::Time deadline,
+grpc::Status AgentCalls::CallOnce(base::MonotonicTime deadline,
                                   const std::function<grpc::Status(grpc::ClientContext*)>& call) {
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(deadline));
+  // gRPC turns it into a time of its own, which a step of the clock does not move.
+  context.set_deadline(absl::ToChronoTime(clock_.Now() + (deadline - clock_.Monotonic())));
   {
     const base::MutexLock lock(mutex_);
     if (abandoned_) return {grpc::StatusCode::CANCELLED, "not waited for"};
-    current_ = &context;
+    current_.insert(&context);
   }
   grpc::Status status = call(&context);
   const base::MutexLock lock(mutex_);
-  current_ = nullptr;
+  current_.erase(&context);
   return status;
 }
 
 absl::Status AgentCalls::Call(absl::Duration patience,
                               const std::function<grpc::Status(grpc::ClientContext*)>& call) {
-  const absl::Time deadline = clock_.Now() + patience + kMargin;
+  const base::MonotonicTime deadline = clock_.Monotonic() + patience + kMargin;
   while (true) {
     const grpc::Status status = CallOnce(deadline, call);
     if (status.ok()) return absl::OkStatus();
     const ctl::Error error = ctl::ErrorOf(status);
     const bool busy = error.reason == "ACTION_IN_PROGRESS";
-    if (!busy || clock_.Now() + kBusyPoll > deadline) {
+    if (!busy || clock_.Monotonic() + kBusyPoll >= deadline) {
       if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && error.reason.empty() &&
           error.hint.empty()) {
         return absl::DeadlineExceededError("no answer within " + ctl::DurationText(patience));
@@ -154,12 +156,12 @@ absl::StatusOr<WalPoint> AgentCalls::Promote(const TermHolder& holder) {
 
 absl::StatusOr<Facts> AgentCalls::Follow(const v1::Operation& started, absl::Duration patience,
                                          const std::function<bool(const v1::Operation&)>& ready) {
-  const absl::Time deadline = clock_.Now() + patience;
+  const base::MonotonicTime deadline = clock_.Monotonic() + patience;
   v1::Operation operation = started;
   v1::GetOperationRequest request;
   request.set_name(started.name());
   while (!ready(operation) && !IsFinal(operation)) {
-    if (clock_.Now() > deadline) {
+    if (clock_.Monotonic() >= deadline) {
       return base::Error(absl::StatusCode::kDeadlineExceeded,
                          "{} has not ended within {}. HINT: metalctl op show {}", started.kind(),
                          ctl::DurationText(patience), started.name());

@@ -2,6 +2,8 @@
 // from another thread.
 #pragma once
 
+#include <set>
+
 #include "agent/base/mutex.h"
 #include "tools/metalctl/client.h"
 #include "tools/metalctl/shard/node_calls.h"
@@ -35,8 +37,8 @@ class AgentCalls : public NodeCalls {
   absl::Status HoldTraffic(const TermHolder& holder) override;
   absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) override;
 
-  // The present call, and those after it, fail with CANCELLED until Arm(). What was asked for goes
-  // on at the agent.
+  // The present calls, and those after them, fail with CANCELLED until Arm(). What was asked for
+  // goes on at the agent.
   void Abandon();
   void Arm();
 
@@ -44,7 +46,7 @@ class AgentCalls : public NodeCalls {
   // One call with a deadline; made again while the agent is busy with another action.
   absl::Status Call(absl::Duration patience,
                     const std::function<grpc::Status(grpc::ClientContext*)>& call);
-  grpc::Status CallOnce(absl::Time deadline,
+  grpc::Status CallOnce(base::MonotonicTime deadline,
                         const std::function<grpc::Status(grpc::ClientContext*)>& call);
   // Follows an operation until `ready` or its end; its facts. The operation's error when it failed.
   absl::StatusOr<std::map<std::string, std::string>> Follow(
@@ -57,7 +59,7 @@ class AgentCalls : public NodeCalls {
   ctl::Client& client_;
   base::Clock& clock_;
   base::Mutex mutex_;
-  grpc::ClientContext* current_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::set<grpc::ClientContext*> current_ ABSL_GUARDED_BY(mutex_);
   bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

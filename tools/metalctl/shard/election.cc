@@ -175,14 +175,7 @@ absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t
         std::find(choice.diverged.begin(), choice.diverged.end(), node) != choice.diverged.end();
     if (frozen.positions[node] && !diverged) followers.push_back(node);
   }
-  METAL_RETURN_IF_ERROR(Together(
-      "promote", choice.leader,
-      [&](size_t node) -> absl::StatusOr<std::string> {
-        METAL_ASSIGN_OR_RETURN(const WalPoint point, calls_.node(node).Promote(next));
-        return fmt::format("timeline {}", point.timeline);
-      },
-      "follow", followers, [&](size_t node) { return Follow(node, choice.leader, next); }));
-  ReleaseTraffic(choice.leader, next, Doors());
+  METAL_RETURN_IF_ERROR(Lead(choice.leader, followers, next));
   return Settle(choice.leader, next);
 }
 

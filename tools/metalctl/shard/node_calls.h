@@ -50,7 +50,7 @@ enum class FollowBy { kSlot, kNoSlot };
 // One node. Every change is safe to repeat, and goes on when the caller is gone. A call that finds
 // the node busy with another action waits for that, within its patience. Errors: as the agent said
 // them, with its reason (base::GetReason); UNAVAILABLE or DEADLINE_EXCEEDED when no answer came:
-// what was asked for may then still happen. Threading: one call at a time for each node.
+// what was asked for may then still happen. Threading: thread-safe.
 class NodeCalls {
  public:
   virtual ~NodeCalls() = default;

@@ -35,7 +35,12 @@ void Procedure::Finish(std::string_view name, const std::string& nodes, base::Mo
                   .took = calls_.clock().Monotonic() - begin,
                   .error = result.ok() ? "" : std::string(result.status().message()),
                   .result = result.ok() ? *result : ""};
+  Record(std::move(step));
+}
+
+void Procedure::Record(StepRecord step) {
   log_.End(step);
+  const base::MutexLock lock(steps_mutex_);
   steps_.push_back(std::move(step));
 }
 
@@ -72,8 +77,7 @@ std::vector<absl::Status> Procedure::OnEach(std::string_view name, const std::ve
                     .took = ends[i] - begin,
                     .error = results[i].ok() ? "" : std::string(results[i].status().message()),
                     .result = results[i].ok() ? *results[i] : ""};
-    log_.End(step);
-    steps_.push_back(std::move(step));
+    Record(std::move(step));
     statuses.push_back(
         results[i].ok()
             ? absl::OkStatus()
@@ -82,28 +86,30 @@ std::vector<absl::Status> Procedure::OnEach(std::string_view name, const std::ve
   return statuses;
 }
 
-absl::Status Procedure::Together(std::string_view name, size_t node, const NodeBody& body,
-                                 std::string_view rest_name, const std::vector<size_t>& rest,
-                                 const NodeBody& rest_body) {
-  log_.Begin(name, NameOf(node));
-  const base::MonotonicTime begin = calls_.clock().Monotonic();
-  absl::Status status;
-  base::Mutex mutex;  // records of several threads
-  const auto run = [&](std::string_view step, size_t at, const NodeBody& call) {
-    const absl::StatusOr<std::string> result = call(at);
-    const base::MutexLock lock(mutex);
-    Finish(step, NameOf(at), begin, result);
-    return result.ok() ? absl::OkStatus()
-                       : base::Annotate(result.status(), fmt::format("{} on {}", step, NameOf(at)));
-  };
-  std::vector<NodeCall> calls = {{node, [&] { status = run(name, node, body); }}};
-  for (const size_t each : rest) {
-    calls.push_back({each, [&, each] { run(rest_name, each, rest_body).IgnoreError(); }});
+// Clients wait meanwhile: the doors are opened by the very thread that saw the promotion end, and
+// nobody is waited for to follow.
+absl::Status Procedure::Lead(size_t leader, const std::vector<size_t>& followers,
+                             const TermHolder& holder) {
+  absl::Status promoted;
+  std::vector<NodeCall> calls = {
+      {leader, [&] {
+         promoted = Step("promote", NameOf(leader), [&]() -> absl::StatusOr<std::string> {
+           METAL_ASSIGN_OR_RETURN(const WalPoint point, calls_.node(leader).Promote(holder));
+           return fmt::format("timeline {}", point.timeline);
+         });
+         if (promoted.ok()) ReleaseTraffic(leader, holder, Doors());
+       }}};
+  for (const size_t each : followers) {
+    calls.push_back(
+        {each, [&, each] {
+           // One that fails is looked after when the shard is settled.
+           Step("follow", NameOf(each), [&] { return Follow(each, leader, holder); }).IgnoreError();
+         }});
   }
   // The first decides; the rest get a moment more, and go on by themselves.
   calls_.AtOnce(calls,
                 {.test = [](const std::vector<bool>& ended) { return ended[0]; }, .grace = kGrace});
-  return status;
+  return promoted;
 }
 
 void Procedure::ReadViews() {

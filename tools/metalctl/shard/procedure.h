@@ -9,7 +9,8 @@
 // follow it. Every run begins terms under a name of its own ("metalctl:5f03…"), so of two that run
 // at once a node obeys one.
 //
-// Threading: one thread; calls to several nodes are made at once (node_calls.h).
+// Threading: one thread; calls to several nodes are made at once (node_calls.h), and the steps of
+// each end in a thread of their own.
 #pragma once
 
 #include <functional>
@@ -20,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "agent/base/mutex.h"
 #include "tools/metalctl/shard/node_calls.h"
 #include "tools/metalctl/shard/shard_config.h"
 #include "tools/metalctl/shard/step_log.h"
@@ -80,11 +82,11 @@ class Procedure {
   // The same step on several nodes at once, each logged for itself; its status for each of `nodes`.
   std::vector<absl::Status> OnEach(std::string_view name, const std::vector<size_t>& nodes,
                                    const NodeBody& body, const Enough& enough = {});
-  // A step on one node, and at once another one on `rest`, whose errors are only logged: who has
-  // not ended shortly after the first is not waited for.
-  absl::Status Together(std::string_view name, size_t node, const NodeBody& body,
-                        std::string_view rest_name, const std::vector<size_t>& rest,
-                        const NodeBody& rest_body);
+  // Promotes `leader` and opens the doors to it; meanwhile `followers` are told to follow it. The
+  // status of the promotion; errors of the rest are only logged.
+  absl::Status Lead(size_t leader, const std::vector<size_t>& followers, const TermHolder& holder);
+  // Of any thread.
+  void Record(StepRecord step);
   void Finish(std::string_view name, const std::string& nodes, base::MonotonicTime begin,
               const absl::StatusOr<std::string>& result);
   void ReadViews();
@@ -167,6 +169,8 @@ class Procedure {
   std::vector<size_t> Doors() const;
   // All doors at once; a door that cannot be held opens the others again: then nothing has changed.
   absl::Status HoldTraffic(size_t primary, const TermHolder& holder);
+  // When the hold is a while old: from now on for as long again. One that fails is only noted.
+  void KeepHolding(const TermHolder& holder);
   // Opens the doors towards the primary, all at once; one that fails is only noted.
   void ReleaseTraffic(size_t primary, const TermHolder& holder, const std::vector<size_t>& doors);
   void LeaveBehind(size_t node, const absl::Status& why);
@@ -176,6 +180,8 @@ class Procedure {
   StepLog& log_;
   const std::string orchestrator_;
   std::vector<NodeView> views_;
+  base::MonotonicTime held_at_;
+  base::Mutex steps_mutex_;  // while several threads make steps
   std::vector<StepRecord> steps_;
   std::vector<std::string> left_behind_;
 };

@@ -13,7 +13,7 @@ namespace {
 
 constexpr absl::Duration kMarkerPatience = absl::Seconds(10);
 constexpr absl::Duration kShutdownLsnPatience = absl::Seconds(30);
-constexpr absl::Duration kBeginTermPatience = absl::Seconds(30);
+constexpr absl::Duration kBeginTermPatience = absl::Seconds(10);
 constexpr absl::Duration kStatusPatience = absl::Seconds(5);
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
@@ -123,6 +123,7 @@ absl::Status Procedure::HandOver(size_t primary, size_t candidate, const TermHol
         return fmt::format("shut down at {}", shutdown.lsn.ToString());
       });
   METAL_RETURN_IF_ERROR(demoted);
+  KeepHolding(next);
   const absl::Status received =
       Step("receive", NameOf(candidate), [&]() -> absl::StatusOr<std::string> {
         METAL_RETURN_IF_ERROR(calls_.node(candidate).WaitForLsn(shutdown, kShutdownLsnPatience));
@@ -178,22 +179,14 @@ absl::Status Procedure::SwitchOver(size_t primary, size_t candidate) {
   if (absl::Status handed = HandOver(primary, candidate, next, prepared); !handed.ok()) {
     return Undo(primary, candidate, next, std::move(handed));
   }
+  KeepHolding(next);
   std::vector<size_t> others;
   for (const size_t node : Others(candidate)) {
     if (node != primary && views_[node].is_standby() && !views_[node].fenced)
       others.push_back(node);
   }
-  const absl::Status promoted = Together(
-      "promote", candidate,
-      [&](size_t node) -> absl::StatusOr<std::string> {
-        METAL_ASSIGN_OR_RETURN(const WalPoint point, calls_.node(node).Promote(next));
-        return fmt::format("timeline {}", point.timeline);
-      },
-      "follow", others, [&](size_t node) { return Follow(node, candidate, next); });
-  if (promoted.ok()) {
-    ReleaseTraffic(candidate, next, Doors());
-    return Settle(candidate, next);
-  }
+  const absl::Status promoted = Lead(candidate, others, next);
+  if (promoted.ok()) return Settle(candidate, next);
   // Only when it is certain that no promotion was ordered may the old primary lead again.
   const auto view = calls_.node(candidate).GetStatus(kStatusPatience);
   const bool ordered =

@@ -17,6 +17,8 @@ constexpr absl::Duration kStatusPatience = absl::Seconds(2);
 constexpr absl::Duration kCopiesPatience = absl::Seconds(10);
 constexpr absl::Duration kVerifyPatience = absl::Seconds(10);
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
+// A door opens by itself after 30 s, and in the middle of a change to a server that is no primary.
+constexpr absl::Duration kHoldAgain = absl::Seconds(5);
 
 std::string ReasonOf(const absl::Status& status) {
   const auto reason = base::GetReason(status);
@@ -227,6 +229,7 @@ std::vector<size_t> Procedure::Doors() const {
 }
 
 absl::Status Procedure::HoldTraffic(size_t primary, const TermHolder& holder) {
+  held_at_ = calls_.clock().Monotonic();
   const std::vector<size_t> doors = Doors();
   const auto held = OnEach("hold", doors, [&](size_t node) -> absl::StatusOr<std::string> {
     METAL_RETURN_IF_ERROR(calls_.node(node).HoldTraffic(holder));
@@ -238,6 +241,16 @@ absl::Status Procedure::HoldTraffic(size_t primary, const TermHolder& holder) {
     return base::Annotate(each, "traffic could not be held, nothing was changed");
   }
   return absl::OkStatus();
+}
+
+void Procedure::KeepHolding(const TermHolder& holder) {
+  const base::MonotonicTime now = calls_.clock().Monotonic();
+  if (now - held_at_ < kHoldAgain) return;
+  held_at_ = now;
+  OnEach("hold_longer", Doors(), [&](size_t node) -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(calls_.node(node).HoldTraffic(holder));
+    return "held";
+  });
 }
 
 void Procedure::ReleaseTraffic(size_t primary, const TermHolder& holder,
