@@ -177,16 +177,18 @@ class Bench:
     def _make_whole(self, lost):
         """The lost node comes back with its old order, and `shard recover` makes it follow, by a rewind where it must."""
         lost.start_agent()
-        began = time.monotonic()
+        began, tries = time.monotonic(), []
         while True:
             answer = self.shard.ctl("recover")
+            steps = (answer.json or {}).get("steps", [])
+            tries.append({"code": answer.code, "rejoin": [step for step in steps if step["nodes"] == lost.name]})
             if answer.code == 0 and not answer.json["left_behind"]:
                 break
             if time.monotonic() - began > HEALTHY_S:
                 raise CommandFailed(f"failover: {lost.name} was not made to follow: {answer!r}")
         took = time.monotonic() - began
-        rejoined = [step["result"] for step in answer.json["steps"] if step["name"] == "rejoin" and step["nodes"] == lost.name]
-        return {"recover_s": took, "rewound": any("rewound" in each for each in rejoined)}
+        rejoined = [step["result"] for step in tries[-1]["rejoin"] if step["name"] == "rejoin"]
+        return {"recover_s": took, "rewound": any("rewound" in each for each in rejoined), "recover": tries}
 
     # ---- what all need ----
 
