@@ -19,21 +19,48 @@ Lease::Lease(const std::string& page_path, StartGuard start_guard, base::Clock& 
 
 absl::Status Lease::NoPage() const { return base::Annotate(page_error_, "lease"); }
 
-absl::Status Lease::Grant(uint64_t term, absl::Duration ttl) {
+// Whoever gave up the call, or whose process was frozen in it, may have another primary by now.
+absl::Status Lease::CheckInTime(const TermRecord& record, base::MonotonicTime arrived) const {
+  const base::MonotonicTime now = clock_.SinceBoot();
+  if (now < pg::LeaseTimesOf(arrived, record.lease.ttl).ordered_stop) return absl::OkStatus();
+  return base::Error(absl::StatusCode::kUnavailable,
+                     "a lease of {} from when the call reached this node is over already: that was "
+                     "{} ago. HINT: call again; a longer ttl leaves more time",
+                     absl::FormatDuration(record.lease.ttl), absl::FormatDuration(now - arrived));
+}
+
+absl::Status Lease::Grant(const TermRecord& record, base::MonotonicTime arrived) {
   if (page_ == nullptr) return NoPage();
-  page_->Arm(term, pg::LeaseTimesOf(clock_.SinceBoot(), ttl));
+  const uint64_t term = record.lease.term;
+  if (armed() && page_->term() == term) {
+    METAL_RETURN_IF_ERROR(Renew(record, arrived));
+    return EnsureGuard();
+  }
+  {
+    base::MutexLock lock(mutex_);
+    METAL_RETURN_IF_ERROR(CheckInTime(record, arrived));
+    // The guard may have fired since somebody looked whether the lease is over.
+    if (!page_->Arm(term, pg::LeaseTimesOf(arrived, record.lease.ttl))) {
+      return LeaseExpired(record);
+    }
+    counted_ = arrived;
+  }
   const absl::Status guarded = EnsureGuard();
   if (!guarded.ok()) Disarm();
   return guarded;
 }
 
-absl::Status Lease::Renew(const TermRecord& record, absl::Duration ttl) {
+absl::Status Lease::Renew(const TermRecord& record, base::MonotonicTime arrived) {
   if (page_ == nullptr) return NoPage();
-  // Taken before the look: a process that is frozen in between gives the lease no time.
-  const base::MonotonicTime now = clock_.SinceBoot();
-  if (Over(record.lease.term) || !page_->Extend(record.lease.term, pg::LeaseTimesOf(now, ttl))) {
+  const uint64_t term = record.lease.term;
+  base::MutexLock lock(mutex_);
+  if (Over(term)) return LeaseExpired(record);
+  if (arrived < counted_) return absl::OkStatus();
+  METAL_RETURN_IF_ERROR(CheckInTime(record, arrived));
+  if (!page_->Extend(term, pg::LeaseTimesOf(arrived, record.lease.ttl))) {
     return LeaseExpired(record);
   }
+  counted_ = arrived;
   return absl::OkStatus();
 }
 
@@ -67,6 +94,17 @@ absl::Status Lease::EnsureGuard() {
 
 void Lease::Disarm() {
   if (page_ != nullptr) page_->Disarm();
+}
+
+std::optional<base::MonotonicTime> Lease::KillTime() const {
+  if (page_ == nullptr) return std::nullopt;
+  const base::MonotonicTime kill = page_->kill_at();
+  if (kill == base::MonotonicTime()) return std::nullopt;
+  return kill;
+}
+
+void Lease::DisarmAt(base::MonotonicTime kill) {
+  if (page_ != nullptr) page_->DisarmAt(kill);
 }
 
 }  // namespace metal::node

@@ -42,10 +42,11 @@ absl::Duration LeadOf(absl::Duration ttl) {
 }  // namespace
 
 absl::StatusOr<RenewLeaseAnswer> Node::RenewLease(const RenewLeaseRequest& request) {
+  const base::MonotonicTime arrived = parts_.clock.SinceBoot();
   // Its reasons are more exact than the table's.
   METAL_RETURN_IF_ERROR(ApplyRenewLease(parts_.terms.Get(), request.holder, request.ttl).status());
   METAL_RETURN_IF_ERROR(CheckRequest(CurrentRoleState(), RoleRequest::kRenewLease));
-  METAL_RETURN_IF_ERROR(parts_.terms.RenewLease(request.holder, request.ttl));
+  METAL_RETURN_IF_ERROR(parts_.terms.RenewLease(request.holder, {request.ttl, arrived}));
   LeaseChanged();
   RenewLeaseAnswer answer;
   if (parts_.lease != nullptr) {

@@ -270,7 +270,7 @@ class Node {
   absl::Status FreezeServer(RoleStepContext& steps, const BeginTermRequest& request,
                             bool* connected, OperationResult& result);
   absl::StatusOr<OperationResult> RunPromote(OperationContext& context,
-                                             const PromoteRequest& request);
+                                             const PromoteRequest& request, const LeaseCall& lease);
   absl::StatusOr<pg::PromoteResult> PromoteServer(OperationContext& context,
                                                   pg::SqlSession& session, absl::Duration timeout);
   absl::StatusOr<OperationResult> RunFence(OperationContext& context);

@@ -130,6 +130,7 @@ absl::Status Node::FreezeServer(RoleStepContext& steps, const BeginTermRequest& 
 
 absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
                                             const PromoteRequest& request) {
+  const LeaseCall lease{request.lease_ttl, parts_.clock.SinceBoot()};
   METAL_RETURN_IF_ERROR(CheckWait(request.timeout));
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   METAL_ASSIGN_OR_RETURN(const auto earlier, JoinRoleChange(context));
@@ -145,14 +146,15 @@ absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
                      {"lease_ttl", absl::FormatDuration(request.lease_ttl)}};
   METAL_ASSIGN_OR_RETURN(
       const OperationResult result,
-      RunRoleChange(std::move(spec), [this, request](OperationContext& operation) {
-        return RunPromote(operation, request);
+      RunRoleChange(std::move(spec), [this, request, lease](OperationContext& operation) {
+        return RunPromote(operation, request, lease);
       }));
   return PromoteAnswerOf(result);
 }
 
 absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
-                                                 const PromoteRequest& request) {
+                                                 const PromoteRequest& request,
+                                                 const LeaseCall& lease) {
   RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
                         context.progress};
   context.progress.BeginPhase("looking at the server");
@@ -167,8 +169,7 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   StepEvents log("promotion", parts_.clock, parts_.events, request.holder);
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_order"));
   // Checks term, holder and fence once more, in one step with the write.
-  METAL_RETURN_IF_ERROR(
-      parts_.terms.SetRoleWanted(request.holder, observe::Role::kPrimary, request.lease_ttl));
+  METAL_RETURN_IF_ERROR(parts_.terms.SetRoleWanted(request.holder, observe::Role::kPrimary, lease));
   LeaseChanged();
   fence_proven_pid_ = 0;  // a promotion keeps the pid: that it is read-only is to be proved anew
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kPrimary));

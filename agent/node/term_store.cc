@@ -159,11 +159,11 @@ absl::Status TermStore::CheckHolder(const TermHolder& who) const {
 }
 
 absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role,
-                                      absl::Duration lease_ttl) {
+                                      const LeaseCall& lease) {
   base::MutexLock write_lock(write_mutex_);
-  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRoleWanted(Get(), who, role, lease_ttl));
-  if (lease_ttl == absl::ZeroDuration()) return StoreLocked(std::move(next));
-  METAL_RETURN_IF_ERROR(GrantLease(next));
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRoleWanted(Get(), who, role, lease.ttl));
+  if (lease.ttl == absl::ZeroDuration()) return StoreLocked(std::move(next));
+  METAL_RETURN_IF_ERROR(GrantLease(next, lease.arrived));
   const absl::Status stored = StoreLocked(next);
   if (!stored.ok() && !Get().HasLease()) lease_->Disarm();
   PublishLease(Get());
@@ -171,24 +171,24 @@ absl::Status TermStore::SetRoleWanted(const TermHolder& who, observe::Role role,
 }
 
 // Before the record is stored: a record with a lease whose page is not armed has run out.
-absl::Status TermStore::GrantLease(const TermRecord& next) {
+absl::Status TermStore::GrantLease(const TermRecord& next, base::MonotonicTime arrived) {
   if (lease_ == nullptr) return absl::UnimplementedError("leases are not possible here");
-  return lease_->Grant(next.lease.term, next.lease.ttl);
+  return lease_->Grant(next, arrived);
 }
 
-absl::Status TermStore::RenewLease(const TermHolder& who, absl::Duration ttl) {
+absl::Status TermStore::RenewLease(const TermHolder& who, const LeaseCall& call) {
   const TermRecord current = Get();
-  METAL_ASSIGN_OR_RETURN(const TermRecord wanted, ApplyRenewLease(current, who, ttl));
+  METAL_ASSIGN_OR_RETURN(const TermRecord wanted, ApplyRenewLease(current, who, call.ttl));
   if (Same(current, wanted) && lease_ != nullptr) {
-    METAL_RETURN_IF_ERROR(lease_->Renew(current, ttl));
+    METAL_RETURN_IF_ERROR(lease_->Renew(wanted, call.arrived));
     PublishLease(current);
     return absl::OkStatus();
   }
   base::MutexLock write_lock(write_mutex_);
   const TermRecord before = Get();
-  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRenewLease(before, who, ttl));
-  METAL_RETURN_IF_ERROR(before.HasLease() && lease_ != nullptr ? lease_->Renew(before, ttl)
-                                                               : GrantLease(next));
+  METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyRenewLease(before, who, call.ttl));
+  METAL_RETURN_IF_ERROR(before.HasLease() && lease_ != nullptr ? lease_->Renew(next, call.arrived)
+                                                               : GrantLease(next, call.arrived));
   const absl::Status stored = StoreLocked(std::move(next));
   if (!stored.ok() && !before.HasLease()) lease_->Disarm();
   return stored;

@@ -53,13 +53,14 @@ class TermStore {
 
   // Stores the role under `who`, which must be the stored term's holder. FAILED_PRECONDITION reason
   // FENCED for kPrimary while a fence is active, LEASE_EXPIRED in a term whose lease ran out. A
-  // primary's lease of `lease_ttl` (zero: see ApplyRoleWanted) runs from just before the write.
+  // primary's lease (no ttl: see ApplyRoleWanted) runs from `lease.arrived`; errors of
+  // Lease::Grant.
   absl::Status SetRoleWanted(const TermHolder& who, observe::Role role,
-                             absl::Duration lease_ttl = absl::ZeroDuration());
+                             const LeaseCall& lease = {});
 
-  // Renews the primary's lease from now on; gives it one when it has none. Writes the file only for
-  // a first lease and for another ttl. Errors of ApplyRenewLease and Lease.
-  absl::Status RenewLease(const TermHolder& who, absl::Duration ttl);
+  // Renews the primary's lease from `call.arrived` on; gives it one when it has none. Writes the
+  // file only for a first lease and for another ttl. Errors of ApplyRenewLease and Lease.
+  absl::Status RenewLease(const TermHolder& who, const LeaseCall& call);
   // Stores that the lease ran out and that the node is no primary any more. OK without one.
   absl::Status ExpireLease();
 
@@ -93,7 +94,7 @@ class TermStore {
   absl::Status StoreLocked(TermRecord next) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
   void Publish(const TermRecord& record);
   void PublishLease(const TermRecord& record);
-  absl::Status GrantLease(const TermRecord& next);
+  absl::Status GrantLease(const TermRecord& next, base::MonotonicTime arrived);
 
   const std::string path_;
   base::Clock& clock_;

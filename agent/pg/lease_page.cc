@@ -88,11 +88,15 @@ LeasePage::LeasePage(base::UniqueFd fd, Layout* page) : fd_(std::move(fd)), page
 
 LeasePage::~LeasePage() { munmap(page_, kPageBytes); }
 
-void LeasePage::Arm(uint64_t term, const LeaseTimes& times) {
+bool LeasePage::Arm(uint64_t term, const LeaseTimes& times) {
+  if (page_->term == term && page_->kill_at != kDisarmed) return Extend(term, times);
+  // Another term's ends first: nobody fires at its time once the page has the new one's name.
+  page_->kill_at = kDisarmed;
   page_->term = term;
   page_->ordered_stop = ToWord(times.ordered_stop);
   page_->deadline = ToWord(times.deadline);
   page_->kill_at = ToWord(times.kill);
+  return true;
 }
 
 bool LeasePage::Extend(uint64_t term, const LeaseTimes& times) {
@@ -111,6 +115,11 @@ void LeasePage::Disarm() {
   int64_t before = page_->kill_at;
   while (before > 0 && !page_->kill_at.compare_exchange_weak(before, kDisarmed)) {
   }
+}
+
+void LeasePage::DisarmAt(base::MonotonicTime kill) {
+  int64_t expected = ToWord(kill);
+  if (expected > 0) page_->kill_at.compare_exchange_strong(expected, kDisarmed);
 }
 
 bool LeasePage::armed() const { return page_->kill_at > 0; }

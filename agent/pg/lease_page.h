@@ -35,13 +35,17 @@ class LeasePage {
   LeasePage& operator=(const LeasePage&) = delete;
 
   // ---- The agent's side ----
-  // A new lease, whatever was before.
-  void Arm(uint64_t term, const LeaseTimes& times);
+  // A new lease, whatever another term had; one of this term that runs is moved. False: the guard
+  // has fired at this term's lease, which stays over.
+  bool Arm(uint64_t term, const LeaseTimes& times);
   // Moves the lease of `term`. False: there is none, it was of another term, or the guard has
   // fired.
   bool Extend(uint64_t term, const LeaseTimes& times);
-  // Nothing is enforced any more. What the guard has fired at stays known until the next Arm.
+  // Nothing is enforced any more. What the guard has fired at stays known until another term's Arm.
   void Disarm();
+  // The same, for the lease that is enforced at exactly `kill`: one that was given or renewed since
+  // stays.
+  void DisarmAt(base::MonotonicTime kill);
 
   bool armed() const;  // and not fired
   bool fired() const;

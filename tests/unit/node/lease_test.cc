@@ -34,8 +34,15 @@ class LeaseTest : public ::testing::Test {
   }
   absl::Status BecomePrimary(absl::Duration ttl) {
     METAL_RETURN_IF_ERROR(store_->BeginTerm(self_));
-    return store_->SetRoleWanted(self_, observe::Role::kPrimary, ttl);
+    return store_->SetRoleWanted(self_, observe::Role::kPrimary, Call(ttl));
   }
+  // One that arrives now.
+  LeaseCall Call(absl::Duration ttl) { return {ttl, clock_.SinceBoot()}; }
+  absl::Status Renew(const TermHolder& who, absl::Duration ttl) {
+    return store_->RenewLease(who, Call(ttl));
+  }
+  // The page as the guard sees it.
+  std::unique_ptr<pg::LeasePage> Page() { return *pg::LeasePage::Open(directory_.File("lease")); }
   bool primary() { return store_->Get().MayRunAsPrimary(); }
   observe::LeaseSection shown() { return board_.Get()->node.lease; }
 
@@ -53,15 +60,16 @@ TEST_F(LeaseTest, RunsOutWithoutARenewalAndForGood) {
   ASSERT_OK(BecomePrimary(absl::Seconds(10)));
   clock_.Advance(absl::Seconds(6));
   EXPECT_TRUE(primary());
-  EXPECT_OK(store_->RenewLease(self_, absl::Seconds(10)));
+  EXPECT_OK(Renew(self_, absl::Seconds(10)));
   clock_.Advance(absl::Seconds(6));
   EXPECT_TRUE(primary());
   clock_.Advance(absl::Seconds(2));  // 8 s: the ordered stop is due, the deadline is not
   EXPECT_FALSE(primary());
-  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "LEASE_EXPIRED");
+  EXPECT_EQ(ReasonOf(Renew(self_, absl::Seconds(10))), "LEASE_EXPIRED");
   EXPECT_EQ(ReasonOf(store_->SetRoleWanted(self_, observe::Role::kPrimary)), "LEASE_EXPIRED");
-  EXPECT_EQ(ReasonOf(store_->SetRoleWanted(self_, observe::Role::kPrimary, absl::Seconds(10))),
-            "LEASE_EXPIRED");
+  EXPECT_EQ(
+      ReasonOf(store_->SetRoleWanted(self_, observe::Role::kPrimary, Call(absl::Seconds(10)))),
+      "LEASE_EXPIRED");
   ASSERT_OK(store_->ExpireLease());
   Restart();
   EXPECT_FALSE(primary());
@@ -84,7 +92,7 @@ TEST_F(LeaseTest, ClockStepsDoNotMatterAndSuspensionDoes) {
   clock_.SetWallClock(clock_.Now() - absl::Hours(48));
   clock_.Advance(absl::Seconds(6));
   EXPECT_TRUE(primary());
-  ASSERT_OK(store_->RenewLease(self_, absl::Seconds(10)));
+  ASSERT_OK(Renew(self_, absl::Seconds(10)));
   clock_.Suspend(absl::Seconds(10));
   EXPECT_FALSE(primary());
 }
@@ -110,9 +118,9 @@ TEST_F(LeaseTest, AfterARebootTheLeaseHasRunOut) {
 TEST_F(LeaseTest, APrimaryWithoutOneGetsItByRenewing) {
   ASSERT_OK(BecomePrimary(absl::ZeroDuration()));
   EXPECT_FALSE(lease_->armed());
-  ASSERT_OK(store_->RenewLease(self_, absl::Seconds(10)));
+  ASSERT_OK(Renew(self_, absl::Seconds(10)));
   EXPECT_TRUE(lease_->armed());
-  ASSERT_OK(store_->RenewLease(self_, absl::Minutes(1)));
+  ASSERT_OK(Renew(self_, absl::Minutes(1)));
   clock_.Advance(absl::Seconds(40));
   EXPECT_TRUE(primary());
   EXPECT_EQ(store_->Get().lease.ttl, absl::Minutes(1));
@@ -126,24 +134,22 @@ TEST_F(LeaseTest, WithoutAGuardThereIsNone) {
   EXPECT_FALSE(primary());
   EXPECT_FALSE(lease_->armed());
   ASSERT_OK(BecomePrimary(absl::ZeroDuration()));
-  EXPECT_FALSE(store_->RenewLease(self_, absl::Seconds(10)).ok());
+  EXPECT_FALSE(Renew(self_, absl::Seconds(10)).ok());
   EXPECT_TRUE(primary());
 }
 
 TEST_F(LeaseTest, OnlyTheOrderedPrimaryOfTheTermHasOne) {
   ASSERT_OK(store_->BeginTerm(self_));
-  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "ROLE_TRANSITION");
+  EXPECT_EQ(ReasonOf(Renew(self_, absl::Seconds(10))), "ROLE_TRANSITION");
   ASSERT_OK(BecomePrimary(absl::Seconds(10)));
-  EXPECT_EQ(ReasonOf(store_->RenewLease({6, "a"}, absl::Seconds(10))), "STALE_TERM");
-  EXPECT_EQ(ReasonOf(store_->RenewLease({7, "b"}, absl::Seconds(10))), "TERM_HELD");
-  EXPECT_THAT(store_->RenewLease(self_, absl::Milliseconds(999)),
-              StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(store_->RenewLease(self_, absl::Seconds(301)),
-              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(ReasonOf(Renew({6, "a"}, absl::Seconds(10))), "STALE_TERM");
+  EXPECT_EQ(ReasonOf(Renew({7, "b"}, absl::Seconds(10))), "TERM_HELD");
+  EXPECT_THAT(Renew(self_, absl::Milliseconds(999)), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(Renew(self_, absl::Seconds(301)), StatusIs(absl::StatusCode::kInvalidArgument));
   ASSERT_OK(store_->Fence(self_, "test"));
-  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "FENCED");
+  EXPECT_EQ(ReasonOf(Renew(self_, absl::Seconds(10))), "FENCED");
   ASSERT_OK(store_->Unfence(self_));
-  EXPECT_EQ(ReasonOf(store_->RenewLease(self_, absl::Seconds(10))), "ROLE_TRANSITION");
+  EXPECT_EQ(ReasonOf(Renew(self_, absl::Seconds(10))), "ROLE_TRANSITION");
 }
 
 TEST_F(LeaseTest, ANewTermEndsTheLeaseButNotItsGuard) {
@@ -152,6 +158,71 @@ TEST_F(LeaseTest, ANewTermEndsTheLeaseButNotItsGuard) {
   EXPECT_FALSE(store_->Get().HasLease());
   EXPECT_TRUE(lease_->armed()) << "the old primary may still run";
   EXPECT_EQ(shown().ttl, absl::ZeroDuration());
+}
+
+TEST_F(LeaseTest, CountsFromWhenTheCallArrivedHoweverLongItTook) {
+  ASSERT_OK(store_->BeginTerm(self_));
+  const LeaseCall promote = Call(absl::Seconds(10));
+  clock_.Advance(absl::Seconds(6));  // the process was frozen in the call
+  ASSERT_OK(store_->SetRoleWanted(self_, observe::Role::kPrimary, promote));
+  const LeaseCall renewal = Call(absl::Seconds(10));
+  EXPECT_EQ(lease_->Remaining(), absl::Seconds(4));
+  clock_.Advance(absl::Milliseconds(900));
+  ASSERT_OK(store_->RenewLease(self_, renewal));
+  EXPECT_EQ(lease_->Remaining(), absl::Milliseconds(9100));
+  clock_.Advance(absl::Milliseconds(6100));
+  EXPECT_FALSE(primary()) << "7 s after the renewal arrived";
+}
+
+TEST_F(LeaseTest, OneThatIsOverBeforeItIsGivenIsNotGiven) {
+  ASSERT_OK(store_->BeginTerm(self_));
+  const LeaseCall call = Call(absl::Seconds(10));
+  clock_.Advance(absl::Seconds(7));
+  EXPECT_THAT(store_->SetRoleWanted(self_, observe::Role::kPrimary, call),
+              StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_FALSE(lease_->armed());
+  EXPECT_FALSE(primary());
+  ASSERT_OK(BecomePrimary(absl::Minutes(1))) << "nothing was stored: the term is not lost";
+  EXPECT_OK(store_->RenewLease(self_, call)) << "a later one counts";
+  EXPECT_EQ(lease_->Remaining(), absl::Minutes(1));
+}
+
+TEST_F(LeaseTest, ACallThatIsOvertakenByALaterOneTakesNothingBack) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  const LeaseCall promote = Call(absl::Seconds(10));
+  clock_.Advance(absl::Seconds(2));
+  ASSERT_OK(Renew(self_, absl::Seconds(10)));
+  ASSERT_OK(store_->SetRoleWanted(self_, observe::Role::kPrimary, promote));
+  EXPECT_EQ(lease_->Remaining(), absl::Seconds(10));
+}
+
+TEST_F(LeaseTest, IsNotGivenAgainInATermWhoseGuardHasFired) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  // As seen by a call that was frozen after it had found the lease in force.
+  const TermRecord seen = store_->Get();
+  const LeaseCall call = Call(absl::Seconds(10));
+  const auto guard = Page();
+  ASSERT_TRUE(guard->Fire(guard->kill_at()));
+  EXPECT_EQ(ReasonOf(lease_->Grant(seen, call.arrived)), "LEASE_EXPIRED");
+  EXPECT_EQ(ReasonOf(lease_->Renew(seen, call.arrived)), "LEASE_EXPIRED");
+  EXPECT_TRUE(lease_->guard_fired());
+  EXPECT_FALSE(primary());
+  const TermHolder next{8, "b"};
+  ASSERT_OK(store_->BeginTerm(next));
+  ASSERT_OK(store_->SetRoleWanted(next, observe::Role::kPrimary, Call(absl::Seconds(10))));
+  EXPECT_TRUE(primary()) << "that was another term";
+}
+
+TEST_F(LeaseTest, IsNotTakenAwayByWhoSawAnEarlierOne) {
+  ASSERT_OK(BecomePrimary(absl::Seconds(10)));
+  const base::MonotonicTime seen = *lease_->KillTime();
+  clock_.Advance(absl::Seconds(1));
+  ASSERT_OK(Renew(self_, absl::Seconds(10)));
+  lease_->DisarmAt(seen);
+  EXPECT_TRUE(primary());
+  lease_->DisarmAt(*lease_->KillTime());
+  EXPECT_FALSE(lease_->armed());
+  EXPECT_EQ(lease_->KillTime(), std::nullopt);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ TEST_F(LeasePageTest, ANewPageHoldsNoLease) {
 
 TEST_F(LeasePageTest, OutlivesItsProcess) {
   const LeaseTimes times = LeaseTimesOf(At(100), absl::Seconds(10));
-  Open()->Arm(7, times);
+  ASSERT_TRUE(Open()->Arm(7, times));
   const auto page = Open();
   EXPECT_TRUE(page->armed());
   EXPECT_EQ(page->term(), 7u);
@@ -56,7 +56,7 @@ TEST_F(LeasePageTest, OutlivesItsProcess) {
 }
 
 TEST_F(LeasePageTest, OfAnotherBootHoldsNoLease) {
-  Open()->Arm(7, LeaseTimesOf(At(100), absl::Seconds(10)));
+  ASSERT_TRUE(Open()->Arm(7, LeaseTimesOf(At(100), absl::Seconds(10))));
   std::string bytes = *base::ReadFile(path_);
   bytes[20] = bytes[20] == 'x' ? 'y' : 'x';  // of the boot's id
   ASSERT_OK(base::WriteFileDurably(path_, bytes));
@@ -72,7 +72,7 @@ TEST_F(LeasePageTest, WhoFiresAndWhoExtendsAgreeOnOneOrder) {
   const auto agent = Open(), guard = Open();
   const LeaseTimes first = LeaseTimesOf(At(100), absl::Seconds(10));
   const LeaseTimes second = LeaseTimesOf(At(105), absl::Seconds(10));
-  agent->Arm(7, first);
+  ASSERT_TRUE(agent->Arm(7, first));
   ASSERT_TRUE(agent->Extend(7, second));
   EXPECT_FALSE(guard->Fire(first.kill)) << "renewed since the guard looked";
   EXPECT_TRUE(agent->armed());
@@ -81,12 +81,31 @@ TEST_F(LeasePageTest, WhoFiresAndWhoExtendsAgreeOnOneOrder) {
   EXPECT_TRUE(agent->fired());
   agent->Disarm();
   EXPECT_TRUE(agent->fired()) << "that it fired stays known";
-  agent->Arm(8, second);
+  EXPECT_FALSE(agent->Arm(7, second)) << "that lease stays over";
+  EXPECT_TRUE(agent->fired());
+  EXPECT_TRUE(agent->Arm(8, second));
   EXPECT_TRUE(agent->armed()) << "until a new lease";
   EXPECT_FALSE(agent->Extend(7, second)) << "of another term";
   agent->Disarm();
   EXPECT_FALSE(agent->armed());
   EXPECT_FALSE(guard->Fire(second.kill));
+}
+
+TEST_F(LeasePageTest, ArmedAgainItIsOfTheLastTerm) {
+  const auto page = Open();
+  const LeaseTimes first = LeaseTimesOf(At(100), absl::Seconds(10));
+  const LeaseTimes second = LeaseTimesOf(At(105), absl::Seconds(10));
+  ASSERT_TRUE(page->Arm(7, first));
+  ASSERT_TRUE(page->Arm(7, second));
+  EXPECT_EQ(page->kill_at(), second.kill);
+  ASSERT_TRUE(page->Arm(8, first));
+  EXPECT_EQ(page->term(), 8u);
+  EXPECT_EQ(page->kill_at(), first.kill);
+  page->DisarmAt(second.kill);
+  EXPECT_TRUE(page->armed()) << "another one's time";
+  page->DisarmAt(first.kill);
+  EXPECT_FALSE(page->armed());
+  ASSERT_TRUE(page->Arm(8, second)) << "nobody fired";
 }
 
 // The guard in a process of its own, as the agent starts it.
@@ -105,7 +124,7 @@ class LeaseGuardTest : public ::testing::Test {
   }
   void Arm(absl::Duration until_kill) {
     const base::MonotonicTime now = clock_.SinceBoot();
-    page_->Arm(3, {now + until_kill / 2, now + until_kill, now + until_kill * 2});
+    EXPECT_TRUE(page_->Arm(3, {now + until_kill / 2, now + until_kill, now + until_kill * 2}));
   }
   void StartGuard() {
     guard_ = fork();
