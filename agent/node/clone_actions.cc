@@ -268,6 +268,7 @@ absl::StatusOr<backup::CloneReport> Node::CopyFromSource(OperationContext& conte
     METAL_RETURN_IF_ERROR(parts_.terms.Follow(request.holder));  // no UndoDemote from here on
     METAL_RETURN_IF_ERROR(parts_.terms.DropPrimaryRole());
     report = clone.Copy(configure);
+    if (report.ok() || clone.emptied()) ForgetTerms();
     return report.status();
   };
   // A probe file in the directory would make it one that is not empty.

@@ -158,6 +158,10 @@ absl::Status Node::CheckTerms(pg::SqlSession* session, const pg::ReplicationSour
   return pg::CheckMayFollow(own, theirs->first, theirs->second);
 }
 
+void Node::ForgetTerms() {
+  parts_.board.Update([](observe::NodeStatus& status) { status.term_history = {}; });
+}
+
 absl::StatusOr<OperationResult> Node::RunFollow(OperationContext& context,
                                                 const FollowPrimaryRequest& request) {
   RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,

@@ -288,6 +288,9 @@ class Node {
   // HISTORY_DIVERGED; UNAVAILABLE: the source cannot be asked. `session` is null when the server is
   // down or does not answer.
   absl::Status CheckTerms(pg::SqlSession* session, const pg::ReplicationSource& source);
+  // The data directory is about to be another one, or has become it: the terms that its server had
+  // are not those of the next one.
+  void ForgetTerms();
   absl::StatusOr<OperationResult> RunControlReplay(OperationContext& context, ReplayAction action);
   absl::StatusOr<OperationResult> RunSetSynchronous(OperationContext& context,
                                                     const SetSynchronousStandbysRequest& request);

@@ -94,6 +94,7 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
   const auto make = [&]() -> absl::Status {
     METAL_RETURN_IF_ERROR(parts_.terms.DropPrimaryRole());
     METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_initdb"));
+    ForgetTerms();
     METAL_RETURN_IF_ERROR(pg::CreateDataDirectory(parts_.install, options));
     if (request.settings.empty()) return absl::OkStatus();
     context.progress.BeginPhase("applying settings");

@@ -189,6 +189,7 @@ absl::StatusOr<OperationResult> Node::RunRestore(OperationContext& context,
     METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
     METAL_RETURN_IF_ERROR(parts_.terms.DropPrimaryRole());
     METAL_RETURN_IF_ERROR(base::FaultPoint("node.before_restore"));
+    ForgetTerms();
     METAL_ASSIGN_OR_RETURN(report, Restore(context.progress, request));
     // The copy carries the settings of the node that was backed up.
     pg::HbaOptions hba;

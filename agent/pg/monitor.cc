@@ -203,6 +203,7 @@ void PgMonitor::RunOnce() {
 }
 
 absl::Status PgMonitor::Observe() {
+  const int pid = board_.Get()->postgres.pid;
   if (!session_ || !session_->connected()) {
     METAL_ASSIGN_OR_RETURN(session_, connect_());
   }
@@ -219,7 +220,8 @@ absl::Status PgMonitor::Observe() {
     METAL_ASSIGN_OR_RETURN(receiver, QueryReceiver(*session_, options_.query_timeout));
   }
   METAL_RETURN_IF_ERROR(AwaitReplay(receiver, state));
-  METAL_RETURN_IF_ERROR(ReadMetalSchema(state, detail));
+  std::optional<TermHistory> terms;
+  METAL_RETURN_IF_ERROR(ReadMetalSchema(state, detail, terms));
   METAL_ASSIGN_OR_RETURN(const std::vector<FollowerState> followers,
                          QueryFollowers(*session_, options_.query_timeout));
   std::optional<ArchiverState> archiver;
@@ -236,8 +238,9 @@ absl::Status PgMonitor::Observe() {
       MakeFollowersSection(state, followers, follower_memory_);
   standby.time = follower_section.time = now;
   board_.Update([&](observe::NodeStatus& status) {
-    // The supervisor may have seen an end since: then these are news of a dead server.
-    if (!Lives(status.postgres.state)) return;
+    // The supervisor may have seen an end since, and started another one, on another directory
+    // even: then these are news of a dead server.
+    if (!Lives(status.postgres.state) || status.postgres.pid != pid) return;
     FillPostgresSection(state, status.postgres);
     status.postgres.time = now;
     if (status.postgres.state == observe::PostgresState::kUnresponsive) {
@@ -245,7 +248,7 @@ absl::Status PgMonitor::Observe() {
       status.postgres.state_reason.clear();
     }
     status.standby = standby;
-    status.term_history.entries = term_history_;
+    if (terms) status.term_history.entries = *std::move(terms);
     status.term_history.time = now;
     status.followers = follower_section;
     if (!archiver) return;
@@ -281,17 +284,22 @@ absl::Status PgMonitor::AwaitReplay(const std::optional<ReceiverState>& receiver
   return absl::OkStatus();
 }
 
-// What cannot be read stays as it was; only a session that is lost is an error.
-absl::Status PgMonitor::ReadMetalSchema(const ServerState& state, StateDetail detail) {
+// `terms` stays empty when they were not asked for or cannot be read: then what is published stays
+// as it is, unless somebody cleared it. Only a session that is lost is an error.
+absl::Status PgMonitor::ReadMetalSchema(const ServerState& state, StateDetail detail,
+                                        std::optional<TermHistory>& terms) {
   const std::shared_ptr<const observe::NodeStatus> status = board_.Get();
-  const bool own_term_missing =
-      !state.in_recovery && status->node.role_wanted == observe::Role::kPrimary &&
-      (term_history_.empty() || term_history_.back().term != status->node.term);
+  const TermHistory& known = status->term_history.entries;
+  const bool own_term_missing = !state.in_recovery &&
+                                status->node.role_wanted == observe::Role::kPrimary &&
+                                (known.empty() || known.back().term != status->node.term);
   if (detail == StateDetail::kAll || own_term_missing || state.timeline != state_.timeline) {
     auto history = QueryTermHistory(*session_, kTermHistoryRows, options_.query_timeout);
     if (!session_->connected()) return history.status();
-    if (history.ok()) term_history_ = *std::move(history);
-    has_metal_schema_ = !term_history_.empty();
+    if (history.ok()) {
+      has_metal_schema_ = !history->empty();
+      terms = *std::move(history);
+    }
   }
   heartbeat_.reset();
   if (!state.in_recovery || !has_metal_schema_) return absl::OkStatus();

@@ -72,7 +72,8 @@ class PgMonitor {
   absl::Status Observe();
   absl::StatusOr<std::optional<ReceiverState>> ObserveReceiver();
   absl::Status AwaitReplay(const std::optional<ReceiverState>& receiver, ServerState& state);
-  absl::Status ReadMetalSchema(const ServerState& state, StateDetail detail);
+  absl::Status ReadMetalSchema(const ServerState& state, StateDetail detail,
+                               std::optional<TermHistory>& terms);
   void PublishFailure(const std::string& reason);
 
   const MonitorOptions options_;
@@ -86,7 +87,6 @@ class PgMonitor {
   ServerState state_;  // of the last good round
   LagMemory memory_;
   bool has_metal_schema_ = false;
-  TermHistory term_history_;
   std::optional<observe::Heartbeat> heartbeat_;  // as a standby replayed it
   FollowerMemory follower_memory_;
 

@@ -85,6 +85,38 @@ class NodeTest : public ::testing::Test {
                                              .data_lock = data_lock_});
   }
 
+  // A restore that an earlier agent left running.
+  Operation CutRestore(const std::string& directory) {
+    Operation cut;
+    cut.name = "operations/20260101T000000Z-0001";
+    cut.spec.kind = "RestoreBackup";
+    cut.spec.subject = directory;
+    cut.spec.parameters = {{"backup", "backups/20260101T000000Z-F"},
+                           {"recovery_target", "immediate"}};
+    cut.state = OperationState::kRunning;
+    cut.create_time = cut.start_time = cut.update_time = clock_.Now();
+    return cut;
+  }
+  // The agent starts again and finds this in its journal.
+  void RestartWith(const Operation& cut) {
+    node_.reset();
+    operations_.reset();
+    const auto journal = OperationJournal::Open(directory_.File("operations.db"));
+    ASSERT_OK((*journal)->Put(cut));
+    OperationManagerOptions options;
+    options.path = directory_.File("operations.db");
+    operations_ = *OperationManager::Open(options, clock_, board_, events_);
+    MakeNode();
+    node_->Begin();
+  }
+  // What the server of this directory said of its terms.
+  void KnowTerms() {
+    observe::TermHistoryEntry row;
+    row.term = 7;
+    board_.Update([&](observe::NodeStatus& status) { status.term_history.entries = {row}; });
+  }
+  bool KnowsTerms() { return !board_.Get()->term_history.entries.empty(); }
+
   testing::TempDir directory_;
   base::AgentConfig config_;
   base::Clock& clock_ = base::RealClock();
@@ -238,6 +270,31 @@ TEST_F(NodeTest, RestoreRequestsAreChecked) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("OID")));
 }
 
+TEST_F(NodeTest, TermsOfTheOldDirectoryAreForgottenWithIt) {
+  KnowTerms();
+  ASSERT_OK_AND_ASSIGN(const Operation init, node_->InitDataDirectory(Request("r1"), {}));
+  ASSERT_OK(operations_->Wait(init.name, absl::Seconds(20)).status());
+  EXPECT_FALSE(KnowsTerms()) << "initdb";
+
+  config_.repository_path = directory_.File("repository");
+  const TermHolder holder{4, "a"};
+  ASSERT_OK(terms_->BeginTerm(holder));
+  Operation cut = CutRestore(config_.pg_data_dir);
+  cut.spec.term = holder.term;
+  cut.spec.parameters["orchestrator_id"] = holder.orchestrator_id;
+  KnowTerms();
+  RestartWith(cut);
+  ASSERT_OK(operations_->Wait(cut.name, absl::Seconds(20)).status());
+  EXPECT_FALSE(KnowsTerms()) << "restore";
+
+  cut.spec.subject = directory_.File("elsewhere");
+  cut.name += "2";
+  KnowTerms();
+  RestartWith(cut);
+  ASSERT_OK(operations_->Wait(cut.name, absl::Seconds(20)).status());
+  EXPECT_TRUE(KnowsTerms()) << "another directory's restore is none of this server's";
+}
+
 // A file whose reader hangs as with a disk that does not answer, until the end of the test.
 class HangingFile {
  public:
@@ -352,26 +409,9 @@ TEST_F(NodeTest, ADamagedControlFileMakesNoOtherClustersBackupsItsOwn) {
 
 TEST_F(NodeTest, ARestoreIsResumedFromTheJournal) {
   config_.repository_path = directory_.File("repository");
-  Operation cut;
-  cut.name = "operations/20260101T000000Z-0001";
-  cut.spec.kind = "RestoreBackup";
-  cut.spec.subject = directory_.File("copy");
+  Operation cut = CutRestore(directory_.File("copy"));
   cut.spec.lane = OperationLane::kReader;
-  cut.spec.parameters = {{"backup", "backups/20260101T000000Z-F"},
-                         {"recovery_target", "immediate"}};
-  cut.state = OperationState::kRunning;
-  cut.create_time = cut.start_time = cut.update_time = clock_.Now();
-  {
-    node_.reset();
-    operations_.reset();
-    const auto journal = OperationJournal::Open(directory_.File("operations.db"));
-    ASSERT_OK((*journal)->Put(cut));
-    OperationManagerOptions options;
-    options.path = directory_.File("operations.db");
-    operations_ = *OperationManager::Open(options, clock_, board_, events_);
-    MakeNode();
-  }
-  node_->Begin();
+  RestartWith(cut);
   ASSERT_OK_AND_ASSIGN(const Operation done, operations_->Wait(cut.name, absl::Seconds(20)));
   EXPECT_EQ(events_.Count("operation.resumed"), 1u);
   EXPECT_EQ(done.state, OperationState::kFailed);  // there is no such backup any more

@@ -198,14 +198,14 @@ TEST_F(MonitorTest, WhatIsReplayedAMomentLaterIsNoLag) {
   EXPECT_EQ(looks, 3);
 }
 
-TEST_F(MonitorTest, TermsAndTheHeartbeatAreShown) {
-  Receive("0/5000000", clock_.Now());
-  server_.On("to_regclass", [](const auto&) {
+// A server with two terms and a heartbeat.
+void KeepTerms(testing::FakePostgres& server) {
+  server.On("to_regclass", [](const auto&) {
     return testing::MakeResult({{{"present", "t"},
                                  {"mark", "metal-agent: terms and heartbeat of this cluster (1)"},
                                  {"whole", "t"}}});
   });
-  server_.On("FROM metal.term_history", [](const auto&) {
+  server.On("FROM metal.term_history", [](const auto&) {
     const auto row = [](const char* term, const char* node) {
       return SqlRow{{"term", term},
                     {"timeline", "2"},
@@ -216,10 +216,15 @@ TEST_F(MonitorTest, TermsAndTheHeartbeatAreShown) {
     };
     return testing::MakeResult({row("18446744073709551615", "b"), row("7", "a")});
   });
-  server_.On("FROM metal.heartbeat", [](const auto&) {
+  server.On("FROM metal.heartbeat", [](const auto&) {
     return testing::MakeResult(
         {{{"term", "7"}, {"node_id", "a"}, {"at", "1800000000.5"}, {"lsn", "0/4000000"}}});
   });
+}
+
+TEST_F(MonitorTest, TermsAndTheHeartbeatAreShown) {
+  Receive("0/5000000", clock_.Now());
+  KeepTerms(server_);
   Rounds(1);
   const auto entries = board_.Get()->term_history.entries;
   ASSERT_EQ(entries.size(), 2u);
@@ -228,6 +233,39 @@ TEST_F(MonitorTest, TermsAndTheHeartbeatAreShown) {
   EXPECT_EQ(entries[1].term, ~uint64_t{0});
   ASSERT_TRUE(standby().heartbeat.has_value());
   EXPECT_EQ(standby().heartbeat->node_id, "a");
+}
+
+TEST_F(MonitorTest, TermsThatWereForgottenAreNotShownAgainUntilTheServerSaysThem) {
+  Receive("0/5000000", clock_.Now());
+  KeepTerms(server_);
+  Rounds(1);
+  ASSERT_EQ(board_.Get()->term_history.entries.size(), 2u);
+  // The server is stopped, its directory becomes another one, a server is started there.
+  SetState(PostgresState::kStopped);
+  board_.Update([](observe::NodeStatus& status) { status.term_history = {}; });
+  Rounds(1);
+  server_.set_down(true);
+  server_.set_down(false);
+  server_.On("to_regclass", [](const auto&) -> absl::StatusOr<pg::SqlResult> {
+    return absl::InternalError("a table is locked");
+  });
+  SetState(PostgresState::kRunning);
+  Rounds(3);
+  EXPECT_TRUE(standby().present);
+  EXPECT_TRUE(board_.Get()->term_history.entries.empty()) << "they were the old directory's";
+}
+
+TEST_F(MonitorTest, WhatAnEarlierServerSaidIsNotShownOfTheNext) {
+  Receive("0/5000000", clock_.Now());
+  KeepTerms(server_);
+  server_.On("FROM metal.heartbeat", [&](const auto&) {
+    // While the round runs the server ends, and another one comes up on another directory.
+    board_.Update([](observe::NodeStatus& status) { status.postgres.pid = 1; });
+    return pg::SqlResult();
+  });
+  Rounds(1);
+  EXPECT_TRUE(board_.Get()->term_history.entries.empty());
+  EXPECT_FALSE(standby().present);
 }
 
 TEST_F(MonitorTest, TheThreadStopsAtOnce) {
