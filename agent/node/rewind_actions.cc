@@ -151,6 +151,7 @@ absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
          METAL_RETURN_IF_ERROR(parts_.terms.Follow(request.holder));
          return parts_.supervisor.SetRole(pg::StartRole::kStandby);
        },
+       .on_begun = [this] { ForgetTerms(); },
        .on_floor = [this](const RewindRecord& record) { ShowRewindFloor(record); }});
   if (request.dry_run) {
     METAL_ASSIGN_OR_RETURN(const RewindOutcome found, run.DryRun());

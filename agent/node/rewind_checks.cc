@@ -9,6 +9,7 @@
 #include "agent/node/rewind_run.h"
 #include "agent/node/timeline_history.h"
 #include "agent/pg/data_directory.h"
+#include "agent/pg/metal_schema.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/wal_record.h"
 
@@ -91,6 +92,8 @@ absl::Status RewindRun::LookAtSource() {
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectSource());
   METAL_ASSIGN_OR_RETURN(server_, pg::QueryRewindSource(*session, parts_.source.slot, kQuery));
   METAL_RETURN_IF_ERROR(pg::CheckRewindSource(server_, control_, major_));
+  METAL_ASSIGN_OR_RETURN(source_terms_,
+                         pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
   return resuming_ ? CheckResumable() : absl::OkStatus();
 }
 
@@ -113,14 +116,17 @@ absl::Status RewindRun::AwaitCheckpoint() {
 }
 
 // What a first run copied is of its source's history. A repetition finds the blocks again that this
-// node changed, but not those that came from a history which the new source never had.
+// node changed, but not those that came from a history which the new source never had. Two of them
+// may have timelines of one number.
 absl::Status RewindRun::CheckResumable() const {
-  if (theirs_.timeline != record_.source_timeline) {
+  const std::string difference =
+      DifferenceFrom(record_, {theirs_.timeline, theirs_.history, source_terms_});
+  if (!difference.empty()) {
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,
-                    "the data directory is half rewound to timeline {} of {}; the source is on "
-                    "timeline {}. HINT: make the node anew from another one or a backup",
-                    record_.source_timeline, record_.source, theirs_.timeline),
+                    "the data directory is half rewound to timeline {} of {}; {}. HINT: make the "
+                    "node anew from another one or a backup",
+                    record_.source_timeline, record_.source, difference),
         {"DATA_DIRECTORY_INCOMPLETE", {{"path", parts_.steps.data_dir}}});
   }
   if (record_.stage != RewindStage::kRunning || record_.repeatable) return absl::OkStatus();

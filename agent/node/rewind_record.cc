@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <map>
@@ -9,10 +10,12 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/base/text_map.h"
+#include "agent/node/timeline_history.h"
 
 namespace metal::node {
 namespace {
 
+constexpr uint64_t kLongestRecord = 4 * base::kMiB;  // some 100,000 timelines
 constexpr RewindStage kStages[] = {RewindStage::kRunning, RewindStage::kRewound,
                                    RewindStage::kStarted};
 
@@ -26,7 +29,45 @@ bool ParseWhole(const std::string& text, Number& number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+// False when what is there of the source's history cannot be read.
+bool ReadSourceHistory(std::map<std::string, std::string>& fields, RewindRecord& record) {
+  if (fields.contains("source_history")) {
+    record.source_history = DecodeHistory(fields["source_history"]);
+  }
+  if (!fields.contains("source_term")) return true;
+  SourceTerm last;
+  const auto start = base::Lsn::Parse(fields["source_term_lsn"]);
+  if (!start || !ParseWhole(fields["source_term"], last.term)) return false;
+  last.start_lsn = *start;
+  last.node_id = fields["source_term_node"];
+  record.source_term = std::move(last);
+  return true;
+}
+
 }  // namespace
+
+std::string DifferenceFrom(const RewindRecord& record, const SourceState& source) {
+  if (source.timeline != record.source_timeline) {
+    return fmt::format("the source is on timeline {}", source.timeline);
+  }
+  const auto same = [](const TimelineSwitch& a, const TimelineSwitch& b) {
+    return a.timeline == b.timeline && a.switch_lsn == b.switch_lsn;
+  };
+  if (record.source_history && !std::ranges::equal(*record.source_history, source.history, same)) {
+    return fmt::format("the source's timeline {} began elsewhere", source.timeline);
+  }
+  if (!record.source_term) return "";
+  const SourceTerm& last = *record.source_term;
+  // Later terms may have begun since; what is older than the rows at hand is not known.
+  if (!source.terms.empty() && source.terms.front().term > last.term) return "";
+  const auto row = std::ranges::find(source.terms, last.term, &observe::TermHistoryEntry::term);
+  if (row != source.terms.end() && row->node_id == last.node_id &&
+      row->start_lsn == last.start_lsn) {
+    return "";
+  }
+  return fmt::format("the source's history has no term {} of {} from {} on", last.term,
+                     last.node_id, last.start_lsn.ToString());
+}
 
 std::string_view RewindStageName(RewindStage stage) {
   switch (stage) {
@@ -46,7 +87,7 @@ std::string RewindDirectory(const std::string& state_dir) {
 
 absl::StatusOr<RewindRecord> LoadRewindRecord(const std::string& state_dir) {
   const std::string path = RecordPath(state_dir);
-  METAL_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, 64 * base::kKiB));
+  METAL_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kLongestRecord));
   std::map<std::string, std::string> fields = base::DecodeMap(text);
   RewindRecord record;
   bool known = false;
@@ -57,7 +98,8 @@ absl::StatusOr<RewindRecord> LoadRewindRecord(const std::string& state_dir) {
   }
   const auto floor = base::Lsn::Parse(fields["floor"]);
   if (!known || !floor || !ParseWhole(fields["system_identifier"], record.system_identifier) ||
-      !ParseWhole(fields["source_timeline"], record.source_timeline)) {
+      !ParseWhole(fields["source_timeline"], record.source_timeline) ||
+      !ReadSourceHistory(fields, record)) {
     return base::Error(absl::StatusCode::kDataLoss, "{} cannot be read", path);
   }
   record.floor = *floor;
@@ -67,14 +109,20 @@ absl::StatusOr<RewindRecord> LoadRewindRecord(const std::string& state_dir) {
 }
 
 absl::Status StoreRewindRecord(const std::string& state_dir, const RewindRecord& record) {
-  return base::WriteFileDurably(
-      RecordPath(state_dir),
-      base::EncodeMap({{"stage", std::string(RewindStageName(record.stage))},
-                       {"source", record.source},
-                       {"system_identifier", fmt::format("{}", record.system_identifier)},
-                       {"source_timeline", fmt::format("{}", record.source_timeline)},
-                       {"repeatable", record.repeatable ? "true" : "false"},
-                       {"floor", record.floor.ToString()}}));
+  std::map<std::string, std::string> fields = {
+      {"stage", std::string(RewindStageName(record.stage))},
+      {"source", record.source},
+      {"system_identifier", fmt::format("{}", record.system_identifier)},
+      {"source_timeline", fmt::format("{}", record.source_timeline)},
+      {"repeatable", record.repeatable ? "true" : "false"},
+      {"floor", record.floor.ToString()}};
+  if (record.source_history) fields["source_history"] = EncodeHistory(*record.source_history);
+  if (record.source_term) {
+    fields["source_term"] = fmt::format("{}", record.source_term->term);
+    fields["source_term_node"] = record.source_term->node_id;
+    fields["source_term_lsn"] = record.source_term->start_lsn.ToString();
+  }
+  return base::WriteFileDurably(RecordPath(state_dir), base::EncodeMap(fields));
 }
 
 absl::Status RemoveRewindRecord(const std::string& state_dir) {

@@ -4,12 +4,17 @@
 // Threading: functions; they block on the state directory's disk.
 #pragma once
 
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/base/units.h"
+#include "agent/node/requests.h"
+#include "agent/observe/status_board.h"
 
 namespace metal::node {
 
@@ -20,16 +25,38 @@ enum class RewindStage {
 };
 std::string_view RewindStageName(RewindStage stage);  // "running"
 
+// A row of the source's metal.term_history: what tells two histories apart that went over to a
+// timeline of one number at one place.
+struct SourceTerm {
+  uint64_t term = 0;
+  std::string node_id;
+  base::Lsn start_lsn;
+};
+
 struct RewindRecord {
   RewindStage stage = RewindStage::kRunning;
   std::string source;  // "host:port"
   uint64_t system_identifier = 0;
   base::TimelineId source_timeline = 0;
+  // Which timelines led to it, and the last term that the source had. nullopt: an older agent wrote
+  // the record; for the term also a source that kept none.
+  std::optional<std::vector<TimelineSwitch>> source_history;
+  std::optional<SourceTerm> source_term;
   bool repeatable = false;  // the WAL that pg_rewind reads is kept
   // The end of what this node had of the history that it shares with the source: it may have
   // acknowledged all of that.
   base::Lsn floor;
 };
+
+// A source as it is found.
+struct SourceState {
+  base::TimelineId timeline = 0;
+  std::span<const TimelineSwitch> history;
+  std::span<const observe::TermHistoryEntry> terms;  // the last ones, oldest first
+};
+// How the source's history differs from the one that the record names, for people; empty when it is
+// the same, or a later state of it, as far as the record tells.
+std::string DifferenceFrom(const RewindRecord& record, const SourceState& source);
 
 // <state_dir>/rewind.
 std::string RewindDirectory(const std::string& state_dir);

@@ -231,6 +231,11 @@ absl::Status RewindRun::Keep(const WalPosition& ours) {
   record_.source = fmt::format("{}:{}", parts_.source.host, parts_.source.port);
   record_.system_identifier = control_.system_identifier;
   record_.source_timeline = theirs_.timeline;
+  record_.source_history = theirs_.history;
+  if (!source_terms_.empty()) {
+    const observe::TermHistoryEntry& last = source_terms_.back();
+    record_.source_term = {.term = last.term, .node_id = last.node_id, .start_lsn = last.start_lsn};
+  }
   record_.floor = std::max(std::min(ours.received, fork.lsn), pending);
   METAL_ASSIGN_OR_RETURN(pg::KeptWal wal, pg::FindRewindWal(parts_.steps.data_dir, NeededWal(ours),
                                                             control_.wal_segment_size));
@@ -258,16 +263,39 @@ absl::Status RewindRun::RewindStopped(const WalPosition& ours) {
   METAL_RETURN_IF_ERROR(Step("keeping files", [&] { return Keep(ours); }));
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.kept"));
   METAL_RETURN_IF_ERROR(parts_.steps.progress.CheckCancelled());
-  half_rewound_ = true;
-  METAL_RETURN_IF_ERROR(pg::WriteRewindSentinel(parts_.steps.data_dir));
+  METAL_RETURN_IF_ERROR(Mark());
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.sentinel"));
   METAL_RETURN_IF_ERROR(Step("rewinding", [this] { return RunForReal(); }));
   return Step("becoming a standby", [this] { return BecomeStandby(); });
 }
 
+absl::Status RewindRun::Mark() {
+  const std::string& data_dir = parts_.steps.data_dir;
+  const absl::Status marked = pg::WriteRewindSentinel(data_dir);
+  if (marked.ok()) {
+    half_rewound_ = true;
+    parts_.on_begun();
+    return absl::OkStatus();
+  }
+  // It may be there all the same, and only its sync have failed.
+  const auto left = base::Exists(base::JoinPath(data_dir, pg::kRewindSentinel));
+  half_rewound_ = !left.ok() || *left;
+  const absl::Status taken_back = half_rewound_ ? Unmark() : RemoveRewindRecord(parts_.state_dir);
+  if (taken_back.ok()) return marked;
+  return base::Annotate(marked, fmt::format("it cannot be taken back either ({})",
+                                            std::string(taken_back.message())));
+}
+
+absl::Status RewindRun::Unmark() {
+  METAL_RETURN_IF_ERROR(pg::RemoveRewindSentinel(parts_.steps.data_dir));
+  half_rewound_ = false;
+  return RemoveRewindRecord(parts_.state_dir);
+}
+
 absl::Status RewindRun::Resume() {
   half_rewound_ = true;
   METAL_RETURN_IF_ERROR(parts_.before_change());
+  parts_.on_begun();
   const auto go_on = [this]() -> absl::Status {
     if (record_.stage == RewindStage::kRunning) {
       METAL_RETURN_IF_ERROR(Step("putting back WAL", [this] {
@@ -298,11 +326,7 @@ absl::Status RewindRun::RunForReal() {
   if (ran.ok() && !outcome_.report.finished) {
     ran = absl::InternalError("pg_rewind ended without having done anything");
   }
-  if (!ran.ok() && !outcome_.report.began && !resuming_) {
-    METAL_RETURN_IF_ERROR(pg::RemoveRewindSentinel(parts_.steps.data_dir));
-    half_rewound_ = false;
-    METAL_RETURN_IF_ERROR(RemoveRewindRecord(parts_.state_dir));
-  }
+  if (!ran.ok() && !outcome_.report.began && !resuming_) METAL_RETURN_IF_ERROR(Unmark());
   METAL_RETURN_IF_ERROR(ran);
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.rewound"));
   return StoreStage(RewindStage::kRewound);

@@ -30,6 +30,7 @@
 #include "agent/pg/rewind.h"
 #include "agent/pg/rewind_files.h"
 #include "agent/pg/session.h"
+#include "agent/pg/term_history.h"
 
 namespace metal::node {
 
@@ -54,6 +55,8 @@ struct RewindParts {
   std::function<absl::Status()> install_managed_files;
   // The last chance to refuse, before the first change.
   std::function<absl::Status()> before_change;
+  // From now on the directory is another one.
+  std::function<void()> on_begun;
   // The directory is whole, but not yet up to record.floor.
   std::function<void(const RewindRecord&)> on_floor;
 };
@@ -74,8 +77,9 @@ class RewindRun {
 
   // Looks, and changes nothing but the server's being up when it has to; brings that up again.
   absl::StatusOr<RewindOutcome> DryRun();
-  // Errors before the sentinel: as before the call, the server started again if it ran. After it:
-  // half_rewound() is true and the directory stays as it is.
+  // Errors before pg_rewind changes anything: as before the call, the server started again if it
+  // ran. After that, or with a sentinel that cannot be taken back: half_rewound() is true and the
+  // directory stays as it is.
   absl::StatusOr<RewindOutcome> Run();
   bool half_rewound() const { return half_rewound_; }
 
@@ -108,6 +112,10 @@ class RewindRun {
   // The target's WAL that pg_rewind reads, and from which the recovery begins that follows it.
   pg::WalStretch NeededWal(const WalPosition& ours) const;
   absl::Status Keep(const WalPosition& ours);
+  // Writes the sentinel: half_rewound() from then on, and when it may be there after an error.
+  absl::Status Mark();
+  // Nothing was changed yet: removes the sentinel and the record.
+  absl::Status Unmark();
   absl::Status RunForReal();
   absl::Status BecomeStandby();
   absl::Status Follow();
@@ -129,6 +137,7 @@ class RewindRun {
   pg::RewindSource server_;  // the source as it answers SQL
   WalPosition theirs_;       // its place in history
   std::string history_;      // text of its history file
+  pg::TermHistory source_terms_;
   std::string conninfo_;
   RewindRecord record_;
   RewindOutcome outcome_;

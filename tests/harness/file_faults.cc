@@ -95,6 +95,7 @@ struct RealFunctions {
     Find(close, "close");
     Find(rename, "rename");
     Find(mkdir, "mkdir");
+    Find(mknod, "mknod");
     Find(unlink, "unlink");
     Find(symlink, "symlink");
     Find(syncfs, "syncfs");
@@ -108,6 +109,7 @@ struct RealFunctions {
   int (*close)(int);
   int (*rename)(const char*, const char*);
   int (*mkdir)(const char*, mode_t);
+  int (*mknod)(const char*, mode_t, dev_t);
   int (*unlink)(const char*);
   int (*symlink)(const char*, const char*);
   int (*syncfs)(int);
@@ -282,6 +284,11 @@ int rename(const char* from, const char* to) noexcept {
 int mkdir(const char* path, mode_t mode) noexcept {
   if (metal::testing::FailsOnPath("mkdir", path)) return -1;
   return metal::testing::Real().mkdir(path, mode);
+}
+
+int mknod(const char* path, mode_t mode, dev_t device) noexcept {
+  if (metal::testing::FailsOnPath("mknod", path)) return -1;
+  return metal::testing::Real().mknod(path, mode, device);
 }
 
 int unlink(const char* path) noexcept {

@@ -1,9 +1,9 @@
 // FileFaults: makes the Nth file call of this process fail, or cuts its power there.
-// While one exists, open, write, fsync, fdatasync, syncfs, rename, fchmod, close, mkdir, unlink and
-// symlink of files below `directory` go through it; all else passes untouched. syncfs makes all of
-// them durable. The calls are caught by defining the C
-// functions in the test binary, so code under test needs no seam of its own. Link order: used by
-// test binaries only. Threading: one at a time; the code under test may use threads.
+// While one exists, open, write, fsync, fdatasync, syncfs, rename, fchmod, close, mkdir, mknod,
+// unlink and symlink of files below `directory` go through it; all else passes untouched. syncfs
+// makes all of them durable. The calls are caught by defining the C functions in the test binary,
+// so code under test needs no seam of its own. Link order: used by test binaries only. Threading:
+// one at a time; the code under test may use threads.
 #pragma once
 
 #include <string>

@@ -42,8 +42,56 @@ TEST_F(RewindRecordTest, WhatIsStoredIsFoundAgain) {
   }
 }
 
+TEST_F(RewindRecordTest, TheSourcesHistoryIsKeptWhereItIsKnown) {
+  ASSERT_OK(StoreRewindRecord(dir_.path(), record_));
+  ASSERT_OK_AND_ASSIGN(RewindRecord found, LoadRewindRecord(dir_.path()));
+  EXPECT_FALSE(found.source_history || found.source_term) << "as an older agent wrote it";
+  record_.source_history.emplace();  // timeline 1
+  ASSERT_OK(StoreRewindRecord(dir_.path(), record_));
+  ASSERT_OK_AND_ASSIGN(found, LoadRewindRecord(dir_.path()));
+  EXPECT_TRUE(found.source_history && found.source_history->empty());
+  record_.source_history = {{1, base::Lsn{0x3000000}}, {25, base::Lsn{0x4000000}}};
+  record_.source_term = {.term = ~uint64_t{0}, .node_id = "b=\n", .start_lsn = base::Lsn{7}};
+  ASSERT_OK(StoreRewindRecord(dir_.path(), record_));
+  ASSERT_OK_AND_ASSIGN(found, LoadRewindRecord(dir_.path()));
+  ASSERT_TRUE(found.source_history && found.source_term);
+  ASSERT_EQ(found.source_history->size(), 2u);
+  EXPECT_EQ(found.source_history->at(1).timeline, 25u);
+  EXPECT_EQ(found.source_history->at(1).switch_lsn, base::Lsn{0x4000000});
+  EXPECT_EQ(found.source_term->term, ~uint64_t{0});
+  EXPECT_EQ(found.source_term->node_id, "b=\n");
+  EXPECT_EQ(found.source_term->start_lsn, base::Lsn{7});
+}
+
+TEST_F(RewindRecordTest, AnotherHistoryIsNamed) {
+  observe::TermHistoryEntry row;
+  row.term = 5;
+  row.node_id = "b";
+  row.start_lsn = base::Lsn{0x100};
+  const std::vector<TimelineSwitch> history = {{25, base::Lsn{0x4000000}}};
+  std::vector<observe::TermHistoryEntry> terms = {row};
+  const auto difference = [&] { return DifferenceFrom(record_, {26, history, terms}); };
+  EXPECT_EQ(difference(), "") << "nothing is known of it but its timeline";
+  record_.source_history = history;
+  record_.source_term = {.term = 5, .node_id = "b", .start_lsn = base::Lsn{0x100}};
+  EXPECT_EQ(difference(), "");
+  EXPECT_THAT(DifferenceFrom(record_, {27, history, terms}), ::testing::HasSubstr("timeline 27"));
+  record_.source_history->at(0).switch_lsn = base::Lsn{0x4000060};
+  EXPECT_THAT(difference(), ::testing::HasSubstr("began elsewhere"));
+  record_.source_history = history;
+  terms[0].start_lsn = base::Lsn{0x200};
+  EXPECT_THAT(difference(), ::testing::HasSubstr("no term 5 of b"));
+  terms[0].term = 6;  // the first of the last 16
+  EXPECT_EQ(difference(), "") << "what was before is not known";
+  terms.clear();
+  EXPECT_THAT(difference(), ::testing::HasSubstr("no term 5 of b"));
+}
+
 TEST_F(RewindRecordTest, ADamagedOneIsNotGuessedAt) {
   dir_.Write("rewind/record", "stage=later\nfloor=0/1\nsystem_identifier=1\nsource_timeline=1\n");
+  EXPECT_THAT(LoadRewindRecord(dir_.path()), StatusIs(absl::StatusCode::kDataLoss));
+  dir_.Write("rewind/record",
+             "stage=running\nfloor=0/1\nsystem_identifier=1\nsource_timeline=1\nsource_term=x\n");
   EXPECT_THAT(LoadRewindRecord(dir_.path()), StatusIs(absl::StatusCode::kDataLoss));
   dir_.Write("rewind/record", "stage=running\nfloor=x\nsystem_identifier=1\nsource_timeline=1\n");
   EXPECT_THAT(LoadRewindRecord(dir_.path()), StatusIs(absl::StatusCode::kDataLoss));
