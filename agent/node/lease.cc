@@ -7,6 +7,16 @@
 
 namespace metal::node {
 
+bool GuardsNothing(const TermRecord& record, uint64_t armed_term, const ServerBehindLease& server) {
+  using P = observe::PostgresState;
+  // A first lease of this order may just be given: the page is armed before that is stored.
+  if (record.MayRunAsPrimary()) return armed_term != record.term;
+  const observe::PostgresSection& seen = server.seen;
+  if (server.running == 0) return seen.state == P::kStopped || seen.state == P::kNoDataDirectory;
+  return seen.state == P::kRunning && seen.role_observed == observe::Role::kStandby &&
+         seen.pid == server.running && server.running != server.promoted;
+}
+
 Lease::Lease(const std::string& page_path, StartGuard start_guard, base::Clock& clock)
     : clock_(clock), start_guard_(std::move(start_guard)) {
   auto page = pg::LeasePage::Open(page_path);

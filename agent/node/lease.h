@@ -24,6 +24,8 @@
 // disk, but Prepare starts a process.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -35,9 +37,22 @@
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/node/term_record.h"
+#include "agent/observe/status_board.h"
 #include "agent/pg/lease_page.h"
 
 namespace metal::node {
+
+// The server behind a page that is armed without a lease of the present order.
+struct ServerBehindLease {
+  const observe::PostgresSection& seen;  // as published last, which may be a while ago
+  pid_t running = 0;                     // the postmaster that lives now; 0: none
+  pid_t promoted = 0;                    // the last one that was told to become a primary; 0: none
+};
+// Whether such a page guards nothing any more: no server of its lease is left as a primary, or the
+// stored order is to be one without a lease. One that was told to become a primary counts as one
+// until it ends, whatever was seen: what is published may be older than its promotion, and one that
+// was given up may still come about. `armed_term`: of the page.
+bool GuardsNothing(const TermRecord& record, uint64_t armed_term, const ServerBehindLease& server);
 
 // A call that gives or renews a lease.
 struct LeaseCall {

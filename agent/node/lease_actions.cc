@@ -89,7 +89,7 @@ void Node::CheckLease() {
     return;
   }
   lease_seen_running_ = false;
-  DisarmBehindLease(record);
+  DisarmBehindLease();
 }
 
 void Node::ReportLease(const TermRecord& record) {
@@ -176,20 +176,19 @@ absl::StatusOr<OperationResult> Node::RunLeaseEnd(OperationContext& context, boo
 
 // A page that is armed beyond its order (another term has begun, the node was fenced) still guards
 // the old primary. It is of no use once no such server is left.
-void Node::DisarmBehindLease(const TermRecord& record) {
-  if (!parts_.lease->armed() || parts_.operations.action_lock().Current()) return;
-  // A first lease is just being given to this order: the page is armed before that is stored.
-  if (record.MayRunAsPrimary() && parts_.lease->term() == record.term) return;
+// The order of the looks matters: who gives a lease holds the action lock, or has stored it by the
+// time that the lock is seen free, and what is given after that has another time to kill.
+void Node::DisarmBehindLease() {
+  const auto kill = parts_.lease->KillTime();
+  const uint64_t armed_term = parts_.lease->term();
+  if (!kill || parts_.operations.action_lock().Current()) return;
+  const TermRecord record = parts_.terms.Get();
+  if (record.HasLease()) return;
   const auto seen = parts_.board.Get();
   const auto running = parts_.supervisor.postmaster();
-  const bool standby = seen->postgres.state == observe::PostgresState::kRunning &&
-                       seen->postgres.role_observed == observe::Role::kStandby &&
-                       running != nullptr && running->pid() == seen->postgres.pid;
-  // An order without a lease of its own, after one that another order had.
-  const bool free = record.MayRunAsPrimary() && parts_.lease->term() != record.term;
-  const bool stopped = seen->postgres.state == observe::PostgresState::kStopped ||
-                       seen->postgres.state == observe::PostgresState::kNoDataDirectory;
-  if (standby || stopped || free) parts_.lease->Disarm();
+  const ServerBehindLease server{seen->postgres, running == nullptr ? 0 : running->pid(),
+                                 promoted_pid_};
+  if (GuardsNothing(record, armed_term, server)) parts_.lease->DisarmAt(*kill);
 }
 
 }  // namespace metal::node

@@ -138,7 +138,9 @@ class Node {
                                             const BeginTermRequest& request);
   // Exactly the stored term. The order is stored before the promotion, so that a crash after it
   // restarts a primary. Already the primary of this term: answers again. DEADLINE_EXCEEDED: the
-  // promotion stays ordered; repeat it.
+  // promotion stays ordered; repeat it. HISTORY_DIVERGED: the node replayed a later term, which
+  // last_term names. UNAVAILABLE: its lease, which counts from this call, would be over already;
+  // nothing was ordered.
   absl::StatusOr<PromoteAnswer> Promote(const RequestContext& context,
                                         const PromoteRequest& request);
   // Stored durably first. A primary, or a server that does not answer, is stopped (fast,
@@ -362,7 +364,7 @@ class Node {
   void CheckLease();
   void EndLease(const TermRecord& record);
   void ReportLease(const TermRecord& record);
-  void DisarmBehindLease(const TermRecord& record);
+  void DisarmBehindLease();
   void RemoveLeftRehearsals(const std::vector<backup::RehearsalScratch>& left);
   static absl::Status CheckBackupName(const std::string& name);
   absl::StatusOr<backup::Catalog> OpenCatalog();
@@ -404,6 +406,7 @@ class Node {
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;
   std::atomic<pid_t> fence_proven_pid_{0};  // found read-only by RunFence under the present fence
+  std::atomic<pid_t> promoted_pid_{0};      // told to become a primary; it never is a standby again
   base::MonotonicTime enforce_next_;
   base::Thread role_watch_, directory_refresher_, repository_refresher_, cleaner_;
 };

@@ -195,6 +195,7 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
 absl::StatusOr<pg::PromoteResult> Node::PromoteServer(OperationContext& context,
                                                       pg::SqlSession& session,
                                                       absl::Duration timeout) {
+  if (const auto running = parts_.supervisor.postmaster()) promoted_pid_ = running->pid();
   pg::PromoteOptions options;
   options.timeout = timeout;
   options.checkpoint = false;

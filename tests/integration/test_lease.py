@@ -135,6 +135,33 @@ def test_lease_whose_end_is_cut_off_is_ended_all_the_same(primary, point):
     refused(primary, "promote", "--term", "1", reason="LEASE_EXPIRED")
 
 
+def test_promote_that_is_frozen_past_its_lease_gives_none(primary):
+    """The lease counts from the call's arrival: by the thaw its caller may have made another node the primary."""
+    primary.ok("term", "begin", "2")
+    pause, trace = primary.workspace.file("pause", ""), primary.workspace.file("trace", "")
+    primary.restart_agent(faults="roles.before_order=pause", pause=pause, trace=trace)
+    primary.wait_running()
+    log = os.path.join(primary.root, "promote.log")
+    call = process.spawn(primary.ctl_arguments("promote", "--term", "2", "--lease-ttl", "1s"), log, as_root=True)
+    primary.workspace.at_end(lambda: process.end(call))
+
+    def reached():
+        with open(trace, encoding="utf-8") as file:
+            return "roles.before_order" in file.read().splitlines()
+    wait_for("the promotion is about to be ordered", reached, 30)
+    os.kill(primary.process.pid, signal.SIGSTOP)
+    frozen = time.monotonic()
+    wait_for("the lease would be over", lambda: time.monotonic() > frozen + 1)
+    os.unlink(pause)
+    os.kill(primary.process.pid, signal.SIGCONT)
+    assert call.wait(30) != 0
+    with open(log, encoding="utf-8") as file:
+        said = file.read()
+    assert "is over already" in said and has_hint(said), said
+    assert is_standby(primary) and "lease" not in primary.status()["node"], "nothing was changed"
+    primary.ok("promote", "--term", "2", "--lease-ttl", "2m")
+
+
 def test_bad_leases_are_refused(primary):
     assert primary.ctl("lease", "renew", "--term", "1", "--ttl", "900ms").code == 2
     assert primary.ctl("lease", "renew", "--term", "1", "--ttl", "6m").code == 2

@@ -213,6 +213,39 @@ TEST_F(LeaseTest, IsNotGivenAgainInATermWhoseGuardHasFired) {
   EXPECT_TRUE(primary()) << "that was another term";
 }
 
+TEST(GuardsNothingTest, OnlyWhenNoServerOfTheLeaseMayBeAPrimary) {
+  using P = observe::PostgresState;
+  TermRecord follows;  // term 8, after the lease of term 7
+  follows.term = 8;
+  observe::PostgresSection standby;
+  standby.state = P::kRunning;
+  standby.role_observed = observe::Role::kStandby;
+  standby.pid = 100;
+  EXPECT_TRUE(GuardsNothing(follows, 7, {standby, 100, 0}));
+  EXPECT_TRUE(GuardsNothing(follows, 7, {standby, 100, 99})) << "another one was";
+  EXPECT_FALSE(GuardsNothing(follows, 7, {standby, 100, 100})) << "seen before it was promoted";
+  EXPECT_FALSE(GuardsNothing(follows, 7, {standby, 101, 0})) << "of an earlier server";
+  EXPECT_FALSE(GuardsNothing(follows, 7, {standby, 0, 0})) << "not yet looked again";
+  for (const P state : {P::kUnresponsive, P::kStarting, P::kStopping, P::kCrashed, P::kUnknown}) {
+    observe::PostgresSection other = standby;
+    other.state = state;
+    EXPECT_FALSE(GuardsNothing(follows, 7, {other, 100, 0}));
+  }
+  observe::PostgresSection primary = standby;
+  primary.role_observed = observe::Role::kPrimary;
+  EXPECT_FALSE(GuardsNothing(follows, 7, {primary, 100, 0}));
+  observe::PostgresSection stopped;
+  stopped.state = P::kStopped;
+  EXPECT_TRUE(GuardsNothing(follows, 7, {stopped, 0, 100}));
+  EXPECT_FALSE(GuardsNothing(follows, 7, {stopped, 102, 0})) << "started since";
+
+  TermRecord leads = follows;
+  leads.role_wanted = observe::Role::kPrimary;
+  leads.role_term = 8;
+  EXPECT_TRUE(GuardsNothing(leads, 7, {primary, 100, 100})) << "its order has no lease";
+  EXPECT_FALSE(GuardsNothing(leads, 8, {standby, 100, 0})) << "it is just being given one";
+}
+
 TEST_F(LeaseTest, IsNotTakenAwayByWhoSawAnEarlierOne) {
   ASSERT_OK(BecomePrimary(absl::Seconds(10)));
   const base::MonotonicTime seen = *lease_->KillTime();
