@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "agent/base/status.h"
 #include "fmt/format.h"
@@ -48,9 +49,9 @@ std::string Clean(std::string text) {
   return text;
 }
 
-absl::Status Refused(std::string message, const char* rewind) {
+absl::Status Refused(std::string message, std::map<std::string, std::string> metadata) {
   return base::WithReason(absl::FailedPreconditionError(std::move(message)),
-                          {"HISTORY_DIVERGED", {{"rewind", rewind}}});
+                          {"HISTORY_DIVERGED", std::move(metadata)});
 }
 
 }  // namespace
@@ -85,19 +86,19 @@ absl::Status CheckMayFollow(std::span<const TermHistoryEntry> own,
         fmt::format("this node's history goes beyond the primary's: it had {}, which the "
                     "primary never saw. HINT: Rewind or Clone this node",
                     Describe(own.back())),
-        "possible");
+        {{"rewind", "possible"}});
   }
   if (comparison.relation != HistoryRelation::kDiverged) return absl::OkStatus();
   if (comparison.invisible_to_rewind) {
     return Refused(fmt::format("this node's history is another one on the same timeline: {}. HINT: "
                                "Clone this node; pg_rewind cannot see the difference",
                                comparison.explanation),
-                   "impossible");
+                   {{"rewind", "impossible"}});
   }
   return Refused(fmt::format("this node's history is another one than the primary's: {}. HINT: "
                              "Rewind or Clone this node",
                              comparison.explanation),
-                 "possible");
+                 {{"rewind", "possible"}});
 }
 
 absl::Status CheckMayPromote(std::span<const TermHistoryEntry> own, uint64_t term,
@@ -108,7 +109,7 @@ absl::Status CheckMayPromote(std::span<const TermHistoryEntry> own, uint64_t ter
   return Refused(fmt::format("term {} cannot begin here: what this node replayed had {} already. "
                              "HINT: begin a term above {}",
                              term, Describe(last), last.term),
-                 "impossible");
+                 {{"rewind", "impossible"}, {"last_term", fmt::format("{}", last.term)}});
 }
 
 std::string EncodeTermHistory(std::span<const TermHistoryEntry> history) {

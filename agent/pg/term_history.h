@@ -26,8 +26,13 @@ enum class HistoryRelation {
 
 struct HistoryComparison {
   HistoryRelation relation = HistoryRelation::kUnknown;
-  // kDiverged: the first terms that differ are on the same timeline, so pg_rewind cannot see it and
-  // only a new copy helps.
+  // kDiverged: the first terms that differ are on timelines of one number, so pg_rewind may not see
+  // it and only a new copy is sure to help. Also when both rows are one node's in one term: that is
+  // a primary that lost WAL which a standby had (a host that lost power with fsync off, a copy from
+  // before the promotion, promoted again) and wrote its row anew. A restart of the primary, a
+  // repeated Promote and UndoDemote find the row and leave it; promoted again as a standby that
+  // knows its old timeline, it takes the next one, and that rewinds. A row that somebody rewrote by
+  // hand looks the same, and counts as another history: nothing proves that it is not.
   bool invisible_to_rewind = false;
   std::string explanation;  // kDiverged: for people
 };
@@ -47,8 +52,8 @@ absl::Status CheckMayFollow(std::span<const observe::TermHistoryEntry> own,
                             std::span<const observe::TermHistoryEntry> theirs, SourceHistory known);
 
 // Whether `node_id` may become the primary of `term` with the history that it has replayed.
-// FAILED_PRECONDITION (HISTORY_DIVERGED) when another node was the primary of this term, or anybody
-// of a later one.
+// FAILED_PRECONDITION (HISTORY_DIVERGED, metadata last_term: the term to begin is above it) when
+// another node was the primary of this term, or anybody of a later one.
 absl::Status CheckMayPromote(std::span<const observe::TermHistoryEntry> own, uint64_t term,
                              std::string_view node_id);
 

@@ -70,6 +70,33 @@ TEST(TermHistoryTest, OneTermOfTwoNodesIsTwoHistories) {
   EXPECT_EQ(Relation({Row(2, 3, "a")}, {later}), HistoryRelation::kDiverged);
 }
 
+// One node, one term, two rows: see invisible_to_rewind for what that can be.
+TEST(TermHistoryTest, APrimaryThatWroteItsRowAnewIsAnotherHistory) {
+  const TermHistory kept = {Row(1, 2, "a"), Row(2, 3, "a")};
+  TermHistory anew = kept;
+  anew[1].start_lsn.value += 0x60;
+  anew[1].time += absl::Seconds(9);
+  // It lost WAL of timeline 3 that a standby has, and went on there: pg_rewind would find nothing
+  // to do, and the standby would keep what the primary never had.
+  for (const SourceHistory known : {SourceHistory::kWhole, SourceHistory::kSoFar}) {
+    EXPECT_EQ(RewindOf(CheckMayFollow(kept, anew, known)), "impossible");
+    EXPECT_EQ(RewindOf(CheckMayFollow(anew, kept, known)), "impossible");
+  }
+  // Later terms on later timelines prove nothing: both may have left timeline 2 at one place.
+  anew.push_back(Row(3, 4, "b"));
+  EXPECT_EQ(RewindOf(CheckMayFollow(kept, anew, SourceHistory::kWhole)), "impossible");
+}
+
+TEST(TermHistoryTest, APrimaryThatWasPromotedAgainInItsTermIsFoundByARewind) {
+  const TermHistory first = {Row(1, 2, "a"), Row(2, 3, "a")};
+  TermHistory again = {Row(1, 2, "a"), Row(2, 4, "a")};
+  again[1].start_lsn.value += 0x60;
+  EXPECT_TRUE(CompareTermHistories(first, again).relation == HistoryRelation::kDiverged);
+  const absl::Status follow = CheckMayFollow(first, again, SourceHistory::kWhole);
+  EXPECT_EQ(RewindOf(follow), "possible");
+  EXPECT_THAT(follow, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("HINT: Rewind")));
+}
+
 TEST(TermHistoryTest, AFollowerMayLackTermsAndMayNotHaveMore) {
   const TermHistory primary = {Row(1, 2, "a"), Row(4, 3, "b")};
   const auto check = [](const TermHistory& own, const TermHistory& theirs) {
@@ -92,7 +119,11 @@ TEST(TermHistoryTest, ATermThatHadAPrimaryIsNotBegunByAnother) {
   EXPECT_OK(CheckMayPromote(TermHistory{}, 1, "a"));
   EXPECT_THAT(CheckMayPromote(own, 4, "a"), StatusIs(absl::StatusCode::kFailedPrecondition,
                                                      HasSubstr("HINT: begin a term above")));
-  EXPECT_EQ(RewindOf(CheckMayPromote(own, 3, "b")), "impossible");
+  const absl::Status refused = CheckMayPromote(own, 3, "b");
+  EXPECT_EQ(RewindOf(refused), "impossible");
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                HasSubstr("HINT: begin a term above 4")));
+  EXPECT_EQ(base::GetReason(refused)->metadata.at("last_term"), "4") << "for who begins the next";
 }
 
 TEST(TermHistoryTest, TextRoundTripsWhateverASuperuserWrote) {
