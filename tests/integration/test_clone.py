@@ -144,8 +144,12 @@ def test_what_may_not_be_cloned_stays_as_it_is(source, workspace, pg):
     assert target.pid() == pid, "nothing was stopped"
     with open(os.path.join(target.data_dir, "base", "old"), "w", encoding="utf-8"):
         pass
-    target.ok(*clone_arguments(source, source, "--replace"))
+    target.restart_agent(faults="node.before_clone_start=error")
+    target.wait_status("the agent has seen the terms", lambda each: each.get("term_history"))
+    assert target.ctl(*clone_arguments(source, source, "--replace")).code != 0
     assert not os.path.exists(os.path.join(target.data_dir, "base", "old"))
+    assert not target.status().get("term_history"), "they went with the old directory"
+    target.ok("pg", "start")
     source.sql("INSERT INTO t VALUES (0, 'x')")
     assert_same_table(source, target)
 

@@ -135,9 +135,11 @@ def test_a_rewind_that_fails_half_way_is_kept_and_can_be_repeated(pair):
     old, new, shared, lost, kept = pair.part()
     pair.begin_term(old)
     old.restart_agent(faults="rewind.rewound=error")
+    old.wait_status("the agent has seen the terms", lambda each: each.get("term_history"))
     failed = old.ctl(*pair.rewind_arguments())
     assert failed.code != 0 and "fault point" in failed.error
     assert "half rewound" in faults(old)["rewind_failed"]
+    assert not old.status().get("term_history"), "they are not this directory's any more"
     refused = old.ctl("pg", "start")
     assert refused.reason == "DATA_DIRECTORY_INCOMPLETE" and "metalctl rewind again" in refused.error
     assert old.ok("term", "begin", str(pair.term))["position"].get("received_lsn", "0") in ("0", 0), "it has no vote"
