@@ -170,7 +170,7 @@ struct ReconcileSlotsRequest {
 };
 struct ReconcileSlotsAnswer {
   std::vector<std::string> created, dropped, kept;
-  std::vector<std::string> foreign;  // not made by the agent: left alone
+  std::vector<std::string> foreign;  // made by no agent, or never wanted: left alone
   std::vector<std::string> active;   // should go, but somebody uses it: left for the next call
 };
 

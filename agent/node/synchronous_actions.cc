@@ -236,6 +236,10 @@ absl::StatusOr<OperationResult> Node::RunReconcileSlots(OperationContext& contex
     words += (words.empty() ? "" : " ") + slot;
   };
   for (const pg::SlotState& slot : present) {
+    // Made by the agent of the node that it is for, when that was cloned, or before our record was
+    // lost: a slot that nobody may drop fills the disk once nobody uses it.
+    if (wanted.contains(slot.name) && slot.name.starts_with(pg::kSlotPrefix))
+      ours.insert(slot.name);
     if (!ours.contains(slot.name)) {
       if (wanted.contains(slot.name)) standing.insert(slot.name);
       add("foreign", slot.name);

@@ -60,7 +60,7 @@ SettingPatch FollowNobody() {
 }
 
 std::string SlotNameOf(std::string_view node_id) {
-  std::string name = "metal_";
+  std::string name(kSlotPrefix);
   for (const char c : node_id) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
     const bool upper = c >= 'A' && c <= 'Z';

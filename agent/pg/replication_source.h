@@ -33,8 +33,9 @@ SettingPatch FollowSettings(const ReplicationSource& source);
 // Follows nobody.
 SettingPatch FollowNobody();
 
-// "metal_" and the node's name in lower case, every other character than [a-z0-9_] as "_"; at most
-// 63 bytes.
+inline constexpr std::string_view kSlotPrefix = "metal_";
+// The prefix and the node's name in lower case, every other character than [a-z0-9_] as "_"; at
+// most 63 bytes.
 std::string SlotNameOf(std::string_view node_id);
 
 inline constexpr std::string_view kUncountedPrefix = "rewound:";

@@ -113,6 +113,16 @@ def test_slots_of_others_are_left_alone(pair):
     assert primary.ctl("slots", "Bad-Name", "--term", "1", code=2)
 
 
+def test_a_slot_that_a_clone_made_is_dropped_once_nobody_wants_it(pair):
+    primary, _ = pair
+    for name in ("metal_cloned", "metal_never_wanted"):
+        primary.sql(f"SELECT pg_create_physical_replication_slot('{name}', true)")
+    done = primary.ok("slots", "metal_standby", "metal_cloned", "--term", "1")
+    assert set(done["kept"]) == {"metal_standby", "metal_cloned"} and done["foreign"] == ["metal_never_wanted"]
+    done = primary.ok("slots", "metal_standby", "--term", "1")
+    assert done["dropped"] == ["metal_cloned"] and done["foreign"] == ["metal_never_wanted"]
+
+
 def test_standby_logs_in_with_the_replication_password(workspace, pg):
     """Over TCP: the primary's agent makes the role, the standby's writes a passfile; nobody sees the password."""
     password = workspace.file("replication.password", "se:cr\\et\n")

@@ -94,7 +94,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
                 : starts    ? ServerState::kStarting
                 : server_up ? ServerState::kRunning
                             : ServerState::kStopped;
-  if (empty) view.system_id = 0;
+  view.system_id = empty ? 0 : system_id.value_or(view.system_id);
   view.role = !view.running() ? NodeRole::kUnknown
               : read_write    ? NodeRole::kPrimary
                               : NodeRole::kStandby;
@@ -166,6 +166,7 @@ absl::StatusOr<WalPoint> FakeNode::Demote(const TermHolder& holder) {
   Store(holder, NodeRole::kStandby);
   demoted_by_ = holder;
   if (hangs) return absl::DeadlineExceededError("did not shut down in time");
+  shard_.clock_.Advance(shutdown_takes);
   if (was_primary) BecomeStandby();
   const WalPoint point{wal.timeline, wal.received};
   ANSWER(point);

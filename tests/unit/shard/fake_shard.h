@@ -65,6 +65,8 @@ class FakeNode : public NodeCalls {
   bool without_slot = false;  // of the source
   std::set<std::string> slots;
   std::string synchronous;
+  std::optional<uint64_t> system_id;  // of another database
+  absl::Duration shutdown_takes;
   bool has_door = true, door_held = false, door_refuses = false;
   std::function<void()> before_slots;  // something overtakes that call, once
   HostPort door{"a.example", 5432};

@@ -1,6 +1,7 @@
 #include "tools/metalctl/shard/findings.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "agent/base/check.h"
@@ -34,7 +35,8 @@ constexpr FindingKind kKinds[] = {
     {"wrong_shard", kError, "the agent's cluster_id is not the shard's name",
      "correct name in the shard's file, or agent.cluster_id"},
     {"different_systems", kError, "the data directories are not copies of one database",
-     "metalctl shard replace NODE makes it a copy; all that it has is lost"},
+     "metalctl pg stop there, move its data directory away, and metalctl shard recover makes a "
+     "copy"},
     {"different_versions", kError, "the major versions of PostgreSQL differ",
      "install one version everywhere: a standby replays WAL of its own version alone"},
     {"fenced", kError, "a node is fenced", "metalctl unfence --term TERM, when its reason is gone"},
@@ -310,6 +312,24 @@ std::span<const FindingKind> FindingKinds() { return kKinds; }
 std::vector<Finding> Analyse(const ShardConfig& config, const std::vector<NodeView>& views) {
   METAL_CHECK(config.nodes.size() == views.size());
   return Analysis(config, views).Run();
+}
+
+void LeaveOutStrangers(std::vector<NodeView>& views) {
+  std::map<uint64_t, size_t> nodes;  // by database
+  for (const NodeView& view : views) {
+    if (view.answered && view.system_id != 0) ++nodes[view.system_id];
+  }
+  for (NodeView& view : views) {
+    if (!view.answered || view.system_id == 0) continue;
+    const auto others = std::ranges::find_if(nodes, [&](const auto& each) {
+      return each.first != view.system_id && 2 * each.second > views.size();
+    });
+    if (others == nodes.end()) continue;
+    view = UnreachableView(
+        view.id, fmt::format("its data directory is another database's (system identifier {}, that "
+                             "of the others is {}). HINT: {}",
+                             view.system_id, others->first, Kind("different_systems").hint));
+  }
 }
 
 bool SeenStreaming(const NodeView& primary, std::string_view id) {

@@ -35,6 +35,10 @@ struct Finding {
 // its order.
 std::vector<Finding> Analyse(const ShardConfig& config, const std::vector<NodeView>& views);
 
+// Takes a node whose data directory is another database's than that of most nodes for one that does
+// not answer: it is no copy, and no reason to leave the others without a primary.
+void LeaveOutStrangers(std::vector<NodeView>& views);
+
 // Whether the primary sends WAL to this node, as far as it has looked.
 bool SeenStreaming(const NodeView& primary, std::string_view id);
 bool HasErrors(const std::vector<Finding>& findings);

@@ -124,6 +124,7 @@ void Procedure::ReadViews() {
                      }});
   }
   calls_.AtOnce(calls, {});
+  LeaveOutStrangers(views_);
 }
 
 absl::Status Procedure::Look() {

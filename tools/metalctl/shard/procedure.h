@@ -89,6 +89,7 @@ class Procedure {
   void Record(StepRecord step);
   void Finish(std::string_view name, const std::string& nodes, base::MonotonicTime begin,
               const absl::StatusOr<std::string>& result);
+  // Without the answers of nodes with another database.
   void ReadViews();
   // Reads all statuses. FAILED_PRECONDITION when these are not the shard's nodes.
   absl::Status Look();
