@@ -51,6 +51,7 @@ def refused(node, *command, reason):
     assert answer.code == 5 and answer.reason == reason and has_hint(answer.error), answer
 
 
+@pytest.mark.matrix
 def test_primary_without_a_renewal_ends_in_time_and_for_good(primary):
     writers = Writers(primary)
     end = renew(primary, 4)

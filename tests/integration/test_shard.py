@@ -92,6 +92,7 @@ def steps(result):
     return [(each["name"], each["nodes"]) for each in result["steps"]]
 
 
+@pytest.mark.matrix
 def test_reparent_loses_nothing_and_can_be_repeated(orders):
     with orders.clients() as ledger:
         for to in ("b", "c", "a"):
@@ -153,6 +154,7 @@ def test_reparent_that_is_killed_is_finished_or_undone(orders, step):
     orders.check(ledger)
 
 
+@pytest.mark.matrix
 def test_failover_when_the_primary_is_lost(orders):
     lost = orders.primary()
     others = [node for node in orders.nodes.values() if node is not lost]
