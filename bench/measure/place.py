@@ -15,10 +15,10 @@ class Place:
 
     user = "postgres"
 
-    def __init__(self, directory, database, *, bindir, pgbackrest_bindir, metal_bindir, keep=False):
+    def __init__(self, directory, database, *, bindir, pgbackrest_bindir, metal_bindir, repositories=None, keep=False):
         self.bindir, self.pgbackrest_bindir, self.metal_bindir = bindir, pgbackrest_bindir, metal_bindir
         self.tools = []
-        self._keep = keep
+        self._keep, self._repositories = keep, repositories
         self.agent = None  # of the tools that are Metal: a database has one
         remove_abandoned(directory)
         self.run_dir = directory / f"run-{os.getpid()}"
@@ -40,6 +40,15 @@ class Place:
         shutil.chown(path, self.user)
         return path
 
+    def repository(self, name):
+        """Where a tool's repository is to be; its parent exists. Removed at the end, like all else."""
+        if self._repositories is None:
+            return self.scratch(f"{name}-repository") / "files"
+        path = self._repositories / f"{self.run_dir.name}-{name}"
+        path.mkdir(mode=0o700, parents=True)
+        shutil.chown(path, self.user)
+        return path / "files"
+
     def versions(self):
         versions = {"postgres": process.output_of([self.bindir / "postgres", "--version"], self.user, "/").strip()}
         return {**versions, **{tool.name: tool.version(self) for tool in self.tools}}
@@ -51,6 +60,8 @@ class Place:
         for tool in self.tools:
             tool.close()
         self.server.close()
+        for path in self._repositories.glob(f"{self.run_dir.name}-*") if self._repositories and not self._keep else ():
+            shutil.rmtree(path, ignore_errors=True)
         if self._keep:
             kept = self.run_dir.with_name(self.run_dir.name.replace("run", "kept"))
             self.run_dir.rename(kept)

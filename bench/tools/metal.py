@@ -19,7 +19,7 @@ class Metal:
         if bench.agent is None:
             bench.agent = Agent(bench, "metal", bench.server.data)
         self._agent = bench.agent
-        self._repository = self._agent.dir / f"repository-{codec}"
+        self._repository = bench.repository(f"metal-{codec}")
         self._backup_name = None
 
     @staticmethod

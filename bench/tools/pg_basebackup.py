@@ -15,7 +15,7 @@ class PgBaseBackup:
     def __init__(self, bench):
         self._bench = bench
         self._dir = bench.scratch("pg_basebackup")
-        self._archive = self._dir / "backup"
+        self._archive = bench.repository("pg_basebackup")
 
     @staticmethod
     def version(bench):

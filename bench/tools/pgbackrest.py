@@ -19,7 +19,7 @@ class PgBackRest:
         self._bench = bench
         self._program = bench.pgbackrest_bindir / "pgbackrest"
         self._dir = bench.scratch(f"pgbackrest-{codec}")
-        self._repository = self._dir / "repository"
+        self._repository = bench.repository(f"pgbackrest-{codec}")
         self._config = self._dir / "pgbackrest.conf"
         server = bench.server
         self._config.write_text(f"""[global]
