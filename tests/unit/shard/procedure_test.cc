@@ -1,12 +1,4 @@
-#include "tools/metalctl/shard/procedure.h"
-
-#include <random>
-
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
-#include "tests/harness/status_matchers.h"
-#include "tests/unit/shard/fake_shard.h"
-#include "tools/metalctl/shard/findings.h"
+#include "tests/unit/shard/procedure_fixture.h"
 
 namespace metal::shard {
 namespace {
@@ -16,58 +8,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
-using ::testing::Not;
 using testing::StatusIs;
-
-class QuietLog : public StepLog {
- public:
-  void Begin(std::string_view, std::string_view) override {}
-  void End(const StepRecord& step) override {
-    text += step.name + " " + step.nodes + ": " + (step.error.empty() ? step.result : step.error) +
-            "\n";
-  }
-  void Note(std::string_view note) override { text += std::string(note) + "\n"; }
-  std::string text;
-};
-
-enum class Command { kReparent, kFailover, kRecover, kInit, kReplace };
-
-class ProcedureTest : public ::testing::Test {
- protected:
-  ProcedureTest() : shard_(std::make_unique<FakeShard>(ThreeNodes())) {}
-
-  absl::Status Run(Command command, const ChangeOptions& options = {}) {
-    static int runs = 0;
-    Procedure procedure(shard_->config(), *shard_, log_, fmt::format("run{}", ++runs));
-    switch (command) {
-      case Command::kReparent:
-        return procedure.Reparent(options);
-      case Command::kFailover:
-        return procedure.Failover(options);
-      case Command::kRecover:
-        return procedure.Recover();
-      case Command::kInit:
-        return procedure.Init({});
-      case Command::kReplace:
-        return procedure.Replace(options.to.value_or(0), false);
-    }
-    return absl::OkStatus();
-  }
-  FakeNode& node(size_t i) { return shard_->at(i); }
-  std::optional<size_t> Primary() { return FindPrimary(shard_->Views()); }
-  // Everything that was ever acknowledged is on the one primary, and nothing is wrong.
-  void ExpectHealthy(const std::string& where) {
-    const auto primary = Primary();
-    ASSERT_TRUE(primary.has_value()) << where << "\n" << log_.text;
-    EXPECT_EQ(shard_->Lost(*primary), 0) << where << "\n" << log_.text;
-    EXPECT_FALSE(shard_->two_primaries()) << where << "\n" << log_.text;
-    EXPECT_THAT(shard_->Findings(), IsEmpty()) << where << "\n" << log_.text;
-    EXPECT_GT(shard_->acknowledged(), 0u);
-  }
-
-  std::unique_ptr<FakeShard> shard_;
-  QuietLog log_;
-};
 
 TEST_F(ProcedureTest, ReparentHandsOverToTheNodeThatIsNamed) {
   ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
@@ -229,44 +170,6 @@ TEST_F(ProcedureTest, AStoppedServerIsStartedToReadItsWal) {
   EXPECT_THAT(shard_->Findings(), ElementsAre("agent_unreachable a"));
 }
 
-TEST_F(ProcedureTest, RecoverElectsNobodyWhileThePrimaryStarts) {
-  const uint64_t term = node(0).stored.term;
-  shard_->Tick();
-  node(0).starts_for = 20;
-  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  EXPECT_EQ(Primary(), 0u);
-  EXPECT_EQ(node(0).stored.term, term);
-  ExpectHealthy("it has started");
-}
-
-TEST_F(ProcedureTest, RecoverMakesAnOldPrimaryFollow) {
-  shard_->Tick();
-  node(0).reachable = node(0).server_up = false;
-  ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
-  node(0).reachable = true;  // it wrote nothing more before it was cut off
-  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  ExpectHealthy("recovered");
-}
-
-TEST_F(ProcedureTest, RecoverLooksAgainWhenADeadOperatorsDemotionIsTakenUpMeanwhile) {
-  node(0).before_slots = [&] {
-    ASSERT_THAT(node(0).Demote({5, node(0).stored.orchestrator}), IsOk());
-  };
-  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  EXPECT_THAT(log_.text, HasSubstr("looking again"));
-  ExpectHealthy("recovered");
-}
-
-TEST_F(ProcedureTest, ANodeWithWalOfItsOwnIsRewound) {
-  node(0).reachable = node(0).server_up = false;
-  ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
-  node(0).reachable = node(0).server_up = true;  // it still believes its order, and writes
-  shard_->Tick();
-  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  EXPECT_THAT(log_.text, HasSubstr("rejoin a: rewound, follows b"));
-  ExpectHealthy("rewound");
-}
-
 TEST_F(ProcedureTest, AnotherOrchestratorsShardIsLeftAlone) {
   for (size_t i = 0; i < 3; ++i) node(i).stored.orchestrator = "robot";
   EXPECT_THAT(Run(Command::kRecover),
@@ -279,20 +182,6 @@ TEST_F(ProcedureTest, OfTwoRunsAtOnceANodeObeysOne) {
   node(0).reachable = node(0).server_up = false;
   ASSERT_THAT(Run(Command::kFailover, {.to = 2}), IsOk()) << log_.text;
   EXPECT_EQ(node(2).stored.term, 6u) << "a term that is taken is not shared";
-}
-
-void Empty(FakeShard& shard) {
-  shard.ForgetAcknowledged();
-  for (size_t i = 0; i < shard.size(); ++i) {
-    FakeNode& node = shard.at(i);
-    node.empty = true;
-    node.server_up = node.read_write = false;
-    node.stored = {};
-    node.wanted = NodeRole::kStandby;
-    node.slots.clear();
-    node.synchronous = "";
-    node.source.reset();
-  }
 }
 
 TEST_F(ProcedureTest, InitMakesAShardOfEmptyNodes) {
@@ -323,176 +212,6 @@ TEST_F(ProcedureTest, ReplaceClonesAStandby) {
   node(1).source.reset();
   EXPECT_THAT(Run(Command::kReplace, {.to = 2}),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("commits wait")));
-}
-
-TEST_F(ProcedureTest, RecoverClonesANodeWithoutData) {
-  node(2).empty = true;
-  node(2).server_up = false;
-  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  ExpectHealthy("cloned");
-}
-
-// a failed, and comes back after another node was promoted, with WAL of its own.
-void LetAReturnDiverged(FakeShard& shard) {
-  QuietLog log;
-  shard.at(0).reachable = shard.at(0).server_up = false;
-  Procedure procedure(shard.config(), shard, log, "failover");
-  ASSERT_THAT(procedure.Failover({}), IsOk()) << log.text;
-  shard.Revive();
-  shard.at(0).reachable = shard.at(0).server_up = true;
-  shard.Tick();
-}
-
-TEST_F(ProcedureTest, RecoverClonesANodeThatCannotBeRewound) {
-  LetAReturnDiverged(*shard_);
-  node(0).refuses_rewind = "WAL_MISSING";
-  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  EXPECT_THAT(log_.text, HasSubstr("a cannot be rewound"));
-  EXPECT_THAT(log_.text, HasSubstr("clone a: cloned, follows"));
-  ExpectHealthy("cloned instead");
-}
-
-TEST_F(ProcedureTest, RecoverKeepsADirectoryUntilTheOtherStandbyHasAllThatThePrimaryHas) {
-  LetAReturnDiverged(*shard_);
-  const size_t third = Primary() == 1 ? 2 : 1;
-  node(0).refuses_rewind = "WAL_MISSING";
-  node(third).lags = true;
-  (void)Run(Command::kRecover);
-  EXPECT_THAT(log_.text, HasSubstr("0 other standbys have all that the primary has"));
-  EXPECT_THAT(log_.text, Not(HasSubstr("clone a")));
-}
-
-TEST_F(ProcedureTest, RecoverKeepsTheDirectoryOfANodeThatOnlyCannotStart) {
-  node(2).server_up = false;
-  node(2).disk_full = true;
-  (void)Run(Command::kRecover);
-  EXPECT_THAT(log_.text, Not(HasSubstr("clone")));
-  EXPECT_THAT(log_.text, HasSubstr("c is left behind: rejoin on c: the disk is full"));
-}
-
-TEST_F(ProcedureTest, RecoverKeepsADirectoryThatMayBeTheLastCopyBesideThePrimary) {
-  LetAReturnDiverged(*shard_);
-  const size_t third = Primary() == 1 ? 2 : 1;
-  node(third).reachable = node(third).server_up = false;
-  const WalPosition before = node(0).wal;
-  for (const char* reason : {"REWIND_REFUSED", "HISTORY_DIVERGED", "DIVERGED"}) {
-    node(0).refuses_rewind = reason;
-    (void)Run(Command::kRecover);
-    EXPECT_EQ(node(0).wal.timeline, before.timeline) << reason << log_.text;
-  }
-  EXPECT_THAT(log_.text, HasSubstr("shard replace a --force"));
-  // Half rewound it is no copy of anything.
-  node(0).refuses_rewind = "DATA_DIRECTORY_INCOMPLETE";
-  (void)Run(Command::kRecover);
-  EXPECT_THAT(log_.text, HasSubstr("clone a: cloned, follows"));
-}
-
-TEST_F(ProcedureTest, RecoverNeverGivesUpWalOfThePrimarysOwnTimeline) {
-  LetAReturnDiverged(*shard_);
-  node(0).refuses_rewind = "DIVERGED";
-  (void)Run(Command::kRecover);
-  EXPECT_THAT(log_.text, HasSubstr("a is left behind"));
-  EXPECT_THAT(log_.text, ::testing::Not(HasSubstr("clone a")));
-}
-
-// Kills the operator at every call of the command, in every way, and runs it again.
-void KillEverywhere(Command command, const ChangeOptions& options, Command again,
-                    const std::function<void(FakeShard&)>& harm, const std::set<size_t>& absent) {
-  for (const Death death : {Death::kBefore, Death::kAfter, Death::kHalfway}) {
-    for (int call = 1;; ++call) {
-      FakeShard shard(ThreeNodes());
-      for (int i = 0; i < 3; ++i) shard.Tick();
-      harm(shard);
-      QuietLog log;
-      shard.KillAt(call, death);
-      const auto run = [&](Command which, const std::string& name) {
-        Procedure procedure(shard.config(), shard, log, name);
-        if (which == Command::kReparent) return procedure.Reparent(options);
-        if (which == Command::kFailover) return procedure.Failover(options);
-        if (which == Command::kInit) return procedure.Init({});
-        if (which == Command::kReplace) return procedure.Replace(*options.to, true);
-        return procedure.Recover();
-      };
-      const absl::Status first = run(command, "first");
-      const bool died = shard.dead();
-      shard.Revive();
-      log.text += "--- again\n";
-      const absl::Status second = run(again, "second");
-      const std::string where =
-          fmt::format("killed at call {} ({})\n{}", call, static_cast<int>(death), log.text);
-      ASSERT_THAT(second, IsOk()) << where;
-      const auto primary = FindPrimary(shard.Views());
-      ASSERT_TRUE(primary.has_value()) << where;
-      ASSERT_EQ(shard.Lost(*primary), 0) << where;
-      ASSERT_FALSE(shard.two_primaries()) << where;
-      for (const std::string& finding : shard.Findings()) {
-        const bool expected = std::any_of(absent.begin(), absent.end(), [&](size_t i) {
-          return finding.ends_with(std::string(" ") + static_cast<char>('a' + i));
-        });
-        ASSERT_TRUE(expected) << finding << "\n" << where;
-      }
-      if (!died) break;
-      ASSERT_LT(call, 500);
-    }
-  }
-}
-
-TEST(KilledOperatorTest, ReparentIsFinishedByReparent) {
-  KillEverywhere(Command::kReparent, {.to = 2}, Command::kReparent, [](FakeShard&) {}, {});
-}
-
-TEST(KilledOperatorTest, ReparentIsFinishedOrUndoneByRecover) {
-  KillEverywhere(Command::kReparent, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
-}
-
-TEST(KilledOperatorTest, ReparentWithACandidateThatRefusesIsRecovered) {
-  KillEverywhere(Command::kReparent, {.to = 2}, Command::kRecover,
-                 [](FakeShard& shard) { shard.at(2).refuses_promotion = true; }, {});
-}
-
-TEST(KilledOperatorTest, FailoverIsFinishedByFailoverOrRecover) {
-  const auto lose_primary = [](FakeShard& shard) {
-    shard.at(0).reachable = shard.at(0).server_up = false;
-  };
-  KillEverywhere(Command::kFailover, {}, Command::kRecover, lose_primary, {0});
-  KillEverywhere(Command::kFailover, {}, Command::kFailover, lose_primary, {0});
-  KillEverywhere(Command::kFailover, {.to = 2}, Command::kFailover, lose_primary, {0});
-}
-
-TEST(KilledOperatorTest, FailoverOfALivePrimaryIsFinishedByRecover) {
-  KillEverywhere(Command::kFailover, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
-}
-
-TEST(KilledOperatorTest, InitIsFinishedByInit) {
-  KillEverywhere(Command::kInit, {}, Command::kInit, Empty, {});
-}
-
-TEST(KilledOperatorTest, ReplaceIsFinishedByRecover) {
-  KillEverywhere(Command::kReplace, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
-}
-
-TEST(KilledOperatorTest, RecoverOfADivergedPrimaryIsFinishedByRecover) {
-  KillEverywhere(Command::kRecover, {}, Command::kRecover, LetAReturnDiverged, {});
-}
-
-TEST(KilledOperatorTest, RecoverThatClonesInsteadIsFinishedByRecover) {
-  KillEverywhere(Command::kRecover, {}, Command::kRecover,
-                 [](FakeShard& shard) {
-                   LetAReturnDiverged(shard);
-                   shard.at(0).refuses_rewind = "REWIND_REFUSED";
-                 },
-                 {});
-}
-
-TEST(KilledOperatorTest, RecoverIsFinishedByRecover) {
-  KillEverywhere(Command::kRecover, {}, Command::kRecover,
-                 [](FakeShard& shard) {
-                   shard.at(1).source.reset();
-                   shard.at(2).server_up = false;
-                   shard.at(0).synchronous = "";
-                   shard.at(0).slots.clear();
-                 },
-                 {});
 }
 
 }  // namespace
