@@ -99,7 +99,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
               : read_write    ? NodeRole::kPrimary
                               : NodeRole::kStandby;
   view.timeline = wal.timeline;
-  view.received = view.replayed = wal.received;
+  view.received = view.replayed = {wal.received.value - status_behind};
   view.synchronous_standbys = synchronous;
   view.gate = !has_door ? "" : door_held ? "held" : "open";
   view.gate_target = door;
@@ -162,6 +162,7 @@ absl::Status FakeNode::PrepareDemote(const TermHolder& holder) {
 absl::StatusOr<WalPoint> FakeNode::Demote(const TermHolder& holder) {
   REACHED();
   METAL_RETURN_IF_ERROR(CheckNotStale(holder));
+  if (const auto first = std::exchange(before_demote, nullptr)) first();
   const bool was_primary = IsPrimary();
   Store(holder, NodeRole::kStandby);
   demoted_by_ = holder;
@@ -213,6 +214,13 @@ absl::Status FakeNode::WaitForLsn(const WalPoint& point, absl::Duration patience
   if (wal.received >= point.lsn) ANSWER(absl::OkStatus());
   shard_.clock_.Advance(patience);
   return absl::DeadlineExceededError("not received in time. HINT: test");
+}
+
+absl::StatusOr<WalPoint> FakeNode::EndOfWal() {
+  REACHED();
+  if (empty || !server_up || hangs) return absl::DeadlineExceededError("no answer in time");
+  const WalPoint end{wal.timeline, wal.received};
+  ANSWER(end);
 }
 
 absl::Status FakeNode::SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,

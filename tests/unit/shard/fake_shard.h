@@ -33,6 +33,7 @@ class FakeNode : public NodeCalls {
   absl::Status FollowPrimary(const TermHolder& holder, const HostPort& primary,
                              FollowBy by) override;
   absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
+  absl::StatusOr<WalPoint> EndOfWal() override;
   absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
                                       const std::vector<std::string>& standbys,
                                       const std::string& expected) override;
@@ -68,8 +69,9 @@ class FakeNode : public NodeCalls {
   std::optional<uint64_t> system_id;  // of another database
   absl::Duration shutdown_takes;
   bool has_door = true, door_held = false, door_refuses = false;
-  std::function<void()> before_slots;  // something overtakes that call, once
+  std::function<void()> before_slots, before_demote;  // something overtakes that call, once
   HostPort door{"a.example", 5432};
+  uint64_t status_behind = 0;  // bytes of WAL that its status does not know yet
   uint64_t door_term = 4;
 
  private:

@@ -67,6 +67,29 @@ TEST_F(ProcedureTest, ACandidateThatCannotBePromotedGivesTheLeadBack) {
   ExpectHealthy("undone");
 }
 
+TEST_F(ProcedureTest, TheCandidateHasWhatThePrimaryHasNowBeforeClientsWait) {
+  shard_->Tick();
+  node(0).status_behind = 0x100;
+  const base::Lsn now = node(0).wal.received;
+  ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
+  const std::string said = "catch_up c: has ";
+  const size_t at = log_.text.find(said);
+  ASSERT_NE(at, std::string::npos) << log_.text;
+  const size_t end = log_.text.find('\n', at);
+  const auto marker = base::Lsn::Parse(log_.text.substr(at + said.size(), end - at - said.size()));
+  ASSERT_TRUE(marker.has_value()) << log_.text;
+  EXPECT_GE(*marker, now);
+}
+
+TEST_F(ProcedureTest, ClientsDoNotWaitLongForACandidateThatIsCutOffAtTheLastMoment) {
+  node(0).before_demote = [this] { node(2).source.reset(); };
+  const absl::Time begin = shard_->clock().Now();
+  EXPECT_THAT(Run(Command::kReparent, {.to = 2}),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("a leads, as before")));
+  EXPECT_LT(shard_->clock().Now() - begin, absl::Seconds(10));
+  ExpectHealthy("undone");
+}
+
 TEST_F(ProcedureTest, ADoorThatCannotBeHeldStopsAReparentBeforeItBegins) {
   node(1).door_refuses = true;
   EXPECT_THAT(Run(Command::kReparent, {.to = 2}),

@@ -242,6 +242,18 @@ absl::Status AgentCalls::WaitForLsn(const WalPoint& point, absl::Duration patien
   });
 }
 
+absl::StatusOr<WalPoint> AgentCalls::EndOfWal() {
+  v1::WaitForLsnRequest request;
+  request.set_lsn(1);  // is there for certain: the answer comes at once, with all that is
+  request.set_mode(v1::WAIT_FOR_LSN_MODE_FLUSHED);
+  *request.mutable_timeout() = ctl::DurationProto(kShort);
+  v1::WaitForLsnResponse response;
+  METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
+    return client_.replication->WaitForLsn(context, request, &response);
+  }));
+  return WalPoint{response.timeline(), {response.lsn()}};
+}
+
 absl::Status AgentCalls::SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
                                                 const std::vector<std::string>& standbys,
                                                 const std::string& expected) {

@@ -25,6 +25,7 @@ class AgentCalls : public NodeCalls {
   absl::Status FollowPrimary(const TermHolder& holder, const HostPort& source,
                              FollowBy by) override;
   absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
+  absl::StatusOr<WalPoint> EndOfWal() override;
   absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
                                       const std::vector<std::string>& standbys,
                                       const std::string& expected) override;

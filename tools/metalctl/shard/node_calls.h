@@ -68,6 +68,8 @@ class NodeCalls {
   virtual absl::Status FollowPrimary(const TermHolder& holder, const HostPort& source,
                                      FollowBy by) = 0;
   virtual absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) = 0;
+  // Where its flushed WAL ends at this moment, asked of the server: a status may be a second old.
+  virtual absl::StatusOr<WalPoint> EndOfWal() = 0;
   // `expected`: synchronous_standby_names as it is now.
   virtual absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
                                               const std::vector<std::string>& standbys,

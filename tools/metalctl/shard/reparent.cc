@@ -12,7 +12,9 @@ namespace metal::shard {
 namespace {
 
 constexpr absl::Duration kMarkerPatience = absl::Seconds(10);
-constexpr absl::Duration kShutdownLsnPatience = absl::Seconds(30);
+// Clients wait meanwhile. A primary that shuts down sends its last WAL at once to who streams: what
+// has not come within seconds was cut off, and to give the lead back takes less than to wait on.
+constexpr absl::Duration kShutdownLsnPatience = absl::Seconds(5);
 constexpr absl::Duration kBeginTermPatience = absl::Seconds(10);
 constexpr absl::Duration kStatusPatience = absl::Seconds(5);
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
@@ -98,9 +100,9 @@ absl::Status Procedure::AwaitFollower(size_t primary, size_t candidate, base::Ls
 
 absl::Status Procedure::Preflight(size_t primary, size_t candidate, const TermHolder& next,
                                   bool* prepared) {
-  const WalPoint marker{views_[primary].timeline, views_[primary].received};
   const absl::Status caught_up =
       Step("catch_up", NameOf(candidate), [&]() -> absl::StatusOr<std::string> {
+        METAL_ASSIGN_OR_RETURN(const WalPoint marker, calls_.node(primary).EndOfWal());
         METAL_RETURN_IF_ERROR(calls_.node(candidate).WaitForLsn(marker, kMarkerPatience));
         METAL_RETURN_IF_ERROR(AwaitFollower(primary, candidate, marker.lsn));
         return "has " + marker.lsn.ToString();
