@@ -4,11 +4,9 @@
 // An interrupted rewind is not taken up again by itself: its operation ends as FAILED with reason
 // AGENT_RESTARTED, for meanwhile another node may be the primary. The same request as a new
 // operation goes on from where it stopped, also where it went over to a clone.
-#include <algorithm>
-#include <string_view>
-
 #include "agent/base/fault_point.h"
 #include "agent/base/log.h"
+#include "agent/base/rewind_reasons.h"
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
@@ -51,18 +49,13 @@ OperationResult ResultOf(const RewindOutcome& outcome, const RewindRequest& requ
   return result;
 }
 
-// Whether a copy of another node is a way out: only where a rewind will not help, now or later. Not
-// when the source is to blame or something took too long, nor when this node has WAL of the
-// source's own timeline that the source lacks (DIVERGED): what is here may then be the only copy of
-// what clients were promised.
+// Whether a copy of another node is a way out. Not when something took too long; and what a rewind
+// left half done is no copy of anything.
 bool CloneMayHelp(const absl::Status& failed, bool half_rewound) {
-  static constexpr std::string_view kReasons[] = {"REWIND_REFUSED", "WAL_MISSING", "NO_SPACE",
-                                                  "HISTORY_DIVERGED", "DATA_DIRECTORY_INCOMPLETE"};
   const auto reason = base::GetReason(failed);
   if (reason && (reason->reason == "REWIND_SOURCE" || reason->reason == "DIVERGED")) return false;
   if (absl::IsCancelled(failed) || absl::IsInvalidArgument(failed)) return false;
-  return half_rewound ||
-         (reason && std::ranges::find(kReasons, reason->reason) != std::end(kReasons));
+  return half_rewound || base::NoRewindHelps(failed);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "agent/base/rewind_reasons.h"
 #include "agent/base/status.h"
 #include "fmt/ranges.h"
 #include "tools/metalctl/shard/findings.h"
@@ -30,14 +31,6 @@ bool NeedsRewind(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
   return reason == "DIVERGED" || reason == "HISTORY_DIVERGED" ||
          reason == "DATA_DIRECTORY_INCOMPLETE";
-}
-
-// A rewind will not help, now or later. Not among them: WAL of the primary's own timeline that the
-// primary lacks (DIVERGED), of which nobody knows whose fault it is.
-bool CannotBeRewound(const absl::Status& status) {
-  static constexpr std::string_view kReasons[] = {"REWIND_REFUSED", "WAL_MISSING", "NO_SPACE",
-                                                  "HISTORY_DIVERGED", "DATA_DIRECTORY_INCOMPLETE"};
-  return std::ranges::find(kReasons, ReasonOf(status)) != std::end(kReasons);
 }
 
 // Without its next step.
@@ -294,7 +287,7 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
   for (size_t i = 0; i < others.size(); ++i) {
     absl::Status status = rejoined[i];
     // A node that only cannot start, for want of space or WAL, keeps its directory.
-    if (rewinds[others[i]] && CannotBeRewound(status)) {
+    if (rewinds[others[i]] && base::NoRewindHelps(status)) {
       status = CloneInstead(others[i], primary, holder, status);
       streaming += status.ok() ? 1 : 0;
     }
