@@ -18,6 +18,8 @@ namespace {
 
 constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kIdentify = absl::Seconds(10);
+// A standby whose stream breaks off waits for wal_retrieve_retry_interval between two tries.
+constexpr absl::Duration kTriedPatience = absl::Seconds(2);
 // A promotion's checkpoint is under way when its new primary is known; it may be a long one.
 constexpr absl::Duration kCheckpointPatience = absl::Minutes(5);
 
@@ -33,8 +35,7 @@ absl::StatusOr<pg::ControlFile> ReadKeptControl(const std::string& state_dir) {
 absl::Status RewindRun::Check() {
   METAL_RETURN_IF_ERROR(LookAtTarget());
   METAL_RETURN_IF_ERROR(pg::CheckRewindTarget(control_));
-  METAL_RETURN_IF_ERROR(LookAtSource());
-  return AwaitCheckpoint();
+  return LookAtSource();
 }
 
 absl::Status RewindRun::LookAtTarget() {
@@ -158,6 +159,35 @@ absl::Status RewindRun::CheckSourceWal(const WalPosition& ours) {
           "the source keeps WAL",
           fork.lsn.ToString(), name),
       {"WAL_MISSING", {{"first_missing", name}}});
+}
+
+// Nothing but a stream brings it: a node that follows takes no WAL from an archive.
+absl::Status RewindRun::CheckNextWal(base::Lsn end) {
+  METAL_ASSIGN_OR_RETURN(const auto source, ConnectSource());
+  METAL_ASSIGN_OR_RETURN(const base::Lsn oldest,
+                         pg::OldestWalOfSource(*source, control_.wal_segment_size, kQuery));
+  if (end >= oldest) return absl::OkStatus();
+  return base::WithReason(
+      base::Error(absl::StatusCode::kFailedPrecondition,
+                  "this node needs WAL from {} on, and the source has removed its WAL before {}. "
+                  "HINT: make the node anew from another one or a backup; a replication slot on "
+                  "the source keeps WAL",
+                  end.ToString(), oldest.ToString()),
+      {"WAL_MISSING",
+       {{"first_missing", base::WalFileName(control_.timeline, end, control_.wal_segment_size)}}});
+}
+
+absl::Status RewindRun::CheckNotStranded(pg::SqlSession& session) {
+  std::optional<base::Lsn> end;
+  const absl::Status seen = PollUntil(
+      parts_.steps, kTriedPatience, "it was not seen to stream", [&]() -> absl::StatusOr<bool> {
+        METAL_ASSIGN_OR_RETURN(const auto receiver, pg::QueryReceiver(session, kQuery));
+        if (receiver && receiver->status == "streaming") return true;
+        METAL_ASSIGN_OR_RETURN(end, pg::QueryEndOfReplay(session, kQuery));
+        return end.has_value();
+      });
+  if (!seen.ok() && !absl::IsDeadlineExceeded(seen)) return seen;
+  return end ? CheckNextWal(*end) : absl::OkStatus();
 }
 
 absl::StatusOr<WalPosition> RewindRun::LookAtPosition() {

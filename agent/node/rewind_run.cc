@@ -4,6 +4,7 @@
 
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
+#include "agent/base/rewind_reasons.h"
 #include "agent/base/status.h"
 #include "agent/node/ancestry.h"
 #include "agent/node/emit.h"
@@ -22,6 +23,7 @@ constexpr absl::Duration kStopByForce = absl::Seconds(15);
 constexpr absl::Duration kConnectPatience = absl::Seconds(30);
 constexpr absl::Duration kNoProgress = absl::Minutes(2);
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
+constexpr absl::Duration kLookAtSource = absl::Seconds(2);
 constexpr base::ByteCount kSpareRoom{64 * base::kMiB};
 constexpr int kMostFetched = 4096;
 
@@ -69,7 +71,12 @@ absl::StatusOr<RewindOutcome> RewindRun::DryRun() {
   }
   outcome_.timeline = theirs_.timeline;
   METAL_ASSIGN_OR_RETURN(outcome_.rewound, NeedsRewind(ours, session.get()));
-  if (outcome_.rewound) METAL_RETURN_IF_ERROR(CheckSourceWal(ours));
+  if (outcome_.rewound) {
+    METAL_RETURN_IF_ERROR(AwaitCheckpoint());
+    METAL_RETURN_IF_ERROR(CheckSourceWal(ours));
+  } else if (session != nullptr) {
+    METAL_RETURN_IF_ERROR(CheckNotStranded(*session));
+  }
   outcome_.ran = !was_running_ && control_.clean();
   if (!outcome_.rewound || !outcome_.ran) return outcome_;
   METAL_RETURN_IF_ERROR(Step("trying pg_rewind", [this] { return TryPgRewind(); }));
@@ -80,6 +87,7 @@ absl::StatusOr<RewindOutcome> RewindRun::DryRun() {
 
 absl::StatusOr<RewindOutcome> RewindRun::Run() {
   METAL_RETURN_IF_ERROR(Step("checking", [this] { return Check(); }));
+  METAL_RETURN_IF_ERROR(AwaitCheckpoint());
   outcome_.timeline = theirs_.timeline;
   if (!server_.slot_exists) parts_.source.slot.clear();
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.checked"));
@@ -385,7 +393,7 @@ absl::Status RewindRun::Start() {
 absl::Status RewindRun::Verify() {
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.started"));
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(parts_.steps, kConnectPatience));
-  base::MonotonicTime moved = parts_.steps.clock.Monotonic();
+  base::MonotonicTime moved = parts_.steps.clock.Monotonic(), looked = moved;
   std::string receiver_status;
   while (true) {
     METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
@@ -399,6 +407,13 @@ absl::Status RewindRun::Verify() {
     const bool streams = receiver_status == "streaming" && receiver->timeline == theirs_.timeline;
     if (streams && state.replayed >= outcome_.floor) return base::FaultPoint("rewind.verified");
     METAL_RETURN_IF_ERROR(parts_.steps.progress.CheckCancelled());
+    if (parts_.steps.clock.Monotonic() - looked > kLookAtSource) {
+      // What cannot be seen now is looked at again.
+      const auto end = pg::QueryEndOfReplay(*session, kQuery);
+      const absl::Status there = end.ok() && *end ? CheckNextWal(**end) : absl::OkStatus();
+      if (base::NoRewindHelps(there)) return there;
+      looked = parts_.steps.clock.Monotonic();
+    }
     if (parts_.steps.clock.Monotonic() - moved > kNoProgress) break;
     parts_.steps.clock.Sleep(kPoll);
   }

@@ -87,7 +87,7 @@ class RewindRun {
   absl::Status Step(const std::string& name, const std::function<absl::Status()>& body);
 
   // ---- checks (rewind_checks.cc) ----
-  absl::Status Check();
+  absl::Status Check();  // AwaitCheckpoint is still due where there is something to rewind
   absl::Status LookAtTarget();
   absl::StatusOr<std::unique_ptr<pg::SqlSession>> ConnectSource();
   absl::Status LookAtSource();
@@ -102,6 +102,12 @@ class RewindRun {
 
   // The source must still have its WAL from the fork on: the rewound node streams from there.
   absl::Status CheckSourceWal(const WalPosition& ours);
+  // The same of a server whose own WAL ends at `end`, and that streams from there.
+  // FAILED_PRECONDITION (WAL_MISSING): the source has removed that.
+  absl::Status CheckNextWal(base::Lsn end);
+  // The same of a running standby, once it is seen to stream, or to have replayed all that is here
+  // and to have tried in vain to stream more. OK when it is seen at neither for a while.
+  absl::Status CheckNotStranded(pg::SqlSession& session);
 
   // ---- steps ----
   absl::Status Stop();

@@ -142,6 +142,21 @@ absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
   return std::optional<ReceiverState>(std::move(state));
 }
 
+absl::StatusOr<std::optional<base::Lsn>> QueryEndOfReplay(SqlSession& session,
+                                                          absl::Duration timeout) {
+  // Source: WaitForWALToBecomeAvailable in xlogrecovery.c: it waits so only when there is nothing
+  // in pg_wal, no command brings it, and the stream has failed.
+  METAL_ASSIGN_OR_RETURN(
+      const SqlResult row,
+      // In this order: what was replayed until then counts.
+      session.Query("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup' "
+                    "AND wait_event = 'RecoveryRetrieveRetryInterval') AS waits, "
+                    "pg_last_wal_replay_lsn() AS replayed",
+                    timeout));
+  if (!row.Bool(0, "waits")) return std::optional<base::Lsn>();
+  return std::optional(row.LsnAt(0, "replayed"));
+}
+
 absl::StatusOr<std::vector<FollowerState>> QueryFollowers(SqlSession& session,
                                                           absl::Duration timeout) {
   // A running pg_basebackup has a row with state "backup" and no positions: it is no follower.

@@ -62,6 +62,12 @@ struct ReceiverState {
 absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
                                                            absl::Duration timeout);
 
+// Where a standby's WAL ends, when it has replayed all of it and its last try to stream more came
+// to nothing: it waits before it tries again. nullopt: it streams, replays or does something else
+// at this moment.
+absl::StatusOr<std::optional<base::Lsn>> QueryEndOfReplay(SqlSession& session,
+                                                          absl::Duration timeout);
+
 struct FollowerState {
   int pid = 0;
   std::string application_name, client_address, state, sync_state;

@@ -206,6 +206,17 @@ absl::StatusOr<bool> SourceHasWal(SqlSession& session, const std::string& name,
   return row.Bool(0, "there");
 }
 
+absl::StatusOr<base::Lsn> OldestWalOfSource(SqlSession& session, uint64_t segment_size,
+                                            absl::Duration timeout) {
+  METAL_ASSIGN_OR_RETURN(
+      const SqlResult row,
+      session.Query("SELECT '00000001' || min(substr(name, 9)) AS oldest "
+                    "FROM pg_ls_dir('pg_wal', true, false) AS name WHERE name ~ '^[0-9A-F]{24}$'",
+                    timeout));
+  const auto segment = base::ParseWalFileName(row.Text(0, "oldest"), segment_size);
+  return segment ? segment->start : base::Lsn();
+}
+
 absl::Status CheckRewindSource(const RewindSource& source, const ControlFile& target, int major) {
   const auto refuse = [](std::string differs, const std::string& words) {
     return base::WithReason(

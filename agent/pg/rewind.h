@@ -78,6 +78,11 @@ absl::StatusOr<RewindSource> QueryRewindSource(SqlSession& session, const std::s
 absl::StatusOr<bool> SourceHasWal(SqlSession& session, const std::string& name,
                                   absl::Duration timeout);
 
+// The first position of which the source still has WAL, on any timeline; 0 when it cannot tell.
+// What it removes it removes from the oldest on, so that nothing before that comes back.
+absl::StatusOr<base::Lsn> OldestWalOfSource(SqlSession& session, uint64_t segment_size,
+                                            absl::Duration timeout);
+
 // OK when the source may be one for the target, whether it has checkpointed or not.
 // FAILED_PRECONDITION, reason REWIND_SOURCE: another cluster, another major version (metadata
 // differs), a standby, full_page_writes off.

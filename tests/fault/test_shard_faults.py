@@ -151,8 +151,9 @@ def recycle_wal(primary):
     wait_for("WAL is recycled", gone, 60)
 
 
-def test_a_standby_that_missed_wal_is_replaced(shard):
-    """Cut off, its slot lost, and the WAL that it needs recycled. Nothing says that it streams until it notices."""
+def test_a_standby_that_missed_wal_becomes_a_copy(shard):
+    """Cut off, its slot lost, and the WAL that it needs recycled. Nothing says that it streams until it notices; recover copies
+    over it when its own agent has seen that the primary removed what it needs."""
     primary = shard.primary()
     behind = standbys_of(shard, primary)[0]
     with nothing_lost(shard):
@@ -163,7 +164,13 @@ def test_a_standby_that_missed_wal_is_replaced(shard):
                  ("not_streaming", behind.name) in shard.findings(), 30)
         shard.network.mend()
         wait_for("it has noticed", lambda: ("not_streaming", behind.name) in shard.findings(), 30)
-        assert ("clone", behind.name) in [(each["name"], each["nodes"]) for each in shard.ok("replace", behind.name)["steps"]]
+        node = behind.status()["node"]
+        refused = shard.remote(behind, "rewind", "--from", f"{primary.host}:{primary.port}", "--dry-run", "--term", node["term"],
+                               "--orchestrator", node["term_orchestrator_id"], timeout=30)
+        assert refused.reason == "WAL_MISSING" and "has removed its WAL before" in refused.error, refused
+        recovered = shard.ok("recover")
+        assert ("clone", behind.name) in [(each["name"], each["nodes"]) for each in recovered["steps"]]
+        assert recovered["left_behind"] == []
 
 
 def test_clock_steps(shard):

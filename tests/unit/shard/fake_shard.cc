@@ -292,6 +292,7 @@ absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) 
   empty = false;
   server_up = true;
   refuses_rewind.clear();
+  missed_wal = false;
   ANSWER(absl::OkStatus());
 }
 
@@ -307,6 +308,18 @@ absl::Status FakeNode::Rewind(const TermHolder& holder, const HostPort& primary)
     server_up = true;
     read_write = false;
     demoted_by_.reset();
+  }
+  ANSWER(absl::OkStatus());
+}
+
+absl::Status FakeNode::TryRewind(const TermHolder& holder, const HostPort& primary) {
+  REACHED();
+  METAL_RETURN_IF_ERROR(CheckHolder(holder));
+  if (IsPrimary()) return Refused("ROLE_TRANSITION", "it is no standby");
+  for (size_t i = 0; i < shard_.size(); ++i) {
+    if (shard_.config_.nodes[i].postgres != primary) continue;
+    if (cut_off) return absl::UnavailableError("the source does not answer");
+    if (missed_wal && Has(shard_.at(i).wal, wal)) return Refused("WAL_MISSING", "WAL is gone");
   }
   ANSWER(absl::OkStatus());
 }
@@ -356,6 +369,7 @@ bool FakeShard::Count(bool* after, bool* halfway) {
 
 bool FakeShard::Streams(const FakeNode& node) const {
   if (!node.server_up || node.hangs || node.empty || node.read_write || !node.source) return false;
+  if (node.missed_wal || node.cut_off) return false;
   const FakeNode& source = *nodes_[*node.source];
   return source.server_up && !source.hangs && !source.empty &&
          (node.without_slot || source.slots.contains(SlotName(node.Id()))) &&

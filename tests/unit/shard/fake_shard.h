@@ -41,6 +41,7 @@ class FakeNode : public NodeCalls {
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;
   absl::Status Rewind(const TermHolder& holder, const HostPort& primary) override;
+  absl::Status TryRewind(const TermHolder& holder, const HostPort& primary) override;
   absl::Status InitDataDirectory(const InitOptions& options) override;
   absl::Status Clone(const TermHolder& holder, const CloneSource& source) override;
   absl::Status HoldTraffic(const TermHolder& holder) override;
@@ -58,6 +59,8 @@ class FakeNode : public NodeCalls {
   bool refuses_promotion = false;
   bool lags = false;           // what the primary sees of it
   bool disk_full = false;      // it cannot start
+  bool missed_wal = false;     // of its source, which has removed it: a clone helps
+  bool cut_off = false;        // no stream reaches it
   std::string refuses_rewind;  // the reason; a clone helps
   TermHolder stored{4, "metalctl:before"};
   NodeRole wanted = NodeRole::kStandby;
@@ -68,10 +71,10 @@ class FakeNode : public NodeCalls {
   std::string synchronous;
   std::optional<uint64_t> system_id;  // of another database
   absl::Duration shutdown_takes;
+  uint64_t status_behind = 0;  // bytes of WAL that its status does not know yet
   bool has_door = true, door_held = false, door_refuses = false;
   std::function<void()> before_slots, before_demote;  // something overtakes that call, once
   HostPort door{"a.example", 5432};
-  uint64_t status_behind = 0;  // bytes of WAL that its status does not know yet
   uint64_t door_term = 4;
 
  private:

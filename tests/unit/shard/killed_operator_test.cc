@@ -94,6 +94,11 @@ TEST(KilledOperatorTest, RecoverThatClonesInsteadIsFinishedByRecover) {
                  {});
 }
 
+TEST(KilledOperatorTest, RecoverThatClonesAfterMissedWalIsFinishedByRecover) {
+  KillEverywhere(Command::kRecover, {}, Command::kRecover,
+                 [](FakeShard& shard) { shard.at(2).missed_wal = true; }, {});
+}
+
 TEST(KilledOperatorTest, RecoverIsFinishedByRecover) {
   KillEverywhere(Command::kRecover, {}, Command::kRecover,
                  [](FakeShard& shard) {

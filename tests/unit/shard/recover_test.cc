@@ -56,7 +56,7 @@ TEST_F(ProcedureTest, RecoverClonesANodeThatCannotBeRewound) {
   LetAReturnDiverged(*shard_);
   node(0).refuses_rewind = "WAL_MISSING";
   ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
-  EXPECT_THAT(log_.text, HasSubstr("a cannot be rewound"));
+  EXPECT_THAT(log_.text, HasSubstr("a cannot follow as it is"));
   EXPECT_THAT(log_.text, HasSubstr("clone a: cloned, follows"));
   ExpectHealthy("cloned instead");
 }
@@ -102,6 +102,39 @@ TEST_F(ProcedureTest, RecoverNeverGivesUpWalOfThePrimarysOwnTimeline) {
   (void)Run(Command::kRecover);
   EXPECT_THAT(log_.text, HasSubstr("a is left behind"));
   EXPECT_THAT(log_.text, Not(HasSubstr("clone a")));
+}
+
+TEST_F(ProcedureTest, RecoverClonesAStandbyWhosePrimaryRemovedWalThatItMissed) {
+  node(2).missed_wal = true;
+  shard_->Tick();
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("c cannot follow as it is: rejoin on c: WAL is gone"));
+  EXPECT_THAT(log_.text, HasSubstr("clone c: cloned, follows a"));
+  ExpectHealthy("cloned");
+}
+
+TEST_F(ProcedureTest, RecoverDoesNotTakeSilenceForMissedWal) {
+  node(2).cut_off = true;
+  shard_->Tick();
+  const WalPosition before = node(2).wal;
+  (void)Run(Command::kRecover);
+  EXPECT_THAT(log_.text, HasSubstr("c is left behind: rejoin on c: it was told to follow a"));
+  EXPECT_THAT(log_.text, Not(HasSubstr("clone c")));
+  EXPECT_EQ(node(2).wal.received, before.received);
+}
+
+TEST_F(ProcedureTest, RecoverKeepsAStandbyThatMissedWalWhileThePrimaryIsTheOnlyOtherCopy) {
+  for (const bool lags : {true, false}) {
+    node(2).missed_wal = true;
+    node(1).lags = lags;
+    node(1).reachable = node(1).server_up = lags;
+    (void)Run(Command::kRecover);
+    EXPECT_THAT(log_.text, HasSubstr("0 other standbys have all that the primary has"));
+    EXPECT_THAT(log_.text, HasSubstr("metalctl shard replace c --force"));
+    EXPECT_THAT(log_.text, Not(HasSubstr("clone c")));
+    EXPECT_TRUE(node(2).missed_wal);
+    log_.text.clear();
+  }
 }
 
 }  // namespace

@@ -339,15 +339,27 @@ absl::Status AgentCalls::Clone(const TermHolder& holder, const CloneSource& sour
 }
 
 absl::Status AgentCalls::Rewind(const TermHolder& holder, const HostPort& primary) {
+  return RunRewind(holder, primary, false);
+}
+
+absl::Status AgentCalls::TryRewind(const TermHolder& holder, const HostPort& primary) {
+  return RunRewind(holder, primary, true);
+}
+
+absl::Status AgentCalls::RunRewind(const TermHolder& holder, const HostPort& primary,
+                                   bool dry_run) {
   v1::RewindRequest request;
   SetHeader(holder, request.mutable_header());
   request.set_source_host(primary.host);
   request.set_source_port(primary.port);
+  request.set_dry_run(dry_run);
   v1::RewindResponse response;
   METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
     return client_.replication->Rewind(context, request, &response);
   }));
-  return Follow(response.operation(), kRewind, [](const v1::Operation&) { return false; }).status();
+  return Follow(response.operation(), dry_run ? kFollow : kRewind,
+                [](const v1::Operation&) { return false; })
+      .status();
 }
 
 }  // namespace metal::shard

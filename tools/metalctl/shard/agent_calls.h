@@ -33,6 +33,7 @@ class AgentCalls : public NodeCalls {
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;
   absl::Status Rewind(const TermHolder& holder, const HostPort& primary) override;
+  absl::Status TryRewind(const TermHolder& holder, const HostPort& primary) override;
   absl::Status InitDataDirectory(const InitOptions& options) override;
   absl::Status Clone(const TermHolder& holder, const CloneSource& source) override;
   absl::Status HoldTraffic(const TermHolder& holder) override;
@@ -53,6 +54,7 @@ class AgentCalls : public NodeCalls {
   absl::StatusOr<std::map<std::string, std::string>> Follow(
       const ctl::v1::Operation& started, absl::Duration patience,
       const std::function<bool(const ctl::v1::Operation&)>& ready);
+  absl::Status RunRewind(const TermHolder& holder, const HostPort& primary, bool dry_run);
   absl::StatusOr<std::map<std::string, std::string>> RunDemote(const TermHolder& holder,
                                                                bool prepare);
 

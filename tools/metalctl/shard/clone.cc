@@ -36,7 +36,7 @@ absl::Status Procedure::CloneNode(size_t node, size_t primary, const TermHolder&
   METAL_RETURN_IF_ERROR(calls.Clone(holder, {.transfer = config_.nodes[*source].transfer,
                                              .primary = config_.nodes[primary].postgres,
                                              .replace = replace}));
-  return WaitUntilStreaming(node, primary);
+  return WaitUntilStreaming(node, primary, holder);
 }
 
 absl::StatusOr<size_t> Procedure::ChooseFirst() const {

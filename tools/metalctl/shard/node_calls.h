@@ -79,6 +79,9 @@ class NodeCalls {
   virtual absl::Status StartPostgres() = 0;
   // Makes a node whose WAL left the primary's history its standby; what only it had is gone.
   virtual absl::Status Rewind(const TermHolder& holder, const HostPort& primary) = 0;
+  // What Rewind would say, without changing anything. OK also when there is nothing to rewind and
+  // the primary has the WAL that the node needs next; WAL_MISSING when it has removed that.
+  virtual absl::Status TryRewind(const TermHolder& holder, const HostPort& primary) = 0;
   virtual absl::Status InitDataDirectory(const InitOptions& options) = 0;
   // Makes the node a copy that streams. REQUIRES: it has stored the holder's term.
   virtual absl::Status Clone(const TermHolder& holder, const CloneSource& source) = 0;

@@ -52,8 +52,9 @@ class Procedure {
 
   // Finishes or undoes what it finds: ends an ordered promotion, elects a primary where there is
   // none (as Failover without data loss), makes every node that answers follow the primary through
-  // its slot (rewound where its WAL left the primary's history, or a copy of another node where
-  // that cannot be), puts the policy in force and opens the doors.
+  // its slot (rewound where its WAL left the primary's history; a copy of another node where that
+  // cannot be, or where the primary has removed WAL that it missed), puts the policy in force and
+  // opens the doors.
   absl::Status Recover();
 
   // A new shard: the first node gets a database and leads, the others become copies of it, and the
@@ -151,17 +152,19 @@ class Procedure {
   absl::Status FollowFromAnyRole(size_t node, size_t primary, const TermHolder& holder);
   // The same, of a node whose server may be down.
   absl::Status StartToFollow(size_t node, size_t primary, const TermHolder& holder);
-  // `rewinds`: it had to be rewound, whatever came of it.
+  // `judged`: an error is about the directory itself, which was compared with the primary's WAL,
+  // and not about what else a server needs to start.
   absl::StatusOr<std::string> Rejoin(size_t node, size_t primary, const TermHolder& holder,
-                                     bool* rewinds);
-  // Makes a node that cannot be rewound, for the reason `why`, anew, if its directory is not needed
-  // any more.
+                                     bool* judged);
+  // Makes a node that can neither follow nor be rewound, for the reason `why`, anew, if its
+  // directory is not needed any more.
   absl::Status CloneInstead(size_t node, size_t primary, const TermHolder& holder,
                             const absl::Status& why);
   // Other standbys that have, as the primary sees it, all that it had flushed at the call. Waits
   // for `wanted` of them, not for long.
   int AwaitCopies(size_t node, size_t primary, int wanted);
-  absl::Status WaitUntilStreaming(size_t node, size_t primary);
+  // WAL_MISSING: it tries in vain, for the primary has removed WAL that it needs.
+  absl::Status WaitUntilStreaming(size_t node, size_t primary, const TermHolder& holder);
   bool FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const;
   absl::Status Settle(size_t primary, const TermHolder& holder);
   // Waits until the statuses say what was done: they are a moment old.

@@ -14,6 +14,9 @@ namespace {
 
 constexpr absl::Duration kBeginTermPatience = absl::Seconds(60);
 constexpr absl::Duration kStreamingPatience = absl::Seconds(30);
+// A standby tries every half second; one that has not got through for longer is asked why.
+constexpr absl::Duration kAskWhy = absl::Seconds(3);
+constexpr absl::Duration kAskAgain = absl::Seconds(10);
 constexpr absl::Duration kStatusPatience = absl::Seconds(2);
 constexpr absl::Duration kCopiesPatience = absl::Seconds(10);
 constexpr absl::Duration kVerifyPatience = absl::Seconds(10);
@@ -67,23 +70,28 @@ absl::StatusOr<std::string> Procedure::Follow(size_t node, size_t primary,
   return fmt::format("follows {}", NameOf(primary));
 }
 
-absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary) {
+absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary, const TermHolder& holder) {
   base::Clock& clock = calls_.clock();
-  const base::MonotonicTime end = clock.Monotonic() + kStreamingPatience;
+  const HostPort& source = config_.nodes[primary].postgres;
+  const base::MonotonicTime begin = clock.Monotonic();
+  base::MonotonicTime ask = begin + kAskWhy;
   NodeView view;
   do {
     METAL_ASSIGN_OR_RETURN(view, calls_.node(node).GetStatus(kStatusPatience));
     const HostPort sender{view.sender_host, view.sender_port};
-    if (view.is_standby() && view.receiver_state == "streaming" &&
-        sender == config_.nodes[primary].postgres) {
+    if (view.is_standby() && view.receiver_state == "streaming" && sender == source) {
       return absl::OkStatus();
     }
+    if (view.is_standby() && clock.Monotonic() >= ask) {
+      const absl::Status may = calls_.node(node).TryRewind(holder, source);
+      if (ReasonOf(may) == "WAL_MISSING") return may;
+      ask = clock.Monotonic() + kAskAgain;
+    }
     clock.Sleep(kPoll);
-  } while (clock.Monotonic() < end);
+  } while (clock.Monotonic() < begin + kStreamingPatience);
   return base::Error(absl::StatusCode::kDeadlineExceeded,
                      "it was told to follow {} and receives nothing: its receiver is {}. HINT: "
-                     "the server's log says why; when WAL that it needs has been removed, metalctl "
-                     "shard replace {}",
+                     "the server's log on {} says why",
                      NameOf(primary), view.receiver_state.empty() ? "absent" : view.receiver_state,
                      NameOf(node));
 }
@@ -111,7 +119,7 @@ absl::Status Procedure::StartToFollow(size_t node, size_t primary, const TermHol
 }
 
 absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const TermHolder& holder,
-                                              bool* rewinds) {
+                                              bool* judged) {
   const NodeView& view = views_[node];
   if (!view.answered) return absl::UnavailableError(view.no_answer);
   NodeCalls& calls = calls_.node(node);
@@ -124,16 +132,19 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const
     return fmt::format("cloned, follows {}", NameOf(primary));
   }
   absl::Status followed = StartToFollow(node, primary, holder);
-  *rewinds = NeedsRewind(followed);
-  if (*rewinds) {
+  const bool rewinds = NeedsRewind(followed);
+  *judged = rewinds;
+  if (rewinds) {
     METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
     followed = calls.Rewind(holder, config_.nodes[primary].postgres);
   }
   METAL_RETURN_IF_ERROR(followed);
-  METAL_RETURN_IF_ERROR(WaitUntilStreaming(node, primary));
+  const absl::Status streams = WaitUntilStreaming(node, primary, holder);
+  *judged = !streams.ok();
+  METAL_RETURN_IF_ERROR(streams);
   // As a standby it keeps WAL for nobody.
   METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));
-  return fmt::format("{}follows {}", *rewinds ? "rewound, " : "", NameOf(primary));
+  return fmt::format("{}follows {}", rewinds ? "rewound, " : "", NameOf(primary));
 }
 
 int Procedure::AwaitCopies(size_t node, size_t primary, int wanted) {
@@ -167,21 +178,21 @@ absl::Status Procedure::CloneInstead(size_t node, size_t primary, const TermHold
   if (copies < needed) {
     return base::Error(
         absl::StatusCode::kFailedPrecondition,
-        "it cannot be rewound: {}. It is not replaced by a copy, for {} other standbys have all "
-        "that "
-        "the primary has and the policy is {}: its directory may be needed. HINT: bring another "
-        "standby back and run this again, or metalctl shard replace {} --force",
+        "it cannot follow as it is: {}. It is not replaced by a copy, for {} other standbys have "
+        "all that the primary has and the policy is {}: its directory may be needed. HINT: bring "
+        "another standby back and run this again, or metalctl shard replace {} --force",
         cause, copies, config_.policy.ToString(), NameOf(node));
   }
   log_.Note(
-      fmt::format("{} cannot be rewound: {}. Its data directory goes, with what only it had, "
+      fmt::format("{} cannot follow as it is: {}. Its data directory goes, with what only it had, "
                   "and becomes a copy",
                   NameOf(node), cause));
   ReadViews();
   return Step("clone", NameOf(node), [&]() -> absl::StatusOr<std::string> {
     const absl::Status cloned = CloneNode(node, primary, holder, true);
     if (!cloned.ok()) {
-      return base::Annotate(cloned, fmt::format("it cannot be rewound ({}), nor cloned", cause));
+      return base::Annotate(cloned,
+                            fmt::format("it cannot follow as it is ({}), nor be cloned", cause));
     }
     METAL_RETURN_IF_ERROR(calls_.node(node).ReconcileSlots(holder, {}));
     return fmt::format("cloned, follows {}", NameOf(primary));
@@ -280,14 +291,14 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
     return fmt::format("{} slots", slots.size());
   });
   METAL_RETURN_IF_ERROR(slotted);
-  const std::unique_ptr<bool[]> rewinds(new bool[views_.size()]());
+  const std::unique_ptr<bool[]> judged(new bool[views_.size()]());
   const std::vector<absl::Status> rejoined = OnEach(
-      "rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder, &rewinds[node]); });
+      "rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder, &judged[node]); });
   auto streaming = static_cast<int>(std::ranges::count_if(rejoined, &absl::Status::ok));
   for (size_t i = 0; i < others.size(); ++i) {
     absl::Status status = rejoined[i];
     // A node that only cannot start, for want of space or WAL, keeps its directory.
-    if (rewinds[others[i]] && base::NoRewindHelps(status)) {
+    if (judged[others[i]] && base::NoRewindHelps(status)) {
       status = CloneInstead(others[i], primary, holder, status);
       streaming += status.ok() ? 1 : 0;
     }
