@@ -100,6 +100,31 @@ TEST_F(ProcedureTest, ADoorThatCannotBeHeldStopsAReparentBeforeItBegins) {
   ExpectHealthy("doors are open");
 }
 
+TEST_F(ProcedureTest, DoorsAreHeldForLongerWhenTheOldPrimaryTakesItsTime) {
+  node(0).shutdown_takes = absl::Seconds(4);
+  ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, Not(HasSubstr("hold_longer")));
+  node(2).shutdown_takes = absl::Seconds(15);
+  ASSERT_THAT(Run(Command::kReparent, {.to = 0}), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("hold_longer b: held"));
+  ExpectHealthy("moved");
+}
+
+TEST_F(ProcedureTest, ANodeWithAnotherDatabaseKeepsNobodyFromLeading) {
+  // The primary's host came back with a database of its own.
+  node(0).system_id = 78;
+  node(0).read_write = false;
+  ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
+  EXPECT_EQ(Primary(), 1u);
+  EXPECT_EQ(shard_->Lost(1), 0);
+  EXPECT_EQ(node(0).stored.term, 4u) << "it is not even frozen";
+  EXPECT_THAT(log_.text, HasSubstr("rejoin a: its data directory is another database's"));
+  node(1).system_id = 79;
+  EXPECT_THAT(Run(Command::kFailover),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("different_systems")))
+      << "which database is the shard's is not known";
+}
+
 TEST_F(ProcedureTest, ReparentFromAPrimaryThatHangsIsAnElection) {
   node(0).hangs = true;
   ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
