@@ -89,6 +89,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
   view.orchestrator = stored.orchestrator;
   view.wanted = wanted;
   view.fenced = fenced;
+  if (server_up && !empty && !wal.terms.empty()) view.last_led_term = wal.terms.back().term;
   view.server = empty       ? ServerState::kEmpty
                 : hangs     ? ServerState::kStuck
                 : starts    ? ServerState::kStarting
@@ -145,6 +146,10 @@ absl::StatusOr<WalPoint> FakeNode::Promote(const TermHolder& holder) {
   REACHED();
   METAL_RETURN_IF_ERROR(CheckHolder(holder));
   if (fenced) return Refused("FENCED", "fenced");
+  const TermStart last = wal.terms.empty() ? TermStart() : wal.terms.back();
+  if (last.term > holder.term || (last.term == holder.term && last.node != Id())) {
+    return Refused("HISTORY_DIVERGED", "the WAL here had a later term");
+  }
   if (refuses_promotion) return Refused("ROLE_TRANSITION", "refused");
   if (!server_up || hangs) return Refused("ROLE_TRANSITION", "PostgreSQL is stopped");
   wanted = NodeRole::kPrimary;

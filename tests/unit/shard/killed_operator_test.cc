@@ -73,6 +73,18 @@ TEST(KilledOperatorTest, FailoverOfALivePrimaryIsFinishedByRecover) {
   KillEverywhere(Command::kFailover, {.to = 2}, Command::kRecover, [](FakeShard&) {}, {});
 }
 
+TEST(KilledOperatorTest, ElectionAboveTermsOfTheDatabaseIsFinishedByRecover) {
+  KillEverywhere(Command::kRecover, {}, Command::kRecover,
+                 [](FakeShard& shard) {
+                   for (size_t i = 0; i < shard.size(); ++i) {
+                     shard.at(i).wal.terms.push_back({9, 3, {0x3000}, "a"});
+                     shard.at(i).server_up = false;
+                     shard.at(i).wanted = NodeRole::kStandby;
+                   }
+                 },
+                 {});
+}
+
 TEST(KilledOperatorTest, InitIsFinishedByInit) {
   KillEverywhere(Command::kInit, {}, Command::kInit, Empty, {});
 }

@@ -232,6 +232,39 @@ TEST_F(ProcedureTest, OfTwoRunsAtOnceANodeObeysOne) {
   EXPECT_EQ(node(2).stored.term, 6u) << "a term that is taken is not shared";
 }
 
+// The agents' state was lost, or the data came from another shard.
+TEST_F(ProcedureTest, OneRunSufficesWhereTheDatabaseKnowsOfLaterTermsThanTheAgents) {
+  for (size_t i = 0; i < 3; ++i) {
+    node(i).wal.terms.push_back({9, 3, {0x3000}, "a"});
+    node(i).read_write = false;
+    node(i).wanted = NodeRole::kStandby;
+  }
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_EQ(node(0).stored.term, 10u);
+  ExpectHealthy("recovered");
+}
+
+TEST_F(ProcedureTest, OneRunSufficesAlsoWhereServersHaveToStartToTellOfLaterTerms) {
+  for (size_t i = 0; i < 3; ++i) {
+    node(i).wal.terms.push_back({9, 3, {0x3000}, "a"});
+    node(i).server_up = false;
+    node(i).wanted = NodeRole::kStandby;
+  }
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("the database notes a primary of term 9"));
+  EXPECT_EQ(node(0).stored.term, 10u);
+  ExpectHealthy("recovered");
+}
+
+TEST_F(ProcedureTest, InitLeadsADatabaseThatKnowsOfLaterTermsThanItsAgent) {
+  Empty(*shard_);
+  node(0).empty = false;
+  node(0).wal = {1, {0x1000}, {}, {{7, 1, {0x900}, "elsewhere"}}};
+  ASSERT_THAT(Run(Command::kInit), IsOk()) << log_.text;
+  EXPECT_EQ(node(0).stored.term, 8u);
+  ExpectHealthy("made");
+}
+
 TEST_F(ProcedureTest, InitMakesAShardOfEmptyNodes) {
   Empty(*shard_);
   ASSERT_THAT(Run(Command::kInit), IsOk()) << log_.text;

@@ -75,10 +75,12 @@ absl::Status Procedure::MakeFirst(size_t first, const InitOptions& options) {
     if (!started.ok()) return started;
     return "runs";
   }));
-  const TermHolder next = NextTerm();
+  TermHolder next = NextTerm();
   METAL_RETURN_IF_ERROR(Step("begin_term", NameOf(first), [&]() -> absl::StatusOr<std::string> {
-    const absl::Status begun = calls.BeginTerm(next, kBeginTermPatience).status();
-    if (!begun.ok()) return begun;
+    TermAnswer answer;
+    do {
+      METAL_ASSIGN_OR_RETURN(answer, calls.BeginTerm(next, kBeginTermPatience));
+    } while (IsOvertaken(answer.position, &next));
     return fmt::format("term {}", next.term);
   }));
   METAL_RETURN_IF_ERROR(Step("promote", NameOf(first), [&]() -> absl::StatusOr<std::string> {

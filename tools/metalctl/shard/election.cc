@@ -153,8 +153,13 @@ absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t
     answering.push_back(view.answered && view.server != ServerState::kEmpty);
   }
   METAL_RETURN_IF_ERROR(CheckProof(answering, options).status());  // while nothing is changed yet
-  const TermHolder next = NextTerm();
+  TermHolder next = NextTerm();
   Frozen frozen = FreezeAll(next, leaving);
+  for (size_t i = 0; i < frozen.positions.size();) {
+    const bool overtaken = frozen.positions[i] && IsOvertaken(*frozen.positions[i], &next);
+    if (overtaken) frozen = FreezeAll(next, leaving);
+    i = overtaken ? 0 : i + 1;
+  }
   METAL_RETURN_IF_ERROR(Prove(frozen, options));
   METAL_ASSIGN_OR_RETURN(Choice choice, Choose(frozen, options, leaving));
   if (choice.ahead) {

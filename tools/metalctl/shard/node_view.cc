@@ -118,6 +118,9 @@ NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
   view.fenced = status.node().fenced();
   view.fence_reason = status.node().fence_reason();
   view.wanted = RoleOf(status.node().role_wanted());
+  for (const auto& entry : status.term_history()) {
+    view.last_led_term = std::max(view.last_led_term, entry.term());
+  }
   ReadPostgres(status.postgres(), view);
   if (status.has_standby()) ReadStandby(status.standby(), view);
   view.followers_seen = status.has_followers_observe_age();

@@ -43,6 +43,9 @@ struct NodeView {
   bool fenced = false;
   std::string fence_reason;
   NodeRole wanted = NodeRole::kUnknown;  // the role that the stored term gives it
+  // The last term that had a primary, as the database notes it; 0: not known. Above the stored one
+  // where the data came from elsewhere, or the agent's state was lost.
+  uint64_t last_led_term = 0;
 
   // PostgreSQL.
   ServerState server = ServerState::kUnknown;

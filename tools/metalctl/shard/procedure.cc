@@ -170,7 +170,23 @@ std::vector<std::string> Procedure::IdsOf(const std::vector<size_t>& nodes) cons
   return ids;
 }
 
-TermHolder Procedure::NextTerm() const { return {HighestTerm(views_) + 1, orchestrator_}; }
+TermHolder Procedure::NextTerm() const {
+  uint64_t highest = HighestTerm(views_);
+  for (const NodeView& view : views_) {
+    if (view.answered) highest = std::max(highest, view.last_led_term);
+  }
+  return {highest + 1, orchestrator_};
+}
+
+bool Procedure::IsOvertaken(const WalPosition& position, TermHolder* next) {
+  uint64_t last = 0;
+  for (const TermStart& each : position.terms) last = std::max(last, each.term);
+  if (last < next->term) return false;
+  next->term = last + 1;
+  log_.Note(fmt::format("the database notes a primary of term {}: going on with term {}", last,
+                        next->term));
+  return true;
+}
 
 bool Procedure::PrimaryIsStarting() const {
   return std::any_of(views_.begin(), views_.end(), [&](const NodeView& view) {

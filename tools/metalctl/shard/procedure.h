@@ -97,8 +97,12 @@ class Procedure {
   std::string NameOf(size_t node) const { return config_.nodes[node].id; }
   std::vector<size_t> Others(size_t node) const;
   std::vector<std::string> IdsOf(const std::vector<size_t>& nodes) const;
-  // The next term, under this run's name.
+  // The next term, under this run's name: above all that the agents have stored, and above those
+  // that the database notes, for a node that has replayed a term leads in none before it.
   TermHolder NextTerm() const;
+  // After a node's answer: true, and *next is a higher term, when its WAL told of one that was not
+  // known when *next was chosen.
+  bool IsOvertaken(const WalPosition& position, TermHolder* next);
   // True when a primary of the highest term is no primary at the moment, and may be one again soon.
   bool PrimaryIsStarting() const;
   // The primary; one that is just being restarted gets a moment, so that no other takes its place.
