@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
@@ -217,12 +218,24 @@ absl::StatusOr<bool> RewindRun::HasDiverged(const WalPosition& ours) {
         {"fork_lsn", server_.current.ToString()}}});
 }
 
+// Timelines of one number that began at different places are two for pg_rewind too.
+bool RewindRun::IsSeenByRewind(const base::ErrorReason& parted_by, const WalPosition& ours) const {
+  if (parted_by.metadata.at("rewind") == "possible") return true;
+  const auto found = parted_by.metadata.find("timeline");
+  if (found == parted_by.metadata.end()) return false;
+  const std::string& text = found->second;
+  base::TimelineId number = 0;  // unreadable: no fork is before it
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  const Fork fork = FindFork(ours, theirs_);
+  return fork.timeline != 0 && fork.timeline < number;
+}
+
 absl::StatusOr<bool> RewindRun::NeedsRewind(const WalPosition& ours, pg::SqlSession* session) {
   // First: positions of two histories say nothing about each other.
   const absl::Status terms = parts_.check_terms(session);
   const auto reason = base::GetReason(terms);
   const bool parted = reason && reason->reason == "HISTORY_DIVERGED";
-  if (parted && reason->metadata.at("rewind") != "possible") return terms;
+  if (parted && !IsSeenByRewind(*reason, ours)) return terms;
   METAL_ASSIGN_OR_RETURN(const bool diverged, HasDiverged(ours));
   // What it left behind on another timeline is what a rewind is for.
   if (parted && !diverged) return terms;

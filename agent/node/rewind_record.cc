@@ -29,6 +29,17 @@ bool ParseWhole(const std::string& text, Number& number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+// False when it is there and cannot be read.
+bool ReadFork(std::map<std::string, std::string>& fields, RewindRecord& record) {
+  if (!fields.contains("fork_timeline")) return true;
+  Fork fork;
+  const auto lsn = base::Lsn::Parse(fields["fork_lsn"]);
+  if (!lsn || !ParseWhole(fields["fork_timeline"], fork.timeline)) return false;
+  fork.lsn = *lsn;
+  record.fork = fork;
+  return true;
+}
+
 // False when what is there of the source's history cannot be read.
 bool ReadSourceHistory(std::map<std::string, std::string>& fields, RewindRecord& record) {
   if (fields.contains("source_history")) {
@@ -99,7 +110,7 @@ absl::StatusOr<RewindRecord> LoadRewindRecord(const std::string& state_dir) {
   const auto floor = base::Lsn::Parse(fields["floor"]);
   if (!known || !floor || !ParseWhole(fields["system_identifier"], record.system_identifier) ||
       !ParseWhole(fields["source_timeline"], record.source_timeline) ||
-      !ReadSourceHistory(fields, record)) {
+      !ReadSourceHistory(fields, record) || !ReadFork(fields, record)) {
     return base::Error(absl::StatusCode::kDataLoss, "{} cannot be read", path);
   }
   record.floor = *floor;
@@ -121,6 +132,10 @@ absl::Status StoreRewindRecord(const std::string& state_dir, const RewindRecord&
     fields["source_term"] = fmt::format("{}", record.source_term->term);
     fields["source_term_node"] = record.source_term->node_id;
     fields["source_term_lsn"] = record.source_term->start_lsn.ToString();
+  }
+  if (record.fork) {
+    fields["fork_timeline"] = fmt::format("{}", record.fork->timeline);
+    fields["fork_lsn"] = record.fork->lsn.ToString();
   }
   return base::WriteFileDurably(RecordPath(state_dir), base::EncodeMap(fields));
 }

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/base/units.h"
+#include "agent/node/ancestry.h"
 #include "agent/node/requests.h"
 #include "agent/observe/status_board.h"
 
@@ -42,6 +43,9 @@ struct RewindRecord {
   // the record; for the term also a source that kept none.
   std::optional<std::vector<TimelineSwitch>> source_history;
   std::optional<SourceTerm> source_term;
+  // Where this node's history left the source's: what it had beyond that is not the source's, also
+  // on a timeline of the same number. nullopt: an older agent wrote the record.
+  std::optional<Fork> fork;
   bool repeatable = false;  // the WAL that pg_rewind reads is kept
   // The end of what this node had of the history that it shares with the source: it may have
   // acknowledged all of that.

@@ -240,6 +240,7 @@ absl::Status RewindRun::Keep(const WalPosition& ours) {
   record_.system_identifier = control_.system_identifier;
   record_.source_timeline = theirs_.timeline;
   record_.source_history = theirs_.history;
+  record_.fork = fork;
   if (!source_terms_.empty()) {
     const observe::TermHistoryEntry& last = source_terms_.back();
     record_.source_term = {.term = last.term, .node_id = last.node_id, .start_lsn = last.start_lsn};
@@ -345,15 +346,24 @@ absl::Status RewindRun::StoreStage(RewindStage stage) {
   return StoreRewindRecord(parts_.state_dir, record_);
 }
 
+std::vector<pg::TimelineEnd> RewindRun::SharedTimelines() const {
+  std::vector<pg::TimelineEnd> shared;
+  for (const TimelineSwitch& ended : theirs_.history) {
+    pg::TimelineEnd end{ended.timeline, ended.switch_lsn};
+    if (record_.fork && end.timeline > record_.fork->timeline) break;
+    if (record_.fork && end.timeline == record_.fork->timeline) {
+      end.end = std::min(end.end, record_.fork->lsn);
+    }
+    shared.push_back(end);
+  }
+  return shared;
+}
+
 absl::Status RewindRun::BecomeStandby() {
   const std::string& data_dir = parts_.steps.data_dir;
   METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.noted"));
-  std::vector<pg::TimelineEnd> history;
-  for (const TimelineSwitch& ended : theirs_.history) {
-    history.push_back({ended.timeline, ended.switch_lsn});
-  }
-  METAL_RETURN_IF_ERROR(pg::PutBackSharedWal(RewindDirectory(parts_.state_dir), data_dir, history,
-                                             control_.wal_segment_size)
+  METAL_RETURN_IF_ERROR(pg::PutBackSharedWal(RewindDirectory(parts_.state_dir), data_dir,
+                                             SharedTimelines(), control_.wal_segment_size)
                             .status());
   METAL_RETURN_IF_ERROR(pg::PutBackConfiguration(RewindDirectory(parts_.state_dir), data_dir));
   METAL_RETURN_IF_ERROR(parts_.install_managed_files());

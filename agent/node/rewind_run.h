@@ -16,10 +16,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/backup/wal_archive.h"
+#include "agent/base/status.h"
 #include "agent/node/requests.h"
 #include "agent/node/rewind_record.h"
 #include "agent/node/role_steps.h"
@@ -98,6 +100,8 @@ class RewindRun {
   // The same, and that a rewind can find where: two histories on one timeline it does not tell
   // apart. `session` as in check_terms.
   absl::StatusOr<bool> NeedsRewind(const WalPosition& ours, pg::SqlSession* session);
+  // Whether pg_rewind finds where histories parted that parted_by says are two (HISTORY_DIVERGED).
+  bool IsSeenByRewind(const base::ErrorReason& parted_by, const WalPosition& ours) const;
   absl::StatusOr<WalPosition> LookAtPosition();
 
   // The source must still have its WAL from the fork on: the rewound node streams from there.
@@ -123,6 +127,8 @@ class RewindRun {
   // Nothing was changed yet: removes the sentinel and the record.
   absl::Status Unmark();
   absl::Status RunForReal();
+  // The timelines of the source that the node had too, and where the common part of each ends.
+  std::vector<pg::TimelineEnd> SharedTimelines() const;
   absl::Status BecomeStandby();
   absl::Status Follow();
   absl::Status Start();

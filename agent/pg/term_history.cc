@@ -23,7 +23,8 @@ std::string Describe(const TermHistoryEntry& entry) {
 }
 
 HistoryComparison Diverged(const TermHistoryEntry& a, const TermHistoryEntry& b) {
-  return {HistoryRelation::kDiverged, a.timeline == b.timeline,
+  const bool invisible = a.timeline == b.timeline;
+  return {HistoryRelation::kDiverged, invisible, invisible ? a.timeline : 0,
           fmt::format("one had {}, the other {}", Describe(a), Describe(b))};
 }
 
@@ -90,10 +91,11 @@ absl::Status CheckMayFollow(std::span<const TermHistoryEntry> own,
   }
   if (comparison.relation != HistoryRelation::kDiverged) return absl::OkStatus();
   if (comparison.invisible_to_rewind) {
-    return Refused(fmt::format("this node's history is another one on the same timeline: {}. HINT: "
-                               "Clone this node; pg_rewind cannot see the difference",
-                               comparison.explanation),
-                   {{"rewind", "impossible"}});
+    return Refused(
+        fmt::format("this node's history is another one on the same timeline: {}. HINT: "
+                    "Clone this node; pg_rewind cannot see the difference",
+                    comparison.explanation),
+        {{"rewind", "impossible"}, {"timeline", fmt::format("{}", comparison.timeline)}});
   }
   return Refused(fmt::format("this node's history is another one than the primary's: {}. HINT: "
                              "Rewind or Clone this node",

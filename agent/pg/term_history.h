@@ -34,7 +34,8 @@ struct HistoryComparison {
   // knows its old timeline, it takes the next one, and that rewinds. A row that somebody rewrote by
   // hand looks the same, and counts as another history: nothing proves that it is not.
   bool invisible_to_rewind = false;
-  std::string explanation;  // kDiverged: for people
+  base::TimelineId timeline = 0;  // invisible_to_rewind: of both rows
+  std::string explanation;        // kDiverged: for people
 };
 
 // Each is the last rows of a node's history (QueryTermHistory); they may begin at different terms.
@@ -47,7 +48,9 @@ enum class SourceHistory {
 };
 // Whether a node with `own` may follow a source with `theirs` as it is. FAILED_PRECONDITION
 // (HISTORY_DIVERGED; metadata: rewind, "possible" or "impossible") when it has a term that the
-// source has not: its own WAL after that was never part of the source's.
+// source has not: its own WAL after that was never part of the source's. "impossible" is what the
+// terms say, with the number of the two timelines as `timeline`: where those began at different
+// places, pg_rewind sees it all the same.
 absl::Status CheckMayFollow(std::span<const observe::TermHistoryEntry> own,
                             std::span<const observe::TermHistoryEntry> theirs, SourceHistory known);
 

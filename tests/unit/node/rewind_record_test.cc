@@ -45,7 +45,8 @@ TEST_F(RewindRecordTest, WhatIsStoredIsFoundAgain) {
 TEST_F(RewindRecordTest, TheSourcesHistoryIsKeptWhereItIsKnown) {
   ASSERT_OK(StoreRewindRecord(dir_.path(), record_));
   ASSERT_OK_AND_ASSIGN(RewindRecord found, LoadRewindRecord(dir_.path()));
-  EXPECT_FALSE(found.source_history || found.source_term) << "as an older agent wrote it";
+  EXPECT_FALSE(found.source_history || found.source_term || found.fork) << "as older agents wrote";
+  record_.fork = Fork{25, base::Lsn{0x3500000}};
   record_.source_history.emplace();  // timeline 1
   ASSERT_OK(StoreRewindRecord(dir_.path(), record_));
   ASSERT_OK_AND_ASSIGN(found, LoadRewindRecord(dir_.path()));
@@ -61,6 +62,9 @@ TEST_F(RewindRecordTest, TheSourcesHistoryIsKeptWhereItIsKnown) {
   EXPECT_EQ(found.source_term->term, ~uint64_t{0});
   EXPECT_EQ(found.source_term->node_id, "b=\n");
   EXPECT_EQ(found.source_term->start_lsn, base::Lsn{7});
+  ASSERT_TRUE(found.fork);
+  EXPECT_EQ(found.fork->timeline, 25u);
+  EXPECT_EQ(found.fork->lsn, base::Lsn{0x3500000});
 }
 
 TEST_F(RewindRecordTest, AnotherHistoryIsNamed) {

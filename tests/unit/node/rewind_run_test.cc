@@ -24,13 +24,15 @@ using ::metal::testing::StatusIs;
 using ::testing::HasSubstr;
 
 constexpr const char* kPostgres = "#!/bin/sh\necho 'postgres (PostgreSQL) 15.20'\n";
-// Finds that the target has to be rewound, and notes a run that is no dry one.
+// Finds that the target has to be rewound; a run that is no dry one is noted, and removes WAL that
+// the source has recycled.
 constexpr const char* kPgRewind = R"sh(#!/bin/sh
 echo 'pg_rewind: servers diverged at WAL location 0/4000000 on timeline 2' >&2
 echo 'pg_rewind: rewinding from last common checkpoint at 0/3000060 on timeline 2' >&2
 case "$*" in *--dry-run*) exit 0;; esac
 echo 'pg_rewind: need to copy 1 MB (total source directory size is 2 MB)' >&2
 touch "$(dirname "$0")/ran"
+for each; do case $each in --target-pgdata=*) rm -f "${each#*=}"/pg_wal/00000002????????????????;; esac; done
 echo 'pg_rewind: Done!' >&2
 )sh";
 
@@ -50,6 +52,7 @@ class RewindTarget {
     dir_.Write("data/PG_VERSION", "15\n");
     dir_.Write("data/global/pg_control", control_);
     dir_.Write("data/pg_wal/00000002.history", "1\t0/3000000\twas promoted\n");
+    dir_.Write("data/pg_wal/" + segment_, "WAL");
     EXPECT_EQ(chmod(data_dir_.c_str(), 0700), 0);
     EXPECT_OK(base::MakeDirectories(state_dir_));
     Program("postgres", kPostgres);
@@ -89,7 +92,7 @@ class RewindTarget {
          .identify_source = [this](const pg::ReplicationSource&,
                                    absl::Duration) { return identity_; },
          .connect_remote = [this](const pg::ReplicationSource&) { return source_.Connect(); },
-         .check_terms = [](pg::SqlSession*) { return absl::OkStatus(); },
+         .check_terms = [this](pg::SqlSession*) { return parted_; },
          .install_managed_files = [this]() -> absl::Status {
            // The second time is that of the start, which is not to come.
            if (installed_++ == 0) return absl::OkStatus();
@@ -101,10 +104,13 @@ class RewindTarget {
   }
   bool marked() const { return base::PathExists(data_dir_ + "/" + pg::kRewindSentinel); }
   bool ran() const { return base::PathExists(dir_.File("bin/ran")); }
+  // The last WAL before 0/4000000 is there.
+  bool has_wal() const { return base::PathExists(data_dir_ + "/pg_wal/" + segment_); }
   int begun() const { return begun_; }
   const std::string& data_dir() const { return data_dir_; }
   const std::string& state_dir() const { return state_dir_; }
 
+  absl::Status parted_;  // what the terms say
   pg::SourceIdentity identity_;
   std::vector<SqlRow> terms_ = {Term("5", "b", "0/4000100"), Term("4", "a", "0/3000100")};
 
@@ -140,7 +146,7 @@ class RewindTarget {
 
   testing::TempDir dir_;
   const std::string data_dir_ = dir_.File("data"), state_dir_ = dir_.File("state");
-  const std::string node_id_ = "n";
+  const std::string node_id_ = "n", segment_ = "000000020000000000000003";
   std::string control_;
   testing::SimulatedClock clock_;
   observe::StatusBoard board_{clock_};
@@ -166,6 +172,7 @@ TEST(RewindRunTest, KeepsWhatTellsTheSourcesHistoryFromAnother) {
   RewindTarget target;
   EXPECT_THAT(target.Run().Run(), StatusIs(absl::StatusCode::kCancelled));  // at the start
   ASSERT_TRUE(target.ran());
+  EXPECT_TRUE(target.has_wal()) << "what both have is put back";
   EXPECT_EQ(target.begun(), 1);
   ASSERT_OK_AND_ASSIGN(const RewindRecord record, LoadRewindRecord(target.state_dir()));
   EXPECT_EQ(record.stage, RewindStage::kStarted);
@@ -175,6 +182,9 @@ TEST(RewindRunTest, KeepsWhatTellsTheSourcesHistoryFromAnother) {
   EXPECT_EQ(record.source_term->term, 5u);
   EXPECT_EQ(record.source_term->node_id, "b");
   EXPECT_EQ(record.source_term->start_lsn, base::Lsn{0x4000100});
+  ASSERT_TRUE(record.fork);
+  EXPECT_EQ(record.fork->timeline, 2u);
+  EXPECT_EQ(record.fork->lsn, base::Lsn{0x4000000});
 }
 
 TEST(RewindRunTest, GoesOnWithTheSameHistoryAlone) {
@@ -219,6 +229,27 @@ TEST(RewindRunTest, GoesOnWithTheSameHistoryAlone) {
   }
 }
 
+TEST(RewindRunTest, ATermOnTwoTimelinesOfOneNumberIsRewoundWhereTheyBeganApart) {
+  const absl::Status parted =
+      base::WithReason(absl::FailedPreconditionError("two histories"),
+                       {"HISTORY_DIVERGED", {{"rewind", "impossible"}, {"timeline", "2"}}});
+  RewindTarget same;
+  same.parted_ = parted;
+  EXPECT_EQ(ReasonOf(same.Run().Run().status()), "HISTORY_DIVERGED") << "both left 1 at one place";
+  EXPECT_FALSE(same.ran());
+  RewindTarget apart;
+  apart.parted_ = parted;
+  apart.identity_.history = "1\t0/2000000\twas promoted\n2\t0/4000000\twas promoted\n";
+  EXPECT_THAT(apart.Run().Run(), StatusIs(absl::StatusCode::kCancelled));  // at the start
+  EXPECT_TRUE(apart.ran());
+  EXPECT_FALSE(apart.has_wal()) << "its WAL of timeline 2 is none of the source's";
+  RewindTarget unknown;  // nobody says which timelines they are
+  unknown.identity_ = apart.identity_;
+  unknown.parted_ = base::WithReason(absl::FailedPreconditionError("two histories"),
+                                     {"HISTORY_DIVERGED", {{"rewind", "impossible"}}});
+  EXPECT_EQ(ReasonOf(unknown.Run().Run().status()), "HISTORY_DIVERGED");
+}
+
 // Whatever call fails before pg_rewind runs: nothing is half rewound unless the sentinel says so.
 TEST(RewindRunTest, IsHalfRewoundOnlyWithTheSentinel) {
   int at = 1;
@@ -235,6 +266,7 @@ TEST(RewindRunTest, IsHalfRewoundOnlyWithTheSentinel) {
       calls = faults.calls();
     }
     ASSERT_FALSE(done.ok()) << at << ": there is no server";
+    if (target.ran() && unmarked > 0) break;  // later calls come after pg_rewind
     if (target.ran()) continue;
     EXPECT_EQ(run.half_rewound(), target.marked()) << at << ": " << calls[at - 1];
     EXPECT_FALSE(run.half_rewound()) << at << ": " << done;

@@ -55,11 +55,13 @@ TEST(TermHistoryTest, TwoHistoriesOnOneTimelineAreRecognised) {
   const HistoryComparison found = CompareTermHistories(a, b);
   EXPECT_EQ(found.relation, HistoryRelation::kDiverged);
   EXPECT_TRUE(found.invisible_to_rewind);
+  EXPECT_EQ(found.timeline, 3u);
   EXPECT_THAT(found.explanation, HasSubstr("term 2 on timeline 3"));
   for (const SourceHistory known : {SourceHistory::kWhole, SourceHistory::kSoFar}) {
     EXPECT_EQ(RewindOf(CheckMayFollow(a, b, known)), "impossible");
   }
   const absl::Status follow = CheckMayFollow(a, b, SourceHistory::kWhole);
+  EXPECT_EQ(base::GetReason(follow)->metadata.at("timeline"), "3");
   EXPECT_THAT(follow, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("HINT: Clone")));
 }
 
