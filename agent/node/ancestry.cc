@@ -26,7 +26,14 @@ std::vector<Stretch> StretchesOf(const WalPosition& position) {
 }  // namespace
 
 Fork FindFork(const WalPosition& position, const WalPosition& source) {
-  const std::vector<Stretch> ours = StretchesOf(position), theirs = StretchesOf(source);
+  std::vector<Stretch> ours = StretchesOf(position);
+  const std::vector<Stretch> theirs = StretchesOf(source);
+  if (position.history.empty() && position.timeline > 1) {
+    // A copy that has no WAL yet lacks the history file too: before its timeline came what came
+    // before it elsewhere.
+    const auto same = std::ranges::find(theirs, position.timeline, &Stretch::timeline);
+    if (same != theirs.end()) ours.insert(ours.begin(), theirs.begin(), same);
+  }
   Fork fork;
   for (size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i) {
     if (ours[i].timeline != theirs[i].timeline) break;

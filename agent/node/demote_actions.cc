@@ -105,8 +105,10 @@ absl::StatusOr<OperationResult> Node::StepDown(OperationContext& context,
   StepEvents log("demotion", parts_.clock, parts_.events, request.holder);
   if (request.checkpoint_timeout > absl::ZeroDuration()) {
     context.progress.BeginPhase("writing a checkpoint");
-    METAL_RETURN_IF_ERROR(pg::Checkpoint(*session, request.checkpoint_timeout,
-                                         [&] { return context.progress.cancelled(); }));
+    const absl::Status written = pg::Checkpoint(*session, request.checkpoint_timeout,
+                                                [&] { return context.progress.cancelled(); });
+    if (!written.ok())
+      return base::Annotate(written, "nothing has changed, this node is the primary");
     log.Done("checkpoint");
   }
   OperationResult result;

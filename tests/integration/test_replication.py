@@ -1,19 +1,21 @@
 """Two agents: a primary steps down and comes back, a standby follows, who must acknowledge, slots, replay and receiver."""
 import os
+import signal
 
 import pytest
 
 from harness.ledger import Ledger, WriteWatch
-from harness.node import Node, lsn_number
+from harness.node import Node, elapsed, lsn_number
+from harness.postgres import postmaster_pid
 from harness.process import run, wait_for
+from harness.wire import Connection, fields_of, message
 
 
-
-def standby_of(primary, workspace, name="standby"):
-    """A copy of the primary without a word about what it follows."""
+def standby_of(primary, workspace, *arguments, name="standby"):
+    """A copy of the primary without a word about what it follows. `arguments`: more of pg_basebackup."""
     node = Node(workspace, primary.version, name=name).start_agent()
     run([os.path.join(primary.version.bin_dir, "pg_basebackup"), "-D", node.data_dir, "-c", "fast", "-h", primary.run_dir,
-         "-p", str(primary.port), "-U", "postgres"])
+         "-p", str(primary.port), "-U", "postgres", *arguments])
     return node
 
 
@@ -60,6 +62,21 @@ def test_follow_while_down_and_up_and_the_guards(pair, workspace):
     assert not nobody.get("checked") and nobody["unchecked_reason"], "the link may be down just now"
     standby.ok("follow", address(primary), "--term", "2")
     wait_streaming(standby)
+
+
+def test_a_node_that_cannot_reach_consistency_follows(primary, workspace):
+    """A copy without the WAL that makes it whole takes no session: what it is told reaches it by a reload."""
+    standby = standby_of(primary, workspace, "-X", "none")
+    started = standby.detach("pg", "start")
+    pid = wait_for("it waits for WAL", lambda: postmaster_pid(standby.data_dir))
+    standby.wait_status("the agent sees it", lambda status: status["postgres"]["state"] == "POSTGRES_STATE_STARTING")
+    standby.ok("op", "cancel", started)  # nothing else changes the node while it waits; the server goes on
+    assert standby.wait_operation(started)["state"] == "OPERATION_STATE_CANCELLED" and not standby.answers()
+    answer = standby.ok("follow", address(primary), "--term", "1", "--without-slot")
+    assert answer["checked"] and answer["source"] == address(primary)
+    wait_streaming(standby)
+    standby.ok("wait-lsn", primary.lsn())
+    assert postmaster_pid(standby.data_dir) == pid, "it was not restarted for it"
 
 
 def test_replay_and_receiver(pair):
@@ -144,6 +161,13 @@ def test_standby_logs_in_with_the_replication_password(workspace, pg):
     assert "no password" in standby.ctl("follow", f"127.0.0.1:{primary.port}", "--term", "1").error
 
 
+def check_steps(events, names, took):
+    """Their durations are parts of the whole: together no longer, and with a restart or a promotion in it, not nothing."""
+    assert [event["attributes"]["step"] for event in events] == names
+    milliseconds = [int(event["attributes"]["duration_ms"]) for event in events]
+    assert all(each >= 0 for each in milliseconds) and 0 < sum(milliseconds) <= took * 1000, (milliseconds, took)
+
+
 @pytest.mark.matrix
 def test_planned_change_of_the_primary(pair):
     primary, standby = pair
@@ -151,15 +175,17 @@ def test_planned_change_of_the_primary(pair):
     assert primary.ok("demote", "--term", "2", "--prepare")["result"]["prepared"] == "true"
     assert primary.sql("SELECT pg_is_in_recovery()") == "f" and primary.status()["node"]["term"] == "1"
 
-    operation = primary.ok("demote", "--term", "2")
+    took, operation = elapsed(lambda: primary.ok("demote", "--term", "2"))
     lsn = operation["result"]["shutdown_lsn"]
     assert primary.sql("SELECT pg_is_in_recovery()") == "t"
     assert lsn_number(primary.lsn()) == lsn_number(lsn), "the end of the last record that it wrote"
-    steps = [event["attributes"]["step"] for event in primary.events("demotion.step")]
-    assert steps == ["checkpoint", "checkpoint", "term stored", "shutdown", "start as a standby"]
+    prepared, *demoted = primary.events("demotion.step")
+    assert prepared["attributes"]["step"] == "checkpoint"
+    check_steps(demoted, ["checkpoint", "term stored", "shutdown", "start as a standby"], took)
     standby.ok("wait-lsn", lsn, "--mode", "flushed")
     standby.ok("term", "begin", "2")
-    standby.ok("promote", "--term", "2")
+    took, _ = elapsed(lambda: standby.ok("promote", "--term", "2"))
+    check_steps(standby.events("promotion.step"), ["order stored", "server promoted", "term noted"], took)
     answer = primary.ok("follow", address(standby), "--term", "2", "--without-slot")
     assert answer["checked"]
     wait_streaming(primary)
@@ -177,6 +203,52 @@ def test_demotion_is_taken_back(primary):
     primary.sql("INSERT INTO t VALUES (1)")
     status = primary.wait_running()
     assert status["node"]["role_wanted"] == "ROLE_PRIMARY" and status["node"]["term"] == "2"
+
+
+DEADLINE_EXCEEDED = 4
+
+
+def demote_within(primary, term, checkpoint_ms=0, shutdown_ms=60_000):
+    """The operation as it ended; metalctl gives the checkpoint no time of its own."""
+    times = [{1: each // 1000, 2: each % 1000 * 1_000_000} for each in (checkpoint_ms, shutdown_ms)]
+    header = {1: term, 2: "metalctl", 3: f"{term}-{checkpoint_ms}-{shutdown_ms}"}
+    connection = Connection(primary.config["agent"]["socket"])
+    answer = connection.call("ReplicationService/Demote", message({1: header, 3: times[0], 4: times[1]}), deadline=30)
+    connection.close()
+    return primary.wait_operation(fields_of(fields_of(answer)[1][0])[1][0].decode())
+
+
+@pytest.mark.parametrize("taken_up", ["demote", "undo-demote"])
+def test_demotion_that_is_late_says_where_it_stands_and_is_taken_up(primary, taken_up):
+    checkpointer = int(primary.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"))
+    os.kill(checkpointer, signal.SIGSTOP)
+    try:
+        late = demote_within(primary, 2, checkpoint_ms=500)
+        assert late["state"] == "OPERATION_STATE_FAILED" and late["error"]["code"] == DEADLINE_EXCEEDED, late
+        assert "nothing has changed, this node is the primary" in late["error"]["message"]
+        status = primary.status()["node"]
+        assert status["term"] == "1" and status["role_wanted"] == "ROLE_PRIMARY", "the checkpoint comes before all else"
+        assert primary.sql("SELECT pg_is_in_recovery()") == "f"
+
+        late = demote_within(primary, 2, shutdown_ms=500)
+        assert late["error"]["code"] == DEADLINE_EXCEEDED and late["error"]["reason"] == "STOP_TIMEOUT", late
+        for said in ("term 2 is stored, this node is not the primary any more", "the shutdown stays requested", "HINT: "):
+            assert said in late["error"]["message"], late
+        status = primary.status()
+        assert status["node"]["term"] == "2" and status["node"]["role_wanted"] == "ROLE_STANDBY", status
+        assert not primary.answers() and postmaster_pid(primary.data_dir), "it takes nobody and still runs"
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+    # Once the shutdown is through, the agent goes on with what is stored.
+    primary.wait_status("it is a standby", lambda status: status["postgres"]["state"] == "POSTGRES_STATE_RUNNING" and
+                        status["postgres"].get("role_observed") == "ROLE_STANDBY", 30)
+    result = primary.ok(taken_up, "--term", "2")
+    if taken_up == "demote":
+        assert result["result"]["was_primary"] == "false" and lsn_number(result["result"]["shutdown_lsn"]) > 0, result
+        assert primary.sql("SELECT pg_is_in_recovery()") == "t"
+    else:
+        primary.sql("CREATE TABLE goes_on (a int)")
+        assert primary.wait_running()["node"]["role_wanted"] == "ROLE_PRIMARY"
 
 
 def test_failing_archive_does_not_delay_the_demotion(primary):

@@ -56,6 +56,14 @@ TEST(AncestryTest, TwoTimelinesOfTheSameNumberButAnotherForkHaveDiverged) {
   EXPECT_EQ(FindFork(here, there).lsn, base::Lsn{100});
 }
 
+TEST(AncestryTest, ACopyWithoutItsHistoryFileFollowsWhoeverHasItsTimeline) {
+  const WalPosition source = At(3, 500, {{1, base::Lsn{100}}, {2, base::Lsn{300}}});
+  EXPECT_OK(CheckAncestry(At(3, 400), source));
+  EXPECT_OK(CheckAncestry(At(2, 300), source));
+  EXPECT_FALSE(CheckAncestry(At(2, 301), source).ok());
+  EXPECT_EQ(FindFork(At(4, 10), source).timeline, 0u);
+}
+
 TEST(AncestryTest, NoCommonTimeline) {
   const Fork fork = FindFork(At(5, 10, {{4, base::Lsn{5}}}), At(7, 10, {{6, base::Lsn{5}}}));
   EXPECT_EQ(fork.timeline, 0u);
