@@ -120,7 +120,7 @@ def test_a_slow_disk_of_a_standby_holds_nobody_up(shard):
         pytest.skip("no loop device")
     primary = shard.primary()
     slow, other = standbys_of(shard, primary)
-    slow.ok("pg", "config", "set", "fsync=on", "wal_writer_delay=10ms")
+    slow.ok("pg", "config", "set", "wal_writer_delay=10ms")
     try:
         with nothing_lost(shard) as (ledger, _):
             slow.disk.hang()
@@ -138,7 +138,7 @@ def test_a_slow_disk_of_a_standby_holds_nobody_up(shard):
             assert shard.ok("reparent", "--to", other.name)["primary"] == other.name
     finally:
         slow.disk.work()
-        slow.ctl("pg", "config", "set", "fsync=off", "wal_writer_delay=200ms")
+        slow.ctl("pg", "config", "set", "wal_writer_delay=200ms")
 
 
 def recycle_wal(primary):

@@ -2,8 +2,9 @@
 TLS between all, passwords, a data disk and a clock of its own.
 
 As root each host is a network namespace (network.py) and each disk a loop device (loop_disk.py), so that the network can part and
-disks can be full or slow. Without root, or where the kernel has neither, everything is on the loopback address and one disk, and
-only processes can fail: `network` and `node.disk` are None. So is `node.clock` where the programs are built with a sanitizer.
+disks can be full or slow. Agents probe their disks and servers sync as in production: a slow disk delays commits, and is known to
+be sick. Without root, or where the kernel has neither, everything is on the loopback address and one disk, and only processes can
+fail: `network` and `node.disk` are None. So is `node.clock` where the programs are built with a sanitizer.
 """
 import contextlib
 import os
@@ -72,6 +73,7 @@ class Hosts(Shard):
                 "postgres": {"port": node.port, "listen_addresses": node.host},
                 "replication": {"password_file": self.password, "networks": self.subnet, "ssl_mode": "disable"},
                 "transfer": {"listen": f"{node.host}:{node.ports[TRANSFER]}"},
+                "disk": {"probe_enabled": disk is not None},
                 "gate": {"enabled": True, "listen": f"{node.host}:{node.ports[GATE]}", "server_tls": "disable"}}.items():
             node.config.setdefault(section, {}).update(options)
         node.roles = [{"san": "operator.test", "role": "orchestrator"},
@@ -98,7 +100,9 @@ class Hosts(Shard):
         """A shard of empty hosts is made, and clients can log in at every door."""
         first = next(iter(self.nodes.values()))
         self.start_agents()
-        first.init("--set", "shared_buffers=32MB", "max_wal_size=128MB", "min_wal_size=64MB", "fsync=off")
+        # Where all share one disk, syncs cost time and prove nothing.
+        sync = "on" if self.disks else "off"
+        first.init("--set", "shared_buffers=32MB", "max_wal_size=128MB", "min_wal_size=64MB", f"fsync={sync}")
         self.let_clients_in(first)
         assert self.ok("init")["left_behind"] == []
         first.sql(PREPARE)

@@ -13,6 +13,7 @@ from harness.process import run
 
 NAMESPACE = "metal-test-"  # followed by the pid of the tests, a number and the host's name
 INTERFACE = "mt"           # followed by the same pid and number
+FIRST_PREF = 10            # of the rules that lose packets; before the rule of local addresses, at 100
 
 
 def ip(*arguments, code=0, text=None):
@@ -43,7 +44,7 @@ class Network:
         self._bridge = f"{INTERFACE}{self._tag}"
         self.subnet = self._free_subnet()
         self.names = list(names)
-        self._lost = {name: set() for name in self.names}  # rules in force at each host
+        self._lost = {name: [] for name in self.names}  # rules in force at each host
         ip("link", "add", self._bridge, "type", "bridge")
         workspace.at_end(lambda: ip("link", "del", self._bridge))
         ip("addr", "add", f"{self.subnet}.254/24", "dev", self._bridge)
@@ -85,14 +86,17 @@ class Network:
         TCP ports alone (None: all). Connections that are open go silent."""
         origins = [""] if sources is None else [f"from {self.address(each)} " for each in sources]
         which = [""] if ports is None else [f"ipproto tcp {side} {port} " for side in ("sport", "dport") for port in ports]
-        wanted = {f"{origin}{port}" for origin in origins for port in which} - self._lost[at]
-        ip("-n", self._space(at), "-batch", "-", text="".join(f"rule add pref 10 iif eth0 {each}blackhole\n" for each in wanted))
-        self._lost[at] |= wanted
+        wanted = {f"{origin}{port}" for origin in origins for port in which} - set(self._lost[at])
+        # Each with a place of its own: at one place the kernel takes a rule for all packets for one that is there for some.
+        self._lost[at] += sorted(wanted)
+        ip("-n", self._space(at), "-batch", "-", text="".join(
+            f"rule add pref {FIRST_PREF + self._lost[at].index(each)} iif eth0 {each}blackhole\n" for each in wanted))
 
     def mend(self):
         """Nothing is lost any more."""
         for name, lost in self._lost.items():
-            ip("-n", self._space(name), "-batch", "-", text="rule del pref 10\n" * len(lost))
+            ip("-n", self._space(name), "-batch", "-", text="".join(
+                f"rule del pref {FIRST_PREF + number}\n" for number in range(len(lost))))
             lost.clear()
 
     def others(self, name):
