@@ -3,12 +3,8 @@
 #include "agent/backup/clone.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <sys/socket.h>
 
 #include <csignal>
-#include <list>
 #include <optional>
 
 #include "agent/backup/clone_source.h"
@@ -18,87 +14,13 @@
 #include "agent/pg/rewind_files.h"
 #include "agent/transfer/listener.h"
 #include "tests/unit/backup/backup_fixture.h"
+#include "tests/unit/backup/harmful_relay.h"
 
 namespace metal::backup {
 namespace {
 
 using ::testing::HasSubstr;
 using testing::StatusIs;
-
-// Passes bytes between a client and `to`, and breaks each connection after its share of bytes from
-// the far side.
-class Relay {
- public:
-  Relay(transfer::Address to, std::vector<size_t> shares) : to_(to), shares_(std::move(shares)) {
-    listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    METAL_CHECK(bind(listener_, reinterpret_cast<sockaddr*>(&address), length) == 0);
-    METAL_CHECK(listen(listener_, 16) == 0);
-    METAL_CHECK(getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-    port_ = ntohs(address.sin_port);
-    thread_ = base::Thread("relay", [this] { Accept(); });
-  }
-  ~Relay() {
-    shutdown(listener_, SHUT_RDWR);
-    thread_.Join();
-    close(listener_);
-    passing_.clear();
-  }
-  transfer::Address address() const { return {"127.0.0.1", std::to_string(port_)}; }
-  int broken() const { return broken_; }
-
- private:
-  void Accept() {
-    while (true) {
-      const int near = accept(listener_, nullptr, nullptr);
-      if (near < 0) return;
-      const int far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      sockaddr_in address{};
-      address.sin_family = AF_INET;
-      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-      address.sin_port = htons(static_cast<uint16_t>(std::stoi(to_.port)));
-      if (connect(far, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-        close(near);
-        close(far);
-        continue;
-      }
-      const size_t share = next_ < shares_.size() ? shares_[next_++] : SIZE_MAX;
-      passing_.emplace_back("relay-pass", [this, near, far, share] { Pass(near, far, share); });
-    }
-  }
-  void Pass(int near, int far, size_t share) {
-    std::vector<char> buffer(64 << 10);
-    size_t passed = 0;
-    while (true) {
-      pollfd fds[] = {{near, POLLIN, 0}, {far, POLLIN, 0}};
-      poll(fds, 2, -1);
-      const bool from_far = fds[1].revents != 0;
-      const ssize_t got = recv(from_far ? far : near, buffer.data(), buffer.size(), 0);
-      if (got <= 0) break;
-      if (from_far) passed += static_cast<size_t>(got);
-      if (passed > share) {
-        ++broken_;
-        break;
-      }
-      if (send(from_far ? near : far, buffer.data(), static_cast<size_t>(got), MSG_NOSIGNAL) != got)
-        break;
-    }
-    close(near);
-    close(far);
-  }
-
-  const transfer::Address to_;
-  const std::vector<size_t> shares_;
-  size_t next_ = 0;
-  int listener_ = -1;
-  int port_ = 0;
-  std::atomic<int> broken_{0};
-  std::list<base::Thread> passing_;
-  base::Thread thread_;
-};
 
 class CloneTest : public BackupTest {
  protected:
@@ -213,13 +135,34 @@ TEST_F(CloneTest, EngineAndCodecMakeNoDifference) {
 TEST_F(CloneTest, GoesOnAfterConnectionsBroke) {
   // The first two connections are those of the control.
   for (const size_t share : {size_t{100}, size_t{40000}, size_t{700000}, size_t{1500000}}) {
-    Relay relay(Request().source, {SIZE_MAX, SIZE_MAX, share, share, share, share});
+    HarmfulRelay relay(Request().source, {SIZE_MAX, SIZE_MAX, share, share, share, share});
     CloneRequest request = Request();
     request.source = relay.address();
     SCOPED_TRACE(share);
     ASSERT_OK_AND_ASSIGN(const CloneReport report, RunClone(request));
-    EXPECT_GT(relay.broken(), 0);
+    EXPECT_GT(relay.harmed(), 0);
     EXPECT_GT(report.reconnects, 0u);
+    ExpectCopy();
+    ASSERT_OK(base::RemoveTree(target_));
+  }
+}
+
+// In a message of its own or in the bytes of a frame: none of it is written, and the source sends
+// it again. Only what lies between the small files of a frame belongs to nobody.
+TEST_F(CloneTest, DamageOnTheWayIsSeenAndSentAgain) {
+  for (const auto& [codec, offset] :
+       {std::pair("none", size_t{100}), std::pair("none", size_t{700000}),
+        std::pair("none", size_t{2000000}), std::pair("lz4", size_t{20000}),
+        std::pair("lz4", size_t{60000})}) {
+    HarmfulRelay relay(Request().source, {SIZE_MAX, SIZE_MAX, offset}, HarmfulRelay::Harm::kFlip);
+    CloneRequest request = Request();
+    request.source = relay.address();
+    request.codec = codec;
+    request.links = 1;
+    SCOPED_TRACE(fmt::format("{} {}", codec, offset));
+    ASSERT_OK_AND_ASSIGN(const CloneReport report, RunClone(request));
+    EXPECT_EQ(relay.harmed(), 1);
+    EXPECT_EQ(report.reconnects, 1u);
     ExpectCopy();
     ASSERT_OK(base::RemoveTree(target_));
   }
