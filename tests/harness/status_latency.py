@@ -5,7 +5,7 @@ import time
 from harness.wire import Connection, fields_of
 
 PROMISE_S = 0.010
-CALLS, TRIES = 300, 5
+CALLS, BATCHES = 300, 7
 
 
 def seconds_of_calls(socket_path, count):
@@ -26,11 +26,8 @@ def percentile(taken, percent):
 
 
 def check_promise(node):
-    """One of a few batches keeps the promise: a busy test machine spoils some of them, a call that waits for what hangs
-    would spoil all."""
-    seen = []
-    for _ in range(TRIES):
-        seen.append(percentile(seconds_of_calls(node.config["agent"]["socket"], CALLS), 99))
-        if seen[-1] < PROMISE_S:
-            return
-    raise AssertionError(f"GetStatus: 99th percentiles of {TRIES} × {CALLS} calls: {[f'{each * 1e3:.1f} ms' for each in seen]}")
+    """The median batch keeps the promise. A burst of work on a busy test machine spoils a batch or two; a call that waits for what
+    hangs spoils all of them, and one that does so now and then spoils most."""
+    seen = [percentile(seconds_of_calls(node.config["agent"]["socket"], CALLS), 99) for _ in range(BATCHES)]
+    assert statistics.median(seen) < PROMISE_S, \
+        f"GetStatus: 99th percentiles of {BATCHES} × {CALLS} calls: {[f'{each * 1e3:.1f} ms' for each in seen]}"

@@ -84,10 +84,34 @@ TEST(RoleTableTest, FencedNodeTakesNoWayToPrimary) {
   }
 }
 
-TEST(RoleTableTest, FenceBeginTermAndStopAreAcceptedInEveryState) {
+TEST(RoleTableTest, FenceAndStopAreAcceptedInEveryState) {
   for (int state = 0; state < kRoleStates; ++state) {
     EXPECT_TRUE(FindRule(static_cast<RoleState>(state), RoleRequest::kFence).allowed());
     EXPECT_TRUE(FindRule(static_cast<RoleState>(state), RoleRequest::kStop).allowed());
+  }
+}
+
+TEST(RoleTableTest, BeginTermIsRefusedOnlyWhereTheOrderIsOfTheSameTermAndNeverMakesAPrimary) {
+  // A higher term is stored first, and what was an order to be primary is outdated by then.
+  TermRecord higher;
+  higher.term = 4;
+  higher.role_term = 3;
+  higher.role_wanted = observe::Role::kPrimary;
+  observe::PostgresSection server;
+  server.state = observe::PostgresState::kRunning;
+  for (const observe::Role observed : {observe::Role::kPrimary, observe::Role::kStandby}) {
+    server.role_observed = observed;
+    EXPECT_TRUE(FindRule(ClassifyRole(higher, server), RoleRequest::kBeginTerm).allowed());
+  }
+  for (int index = 0; index < kRoleStates; ++index) {
+    const auto state = static_cast<RoleState>(index);
+    const RoleRule& rule = FindRule(state, RoleRequest::kBeginTerm);
+    const bool ordered = state == RoleState::kPrimary || state == RoleState::kPromoting;
+    EXPECT_EQ(rule.allowed(), !ordered) << RoleStateName(state);
+    if (rule.allowed()) {
+      EXPECT_NE(rule.next, RoleState::kPrimary) << RoleStateName(state);
+      EXPECT_NE(rule.next, RoleState::kPromoting) << RoleStateName(state);
+    }
   }
 }
 
