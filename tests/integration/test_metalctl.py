@@ -9,8 +9,42 @@ from harness import process
 from harness.node import BIN, elapsed, has_hint
 from harness.process import run, wait_for
 
-COMMANDS = ["status", "watch", "events", "op", "pg", "term", "promote", "fence", "unfence", "wait-lsn", "gate", "backup", "disk",
-            "capabilities", "completion"]
+# What every command is asked with -o json, in this order, and its exit code. Where a test of the command itself is elsewhere, a
+# refusal will do: that is JSON too. {} are filled in by the test.
+ANSWERS = [
+    ("status", 0), ("capabilities", 0), ("op list", 0), ("op show {operation}", 0), ("op wait {operation}", 0),
+    ("op watch {operation}", 0), ("op cancel {operation}", None), ("pg init", 5), ("pg start", 0), ("pg restart", 0),
+    ("pg reload", 0), ("pg control", 0), ("pg status", 0), ("pg config get", 0), ("pg config get --effective", 0),
+    ("pg config set work_mem=5MB", 0), ("wait-lsn 0/1", 0), ("events", 0),
+    ("backup list", 0), ("backup show", 0), ("backup archive", 0), ("backup verify", 0), ("backup create", 0),
+    ("backup restore --target {root}/copy --dry-run", 0), ("disk list", 0), ("disk health", 0), ("disk probe --for 1s", None),
+    ("gate status", None), ("gate hold --term 1 --for 1s", None), ("gate release /nowhere --term 1", None),
+    ("synchronous --term 1", 0), ("slots one --term 1", 0), ("lease renew --term 1 --ttl 60s", 0),
+    ("demote --term 2", 0), ("undo-demote --term 2", 0), ("replay pause", 5), ("replay resume", 5), ("receiver stop", 5),
+    ("receiver start", 5), ("fence --term 3 --reason x", 0), ("unfence --term 3", 0), ("term begin 4", 0),
+    ("follow /nowhere:1 --term 4", 0), ("promote --term 4", 0),
+    ("rewind --source /nowhere:1 --term 4", None), ("clone --from 127.0.0.1:1 --term 4", None),
+    *[(f"shard --config {{shard}} {each}", None) for each in
+      ("status", "check", "init", "replace b", "reparent", "recover", "failover")],
+    ("pg stop", 0),
+]
+LIVE = ["watch", "disk watch", "shard --config {shard} watch"]  # documents until Ctrl-C
+TEXTS = {"completion", "shard template"}                        # print a file for others to read
+
+
+def commands(*words):
+    """Words and help of every command that has none below it, as the helps themselves list them."""
+    text = run([f"{BIN}/metalctl", *words, "--help"]).stdout
+    below, section = [], ""
+    for line in text.splitlines():
+        section = line if re.match(r"\S.*:$", line) else section
+        found = re.match(r"  ([a-z][a-z-]*)(?:  |$)", line)
+        if found and not re.match("Options|Positionals|Exit codes|Example", section):
+            below.append(found[1])
+    if "SUBCOMMAND" not in text:
+        yield " ".join(words), text
+    for each in below if "SUBCOMMAND" in text else []:
+        yield from commands(*words, each)
 
 
 def ctl(node, *arguments, code=0):
@@ -64,27 +98,49 @@ def test_a_result_that_cannot_be_written_is_a_failure(primary):
 
 def test_every_command_explains_itself():
     top = run([f"{BIN}/metalctl", "--help"]).stdout
-    for command in COMMANDS:
-        assert command in top
-        assert re.search(r"Example:|More: metalctl", run([f"{BIN}/metalctl", command, "--help"]).stdout)
     assert "Exit codes" in top and "Examples" in top
-    for group in ("Look:", "Operations:", "PostgreSQL:", "Role of the node:", "Backups:", "Disks:"):
+    for group in ("Look:", "Operations:", "PostgreSQL:", "Role of the node:", "Replication:", "Backups:", "Disks:", "Shard:"):
         assert group in top
+    found = dict(commands())
+    assert len(found) > 50 and {"status", "pg config set", "shard failover"} <= found.keys(), "the walk leaves none out"
+    for words, text in found.items():
+        example = re.search(r"^Examples?:\n((?:  .*\n)+)", text, re.MULTILINE)
+        assert example and f"metalctl {words}" in re.sub(r" (-o json|--config \S+)", "", example[1]), (words, text)
+        assert f"Usage: metalctl {words} " in text
     assert run([f"{BIN}/metalctl"], code=2)
     assert run([f"{BIN}/metalctl", "--version"]).stdout.startswith("metalctl ")
 
 
+def bare(words):
+    """"pg config get" of "pg config get --effective", as commands() names it."""
+    return re.match(r"(?:[a-z-]+ ?)+", words.replace("--config {shard} ", ""))[0].strip()
+
+
 def test_output_is_json_everywhere(primary):
     primary.backup()
-    for command in (["status"], ["capabilities"], ["op", "list"], ["op", "show", primary.operations()[0]["name"]],
-                    ["pg", "config", "get"], ["pg", "config", "get", "--effective"], ["pg", "control"], ["pg", "reload"],
-                    ["pg", "status"], ["backup", "list"], ["backup", "show"], ["backup", "archive"], ["backup", "verify"],
-                    ["disk", "list"], ["pg", "start"], ["wait-lsn", "0/1"],
-                    ["backup", "restore", "--target", f"{primary.root}/copy", "--dry-run"]):
-        answer = primary.ctl(*command)
-        assert answer.code == 0 and isinstance(answer.json, dict), (command, answer)
+    nodes = [f'[[node]]\nid = "{name}"\nagent = "unix:{place}/agent.sock"\npostgres = "{place}:{primary.port}"\ntransfer = "{host}"'
+             for name, place, host in (("node", primary.run_dir, "127.0.0.1:1"), ("b", "/nowhere", "127.0.0.1:2"))]
+    shard = primary.workspace.file("shard.toml", "\n".join(['[shard]\nname = "test"\nsynchronous = "ANY 1"', *nodes, ""]))
+    filled = {"operation": primary.operations()[0]["name"], "root": primary.root, "shard": shard}
+    told = {bare(words) for words in [*(words for words, _ in ANSWERS), *LIVE]}
+    for words, _ in commands():
+        assert words in TEXTS or any(each == words or each.startswith(f"{words} ") for each in told), \
+            f"metalctl {words}: say in ANSWERS how it is called"
+    for words, code in ANSWERS:
+        answer = primary.ctl(*words.format(**filled).split())
+        assert code is None or answer.code == code, answer
+        documents = answer.stdout.splitlines() if words == "events" else filter(None, [answer.stdout])
+        assert all(isinstance(json.loads(each), dict) for each in documents), answer
+        assert answer.stdout if answer.code == 0 else answer.reason or '"error":' in answer.stderr or answer.stdout, answer
+        assert all(isinstance(json.loads(line), dict) for line in answer.stderr.splitlines()), answer
     for line in primary.ctl("events", code=0).stdout.splitlines():
         assert {"id", "type", "severity", "message"} <= json.loads(line).keys()
+    for words in LIVE:
+        command = primary.ctl_arguments("-o", "json", *words.format(**filled).split())
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=process.environment()) as live:
+            assert isinstance(json.loads(live.stdout.readline()), dict), words
+            live.send_signal(signal.SIGINT)
+            live.stdout.read()
 
 
 def test_tables_for_people(primary):
