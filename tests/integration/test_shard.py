@@ -1,6 +1,7 @@
 """metalctl shard: a shard of three agents seen and operated as one."""
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -9,8 +10,10 @@ import psycopg2
 import pytest
 
 from harness.ledger import promised
+from harness.node import elapsed
 from harness.postgres import postmaster_pid
-from harness.process import wait_for
+from harness.process import run, wait_for
+from harness.terminal import Terminal
 from harness.three_nodes import Shard
 from harness.workspace import free_port
 
@@ -125,6 +128,26 @@ def test_clients_at_a_door_see_no_error_while_the_lead_changes(orders):
     orders.wait_healthy()
 
 
+def test_people_see_the_shard_live_and_how_long_each_step_took(orders):
+    primary = orders.primary()
+    standby = next(node for node in orders.nodes.values() if node is not primary)
+    words = primary.ctl_arguments("shard", "--config", orders.file)
+    with Terminal([*words, "watch"], columns=160) as terminal:
+        terminal.expect(f"primary {primary.name}, term ")
+        terminal.expect("no inconsistencies")
+        standby.ok("pg", "stop")
+        terminal.expect("server_down", 20)
+        whole, done = elapsed(lambda: run([*words, "recover"], as_root=True))
+        terminal.expect("no inconsistencies", 30)
+        terminal.press("\x03")
+        assert terminal.wait() == 130
+    took = {(name, nodes): float(seconds) for name, nodes, seconds in
+            re.findall(r"^(\w+) +(\w*) +(\d+\.\d{3}) s  ", done.stdout, re.MULTILINE)}
+    assert ("rejoin", standby.name) in took and 0 < took["rejoin", standby.name] <= whole, done
+    assert all(0 <= each <= whole for each in took.values()), done
+    orders.wait_healthy()
+
+
 def test_refusals_change_nothing(orders):
     before = orders.ok("status")["term"]
     unknown = orders.ctl("reparent", "--to", "d", code=4)
@@ -184,3 +207,30 @@ def test_failover_when_the_primary_is_lost(orders):
     assert orders.primary() is not lost
     orders.wait_healthy()
     orders.check(ledger)
+
+
+def test_failover_that_accepts_data_loss_leads_on_without_it(orders):
+    """The only node that answers never received the last commit. Whoever has it returns as a standby without it."""
+    lost = orders.primary()
+    keeps, behind = [node for node in orders.nodes.values() if node is not lost]
+    lost.sql("CREATE TABLE IF NOT EXISTS at_stake (id int)")
+    behind.ok("wait-lsn", lost.lsn())
+    behind.ok("receiver", "stop")
+    lost.sql("INSERT INTO at_stake VALUES (1)")  # acknowledged by the other one
+    for node in (lost, keeps):
+        node.kill_agent()
+        os.kill(postmaster_pid(node.data_dir), signal.SIGKILL)
+    refused = orders.ctl("failover", code=5)
+    assert f"missing: {', '.join(sorted([lost.name, keeps.name]))}" in refused.error, refused
+    result = orders.ok("failover", "--accept-data-loss")
+    assert result["primary"] == behind.name and sorted(result["left_behind"]) == sorted([lost.name, keeps.name])
+    for node in (lost, keeps):
+        node.start_agent()
+        wait_for("it is up again", node.answers, 30)
+    assert orders.ok("recover")["left_behind"] == []
+    orders.wait_healthy()
+    assert orders.primary() is behind
+    behind.sql("INSERT INTO at_stake VALUES (2)")
+    for node in (lost, keeps):
+        node.ok("wait-lsn", behind.lsn())
+        assert node.sql("SELECT id FROM at_stake") == "2"
