@@ -113,6 +113,7 @@ class BackupRun {
   std::unique_ptr<PageRechecker> rechecker_;
   std::unique_ptr<FileListWriter> list_;
   MemoryShare memory_;  // of the pipeline; given back after it
+  std::optional<transfer::Throttle> throttle_;
   std::unique_ptr<CopyPipeline> pipeline_;
 };
 
@@ -264,6 +265,10 @@ absl::Status BackupRun::MakePipeline() {
   options.packs.system_identifier = header_.system_identifier;
   options.packs.label = header_.label;
   options.watch = [this] { return server_watch_->Check(); };
+  if (request_.rate_limit != 0) {
+    throttle_.emplace(request_.rate_limit, context_.clock);
+    options.throttle = &*throttle_;
+  }
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
                          uring::ParseEngineKind(context_.config.io_engine));
   METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,

@@ -94,13 +94,19 @@ void CopyPipeline::StartRequests() {
     if (write == nullptr) break;
     engine_->Submit(write);
   }
+  StartReads();
+}
+
+void CopyPipeline::StartReads() {
   const uint64_t bytes_max = uint64_t{options_.queue_depth} * kReadSize;
   const uint32_t reads_max = engine_->depth() - static_cast<uint32_t>(options_.packs.buffer_count);
   while (engine_->in_flight() < reads_max && read_bytes_in_flight_ < bytes_max) {
+    if (options_.throttle != nullptr && options_.throttle->Wait() > absl::ZeroDuration()) break;
     FrameRead* read = reader_.TakeRead();
     if (read == nullptr) break;
     read_bytes_in_flight_ += read->request.length;
     engine_->Submit(&read->request);
+    if (options_.throttle != nullptr) options_.throttle->Book(read->request.length);
   }
 }
 
@@ -185,8 +191,13 @@ absl::StatusOr<bool> CopyPipeline::Turn() {
   while (FrameJob* job = reader_.TakeReady()) workers_->Submit(job);
   StartRequests();
   const bool idle = engine_->in_flight() == 0 && workers_->outstanding() == 0 && encoded_.empty();
-  if (idle && !more_to_fill) return false;
-  METAL_RETURN_IF_ERROR(Wait(more_to_fill ? absl::ZeroDuration() : kPollCancel));
+  // Reads that wait with nothing in flight wait for the throttle.
+  if (idle && !more_to_fill && reader_.waiting_reads() == 0) return false;
+  absl::Duration patience = more_to_fill ? absl::ZeroDuration() : kPollCancel;
+  if (options_.throttle != nullptr) {
+    patience = std::min(patience, std::max(options_.throttle->Wait(), absl::Milliseconds(1)));
+  }
+  METAL_RETURN_IF_ERROR(Wait(patience));
   return true;
 }
 

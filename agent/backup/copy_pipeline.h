@@ -25,6 +25,7 @@
 #include "agent/observe/progress.h"
 #include "agent/store/pack_writer.h"
 #include "agent/stream/codec.h"
+#include "agent/transfer/throttle.h"
 #include "agent/uring/io_engine.h"
 
 namespace metal::backup {
@@ -42,6 +43,7 @@ struct CopyOptions {
   base::ByteCount memory{192 << 20};
   size_t frames = 0;  // frame buffers
   store::PackWriter::Options packs;
+  transfer::Throttle* throttle = nullptr;  // of the reads; null: as fast as it goes
   // Called all the time on the ring thread; an error ends the copy. May be empty.
   std::function<absl::Status()> watch;
 };
@@ -91,6 +93,7 @@ class CopyPipeline {
   absl::Status FinishFrame(FrameJob& job);
   absl::Status AppendEncoded();
   void StartRequests();
+  void StartReads();
   absl::Status Wait(absl::Duration timeout);
   std::vector<std::unique_ptr<FrameJob>> MakeJobs(PageRechecker* rechecker);
   std::vector<FrameJob*> FreeJobs() const;

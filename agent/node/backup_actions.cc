@@ -6,6 +6,7 @@
 #include "agent/backup/verify.h"
 #include "agent/base/status.h"
 #include "agent/node/node.h"
+#include "agent/transfer/throttle.h"
 
 namespace metal::node {
 
@@ -66,6 +67,9 @@ absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,
   }
   if (request.level) spec.parameters["level"] = fmt::format("{}", *request.level);
   if (request.spread_checkpoint) spec.parameters["spread_checkpoint"] = "true";
+  METAL_RETURN_IF_ERROR(transfer::Throttle::CheckRate(request.rate_limit));
+  if (request.rate_limit != 0)
+    spec.parameters["rate_limit"] = fmt::format("{}", request.rate_limit);
   return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {
     return RunBackup(operation, request);
   });
@@ -80,6 +84,7 @@ absl::StatusOr<OperationResult> Node::RunBackup(OperationContext& context,
   backup.level = request.level;
   backup.spread_checkpoint = request.spread_checkpoint;
   backup.annotations = request.annotations;
+  backup.rate_limit = request.rate_limit;
   pg::ConnectOptions connect;
   connect.socket_dir = parts_.config.pg_socket_dir;
   connect.port = parts_.config.pg_port;

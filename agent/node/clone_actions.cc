@@ -18,6 +18,7 @@
 #include "agent/node/node.h"
 #include "agent/node/tablespace_mapping.h"
 #include "agent/pg/replication_source.h"
+#include "agent/transfer/throttle.h"
 
 namespace metal::node {
 
@@ -26,7 +27,6 @@ namespace {
 constexpr absl::Duration kStop = absl::Seconds(60);
 constexpr absl::Duration kSlotPatience = absl::Seconds(30);
 constexpr absl::Duration kStreaming = absl::Seconds(60);
-constexpr uint64_t kRateMin = 1 << 20;
 
 std::map<std::string, std::string> ParametersOf(const CloneRequest& request) {
   std::map<std::string, std::string> parameters = {
@@ -72,11 +72,7 @@ absl::Status CheckCloneRequest(const CloneRequest& request) {
                        "that the copy will follow",
                        request.primary_host, request.primary_port);
   }
-  if (request.rate_limit != 0 && request.rate_limit < kRateMin) {
-    return base::Error(absl::StatusCode::kInvalidArgument,
-                       "bytes_per_second_max is {}. HINT: at least {}, or 0 for no limit",
-                       request.rate_limit, kRateMin);
-  }
+  METAL_RETURN_IF_ERROR(transfer::Throttle::CheckRate(request.rate_limit));
   METAL_RETURN_IF_ERROR(stream::ParseCodec(request.codec).status());
   return ParseTablespaceMapping(request.tablespace_mapping).status();
 }

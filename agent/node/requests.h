@@ -232,6 +232,7 @@ struct CreateBackupRequest {
   std::optional<int> level;  // nullopt: as configured
   bool spread_checkpoint = false;
   std::map<std::string, std::string> annotations;
+  uint64_t rate_limit = 0;  // bytes per second; 0: none
 };
 
 struct VerifyBackupRequest {

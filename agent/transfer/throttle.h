@@ -1,8 +1,10 @@
-// Throttle: a limit of bytes per second that several connections share. Threading: thread-safe.
+// Throttle: a limit of bytes per second that several callers share: connections of a clone, the
+// reads of a backup. Threading: thread-safe.
 #pragma once
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
@@ -11,6 +13,9 @@ namespace metal::transfer {
 
 class Throttle {
  public:
+  // INVALID_ARGUMENT for less than 1 MiB per second; 0 is no limit.
+  static absl::Status CheckRate(uint64_t bytes_per_second);
+
   // 0: no limit.
   Throttle(uint64_t bytes_per_second, base::Clock& clock)
       : rate_(bytes_per_second), clock_(clock) {}
@@ -18,11 +23,13 @@ class Throttle {
   // Books `bytes`; how long the caller has to wait before it sends them. Zero without a limit.
   // After a pause at most 200 ms worth of the rate is sent at once.
   absl::Duration Book(uint64_t bytes);
+  // For how long what was booked so far uses the rate up; zero: more may be booked.
+  absl::Duration Wait() const;
 
  private:
   const uint64_t rate_;
   base::Clock& clock_;
-  base::Mutex mutex_;
+  mutable base::Mutex mutex_;
   // When what was booked so far will have been sent.
   absl::Duration free_at_ ABSL_GUARDED_BY(mutex_) = -absl::InfiniteDuration();
 };

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from harness import compare, database
-from harness.node import Node
+from harness.node import Node, has_hint
 from harness.postgres import PlainServer
 from harness.process import is_alive, wait_for
 from harness.workspace import Workspace
@@ -327,6 +327,14 @@ def test_memory_is_bounded_however_many_operations_run(small):
     print(f"peak RSS of the agent after five at once: {peak_memory(small)} MiB")
     assert peak_memory(small) < 256
     assert is_alive(small.pid())
+
+
+def test_a_backup_keeps_its_rate(small):
+    result = small.backup("--rate", "8MiB")["result"]
+    assert float(result["copy_seconds"]) > 0.9 * int(result["bytes"]) / (8 << 20) - 0.5, result
+    small.ok("backup", "verify")
+    assert has_hint(small.ctl("backup", "create", "--rate", "1KiB", code=2).error)
+    assert "is no size" in small.ctl("backup", "create", "--rate", "fast", code=2).stderr
 
 
 def test_an_operation_waits_for_the_memory_of_another(small):

@@ -8,12 +8,14 @@ void AddCreateCommand(CLI::App* backup, Invocation& invocation) {
   auto* command =
       AddCommand(backup, "create",
                  "Take a full backup of the running PostgreSQL; exit code 6 when it is suspect",
-                 "backup create\nbackup create --codec lz4 --note why='before the upgrade'");
+                 "backup create\nbackup create --codec lz4 --note why='before the upgrade'\n"
+                 "backup create --rate 200MiB");
   command->add_option("--codec", create->codec, "Compression (default: as configured)")
       ->check(CLI::IsMember({"zstd", "lz4", "none"}));
   command->add_option("--level", create->level, "Level of the codec");
   command->add_flag("--spread-checkpoint", create->spread_checkpoint,
                     "Do not hurry the first checkpoint");
+  AddRate(command, &create->rate_limit, "Most bytes read per second (default no limit)");
   AddPairs(command, "--note", &create->annotations, "Free text kept with the backup");
   AddDetach(command, &create->follow);
   OnRun(command, invocation,

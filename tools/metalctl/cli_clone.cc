@@ -23,8 +23,7 @@ void AddCloneCommand(CLI::App& app, Invocation& invocation) {
   command->add_flag("--replace", options->replace,
                     "Remove the data directory that is here, if it is of the same cluster");
   AddPairs(command, "--tablespace", &options->tablespaces, "OID=PATH: where a tablespace goes");
-  command->add_option("--rate", options->rate_limit, "Most bytes per second (default no limit)")
-      ->type_name("SIZE");
+  AddRate(command, &options->rate_limit, "Most bytes per second (default no limit)");
   command->add_option("--codec", options->codec, "Compression on the way")
       ->check(CLI::IsMember({"none", "lz4", "zstd"}))
       ->capture_default_str();

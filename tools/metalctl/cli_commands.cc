@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "agent/base/units.h"
 #include "tools/metalctl/duration.h"
 
 namespace metal::ctl {
@@ -40,6 +41,22 @@ CLI::Option* AddDuration(CLI::App* command, const std::string& name, absl::Durat
           },
           what + " (default " + DurationText(*out) + ")")
       ->type_name("DURATION");
+}
+
+void AddRate(CLI::App* command, uint64_t* out, const std::string& what) {
+  command
+      ->add_option_function<std::string>(
+          "--rate",
+          [out](const std::string& text) {
+            const auto rate = base::ByteCount::Parse(text);
+            if (!rate || rate->value == 0) {
+              throw CLI::ValidationError("--rate: '" + text +
+                                         "' is no size. HINT: for example 200MiB");
+            }
+            *out = rate->value;
+          },
+          what)
+      ->type_name("SIZE");
 }
 
 void AddPairs(CLI::App* command, const std::string& name, std::map<std::string, std::string>* out,

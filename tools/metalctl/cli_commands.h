@@ -39,6 +39,8 @@ void OnRun(CLI::App* command, Invocation& invocation, Action action) {
 // A length of time; see ParseDuration.
 CLI::Option* AddDuration(CLI::App* command, const std::string& name, absl::Duration* out,
                          const std::string& what);
+// "--rate": a size for each second.
+void AddRate(CLI::App* command, uint64_t* out, const std::string& what);
 // "name=value" pairs, repeatable.
 void AddPairs(CLI::App* command, const std::string& name, std::map<std::string, std::string>* out,
               const std::string& what);

@@ -1,4 +1,3 @@
-#include "agent/base/units.h"
 #include "fmt/format.h"
 #include "tools/metalctl/address.h"
 #include "tools/metalctl/commands.h"
@@ -23,14 +22,7 @@ int CloneNode(const Client& client, const CloneOptions& options) {
                                      "for example 10.0.0.1:5432",
                                      options.primary));
   }
-  if (!options.rate_limit.empty()) {
-    const auto rate = base::ByteCount::Parse(options.rate_limit);
-    if (!rate || rate->value == 0) {
-      return Usage(client, fmt::format("--rate '{}' is no size. HINT: for example 200MiB",
-                                       options.rate_limit));
-    }
-    request.set_bytes_per_second_max(rate->value);
-  }
+  request.set_bytes_per_second_max(options.rate_limit);
   request.mutable_header()->set_term(options.term);
   request.mutable_header()->set_orchestrator_id(options.orchestrator);
   request.mutable_header()->set_request_id(NewRequestId());

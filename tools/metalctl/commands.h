@@ -141,7 +141,7 @@ struct CloneOptions {
   std::string orchestrator = "metalctl";
   bool replace = false;
   std::map<std::string, std::string> tablespaces;
-  std::string rate_limit;      // a size for each second; empty: none
+  uint64_t rate_limit = 0;     // bytes per second; 0: none
   std::string codec = "none";  // none, lz4, zstd
   FollowOptions follow;
 };
@@ -184,6 +184,7 @@ struct BackupCreateOptions {
   std::optional<int> level;
   bool spread_checkpoint = false;
   std::map<std::string, std::string> annotations;
+  uint64_t rate_limit = 0;  // bytes per second; 0: none
   FollowOptions follow;
 };
 int CreateBackup(const Client& client, const BackupCreateOptions& options);

@@ -2,6 +2,7 @@
 
 #include "gmock/gmock.h"
 #include "tests/harness/simulated_clock.h"
+#include "tests/harness/status_matchers.h"
 
 namespace metal::transfer {
 namespace {
@@ -24,6 +25,22 @@ TEST(ThrottleTest, KeepsTheRateOverAllCallers) {
   // 10,000 bytes at 1000 per second, but for the first burst and the last piece.
   EXPECT_GE(waited, absl::Seconds(9.5));
   EXPECT_LE(waited, absl::Seconds(10));
+}
+
+TEST(ThrottleTest, ARateThatIsAStopIsRefused) {
+  EXPECT_THAT(Throttle::CheckRate(0), testing::IsOk());
+  EXPECT_THAT(Throttle::CheckRate(1 << 20), testing::IsOk());
+  EXPECT_THAT(Throttle::CheckRate(1000), testing::StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST(ThrottleTest, WaitIsUntilWhatWasBookedHasPassed) {
+  testing::SimulatedClock clock;
+  Throttle throttle(1000, clock);
+  EXPECT_EQ(throttle.Wait(), absl::ZeroDuration());
+  throttle.Book(1200);  // 200 of them are the burst
+  EXPECT_EQ(throttle.Wait(), absl::Seconds(1));
+  clock.Sleep(absl::Seconds(1));
+  EXPECT_EQ(throttle.Wait(), absl::ZeroDuration());
 }
 
 TEST(ThrottleTest, APauseGivesNoMoreThanAShortBurst) {
