@@ -113,7 +113,7 @@ class BackupRun {
   std::unique_ptr<PageRechecker> rechecker_;
   std::unique_ptr<FileListWriter> list_;
   MemoryShare memory_;  // of the pipeline; given back after it
-  std::optional<transfer::Throttle> throttle_;
+  std::optional<base::Throttle> throttle_;
   std::unique_ptr<CopyPipeline> pipeline_;
 };
 

@@ -20,8 +20,8 @@
 #include "agent/base/clock.h"
 #include "agent/base/fd.h"
 #include "agent/base/mutex.h"
+#include "agent/base/throttle.h"
 #include "agent/transfer/channel.h"
-#include "agent/transfer/throttle.h"
 
 namespace metal::backup {
 
@@ -98,7 +98,7 @@ class CloneSender {
 
   const Options options_;
   base::Clock& clock_;
-  transfer::Throttle throttle_;
+  base::Throttle throttle_;
   uint64_t last_sequence_ = 0;  // of the ring thread
   size_t outstanding_ = 0;      // of the ring thread
 

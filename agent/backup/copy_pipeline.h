@@ -21,11 +21,11 @@
 #include "agent/backup/frame_reader.h"
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/worker_pool.h"
+#include "agent/base/throttle.h"
 #include "agent/base/units.h"
 #include "agent/observe/progress.h"
 #include "agent/store/pack_writer.h"
 #include "agent/stream/codec.h"
-#include "agent/transfer/throttle.h"
 #include "agent/uring/io_engine.h"
 
 namespace metal::backup {
@@ -43,7 +43,7 @@ struct CopyOptions {
   base::ByteCount memory{192 << 20};
   size_t frames = 0;  // frame buffers
   store::PackWriter::Options packs;
-  transfer::Throttle* throttle = nullptr;  // of the reads; null: as fast as it goes
+  base::Throttle* throttle = nullptr;  // of the reads; null: as fast as it goes
   // Called all the time on the ring thread; an error ends the copy. May be empty.
   std::function<absl::Status()> watch;
 };

@@ -5,8 +5,8 @@
 #include "agent/backup/postgres_source.h"
 #include "agent/backup/verify.h"
 #include "agent/base/status.h"
+#include "agent/base/throttle.h"
 #include "agent/node/node.h"
-#include "agent/transfer/throttle.h"
 
 namespace metal::node {
 
@@ -67,7 +67,7 @@ absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,
   }
   if (request.level) spec.parameters["level"] = fmt::format("{}", *request.level);
   if (request.spread_checkpoint) spec.parameters["spread_checkpoint"] = "true";
-  METAL_RETURN_IF_ERROR(transfer::Throttle::CheckRate(request.rate_limit));
+  METAL_RETURN_IF_ERROR(base::Throttle::CheckRate(request.rate_limit));
   if (request.rate_limit != 0)
     spec.parameters["rate_limit"] = fmt::format("{}", request.rate_limit);
   return parts_.operations.Start(std::move(spec), [this, request](OperationContext& operation) {

@@ -13,12 +13,12 @@
 #include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
+#include "agent/base/throttle.h"
 #include "agent/node/clone_steps.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/node/tablespace_mapping.h"
 #include "agent/pg/replication_source.h"
-#include "agent/transfer/throttle.h"
 
 namespace metal::node {
 
@@ -72,7 +72,7 @@ absl::Status CheckCloneRequest(const CloneRequest& request) {
                        "that the copy will follow",
                        request.primary_host, request.primary_port);
   }
-  METAL_RETURN_IF_ERROR(transfer::Throttle::CheckRate(request.rate_limit));
+  METAL_RETURN_IF_ERROR(base::Throttle::CheckRate(request.rate_limit));
   METAL_RETURN_IF_ERROR(stream::ParseCodec(request.codec).status());
   return ParseTablespaceMapping(request.tablespace_mapping).status();
 }

@@ -9,7 +9,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 
-namespace metal::transfer {
+namespace metal::base {
 
 class Throttle {
  public:
@@ -17,8 +17,7 @@ class Throttle {
   static absl::Status CheckRate(uint64_t bytes_per_second);
 
   // 0: no limit.
-  Throttle(uint64_t bytes_per_second, base::Clock& clock)
-      : rate_(bytes_per_second), clock_(clock) {}
+  Throttle(uint64_t bytes_per_second, Clock& clock) : rate_(bytes_per_second), clock_(clock) {}
 
   // Books `bytes`; how long the caller has to wait before it sends them. Zero without a limit.
   // After a pause at most 200 ms worth of the rate is sent at once.
@@ -28,10 +27,10 @@ class Throttle {
 
  private:
   const uint64_t rate_;
-  base::Clock& clock_;
-  mutable base::Mutex mutex_;
+  Clock& clock_;
+  mutable Mutex mutex_;
   // When what was booked so far will have been sent.
   absl::Duration free_at_ ABSL_GUARDED_BY(mutex_) = -absl::InfiniteDuration();
 };
 
-}  // namespace metal::transfer
+}  // namespace metal::base

@@ -1,10 +1,10 @@
-#include "agent/transfer/throttle.h"
+#include "agent/base/throttle.h"
 
 #include "gmock/gmock.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 
-namespace metal::transfer {
+namespace metal::base {
 namespace {
 
 TEST(ThrottleTest, WithoutALimitNobodyWaits) {
@@ -54,4 +54,4 @@ TEST(ThrottleTest, APauseGivesNoMoreThanAShortBurst) {
 }
 
 }  // namespace
-}  // namespace metal::transfer
+}  // namespace metal::base

@@ -1,10 +1,10 @@
-#include "agent/transfer/throttle.h"
+#include "agent/base/throttle.h"
 
 #include <algorithm>
 
 #include "agent/base/status.h"
 
-namespace metal::transfer {
+namespace metal::base {
 namespace {
 
 constexpr absl::Duration kBurst = absl::Milliseconds(200);
@@ -15,9 +15,9 @@ constexpr uint64_t kLowestRate = 1 << 20;
 
 absl::Status Throttle::CheckRate(uint64_t bytes_per_second) {
   if (bytes_per_second == 0 || bytes_per_second >= kLowestRate) return absl::OkStatus();
-  return base::Error(absl::StatusCode::kInvalidArgument,
-                     "bytes_per_second_max is {}. HINT: at least {}, or 0 for no limit",
-                     bytes_per_second, kLowestRate);
+  return Error(absl::StatusCode::kInvalidArgument,
+               "bytes_per_second_max is {}. HINT: at least {}, or 0 for no limit", bytes_per_second,
+               kLowestRate);
 }
 
 absl::Duration Throttle::Book(uint64_t bytes) {
@@ -25,15 +25,15 @@ absl::Duration Throttle::Book(uint64_t bytes) {
   const absl::Duration now = clock_.Monotonic().since_start;
   const absl::Duration takes =
       absl::Seconds(static_cast<double>(bytes) / static_cast<double>(rate_));
-  base::MutexLock lock(mutex_);
+  MutexLock lock(mutex_);
   const absl::Duration begin = std::max(free_at_, now - kBurst);
   free_at_ = begin + takes;
   return std::max(begin - now, absl::ZeroDuration());
 }
 
 absl::Duration Throttle::Wait() const {
-  base::MutexLock lock(mutex_);
+  MutexLock lock(mutex_);
   return std::max(free_at_ - clock_.Monotonic().since_start, absl::ZeroDuration());
 }
 
-}  // namespace metal::transfer
+}  // namespace metal::base
