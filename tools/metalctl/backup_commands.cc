@@ -2,6 +2,7 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/run_operation.h"
+#include "tools/metalctl/term_header.h"
 #include "tools/metalctl/text_table.h"
 
 namespace metal::ctl {
@@ -43,6 +44,24 @@ int TellSuspect(const Client& client, const std::string& backup, std::string_vie
       "{}: backup {} is suspect: pages of its source do not match their checksum", what, backup);
   error.hint = fmt::format("metalctl backup show {} lists them", backup);
   return client.Fail(error, kExitCorrupt);
+}
+
+// Whether the restore could start; there is no operation to follow.
+int TryRestore(const Client& client, const v1::RestoreBackupRequest& request) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::RestoreBackupResponse response;
+  if (auto status = client.backup->RestoreBackup(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    fmt::print("{{\"validate_only\":true,\"name\":{},\"target_directory\":{}}}\n",
+               JsonString(request.name()), JsonString(request.target_directory()));
+  } else {
+    fmt::print("the restore could start; nothing was changed\n");
+    PrintNext("the same command without --dry-run");
+  }
+  return kExitOk;
 }
 
 }  // namespace
@@ -147,15 +166,12 @@ int VerifyBackup(const Client& client, const BackupVerifyOptions& options) {
 
 int RestoreBackup(const Client& client, const RestoreOptions& options) {
   if (options.target_directory.empty() && options.term == 0) {
-    return client.Fail(ErrorFrom("USAGE",
-                                 "a restore over the node's own data directory needs --term. HINT: "
-                                 "--target DIRECTORY restores a copy elsewhere"),
-                       kExitUsage);
+    return client.FailUsage(
+        "a restore over the node's own data directory needs --term. HINT: --target DIRECTORY "
+        "restores a copy elsewhere");
   }
   v1::RestoreBackupRequest request;
-  request.mutable_header()->set_term(options.term);
-  request.mutable_header()->set_orchestrator_id(options.orchestrator);
-  request.mutable_header()->set_request_id(NewRequestId());
+  SetHeader(options.term, options.orchestrator, request.mutable_header());
   request.set_name(FullName(options.name));
   request.set_target_directory(options.target_directory);
   request.mutable_tablespace_mapping()->insert(options.tablespaces.begin(),
@@ -165,32 +181,19 @@ int RestoreBackup(const Client& client, const RestoreOptions& options) {
                                                              : v1::RECOVERY_TARGET_LATEST);
   request.set_port(options.port);
   request.set_validate_only(options.dry_run);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::RestoreBackupResponse response;
-  if (auto status = client.backup->RestoreBackup(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  if (options.dry_run) {
-    if (client.json()) {
-      fmt::print("{{\"validate_only\":true,\"name\":{},\"target_directory\":{}}}\n",
-                 JsonString(request.name()), JsonString(options.target_directory));
-    } else {
-      fmt::print("the restore could start; nothing was changed\n");
-      PrintNext("the same command without --dry-run");
-    }
-    return kExitOk;
-  }
-  v1::Operation operation = response.operation();
-  const int code =
-      FollowAndShow(client, &operation, options.follow, [&options](const v1::Operation& restored) {
+  if (options.dry_run) return TryRestore(client, request);
+  v1::Operation ended;
+  const int code = RunOperation(
+      client, *client.backup, &v1::BackupService::Stub::RestoreBackup, request, options.follow,
+      [&options](const v1::Operation& restored) {
         PrintFacts(restored);
         PrintNext(options.target_directory.empty()
                       ? "metalctl pg start"
                       : fmt::format("pg_ctl -D {} start, as the user that PostgreSQL runs as",
                                     options.target_directory));
-      });
-  if (code != kExitOk || !IsSuspect(operation)) return code;
+      },
+      &ended);
+  if (code != kExitOk || !IsSuspect(ended)) return code;
   return TellSuspect(client, BackupId(request.name()), "the restore is done");
 }
 

@@ -111,6 +111,10 @@ int Client::Fail(const Error& error, int exit_code) const {
   return exit_code;
 }
 
+int Client::FailUsage(const std::string& message) const {
+  return Fail(ErrorFrom("USAGE", message), kExitUsage);
+}
+
 void Client::Note(std::string_view message) const {
   if (json()) {
     fmt::print(stderr, "{{\"note\":{{\"message\":{}}}}}\n", JsonString(message));

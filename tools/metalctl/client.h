@@ -55,6 +55,8 @@ class Client {
   int Fail(const grpc::Status& status) const;
   // Prints an error that is no call's, and returns `exit_code`.
   int Fail(const Error& error, int exit_code) const;
+  // The same for wrong arguments: `message` says which, with its HINT.
+  int FailUsage(const std::string& message) const;
   // A word on standard error beside the result; with -o json {"note":{"message":…}}.
   void Note(std::string_view message) const;
   // Prints a message as protobuf JSON, one line unless `pretty`.

@@ -3,29 +3,22 @@
 #include "tools/metalctl/commands.h"
 #include "tools/metalctl/format.h"
 #include "tools/metalctl/run_operation.h"
+#include "tools/metalctl/term_header.h"
 
 namespace metal::ctl {
-namespace {
-
-int Usage(const Client& client, const std::string& message) {
-  return client.Fail(ErrorFrom("USAGE", message), kExitUsage);
-}
-
-}  // namespace
 
 int CloneNode(const Client& client, const CloneOptions& options) {
   v1::CloneRequest request;
   std::string host;
   int port = 0;
   if (!ParseAddress(options.primary, &host, &port)) {
-    return Usage(client, fmt::format("--primary '{}' is no address. HINT: HOST:PORT of PostgreSQL, "
-                                     "for example 10.0.0.1:5432",
-                                     options.primary));
+    return client.FailUsage(
+        fmt::format("--primary '{}' is no address. HINT: HOST:PORT of PostgreSQL, "
+                    "for example 10.0.0.1:5432",
+                    options.primary));
   }
   request.set_bytes_per_second_max(options.rate_limit);
-  request.mutable_header()->set_term(options.term);
-  request.mutable_header()->set_orchestrator_id(options.orchestrator);
-  request.mutable_header()->set_request_id(NewRequestId());
+  SetHeader(options.term, options.orchestrator, request.mutable_header());
   request.set_source(options.source);
   request.set_primary_host(host);
   request.set_primary_port(port);

@@ -14,16 +14,22 @@ v1::StopMode ParseMode(const std::string& mode) {
   return mode == "immediate" ? v1::STOP_MODE_IMMEDIATE : v1::STOP_MODE_FAST;
 }
 
-// Follows the operation and prints it as JSON, or `done` with a fact of the result.
-int Finish(const Client& client, v1::Operation operation, const FollowOptions& follow,
-           const std::string& done) {
-  return FollowAndShow(client, &operation, follow, [&done](const v1::Operation& ended) {
-    std::string facts;
-    for (const auto& [name, value] : FormatFacts({ended.result().begin(), ended.result().end()})) {
-      facts += fmt::format("{}{} {}", facts.empty() ? ": " : ", ", name, value);
-    }
-    fmt::print("{}{}\n", done, facts);
-  });
+// Starts the operation with `call` and prints its end as JSON, or `done` with the facts of its
+// result on one line.
+template <typename Request, typename Response>
+int Run(const Client& client,
+        grpc::Status (v1::PostgresService::Stub::*call)(grpc::ClientContext*, const Request&,
+                                                        Response*),
+        const Request& request, const FollowOptions& follow, const char* done) {
+  return RunOperation(client, *client.postgres, call, request, follow,
+                      [done](const v1::Operation& ended) {
+                        std::string facts;
+                        for (const auto& [name, value] :
+                             FormatFacts({ended.result().begin(), ended.result().end()})) {
+                          facts += fmt::format("{}{} {}", facts.empty() ? ": " : ", ", name, value);
+                        }
+                        fmt::print("{}{}\n", done, facts);
+                      });
 }
 
 }  // namespace
@@ -38,21 +44,15 @@ int InitPostgres(const Client& client, const InitOptions& options) {
   if (!options.password_file.empty()) {
     auto password = base::ReadFile(options.password_file, 4096);
     if (!password.ok()) {
-      return client.Fail(ErrorFrom("USAGE", std::string(password.status().message())), kExitUsage);
+      return client.FailUsage(std::string(password.status().message()));
     }
     while (!password->empty() && (password->back() == '\n' || password->back() == '\r')) {
       password->pop_back();
     }
     request.set_superuser_password(*password);
   }
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::InitDataDirectoryResponse response;
-  if (auto status = client.postgres->InitDataDirectory(&context, request, &response);
-      !status.ok()) {
-    return client.Fail(status);
-  }
-  const int code = Finish(client, response.operation(), options.follow, "data directory is ready");
+  const int code = Run(client, &v1::PostgresService::Stub::InitDataDirectory, request,
+                       options.follow, "data directory is ready");
   if (code == kExitOk && !client.json() && !options.follow.detach) PrintNext("metalctl pg start");
   return code;
 }
@@ -61,13 +61,8 @@ int StartPostgres(const Client& client, const StartOptions& options) {
   v1::StartPostgresRequest request;
   request.set_request_id(NewRequestId());
   *request.mutable_no_progress_timeout() = DurationProto(options.no_progress_timeout);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::StartPostgresResponse response;
-  if (auto status = client.postgres->StartPostgres(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  return Finish(client, response.operation(), options.follow, "PostgreSQL accepts connections");
+  return Run(client, &v1::PostgresService::Stub::StartPostgres, request, options.follow,
+             "PostgreSQL accepts connections");
 }
 
 int StopPostgres(const Client& client, const StopOptions& options) {
@@ -76,13 +71,8 @@ int StopPostgres(const Client& client, const StopOptions& options) {
   request.set_mode(ParseMode(options.mode));
   *request.mutable_timeout() = DurationProto(options.timeout);
   request.set_escalate(options.escalate);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::StopPostgresResponse response;
-  if (auto status = client.postgres->StopPostgres(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  return Finish(client, response.operation(), options.follow, "PostgreSQL is stopped");
+  return Run(client, &v1::PostgresService::Stub::StopPostgres, request, options.follow,
+             "PostgreSQL is stopped");
 }
 
 int RestartPostgres(const Client& client, const StopOptions& options) {
@@ -90,13 +80,8 @@ int RestartPostgres(const Client& client, const StopOptions& options) {
   request.set_request_id(NewRequestId());
   request.set_mode(ParseMode(options.mode));
   *request.mutable_timeout() = DurationProto(options.timeout);
-  grpc::ClientContext context;
-  client.Prepare(context);
-  v1::RestartPostgresResponse response;
-  if (auto status = client.postgres->RestartPostgres(&context, request, &response); !status.ok()) {
-    return client.Fail(status);
-  }
-  return Finish(client, response.operation(), options.follow, "PostgreSQL was restarted");
+  return Run(client, &v1::PostgresService::Stub::RestartPostgres, request, options.follow,
+             "PostgreSQL was restarted");
 }
 
 int ReloadPostgres(const Client& client) {

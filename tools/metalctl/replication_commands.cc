@@ -11,10 +11,6 @@
 namespace metal::ctl {
 namespace {
 
-int Usage(const Client& client, const std::string& text) {
-  return client.Fail(ErrorFrom("USAGE", text), kExitUsage);
-}
-
 template <typename Request, typename Response>
 int ControlReplay(const Client& client,
                   grpc::Status (v1::ReplicationService::Stub::*call)(grpc::ClientContext*,
@@ -83,9 +79,8 @@ int FollowPrimary(const Client& client, const FollowPrimaryOptions& options) {
   SetHeader(options.term, request.mutable_header());
   int port = 0;
   if (!ParseAddress(options.primary, request.mutable_host(), &port)) {
-    return Usage(client,
-                 fmt::format("'{}' is no address. HINT: HOST:PORT of the primary's PostgreSQL",
-                             options.primary));
+    return client.FailUsage(fmt::format(
+        "'{}' is no address. HINT: HOST:PORT of the primary's PostgreSQL", options.primary));
   }
   request.set_port(port);
   request.set_slot(options.slot);

@@ -33,17 +33,14 @@ int Rewind(const Client& client, const RewindOptions& options) {
   v1::RewindRequest request;
   int port = 0;
   if (!ParseAddress(options.from, request.mutable_source_host(), &port)) {
-    return client.Fail(
-        ErrorFrom("USAGE", fmt::format("'{}' is no HOST:PORT. HINT: for example 10.1.0.2:5432",
-                                       options.from)),
-        kExitUsage);
+    return client.FailUsage(
+        fmt::format("'{}' is no HOST:PORT. HINT: for example 10.1.0.2:5432", options.from));
   }
   const bool clones = options.on_failure == "clone";
   if (clones == options.clone_source.empty()) {
-    return client.Fail(ErrorFrom("USAGE",
-                                 "--on-failure clone and --clone-from belong together. HINT: "
-                                 "--clone-from HOST:PORT, the transfer address of another node"),
-                       kExitUsage);
+    return client.FailUsage(
+        "--on-failure clone and --clone-from belong together. HINT: --clone-from HOST:PORT, the "
+        "transfer address of another node");
   }
   SetHeader(options.term, request.mutable_header());
   request.set_source_port(port);

@@ -120,10 +120,8 @@ int RenewLease(const Client& client, const TermOptions& options) {
 int WaitLsn(const Client& client, const WaitLsnOptions& options) {
   const auto lsn = base::Lsn::Parse(options.lsn);
   if (!lsn) {
-    return client.Fail(
-        ErrorFrom("USAGE",
-                  fmt::format("'{}' is no LSN. HINT: for example 16/B374D848", options.lsn)),
-        kExitUsage);
+    return client.FailUsage(
+        fmt::format("'{}' is no LSN. HINT: for example 16/B374D848", options.lsn));
   }
   v1::WaitForLsnRequest request;
   request.set_lsn(lsn->value);
