@@ -11,8 +11,9 @@ PROGRAMS = ("metal-agent", "metalctl", "metal-wal", "codec_speed", "tls_speed")
 class Source:
     """The tree at `root`. `given`: a directory with programs built elsewhere, used as they are; None builds them."""
 
-    def __init__(self, root, given=None):
+    def __init__(self, root, given=None, programs=PROGRAMS):
         self._root = root
+        self._programs = programs
         self._given = pathlib.Path(given).resolve() if given else None
         self._commit, self._dirty = None, None  # of programs that somebody else built nothing is known
 
@@ -33,7 +34,7 @@ class Source:
         log = self._root / "build/bench-build.log"
         log.parent.mkdir(exist_ok=True)
         with open(log, "wb") as output:
-            code = subprocess.run([self._root / "tools/dev/build", "--preset", "release", *PROGRAMS],
+            code = subprocess.run([self._root / "tools/dev/build", "--preset", "release", *self._programs],
                                   stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT).returncode
         if code != 0:
             raise CommandFailed(f"the build failed:\n{tail(log, 40)}HINT: the whole log is {log}")
@@ -41,7 +42,7 @@ class Source:
         self._dirty = self._dirty or self.head() != self._commit or bool(self._git("status", "--porcelain"))
 
     def _check_given(self):
-        missing = [name for name in PROGRAMS if not (self.bindir / name).exists()]
+        missing = [name for name in self._programs if not (self.bindir / name).exists()]
         if missing:
             raise CommandFailed(f"{self.bindir} lacks {', '.join(missing)}. HINT: leave --build out to have them built")
 
