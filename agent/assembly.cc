@@ -161,7 +161,8 @@ backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
 }
 
 std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& config,
-                                                    const node::TermStore& terms,
+                                                    const node::TermStore& terms, node::Node& node,
+                                                    observe::EventLog& events,
                                                     observe::StatusBoard& board,
                                                     base::Clock& clock) {
   pg::HeartbeatOptions options;
@@ -171,15 +172,26 @@ std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& con
     if (!record.MayRunAsPrimary()) return std::nullopt;
     return pg::TermOrder{record.term, node_id, record.orchestrator_id};
   };
+  options.cluster_id = config.cluster_id;
+  options.turn = &node.record_turn();
+  options.found_weaker = [&events](const pg::RecordState& found) {
+    node::Emit(events, observe::Severity::kWarning, "replication.synchronous_weaker", "postgres",
+               fmt::format("synchronous_standby_names is \"{}\", which asks for less than what was "
+                           "recorded, and was not set by SetSynchronousStandbys. HINT: set it with "
+                           "metalctl; until then commits count on less",
+                           found.in_force),
+               {{"in_force", found.in_force}, {"recorded", pg::EncodeDurability(found.before)}});
+  };
   auto heartbeat = std::make_unique<pg::HeartbeatWriter>(
       std::move(options), SessionsOf(config, absl::Seconds(5)), board, clock);
   heartbeat->Start();
   return heartbeat;
 }
 
-pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node,
-                                    pg::HeartbeatWriter& heartbeat) {
+pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, backup::WalServer* wal_server,
+                                    node::Node& node, pg::HeartbeatWriter& heartbeat) {
   pg::MonitorOptions options;
+  options.cluster_id = config.cluster_id;
   options.after_round = [&heartbeat] { heartbeat.Nudge(); };
   options.tablespaces_changed = [&node] { node.RequestRefresh(); };
   if (wal_server != nullptr) {

@@ -60,12 +60,13 @@ backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
                                             observe::StatusBoard& board);
 
 // `wal_server` may be null; all outlive what is made from the options.
-pg::MonitorOptions MonitorOptionsOf(backup::WalServer* wal_server, node::Node& node,
-                                    pg::HeartbeatWriter& heartbeat);
+pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, backup::WalServer* wal_server,
+                                    node::Node& node, pg::HeartbeatWriter& heartbeat);
 
 // All references outlive it.
 std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& config,
-                                                    const node::TermStore& terms,
+                                                    const node::TermStore& terms, node::Node& node,
+                                                    observe::EventLog& events,
                                                     observe::StatusBoard& board,
                                                     base::Clock& clock);
 

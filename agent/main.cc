@@ -100,8 +100,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .lease = lease.get()});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
-  const auto heartbeat = StartHeartbeat(config, *terms, board, clock);
-  pg::PgMonitor monitor(MonitorOptionsOf(wal_server.get(), node, *heartbeat),
+  const auto heartbeat = StartHeartbeat(config, *terms, node, *events, board, clock);
+  pg::PgMonitor monitor(MonitorOptionsOf(config, wal_server.get(), node, *heartbeat),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
   METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, *events, node, clock));

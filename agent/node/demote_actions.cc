@@ -189,8 +189,11 @@ absl::StatusOr<OperationResult> Node::RunUndoDemote(OperationContext& context,
   }
   // A shutdown that was asked for cannot be taken back: the server ends, and is started again.
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, request.timeout));
+  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
+  if (state.in_recovery) METAL_RETURN_IF_ERROR(KeepDurability(steps, *session));
   METAL_ASSIGN_OR_RETURN(const pg::PromoteResult promoted,
                          PromoteServer(context, *session, request.timeout));
+  NoteDurability(*session, request.holder.term);
   if (!promoted.was_primary) FinishPromotionInBackground(false);
   return OperationResult{
       "", {{"timeline", fmt::format("{}", promoted.timeline)}, {"lsn", promoted.lsn.ToString()}}};

@@ -46,6 +46,7 @@
 #include "agent/pg/apply_config.h"
 #include "agent/pg/control_file.h"
 #include "agent/pg/data_directory.h"
+#include "agent/pg/durability_record.h"
 #include "agent/pg/install.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication_source.h"
@@ -228,6 +229,8 @@ class Node {
   void RequestRefresh();
 
   OperationManager& operations() { return parts_.operations; }
+  // Who may write metal.durability: the heartbeat's thread too.
+  pg::RecordTurn& record_turn() { return record_turn_; }
   // What everything that moves data shares.
   backup::MemoryBudget& backup_memory() { return backup_memory_; }
 
@@ -296,6 +299,16 @@ class Node {
   absl::StatusOr<OperationResult> RunControlReplay(OperationContext& context, ReplayAction action);
   absl::StatusOr<OperationResult> RunSetSynchronous(OperationContext& context,
                                                     const SetSynchronousStandbysRequest& request);
+  absl::Status ChangePolicy(RoleStepContext& steps, pg::SqlSession& session,
+                            const pg::SynchronousPolicy& before,
+                            const SetSynchronousStandbysRequest& request, OperationResult& result);
+  absl::StatusOr<bool> RecordChange(RoleStepContext& steps, pg::SqlSession& session,
+                                    const pg::SynchronousPolicy& before,
+                                    const SetSynchronousStandbysRequest& request,
+                                    base::MonotonicTime end);
+  pg::DurabilityOwner OwnerOfRecord(uint64_t term) const;
+  absl::Status KeepDurability(RoleStepContext& steps, pg::SqlSession& session);
+  void NoteDurability(pg::SqlSession& session, uint64_t term);
   absl::StatusOr<OperationResult> RunReconcileSlots(OperationContext& context,
                                                     const ReconcileSlotsRequest& request);
   void EnsureReplicationRole(pg::SqlSession& session);
@@ -383,6 +396,7 @@ class Node {
   };
 
   NodeParts parts_;
+  pg::RecordTurn record_turn_;
   disk::DetachedCalls data_reads_{4};
   backup::MemoryBudget backup_memory_;
   base::Mutex mutex_;

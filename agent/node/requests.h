@@ -98,6 +98,8 @@ struct BeginTermAnswer {
   bool postgres_down = false;
   // The last rows of metal.term_history that were replayed, oldest first; empty when it is down.
   std::vector<observe::TermHistoryEntry> term_history;
+  // What metal.durability says here, as replayed; empty when it is down, or nothing is recorded.
+  std::vector<observe::DurabilityRule> durability;
 };
 
 struct PromoteRequest {
@@ -158,6 +160,7 @@ struct SetSynchronousStandbysRequest {
   pg::SynchronousPolicy policy;
   std::string expected;  // the value as it is now, in any form that means the same; else refused
   absl::Duration timeout = absl::Seconds(30);  // for the new standbys to acknowledge
+  bool accept_data_loss = false;  // although standbys of the old policy do not learn of the new one
 };
 struct SetSynchronousStandbysAnswer {
   std::string before, after;  // as rendered

@@ -125,6 +125,9 @@ absl::Status Node::FreezeServer(RoleStepContext& steps, const BeginTermRequest& 
   METAL_ASSIGN_OR_RETURN(const pg::TermHistory history,
                          pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
   result.values["term_history"] = pg::EncodeTermHistory(history);
+  METAL_ASSIGN_OR_RETURN(const pg::DurabilityRecord durability,
+                         pg::QueryDurability(*session, parts_.config.cluster_id, kQuery));
+  result.values["durability"] = pg::EncodeDurability(durability);
   return absl::OkStatus();
 }
 
@@ -166,6 +169,7 @@ absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
   METAL_ASSIGN_OR_RETURN(const pg::TermHistory history,
                          pg::QueryTermHistory(*session, pg::kTermHistoryRows, kQuery));
   METAL_RETURN_IF_ERROR(pg::CheckMayPromote(history, request.holder.term, parts_.config.node_id));
+  if (state.in_recovery) METAL_RETURN_IF_ERROR(KeepDurability(steps, *session));
   StepEvents log("promotion", parts_.clock, parts_.events, request.holder);
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_order"));
   // Checks term, holder and fence once more, in one step with the write.
@@ -211,7 +215,7 @@ void Node::NoteTerm(pg::SqlSession& session, const TermHolder& holder) {
     noted = pg::WriteTermHistory(
         session, {holder.term, parts_.config.node_id, holder.orchestrator_id}, kQuery);
   }
-  if (noted.ok()) return;
+  if (noted.ok()) return NoteDurability(session, holder.term);
   base::LogWarning("event=term_history message=\"{}\"", std::string(noted.message()));
 }
 

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "agent/node/timeline_history.h"
+#include "agent/pg/durability.h"
 #include "agent/pg/term_history.h"
 #include "fmt/format.h"
 
@@ -58,6 +59,8 @@ BeginTermAnswer BeginTermAnswerOf(const OperationResult& result) {
   answer.was_primary = FlagIn(result, "was_primary");
   answer.postgres_down = FlagIn(result, "postgres_down");
   answer.term_history = pg::DecodeTermHistory(TextIn(result, "term_history"));
+  const auto durability = pg::DecodeDurability(TextIn(result, "durability"));
+  if (durability.ok()) answer.durability = *durability;
   return answer;
 }
 

@@ -2,7 +2,8 @@
 //
 // What if the agent dies here? SetSynchronousStandbys goes through a policy that implies the old
 // and the new one: whichever of the three is in metal.conf, no commit counts for less than the
-// caller believes, and the value tells how far it came. A slot's name is recorded before the slot
+// caller believes, and the value tells how far it came. The record says both until it is over; the
+// heartbeat's thread takes the old one away. A slot's name is recorded before the slot
 // is made.
 #include <algorithm>
 
@@ -17,6 +18,8 @@
 #include "agent/node/role_answers.h"
 #include "agent/node/role_steps.h"
 #include "agent/node/slot_record.h"
+#include "agent/node/synchronous_steps.h"
+#include "agent/pg/durability_record.h"
 #include "agent/pg/promotion.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/replication_slots.h"
@@ -27,77 +30,13 @@ namespace metal::node {
 namespace {
 
 constexpr absl::Duration kQuery = absl::Seconds(5);
-constexpr absl::Duration kReload = absl::Seconds(10);
 constexpr absl::Duration kLongestWait = absl::Minutes(10);
 constexpr absl::Duration kCheckpoint = absl::Minutes(10);
-constexpr const char* kSetting = "synchronous_standby_names";
 
 // In metal.conf while the server is down.
 absl::StatusOr<std::string> StoredValue(const std::string& data_dir) {
   METAL_ASSIGN_OR_RETURN(pg::ManagedSettings settings, pg::LoadManagedSettings(data_dir));
-  return settings.agent[kSetting];
-}
-
-// Waits until every process of the server was told: the postmaster tells them one after the other,
-// and takes the next request only when it is through.
-absl::Status AwaitAllTold(RoleStepContext& steps, pg::SqlSession& session) {
-  const char* const loaded_sql = "SELECT extract(epoch FROM pg_conf_load_time()) AS loaded";
-  METAL_ASSIGN_OR_RETURN(const pg::SqlResult before, session.Query(loaded_sql, kQuery));
-  METAL_RETURN_IF_ERROR(session.Query("SELECT pg_reload_conf()", kQuery).status());
-  return PollUntil(steps, kReload, "the server did not reload", [&]() -> absl::StatusOr<bool> {
-    METAL_ASSIGN_OR_RETURN(const pg::SqlResult now, session.Query(loaded_sql, kQuery));
-    return now.Time(0, "loaded") > before.Time(0, "loaded");
-  });
-}
-
-// Writes the policy, and waits until a running server has loaded it, its walsenders too: they are
-// who releases commits.
-absl::Status Install(RoleStepContext& steps, pg::SqlSession* session,
-                     const pg::SynchronousPolicy& policy) {
-  const std::string value = pg::RenderPolicy(policy);
-  METAL_RETURN_IF_ERROR(pg::PatchAgentPart(
-      steps.data_dir,
-      {{kSetting, value.empty() ? std::nullopt : std::optional<std::string>(value)}}));
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.synchronous_written"));
-  if (session == nullptr) return steps.supervisor.Reload();
-  METAL_RETURN_IF_ERROR(session->Query("SELECT pg_reload_conf()", kQuery).status());
-  const absl::Status loaded = PollUntil(
-      steps, kReload, "the server did not load synchronous_standby_names",
-      [&]() -> absl::StatusOr<bool> {
-        METAL_ASSIGN_OR_RETURN(const std::string in_force, ShowSetting(*session, kSetting));
-        return in_force == value;
-      });
-  if (loaded.ok()) return AwaitAllTold(steps, *session);
-  if (!absl::IsDeadlineExceeded(loaded)) return loaded;
-  return base::WithReason(
-      base::Error(absl::StatusCode::kFailedPrecondition,
-                  "{} is set elsewhere too, and that wins. HINT: ALTER SYSTEM RESET {}", kSetting,
-                  kSetting),
-      {"SETTING_OVERRIDDEN", {{"setting", kSetting}}});
-}
-
-// Waits until so many of the policy's standbys have flushed all WAL that there is now. Seen in
-// their own positions: a commit that returned would prove less, for it may have been released by a
-// process that did not know the policy yet.
-absl::Status AwaitAcknowledged(RoleStepContext& steps, pg::SqlSession& session,
-                               const pg::SynchronousPolicy& policy, absl::Duration timeout) {
-  steps.progress.BeginPhase("waiting for the standbys to acknowledge");
-  METAL_RETURN_IF_ERROR(
-      session.Query("SELECT pg_logical_emit_message(true, 'metal', 'synchronous')", kQuery)
-          .status());
-  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(session, kQuery));
-  const std::string what =
-      fmt::format("{} did not acknowledge {}", pg::RenderPolicy(policy), state.flush.ToString());
-  return PollUntil(steps, timeout, what, [&]() -> absl::StatusOr<bool> {
-    METAL_ASSIGN_OR_RETURN(const std::vector<pg::FollowerState> followers,
-                           pg::QueryFollowers(session, kQuery));
-    const auto acknowledged = std::ranges::count_if(policy.names, [&](const std::string& name) {
-      return std::ranges::any_of(followers, [&](const pg::FollowerState& follower) {
-        return follower.application_name == name && follower.flush >= state.flush;
-      });
-    });
-    return acknowledged >= policy.count;
-  });
+  return settings.agent[kSynchronousSetting];
 }
 
 absl::Status Changed(const std::string& expected, const std::string& found) {
@@ -155,7 +94,7 @@ absl::StatusOr<OperationResult> Node::RunSetSynchronous(
     read_write = !state.in_recovery;
   }
   METAL_ASSIGN_OR_RETURN(const std::string found, session != nullptr
-                                                      ? ShowSetting(*session, kSetting)
+                                                      ? ShowSetting(*session, kSynchronousSetting)
                                                       : StoredValue(steps.data_dir));
   METAL_ASSIGN_OR_RETURN(const pg::SynchronousPolicy before, pg::ParsePolicy(found));
   METAL_ASSIGN_OR_RETURN(const pg::SynchronousPolicy expected, pg::ParsePolicy(request.expected));
@@ -166,34 +105,133 @@ absl::StatusOr<OperationResult> Node::RunSetSynchronous(
   if (before != expected && before != request.policy) return Changed(request.expected, found);
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   if (!read_write) {
-    METAL_RETURN_IF_ERROR(Install(steps, session.get(), request.policy));
+    METAL_RETURN_IF_ERROR(InstallPolicy(steps, session.get(), request.policy));
     return result;
   }
-  const pg::SynchronousPolicy first = pg::Between(before, request.policy).value_or(request.policy);
-  METAL_RETURN_IF_ERROR(Install(steps, session.get(), first));
-  if (request.policy.count > 0) {
-    const absl::Status acknowledged =
-        AwaitAcknowledged(steps, *session, request.policy, request.timeout);
-    if (!acknowledged.ok()) {
-      METAL_RETURN_IF_ERROR(
-          base::Annotate(Install(steps, session.get(), before), "put the old standbys back"));
-      return base::Annotate(acknowledged, "the old ones are in force again");
-    }
-    result.values["acknowledged"] = Flag(true);
-  }
-  if (before.count == 0 && request.policy.count > 0) {
-    // The checkpointer turns waiting on for the whole server, between two pieces of its work.
-    METAL_RETURN_IF_ERROR(pg::Checkpoint(*session, kCheckpoint));
-  }
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.synchronous_acknowledged"));
-  if (first != request.policy) {
-    METAL_RETURN_IF_ERROR(Install(steps, session.get(), request.policy));
-  }
+  METAL_RETURN_IF_ERROR(ChangePolicy(steps, *session, before, request, result));
   Emit(parts_.events, observe::Severity::kInfo, "replication.synchronous", "postgres",
        fmt::format("synchronous standbys: \"{}\", before \"{}\"", result.values["after"],
                    result.values["before"]),
        {{"before", result.values["before"]}, {"after", result.values["after"]}});
   return result;
+}
+
+// On a primary. While it runs, commits wait for `first`, which implies both policies.
+absl::Status Node::ChangePolicy(RoleStepContext& steps, pg::SqlSession& session,
+                                const pg::SynchronousPolicy& before,
+                                const SetSynchronousStandbysRequest& request,
+                                OperationResult& result) {
+  const base::MonotonicTime end = parts_.clock.Monotonic() + request.timeout;
+  const base::MutexLock turn(record_turn_.mutex);
+  ++record_turn_.changes;
+  const pg::SynchronousPolicy first =
+      pg::Implies(before, request.policy)
+          ? before
+          : pg::Between(before, request.policy).value_or(request.policy);
+  if (first != before) METAL_RETURN_IF_ERROR(InstallPolicy(steps, &session, first));
+  const auto give_up = [&](const absl::Status& why) -> absl::Status {
+    if (first == before) return base::Annotate(why, "the old ones are in force");
+    METAL_RETURN_IF_ERROR(
+        base::Annotate(InstallPolicy(steps, &session, before), "put the old standbys back"));
+    return base::Annotate(why, "the old ones are in force again");
+  };
+  if (request.policy.count > 0) {
+    const absl::Status acknowledged =
+        AwaitAcknowledged(steps, session, request.policy, request.timeout);
+    if (!acknowledged.ok()) return give_up(acknowledged);
+    result.values["acknowledged"] = Flag(true);
+  }
+  const absl::StatusOr<bool> recorded = RecordChange(steps, session, before, request, end);
+  if (!recorded.ok()) return give_up(recorded.status());
+  if (before.count == 0 && request.policy.count > 0) {
+    // The checkpointer turns waiting on for the whole server, between two pieces of its work.
+    METAL_RETURN_IF_ERROR(pg::Checkpoint(session, kCheckpoint));
+  }
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.synchronous_acknowledged"));
+  if (first != request.policy) {
+    METAL_RETURN_IF_ERROR(InstallPolicy(steps, &session, request.policy));
+  }
+  if (!*recorded) return absl::OkStatus();
+  // Nobody counts on the old one any more. When this is left out, the heartbeat's thread does it.
+  return pg::WriteDurability(session, OwnerOfRecord(request.holder.term),
+                             {pg::RuleOf(parts_.config.node_id, request.policy)}, kQuery);
+}
+
+// Both policies are recorded before a commit is acknowledged that only the new one counts, and
+// nodes enough for either know it: whoever relies on the old one alone then meets one that does.
+// False: the schema is not ours, and nothing is recorded.
+absl::StatusOr<bool> Node::RecordChange(RoleStepContext& steps, pg::SqlSession& session,
+                                        const pg::SynchronousPolicy& before,
+                                        const SetSynchronousStandbysRequest& request,
+                                        base::MonotonicTime end) {
+  const absl::Status schema = pg::EnsureMetalSchema(session, kQuery);
+  const auto foreign = base::GetReason(schema);
+  if (foreign && foreign->reason == "METAL_SCHEMA_FOREIGN") return false;
+  METAL_RETURN_IF_ERROR(schema);
+  METAL_ASSIGN_OR_RETURN(const pg::DurabilityRecord found,
+                         pg::QueryDurability(session, parts_.config.cluster_id, kQuery));
+  pg::DurabilityRecord record = pg::With(found, pg::RuleOf(parts_.config.node_id, before));
+  record = pg::With(std::move(record), pg::RuleOf(parts_.config.node_id, request.policy));
+  if (record != found) {
+    METAL_RETURN_IF_ERROR(
+        pg::WriteDurability(session, OwnerOfRecord(request.holder.term), record, kQuery));
+  }
+  if (request.accept_data_loss) return true;
+  const absl::Status told =
+      AwaitRecorded(steps, session, parts_.config.node_id, record, end - parts_.clock.Monotonic());
+  if (!absl::IsDeadlineExceeded(told)) {
+    METAL_RETURN_IF_ERROR(told);
+    return true;
+  }
+  return base::WithReason(
+      base::Error(absl::StatusCode::kDeadlineExceeded,
+                  "{}: one that was not told could prove, alone, what is no longer so. HINT: bring "
+                  "one of them back, or accept_data_loss (metalctl: --accept-data-loss)",
+                  std::string(told.message())),
+      {"DURABILITY_UNTOLD", {}});
+}
+
+pg::DurabilityOwner Node::OwnerOfRecord(uint64_t term) const {
+  return {parts_.config.node_id, parts_.config.cluster_id, term};
+}
+
+// Before a promotion. A standby may have been given a policy that is weaker than the recorded one,
+// which others rely on as long as they do not know better: the new primary begins with one that
+// implies both, and SetSynchronousStandbys makes it less.
+absl::Status Node::KeepDurability(RoleStepContext& steps, pg::SqlSession& session) {
+  METAL_ASSIGN_OR_RETURN(const pg::DurabilityRecord record,
+                         pg::QueryDurability(session, parts_.config.cluster_id, kQuery));
+  METAL_ASSIGN_OR_RETURN(const std::string found, ShowSetting(session, kSynchronousSetting));
+  const pg::SynchronousPolicy policy = pg::ParsePolicy(found).value_or(pg::SynchronousPolicy());
+  const pg::SynchronousPolicy covering = pg::CoveringPolicy(parts_.config.node_id, policy, record);
+  // With no policy at all nobody is to be waited for: that is an order, and is only recorded.
+  if (policy.count == 0 || covering == policy) return absl::OkStatus();
+  METAL_RETURN_IF_ERROR(InstallPolicy(steps, &session, covering));
+  Emit(parts_.events, observe::Severity::kWarning, "replication.synchronous_kept", "postgres",
+       fmt::format(
+           "commits were recorded to count on more than \"{}\": until SetSynchronousStandbys "
+           "changes it, they wait for \"{}\"",
+           found, pg::RenderPolicy(covering)),
+       {{"before", found}, {"after", pg::RenderPolicy(covering)}});
+  return absl::OkStatus();
+}
+
+// After it, before anybody is led here. What is in force covers the record, so until this is
+// written the older one is true as well.
+void Node::NoteDurability(pg::SqlSession& session, uint64_t term) {
+  base::Lsn since;
+  const base::MutexLock turn(record_turn_.mutex);
+  const auto kept = pg::KeepRecord(session, OwnerOfRecord(term), &since, kQuery);
+  if (kept.ok() && kept->weaker) {
+    Emit(
+        parts_.events, observe::Severity::kWarning, "replication.synchronous_weaker", "postgres",
+        fmt::format("promoted with synchronous_standby_names \"{}\", which asks for less than what "
+                    "was recorded",
+                    kept->in_force),
+        {{"in_force", kept->in_force}, {"recorded", pg::EncodeDurability(kept->before)}});
+  }
+  if (kept.ok()) return;
+  base::LogWarning("event=durability_record message=\"{}\"", std::string(kept.status().message()));
 }
 
 absl::StatusOr<ReconcileSlotsAnswer> Node::ReconcileReplicationSlots(

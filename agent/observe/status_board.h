@@ -128,9 +128,18 @@ struct TermHistoryEntry {
   absl::Time time = absl::InfinitePast();  // by that primary's clock
   std::string node_id, orchestrator_id;
 };
+// What metal.durability says: an acknowledged commit is on `copies` of `members` at least. The
+// primary that wrote it is one of them.
+struct DurabilityRule {
+  int copies = 0;
+  std::vector<std::string> members;
+  bool operator==(const DurabilityRule&) const = default;
+};
+
 struct TermHistorySection {
   SectionTime time;
-  std::vector<TermHistoryEntry> entries;  // oldest first, the last 16
+  std::vector<TermHistoryEntry> entries;   // oldest first, the last 16
+  std::vector<DurabilityRule> durability;  // all that hold at the moment; empty: none is recorded
 };
 
 struct FollowerSection {

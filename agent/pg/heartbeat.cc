@@ -65,6 +65,7 @@ void HeartbeatWriter::RunOnce() {
     // Somebody else writes now, or nobody: what was known of the table is not any more.
     session_.reset();
     written_term_ = 0;
+    settled_.reset();
     next_.reset();
     if (std::exchange(failures_, 0) > 0) board_.ClearFault(kFault, "postgres");
     return;
@@ -82,20 +83,46 @@ void HeartbeatWriter::RunOnce() {
 
 absl::Status HeartbeatWriter::Write(const TermOrder& order) {
   const bool beats = options_.interval > absl::ZeroDuration();
-  if (!beats && written_term_ == order.term) return absl::OkStatus();
+  if (!beats && written_term_ == order.term && RecordIsSettled()) return absl::OkStatus();
   if (!session_ || !session_->connected()) {
     METAL_ASSIGN_OR_RETURN(session_, connect_());
     written_term_ = 0;
+    settled_.reset();
   }
-  if (written_term_ != order.term) {
-    METAL_RETURN_IF_ERROR(EnsureMetalSchema(*session_, options_.query_timeout));
-    METAL_RETURN_IF_ERROR(WriteTermHistory(*session_, order, options_.query_timeout));
-    METAL_RETURN_IF_ERROR(PrepareHeartbeats(*session_, options_.query_timeout));
-    written_term_ = order.term;
-  }
+  if (written_term_ != order.term) METAL_RETURN_IF_ERROR(Prepare(order));
+  if (!RecordIsSettled()) METAL_RETURN_IF_ERROR(KeepDurability(order));
   if (beats) return WriteHeartbeat(*session_, order, options_.query_timeout);
+  if (!RecordIsSettled()) return absl::OkStatus();
   session_.reset();  // of no more use
   return absl::OkStatus();
+}
+
+absl::Status HeartbeatWriter::Prepare(const TermOrder& order) {
+  METAL_RETURN_IF_ERROR(EnsureMetalSchema(*session_, options_.query_timeout));
+  METAL_RETURN_IF_ERROR(WriteTermHistory(*session_, order, options_.query_timeout));
+  METAL_RETURN_IF_ERROR(PrepareHeartbeats(*session_, options_.query_timeout));
+  written_term_ = order.term;
+  return absl::OkStatus();
+}
+
+// The monitor has just looked at what is in force.
+bool HeartbeatWriter::RecordIsSettled() const {
+  return options_.turn == nullptr ||
+         settled_ == std::pair(board_.Get()->postgres.synchronous_standby_names,
+                               options_.turn->changes.load());
+}
+
+absl::Status HeartbeatWriter::KeepDurability(const TermOrder& order) {
+  if (!options_.turn->mutex.TryLock()) return absl::OkStatus();
+  const uint64_t changes = options_.turn->changes.load();
+  const auto state = KeepRecord(*session_, {order.node_id, options_.cluster_id, order.term},
+                                &record_since_, options_.query_timeout);
+  options_.turn->mutex.Unlock();
+  METAL_RETURN_IF_ERROR(state.status());
+  settled_.reset();
+  if (state->settled) settled_.emplace(state->in_force, changes);
+  if (state->weaker && options_.found_weaker) options_.found_weaker(*state);
+  return PrepareHeartbeats(*session_, options_.query_timeout);
 }
 
 void HeartbeatWriter::Report(const absl::Status& outcome) {

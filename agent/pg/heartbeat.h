@@ -1,30 +1,40 @@
 // HeartbeatWriter: on a primary that its term orders to be one, keeps the schema metal, the row of
-// its term and the heartbeat (metal_schema.h). It works after a round of the monitor, so that what
-// the monitor sees of followers is older than the write, and with a session of its own, so that a
-// write that hangs delays nobody. What it cannot do is a fault ("metal_schema"), never a failure of
-// anything else. Threading: one thread, which owns the session; Nudge from any thread.
+// its term, the record of its durability (durability_record.h) and the heartbeat (metal_schema.h).
+// It works after a round of the monitor, so that what the monitor sees of followers is older than
+// the write, and with a session of its own, so that a write that hangs delays nobody. What it
+// cannot do is a fault ("metal_schema"), never a failure of anything else. Threading: one thread,
+// which owns the session; Nudge from any thread.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/base/thread.h"
+#include "agent/base/units.h"
 #include "agent/observe/status_board.h"
+#include "agent/pg/durability_record.h"
 #include "agent/pg/metal_schema.h"
 #include "agent/pg/session.h"
 
 namespace metal::pg {
 
 struct HeartbeatOptions {
-  absl::Duration interval = absl::Seconds(1);  // zero: only the schema and the terms are written
+  // Zero: no heartbeats; the rest is written all the same.
+  absl::Duration interval = absl::Seconds(1);
   absl::Duration query_timeout = absl::Seconds(2);
   // The order under which this node is the primary; nullopt: it is none. Must not block.
   std::function<std::optional<TermOrder>()> order;
+  std::string cluster_id;
+  RecordTurn* turn = nullptr;  // null: no record is kept
+  // Commits count on less than what was recorded, and nobody said so before: who set it so?
+  std::function<void(const RecordState& state)> found_weaker;
 };
 
 class HeartbeatWriter {
@@ -44,6 +54,9 @@ class HeartbeatWriter {
  private:
   void Loop();
   absl::Status Write(const TermOrder& order);
+  absl::Status Prepare(const TermOrder& order);
+  bool RecordIsSettled() const;
+  absl::Status KeepDurability(const TermOrder& order);
   void Report(const absl::Status& outcome);
 
   const HeartbeatOptions options_;
@@ -54,6 +67,9 @@ class HeartbeatWriter {
   // Of the thread.
   std::unique_ptr<SqlSession> session_;
   uint64_t written_term_ = 0;  // whose row is there; 0: not known of this session
+  // The policy that the record says, alone, and the turn's count of changes then.
+  std::optional<std::pair<std::string, uint64_t>> settled_;
+  base::Lsn record_since_;
   std::optional<base::MonotonicTime> next_;
   int failures_ = 0;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "fmt/format.h"
 
@@ -15,7 +16,8 @@ constexpr const char* kLook =
     "SELECT n.oid IS NOT NULL AS present, "
     "coalesce(obj_description(n.oid, 'pg_namespace'), '') AS mark, "
     "to_regclass('metal.term_history') IS NOT NULL AND to_regclass('metal.heartbeat') IS NOT NULL "
-    "AS whole FROM (SELECT) AS one LEFT JOIN pg_namespace AS n ON n.nspname = 'metal'";
+    "AS whole, to_regclass('metal.durability') IS NOT NULL AS durability FROM (SELECT) AS one LEFT "
+    "JOIN pg_namespace AS n ON n.nspname = 'metal'";
 
 // A term is an unsigned number of 64 bits, which bigint does not hold. The row is updated in place
 // (HOT): its key never changes, and the page keeps room.
@@ -31,14 +33,23 @@ constexpr const char* kCreate[] = {
     "term numeric(20) NOT NULL, node_id text NOT NULL, at timestamptz NOT NULL, "
     "lsn pg_lsn NOT NULL) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, "
     "autovacuum_analyze_threshold = 1000000)",
-    "REVOKE ALL ON metal.term_history, metal.heartbeat FROM PUBLIC",
-    "GRANT SELECT ON metal.term_history, metal.heartbeat TO PUBLIC",
+    "CREATE TABLE IF NOT EXISTS metal.durability (only_row boolean PRIMARY KEY CHECK (only_row), "
+    "rules text NOT NULL, cluster_id text NOT NULL, term numeric(20) NOT NULL, "
+    "node_id text NOT NULL, at timestamptz NOT NULL)",
+    "REVOKE ALL ON metal.term_history, metal.heartbeat, metal.durability FROM PUBLIC",
+    "GRANT SELECT ON metal.term_history, metal.heartbeat, metal.durability TO PUBLIC",
 };
 
 constexpr const char* kInsertTerm =
     "INSERT INTO metal.term_history SELECT $1::numeric, "
     "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint, "
     "pg_current_wal_lsn(), clock_timestamp(), $2, $3 ON CONFLICT (term) DO NOTHING";
+
+constexpr const char* kRecordDurability =
+    "INSERT INTO metal.durability VALUES (true, $1, $2, $3::numeric, $4, clock_timestamp()) "
+    "ON CONFLICT (only_row) DO UPDATE SET rules = excluded.rules, "
+    "cluster_id = excluded.cluster_id, term = excluded.term, node_id = excluded.node_id, "
+    "at = excluded.at";
 
 constexpr const char* kBeat =
     "INSERT INTO metal.heartbeat VALUES (true, $1::numeric, $2, clock_timestamp(), "
@@ -88,7 +99,8 @@ absl::StatusOr<MetalSchema> LookForMetalSchema(SqlSession& session, absl::Durati
   METAL_ASSIGN_OR_RETURN(const SqlResult result, session.Query(kLook, timeout));
   if (!result.Bool(0, "present")) return MetalSchema::kAbsent;
   if (result.Text(0, "mark") != kMark) return MetalSchema::kForeign;
-  return result.Bool(0, "whole") ? MetalSchema::kOurs : MetalSchema::kIncomplete;
+  if (!result.Bool(0, "whole")) return MetalSchema::kIncomplete;
+  return result.Bool(0, "durability") ? MetalSchema::kOurs : MetalSchema::kOlder;
 }
 
 absl::Status EnsureMetalSchema(SqlSession& session, absl::Duration timeout) {
@@ -113,7 +125,7 @@ absl::StatusOr<TermHistory> QueryTermHistory(SqlSession& session, size_t limit,
                                              absl::Duration timeout) {
   METAL_ASSIGN_OR_RETURN(const MetalSchema found, LookForMetalSchema(session, timeout));
   TermHistory history;
-  if (found != MetalSchema::kOurs) return history;
+  if (found != MetalSchema::kOurs && found != MetalSchema::kOlder) return history;
   METAL_ASSIGN_OR_RETURN(
       const SqlResult result,
       session.Query(fmt::format("SELECT term, timeline, start_lsn, (extract(epoch FROM at) * "
@@ -133,6 +145,37 @@ absl::StatusOr<TermHistory> QueryTermHistory(SqlSession& session, size_t limit,
     history.push_back(std::move(entry));
   }
   return history;
+}
+
+absl::Status WriteDurability(SqlSession& session, const DurabilityOwner& owner,
+                             const DurabilityRecord& record, absl::Duration timeout) {
+  METAL_RETURN_IF_ERROR(PrepareWrites(session, "local", timeout));
+  return base::Annotate(session
+                            .Query(kRecordDurability,
+                                   {EncodeDurability(record), owner.cluster_id,
+                                    fmt::format("{}", owner.term), owner.node_id},
+                                   {timeout, nullptr})
+                            .status(),
+                        "write metal.durability");
+}
+
+absl::StatusOr<DurabilityRecord> QueryDurability(SqlSession& session, std::string_view cluster_id,
+                                                 absl::Duration timeout) {
+  METAL_ASSIGN_OR_RETURN(const MetalSchema found, LookForMetalSchema(session, timeout));
+  if (found != MetalSchema::kOurs) return DurabilityRecord();
+  return ReadDurability(session, cluster_id, timeout);
+}
+
+absl::StatusOr<DurabilityRecord> ReadDurability(SqlSession& session, std::string_view cluster_id,
+                                                absl::Duration timeout) {
+  METAL_ASSIGN_OR_RETURN(const SqlResult result,
+                         session.Query("SELECT rules, cluster_id FROM metal.durability", timeout));
+  if (result.rows.empty() || result.Text(0, "cluster_id") != cluster_id) return DurabilityRecord();
+  auto record = DecodeDurability(result.Text(0, "rules"));
+  if (record.ok()) return record;
+  base::LogWarning("event=durability_record message=\"{}\"",
+                   std::string(record.status().message()));
+  return DurabilityRecord();
 }
 
 absl::Status PrepareHeartbeats(SqlSession& session, absl::Duration timeout) {

@@ -249,6 +249,7 @@ absl::Status PgMonitor::Observe() {
     }
     status.standby = standby;
     if (terms) status.term_history.entries = *std::move(terms);
+    status.term_history.durability = durability_;
     status.term_history.time = now;
     status.followers = follower_section;
     if (!archiver) return;
@@ -293,7 +294,9 @@ absl::Status PgMonitor::ReadMetalSchema(const ServerState& state, StateDetail de
   const bool own_term_missing = !state.in_recovery &&
                                 status->node.role_wanted == observe::Role::kPrimary &&
                                 (known.empty() || known.back().term != status->node.term);
-  if (detail == StateDetail::kAll || own_term_missing || state.timeline != state_.timeline) {
+  const bool look =
+      detail == StateDetail::kAll || own_term_missing || state.timeline != state_.timeline;
+  if (look) {
     auto history = QueryTermHistory(*session_, kTermHistoryRows, options_.query_timeout);
     if (!session_->connected()) return history.status();
     if (history.ok()) {
@@ -301,11 +304,23 @@ absl::Status PgMonitor::ReadMetalSchema(const ServerState& state, StateDetail de
       terms = *std::move(history);
     }
   }
+  METAL_RETURN_IF_ERROR(ReadDurabilityRecord(look));
   heartbeat_.reset();
   if (!state.in_recovery || !has_metal_schema_) return absl::OkStatus();
   auto heartbeat = QueryHeartbeat(*session_, options_.query_timeout);
   if (!session_->connected()) return heartbeat.status();
   if (heartbeat.ok()) heartbeat_ = *std::move(heartbeat);
+  return absl::OkStatus();
+}
+
+// A look at the schema costs more than the row alone, which is read in every round.
+absl::Status PgMonitor::ReadDurabilityRecord(bool look) {
+  if (!has_metal_schema_) durability_.clear();
+  if (!has_metal_schema_) return absl::OkStatus();
+  const auto read = look || durability_.empty() ? QueryDurability : ReadDurability;
+  auto durability = read(*session_, options_.cluster_id, options_.query_timeout);
+  if (!session_->connected()) return durability.status();
+  if (durability.ok()) durability_ = *std::move(durability);
   return absl::OkStatus();
 }
 

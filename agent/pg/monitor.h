@@ -45,6 +45,7 @@ struct MonitorOptions {
   absl::Duration query_timeout = absl::Seconds(2);
   // Failed rounds in a row before a living server counts as unresponsive.
   int unresponsive_after = 2;
+  std::string cluster_id = {};  // of whom metal.durability is read
   // Why the agent's archive did not store the last file; empty text: it did. May be empty; must not
   // block.
   std::function<std::string()> archive_error = {};
@@ -74,6 +75,7 @@ class PgMonitor {
   absl::Status AwaitReplay(const std::optional<ReceiverState>& receiver, ServerState& state);
   absl::Status ReadMetalSchema(const ServerState& state, StateDetail detail,
                                std::optional<TermHistory>& terms);
+  absl::Status ReadDurabilityRecord(bool look);
   void PublishFailure(const std::string& reason);
 
   const MonitorOptions options_;
@@ -87,6 +89,7 @@ class PgMonitor {
   ServerState state_;  // of the last good round
   LagMemory memory_;
   bool has_metal_schema_ = false;
+  DurabilityRecord durability_;
   std::optional<observe::Heartbeat> heartbeat_;  // as a standby replayed it
   FollowerMemory follower_memory_;
 

@@ -359,6 +359,11 @@ void ToProto(const observe::TermHistoryEntry& entry, v1::TermHistoryEntry* out) 
   out->set_orchestrator_id(entry.orchestrator_id);
 }
 
+void ToProto(const observe::DurabilityRule& rule, v1::DurabilityRule* out) {
+  out->set_copies(rule.copies);
+  for (const std::string& name : rule.members) out->add_members(name);
+}
+
 void ToProto(const observe::Fault& fault, v1::Fault* out) {
   out->set_fault_class(fault.fault_class);
   out->set_subject(fault.subject);
@@ -423,6 +428,7 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
   if (status.operation.running) OperationToProto(status.operation, now, out->mutable_operation());
   for (const auto& [key, fault] : status.faults) ToProto(fault, out->add_faults());
   for (const auto& entry : status.term_history.entries) ToProto(entry, out->add_term_history());
+  for (const auto& rule : status.term_history.durability) ToProto(rule, out->add_durability());
 }
 
 }  // namespace metal::rpc

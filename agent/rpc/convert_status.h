@@ -32,6 +32,7 @@ void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now,
              v1::ArchiveStatus* out);
 void ToProto(const observe::Fault& fault, v1::Fault* out);
 void ToProto(const observe::TermHistoryEntry& entry, v1::TermHistoryEntry* out);
+void ToProto(const observe::DurabilityRule& rule, v1::DurabilityRule* out);
 void ToProto(const observe::Event& event, v1::Event* out);
 // Of backup::BackupStateName.
 v1::BackupState BackupStateToProto(std::string_view state);

@@ -126,6 +126,7 @@ grpc::Status ReplicationService::BeginTerm(grpc::ServerContext* context,
         response->set_was_primary(answer.was_primary);
         response->set_postgres_down(answer.postgres_down);
         for (const auto& entry : answer.term_history) ToProto(entry, response->add_term_history());
+        for (const auto& rule : answer.durability) ToProto(rule, response->add_durability());
         return absl::OkStatus();
       });
 }
@@ -303,6 +304,7 @@ grpc::Status ReplicationService::SetSynchronousStandbys(
                                              "count is 0 exactly when there are no standbys");
                         }
                         domain.expected = request->expected();
+                        domain.accept_data_loss = request->accept_data_loss();
                         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
                         METAL_ASSIGN_OR_RETURN(const auto answer,
                                                node_.SetSynchronousStandbys(

@@ -61,6 +61,8 @@ void AddSynchronousCommand(CLI::App& app, Invocation& invocation) {
   AddTerm(command, &set->term, "Time for the standbys to catch up");
   command->add_option("--count", set->count, "How many must acknowledge")->capture_default_str();
   command->add_flag("--first", set->first, "The first ones in this order instead of any");
+  command->add_flag("--accept-data-loss", set->accept_data_loss,
+                    "Ask for less although standbys of the old policy do not learn of it");
   auto* option = command->add_option("--expected", *expected,
                                      "Only if this is the value now (default: as the status says)");
   OnRun(command, invocation, [set, expected, option](const Client& client) {

@@ -122,6 +122,7 @@ struct SynchronousOptions {
   int count = 1;
   bool first = false;
   std::optional<std::string> expected;  // nullopt: what the node's status says now
+  bool accept_data_loss = false;        // although standbys of the old policy do not learn of it
 };
 int SetSynchronous(const Client& client, const SynchronousOptions& options);
 struct SlotsOptions {

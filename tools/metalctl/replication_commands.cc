@@ -108,6 +108,7 @@ int SetSynchronous(const Client& client, const SynchronousOptions& options) {
   request.mutable_standbys()->Assign(options.standbys.begin(), options.standbys.end());
   request.set_count(options.standbys.empty() ? 0 : options.count);
   request.set_first(options.first);
+  request.set_accept_data_loss(options.accept_data_loss);
   *request.mutable_timeout() = DurationProto(options.term.timeout);
   if (options.expected) {
     request.set_expected(*options.expected);

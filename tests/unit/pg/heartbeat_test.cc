@@ -93,6 +93,54 @@ TEST_F(HeartbeatTest, APrimaryMakesTheSchemaWritesItsTermOnceAndBeats) {
   EXPECT_THAT(tables_.terms, ::testing::ElementsAre("3", "4"));
 }
 
+TEST_F(HeartbeatTest, TheRecordIsKeptExceptWhileAnActionChangesIt) {
+  std::string setting, rules;
+  int looks = 0, told = 0;
+  server_.On("current_setting", [&](const auto&) {
+    ++looks;
+    return MakeResult({{{"names", setting}}});
+  });
+  server_.On("to_regclass", [](const auto&) {
+    return MakeResult({{{"present", "t"},
+                        {"mark", "metal-agent: terms and heartbeat of this cluster (1)"},
+                        {"whole", "t"},
+                        {"durability", "t"}}});
+  });
+  server_.On("FROM metal.durability", [&](const auto&) {
+    return rules.empty() ? SqlResult{} : MakeResult({{{"rules", rules}, {"cluster_id", "orders"}}});
+  });
+  server_.On("INSERT INTO metal.durability", [&](const auto& parameters) {
+    rules = *parameters[0];
+    return SqlResult{};
+  });
+  RecordTurn turn;
+  HeartbeatOptions options = Options(absl::ZeroDuration());
+  options.cluster_id = "orders";
+  options.turn = &turn;
+  options.found_weaker = [&](const RecordState&) { ++told; };
+  HeartbeatWriter writer(std::move(options), server_.factory(), board_, clock_);
+  const auto publish = [&](const std::string& value) {
+    setting = value;
+    board_.Update(
+        [&](observe::NodeStatus& status) { status.postgres.synchronous_standby_names = value; });
+  };
+  publish("ANY 1 (b, c)");
+  turn.mutex.Lock();
+  writer.RunOnce();
+  EXPECT_EQ(rules, "");
+  turn.mutex.Unlock();
+  for (int i = 0; i < 5; ++i) writer.RunOnce();
+  EXPECT_EQ(rules, "ANY 2 (\"a\", \"b\", \"c\")\n");
+  EXPECT_EQ(looks, 1) << "what is settled is not asked again";
+  ++turn.changes;
+  writer.RunOnce();
+  EXPECT_EQ(looks, 2);
+  publish("");
+  for (int i = 0; i < 3; ++i) writer.RunOnce();
+  EXPECT_EQ(rules, "ANY 2 (\"a\", \"b\", \"c\")\nANY 1 (\"a\")\n");
+  EXPECT_EQ(told, 1);
+}
+
 TEST_F(HeartbeatTest, NobodyElseWrites) {
   Show(observe::Role::kStandby);
   Rounds(2);
