@@ -177,6 +177,32 @@ def test_reparent_that_is_killed_is_finished_or_undone(orders, step):
     orders.check(ledger)
 
 
+def test_failover_counts_with_what_was_in_force_and_not_with_the_file(orders):
+    lost = orders.primary()
+    away, alone = [node for node in orders.nodes.values() if node is not lost]
+    assert lost.sql("SELECT rules FROM metal.durability") == 'ANY 2 ("a", "b", "c")'
+    alone.wait_status("the record is replayed", lambda status: status.get("durability") == [
+        {"copies": 2, "members": ["a", "b", "c"]}])
+    with orders.clients() as ledger:
+        pass
+    orders.policy = "ANY 2"  # with which each node would have every commit; nobody has put it in force
+    orders.write_file()
+    lost.kill_agent()
+    os.kill(postmaster_pid(lost.data_dir), signal.SIGKILL)
+    away.kill_agent()
+    refused = orders.ctl("failover", code=5)
+    assert "with what was in force, 2 of a, b, c" in refused.error and "1 of 3 answered, 2 needed" in refused.error
+    assert alone.status()["node"].get("role_wanted") != "ROLE_PRIMARY", "nothing was changed"
+    orders.policy = "ANY 1"
+    orders.write_file()
+    away.start_agent()
+    assert orders.ok("failover")["primary"] in (away.name, alone.name)
+    orders.check(ledger)
+    lost.start_agent()
+    assert orders.ok("recover")["left_behind"] == []
+    orders.wait_healthy()
+
+
 @pytest.mark.matrix
 def test_failover_when_the_primary_is_lost(orders):
     lost = orders.primary()

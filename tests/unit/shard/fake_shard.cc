@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/base/status.h"
+#include "agent/pg/durability.h"
 
 namespace metal::shard {
 namespace {
@@ -69,12 +70,17 @@ void FakeNode::BecomeStandby() {
 }
 
 WalPoint FakeNode::BecomePrimary() {
+  pg::DurabilityRecord record;
+  for (const DurabilityRule& rule : wal.durability) record.push_back({rule.copies, rule.members});
+  if (!synchronous.empty())
+    synchronous = pg::RenderPolicy(pg::CoveringPolicy(Id(), *pg::ParsePolicy(synchronous), record));
   wal.history.push_back({wal.timeline, wal.received});
   ++wal.timeline;
   wal.received.value += 0x10;
   if (wal.terms.empty() || wal.terms.back().term != stored.term) {
     wal.terms.push_back({stored.term, wal.timeline, wal.received, Id()});
   }
+  Record(RuleInForce());
   read_write = true;
   source.reset();
   return {wal.timeline, wal.received};
@@ -102,6 +108,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
   view.timeline = wal.timeline;
   view.received = view.replayed = {wal.received.value - status_behind};
   view.synchronous_standbys = synchronous;
+  if (view.running()) view.durability = wal.durability;
   view.gate = !has_door ? "" : door_held ? "held" : "open";
   view.gate_target = door;
   view.disk = disk_sick ? "stalled" : "healthy";
@@ -228,17 +235,39 @@ absl::StatusOr<WalPoint> FakeNode::EndOfWal() {
   ANSWER(end);
 }
 
-absl::Status FakeNode::SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
-                                              const std::vector<std::string>& standbys,
-                                              const std::string& expected) {
+absl::Status FakeNode::SetSynchronousStandbys(const TermHolder& holder,
+                                              const SynchronousChange& change) {
   REACHED();
   METAL_RETURN_IF_ERROR(CheckHolder(holder));
-  const std::string value = policy.Setting(standbys);
-  if (synchronous != expected && synchronous != value) {
+  const std::string value = change.policy.Setting(change.standbys);
+  if (synchronous != change.expected && synchronous != value) {
     return Refused("SYNCHRONOUS_CHANGED", "they are " + synchronous);
   }
-  synchronous = value;
+  if (!IsPrimary()) {
+    synchronous = value;
+    ANSWER(absl::OkStatus());
+  }
+  const std::string before = std::exchange(synchronous, value);
+  Record(RuleInForce());
+  shard_.Flow();
+  if (!change.accept_data_loss && !shard_.Recorded(*this)) {
+    synchronous = before;
+    return Refused("DURABILITY_UNTOLD", "standbys of " + before + " do not know it");
+  }
+  wal.durability = {RuleInForce()};
+  shard_.Flow();
   ANSWER(absl::OkStatus());
+}
+
+DurabilityRule FakeNode::RuleInForce() const {
+  const pg::DurabilityRule rule = pg::RuleOf(Id(), *pg::ParsePolicy(synchronous));
+  return {rule.copies, rule.members};
+}
+
+void FakeNode::Record(const DurabilityRule& rule) {
+  if (std::ranges::find(wal.durability, rule) == wal.durability.end()) {
+    wal.durability.push_back(rule);
+  }
 }
 
 absl::Status FakeNode::ReconcileSlots(const TermHolder& holder,
@@ -345,6 +374,7 @@ FakeShard::FakeShard(ShardConfig config) : config_(std::move(config)) {
     primary.slots.insert(SlotName(nodes_[i]->Id()));
   }
   primary.synchronous = config_.policy.Setting(standbys);
+  for (auto& node : nodes_) node->wal.durability = {primary.RuleInForce()};
 }
 
 void FakeShard::AtOnce(const std::vector<NodeCall>& calls, const Enough& enough) {
@@ -381,6 +411,26 @@ bool FakeShard::Streams(const FakeNode& node) const {
          Has(source.wal, node.wal);
 }
 
+// What the thread of the heartbeat does. Who streams has what was recorded at the tick before.
+void FakeNode::KeepRecord() {
+  const DurabilityRule rule = RuleInForce();
+  const bool known = std::ranges::find(wal.durability, rule) != wal.durability.end();
+  if (known && shard_.Recorded(*this)) wal.durability = {rule};
+  Record(rule);
+}
+
+bool FakeShard::Recorded(const FakeNode& primary) const {
+  std::set<std::string> nodes = {primary.Id()};
+  for (const auto& node : nodes_) {
+    if (node->source == primary.index_ && Streams(*node)) nodes.insert(node->Id());
+  }
+  pg::DurabilityRecord record;
+  for (const DurabilityRule& rule : primary.wal.durability) {
+    record.push_back({rule.copies, rule.members});
+  }
+  return pg::Satisfied(record, nodes);
+}
+
 void FakeShard::Flow() {
   for (size_t round = 0; round < nodes_.size(); ++round) {  // through cascades
     for (auto& node : nodes_) {
@@ -393,6 +443,7 @@ void FakeShard::Tick() {
   int acknowledging = 0;
   for (auto& node : nodes_) {
     if (!node->IsPrimary() || node->hangs) continue;
+    node->KeepRecord();
     node->wal.received.value += 1;
     int copies = 0;
     for (auto& other : nodes_) {
@@ -400,7 +451,7 @@ void FakeShard::Tick() {
       other->wal = node->wal;
       if (node->synchronous.find('"' + other->Id() + '"') != std::string::npos) ++copies;
     }
-    const int needed = node->synchronous.empty() ? 0 : config_.policy.count;
+    const int needed = pg::ParsePolicy(node->synchronous)->count;
     if (copies < needed) continue;
     ++acknowledging;
     ledger_.push_back(node->wal);

@@ -34,9 +34,8 @@ class FakeNode : public NodeCalls {
                              FollowBy by) override;
   absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
   absl::StatusOr<WalPoint> EndOfWal() override;
-  absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
-                                      const std::vector<std::string>& standbys,
-                                      const std::string& expected) override;
+  absl::Status SetSynchronousStandbys(const TermHolder& holder,
+                                      const SynchronousChange& change) override;
   absl::Status ReconcileSlots(const TermHolder& holder,
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;
@@ -88,6 +87,9 @@ class FakeNode : public NodeCalls {
   bool IsPrimary() const { return server_up && !empty && read_write; }
   void BecomeStandby();  // with a shutdown checkpoint that the standbys receive
   WalPoint BecomePrimary();
+  DurabilityRule RuleInForce() const;
+  void Record(const DurabilityRule& rule);
+  void KeepRecord();
 
   FakeShard& shard_;
   const size_t index_;
@@ -137,6 +139,8 @@ class FakeShard : public ShardCalls {
   // Counts a call; false when it must not happen. `after`: it happens, and its answer is lost.
   bool Count(bool* after, bool* halfway);
   bool Streams(const FakeNode& node) const;
+  // Of the primary's record: that nodes enough have it.
+  bool Recorded(const FakeNode& primary) const;
   void Flow();
 
   const ShardConfig config_;

@@ -140,6 +140,10 @@ absl::StatusOr<TermAnswer> AgentCalls::BeginTerm(const TermHolder& holder,
     answer.position.terms.push_back(
         {each.term(), each.timeline(), {each.start_lsn()}, each.node_id()});
   }
+  for (const auto& each : response.durability()) {
+    answer.position.durability.push_back(
+        {each.copies(), {each.members().begin(), each.members().end()}});
+  }
   return answer;
 }
 
@@ -254,15 +258,15 @@ absl::StatusOr<WalPoint> AgentCalls::EndOfWal() {
   return WalPoint{response.timeline(), {response.lsn()}};
 }
 
-absl::Status AgentCalls::SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
-                                                const std::vector<std::string>& standbys,
-                                                const std::string& expected) {
+absl::Status AgentCalls::SetSynchronousStandbys(const TermHolder& holder,
+                                                const SynchronousChange& change) {
   v1::SetSynchronousStandbysRequest request;
   SetHeader(holder, request.mutable_header());
-  for (const std::string& each : standbys) request.add_standbys(each);
-  request.set_count(policy.count);
-  request.set_first(policy.method == SyncPolicy::Method::kFirst);
-  request.set_expected(expected);
+  for (const std::string& each : change.standbys) request.add_standbys(each);
+  request.set_count(change.policy.count);
+  request.set_first(change.policy.method == SyncPolicy::Method::kFirst);
+  request.set_expected(change.expected);
+  request.set_accept_data_loss(change.accept_data_loss);
   *request.mutable_timeout() = ctl::DurationProto(kAcknowledge);
   return Call(kAcknowledge + kShort, [&](grpc::ClientContext* context) {
     v1::SetSynchronousStandbysResponse response;

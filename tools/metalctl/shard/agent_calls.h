@@ -26,9 +26,8 @@ class AgentCalls : public NodeCalls {
                              FollowBy by) override;
   absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) override;
   absl::StatusOr<WalPoint> EndOfWal() override;
-  absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
-                                      const std::vector<std::string>& standbys,
-                                      const std::string& expected) override;
+  absl::Status SetSynchronousStandbys(const TermHolder& holder,
+                                      const SynchronousChange& change) override;
   absl::Status ReconcileSlots(const TermHolder& holder,
                               const std::vector<std::string>& slots) override;
   absl::Status StartPostgres() override;

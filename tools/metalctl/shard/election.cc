@@ -58,16 +58,14 @@ Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<siz
       nodes.push_back(i);
     }
   }
+  const Frozen before = frozen;
   const Enough enough{.test =
                           [&](const std::vector<bool>& ended) {
-                            std::vector<bool> answered(views_.size());
-                            for (size_t i = 0; i < views_.size(); ++i) {
-                              const auto at = std::find(nodes.begin(), nodes.end(), i);
-                              const bool read = at == nodes.end() ||
-                                                ended[static_cast<size_t>(at - nodes.begin())];
-                              answered[i] = read && frozen.positions[i].has_value();
+                            Frozen read = before;
+                            for (size_t i = 0; i < nodes.size(); ++i) {
+                              if (ended[i]) read.positions[nodes[i]] = frozen.positions[nodes[i]];
                             }
-                            return ProveAcknowledged(config_.policy, answered).holds;
+                            return Judge(read).holds;
                           },
                       .grace = kGrace};
   OnEach(
@@ -75,31 +73,62 @@ Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<siz
   return frozen;
 }
 
-absl::StatusOr<std::string> Procedure::CheckProof(const std::vector<bool>& answered,
+Proof Procedure::Judge(const Frozen& frozen) const {
+  std::vector<bool> answered;
+  for (const auto& position : frozen.positions) answered.push_back(position.has_value());
+  return ProveAcknowledged(config_, answered, RulesInForce(frozen.positions));
+}
+
+// From statuses, which are a moment old: what one of them knows better counts.
+Proof Procedure::Foresee() const {
+  std::vector<bool> answered;
+  bool unread = false;
+  for (const NodeView& view : views_) {
+    answered.push_back(view.answered && view.server != ServerState::kEmpty);
+    unread = unread || (answered.back() && !view.running());
+  }
+  Proof proof = ProveAcknowledged(config_, answered, {});
+  if (unread) return proof;
+  for (const NodeView& view : views_) {
+    if (!view.running()) continue;
+    WalPosition standing;
+    standing.durability = view.durability;
+    proof = ProveAcknowledged(config_, answered, RulesInForce({standing}));
+    if (proof.holds) break;
+  }
+  return proof;
+}
+
+absl::StatusOr<std::string> Procedure::CheckProof(const Proof& proof,
                                                   const ChangeOptions& options) const {
-  const Proof proof = ProveAcknowledged(config_.policy, answered);
-  const size_t count = answered.size() - proof.missing.size();
+  const size_t nodes = views_.size();
+  const size_t count = nodes - proof.missing.size();
   if (proof.holds) {
     return fmt::format("{} of {} nodes answered, {} needed: every acknowledged commit is there",
-                       count, answered.size(), proof.needed);
+                       count, nodes, proof.needed);
   }
   const std::string missing = fmt::format("{}", fmt::join(IdsOf(proof.missing), ", "));
   if (options.accept_data_loss && count > 0) {
-    return fmt::format("accepted: commits may be lost that only {} had", missing);
+    return fmt::format("accepted: commits may be lost that only {} had",
+                       missing.empty() ? "nodes outside of the file" : missing);
+  }
+  if (proof.needed > nodes) {
+    return base::Error(
+        absl::StatusCode::kFailedPrecondition,
+        "with {} an acknowledged commit may be on nodes alone that {} does not name. "
+        "HINT: put them back into it and run this again; --accept-data-loss leads "
+        "without them",
+        proof.decided_by, config_.file);
   }
   return base::Error(absl::StatusCode::kFailedPrecondition,
                      "with {} an acknowledged commit may be on the missing nodes alone: {} of {} "
                      "answered, {} needed; missing: {}. HINT: bring one of them back and run this "
                      "again; --accept-data-loss leads without them",
-                     config_.policy.ToString(), count, answered.size(), proof.needed, missing);
+                     proof.decided_by, count, nodes, proof.needed, missing);
 }
 
 absl::Status Procedure::Prove(const Frozen& frozen, const ChangeOptions& options) {
-  return Step("prove", "", [&]() {
-    std::vector<bool> answered;
-    for (const auto& position : frozen.positions) answered.push_back(position.has_value());
-    return CheckProof(answered, options);
-  });
+  return Step("prove", "", [&]() { return CheckProof(Judge(frozen), options); });
 }
 
 absl::StatusOr<Choice> Procedure::Choose(const Frozen& frozen, const ChangeOptions& options,
@@ -148,11 +177,7 @@ absl::Status Procedure::CatchUp(size_t leader, size_t ahead, const TermHolder& n
 }
 
 absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t> leaving) {
-  std::vector<bool> answering;
-  for (const NodeView& view : views_) {
-    answering.push_back(view.answered && view.server != ServerState::kEmpty);
-  }
-  METAL_RETURN_IF_ERROR(CheckProof(answering, options).status());  // while nothing is changed yet
+  METAL_RETURN_IF_ERROR(CheckProof(Foresee(), options).status());  // while nothing is changed yet
   TermHolder next = NextTerm();
   Frozen frozen = FreezeAll(next, leaving);
   for (size_t i = 0; i < frozen.positions.size();) {
@@ -185,6 +210,7 @@ absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t
 }
 
 absl::Status Procedure::Failover(const ChangeOptions& options) {
+  if (options.accept_data_loss) AcceptDataLoss();
   METAL_RETURN_IF_ERROR(Look());
   const auto promoting = FindPromoting();
   if (promoting && (!options.to || options.to == promoting)) return FinishPromotion(*promoting);

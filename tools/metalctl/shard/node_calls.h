@@ -45,6 +45,13 @@ struct CloneSource {
   bool replace = false;  // what is there may go
 };
 
+struct SynchronousChange {
+  SyncPolicy policy;
+  std::vector<std::string> standbys;
+  std::string expected;           // synchronous_standby_names as it is now
+  bool accept_data_loss = false;  // ask for less although standbys do not learn of it
+};
+
 enum class FollowBy { kSlot, kNoSlot };
 
 // One node. Every change is safe to repeat, and goes on when the caller is gone. A call that finds
@@ -70,10 +77,8 @@ class NodeCalls {
   virtual absl::Status WaitForLsn(const WalPoint& point, absl::Duration patience) = 0;
   // Where its flushed WAL ends at this moment, asked of the server: a status may be a second old.
   virtual absl::StatusOr<WalPoint> EndOfWal() = 0;
-  // `expected`: synchronous_standby_names as it is now.
-  virtual absl::Status SetSynchronousStandbys(const TermHolder& holder, const SyncPolicy& policy,
-                                              const std::vector<std::string>& standbys,
-                                              const std::string& expected) = 0;
+  virtual absl::Status SetSynchronousStandbys(const TermHolder& holder,
+                                              const SynchronousChange& change) = 0;
   virtual absl::Status ReconcileSlots(const TermHolder& holder,
                                       const std::vector<std::string>& slots) = 0;
   virtual absl::Status StartPostgres() = 0;

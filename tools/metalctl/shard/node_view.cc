@@ -130,6 +130,9 @@ NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
                               .sync_state = each.sync_state(),
                               .flushed = {each.flush_lsn()}});
   }
+  for (const auto& each : status.durability()) {
+    view.durability.push_back({each.copies(), {each.members().begin(), each.members().end()}});
+  }
   if (status.has_gate() && status.gate().state() > v1::GATE_STATE_OFF) {
     view.gate = ctl::EnumWord(v1::GateState_Name(status.gate().state()), "GATE_STATE_");
     view.gate_reason = status.gate().reason();

@@ -11,6 +11,7 @@
 #include "agent/base/units.h"
 #include "metal/agent/v1/status.pb.h"
 #include "tools/metalctl/shard/shard_config.h"
+#include "tools/metalctl/shard/wal_position.h"
 
 namespace metal::shard {
 
@@ -69,7 +70,8 @@ struct NodeView {
   // As a sender of WAL.
   std::vector<Follower> followers;
   bool followers_seen = false;
-  std::string synchronous_standbys;  // synchronous_standby_names in force
+  std::string synchronous_standbys;        // synchronous_standby_names in force
+  std::vector<DurabilityRule> durability;  // as recorded in the WAL that it has; empty: it is not
 
   // The door for clients: open, held or down; empty when there is none. Where it leads.
   std::string gate, gate_reason;

@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "agent/base/mutex.h"
 #include "tools/metalctl/shard/node_calls.h"
+#include "tools/metalctl/shard/proof.h"
 #include "tools/metalctl/shard/shard_config.h"
 #include "tools/metalctl/shard/step_log.h"
 
@@ -65,6 +66,10 @@ class Procedure {
   // Wipes a standby and clones it from another one, or from the primary. FAILED_PRECONDITION: it is
   // the primary; or the others are not enough for the policy meanwhile, unless `force`.
   absl::Status Replace(size_t node, bool force);
+
+  // From now on the policy of the file comes into force even where it asks for less than the one
+  // before and standbys of that one do not learn of it. Failover with accept_data_loss says so too.
+  void AcceptDataLoss() { accept_data_loss_ = true; }
 
   // Of the last look; for the command's last word.
   const std::vector<NodeView>& views() const { return views_; }
@@ -132,9 +137,10 @@ class Procedure {
   absl::Status Elect(const ChangeOptions& options, std::optional<size_t> leaving);
   Frozen FreezeAll(const TermHolder& next, std::optional<size_t> leaving);
   absl::StatusOr<WalPosition> Freeze(size_t node, const TermHolder& next, absl::Duration patience);
+  Proof Judge(const Frozen& frozen) const;
+  Proof Foresee() const;
   // What the proof amounts to, or FAILED_PRECONDITION with the missing nodes.
-  absl::StatusOr<std::string> CheckProof(const std::vector<bool>& answered,
-                                         const ChangeOptions& options) const;
+  absl::StatusOr<std::string> CheckProof(const Proof& proof, const ChangeOptions& options) const;
   absl::Status Prove(const Frozen& frozen, const ChangeOptions& options);
   absl::StatusOr<Choice> Choose(const Frozen& frozen, const ChangeOptions& options,
                                 std::optional<size_t> leaving);
@@ -192,6 +198,7 @@ class Procedure {
   base::Mutex steps_mutex_;  // while several threads make steps
   std::vector<StepRecord> steps_;
   std::vector<std::string> left_behind_;
+  bool accept_data_loss_ = false;
 };
 
 }  // namespace metal::shard

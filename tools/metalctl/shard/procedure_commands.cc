@@ -176,13 +176,19 @@ void AddProcedureCommands(CLI::App* shard, const OnShardFile& on_shard) {
                      "Lead although acknowledged commits may be on missing nodes alone");
   on_shard(failover, ChangeAction("failover", emergency, &Procedure::Failover));
 
+  auto accepted = std::make_shared<bool>(false);
   auto* recover = ctl::AddCommand(
       shard, "recover",
       "Finish or undo what an earlier run left behind, and make every node follow the primary",
       "shard recover");
-  on_shard(recover, [](const ctl::Client& client, const ShardConfig& config) {
-    return RunProcedure(client, config, "recover", true,
-                        [](Procedure& procedure) { return procedure.Recover(); });
+  recover->add_flag("--accept-data-loss", *accepted,
+                    "Put a policy in force that asks for less than the one before, although "
+                    "standbys of that one do not learn of it");
+  on_shard(recover, [accepted](const ctl::Client& client, const ShardConfig& config) {
+    return RunProcedure(client, config, "recover", true, [accepted](Procedure& procedure) {
+      if (*accepted) procedure.AcceptDataLoss();
+      return procedure.Recover();
+    });
   });
 }
 

@@ -51,7 +51,7 @@ absl::Status Procedure::PrepareLeader(size_t leader, const TermHolder& holder) {
   return Step("prepare", NameOf(leader), [&]() -> absl::StatusOr<std::string> {
     METAL_RETURN_IF_ERROR(calls_.node(leader).ReconcileSlots(holder, slots));
     METAL_RETURN_IF_ERROR(calls_.node(leader).SetSynchronousStandbys(
-        holder, config_.policy, standbys, views_[leader].synchronous_standbys));
+        holder, {config_.policy, standbys, views_[leader].synchronous_standbys}));
     return fmt::format("{} slots, {}", slots.size(), config_.policy.Setting(standbys));
   });
 }
@@ -305,11 +305,14 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
     if (!status.ok()) LeaveBehind(others[i], status);
   }
   const std::string setting = config_.policy.Setting(IdsOf(others));
-  if (views_[primary].synchronous_standbys != setting && streaming >= config_.policy.count) {
+  // Its promotion may have kept more in force than it was given.
+  const auto now = calls_.node(primary).GetStatus(kStatusPatience);
+  const std::string in_force = (now.ok() ? *now : views_[primary]).synchronous_standbys;
+  if (in_force != setting && streaming >= config_.policy.count) {
     const absl::Status agreed =
         Step("policy", NameOf(primary), [&]() -> absl::StatusOr<std::string> {
           METAL_RETURN_IF_ERROR(calls_.node(primary).SetSynchronousStandbys(
-              holder, config_.policy, IdsOf(others), views_[primary].synchronous_standbys));
+              holder, {config_.policy, IdsOf(others), in_force, accept_data_loss_}));
           return setting;
         });
     METAL_RETURN_IF_ERROR(agreed);

@@ -28,12 +28,22 @@ struct TermStart {
   bool operator==(const TermStart&) const = default;
 };
 
+// What the cluster records of its commits: an acknowledged one is on `copies` of `members` at
+// least.
+struct DurabilityRule {
+  int copies = 0;
+  std::vector<std::string> members;  // ids of nodes
+  bool operator==(const DurabilityRule&) const = default;
+};
+
 // All the WAL that a frozen node has: everything that it received is replayed.
 struct WalPosition {
   base::TimelineId timeline = 0;
   base::Lsn received;
   std::vector<TimelineSwitch> history;  // how it came to its timeline, oldest first
   std::vector<TermStart> terms = {};    // the last ones, oldest first; empty: not known
+  // What held when this WAL ended, each rule of it; empty: not recorded.
+  std::vector<DurabilityRule> durability = {};
 };
 
 enum class Ancestry {
