@@ -59,6 +59,7 @@ class FakeNode : public NodeCalls {
   bool lags = false;           // what the primary sees of it
   bool disk_full = false;      // it cannot start
   bool missed_wal = false;     // of its source, which has removed it: a clone helps
+  bool flickers = false;       // while it has missed WAL, its receiver says that it streams
   bool cut_off = false;        // no stream reaches it
   std::string refuses_rewind;  // the reason; a clone helps
   TermHolder stored{4, "metalctl:before"};

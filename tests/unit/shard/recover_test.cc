@@ -113,6 +113,14 @@ TEST_F(ProcedureTest, RecoverClonesAStandbyWhosePrimaryRemovedWalThatItMissed) {
   ExpectHealthy("cloned");
 }
 
+TEST_F(ProcedureTest, AReceiverThatSaysThatItStreamsIsNotBelievedBeforeItGetsSomething) {
+  node(2).missed_wal = node(2).flickers = true;
+  shard_->Tick();
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("clone c: cloned, follows a"));
+  ExpectHealthy("cloned");
+}
+
 TEST_F(ProcedureTest, RecoverDoesNotTakeSilenceForMissedWal) {
   node(2).cut_off = true;
   shard_->Tick();

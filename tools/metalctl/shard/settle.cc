@@ -2,6 +2,7 @@
 // force, the doors lead to it.
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "agent/base/rewind_reasons.h"
 #include "agent/base/status.h"
@@ -75,12 +76,22 @@ absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary, const Te
   const HostPort& source = config_.nodes[primary].postgres;
   const base::MonotonicTime begin = clock.Monotonic();
   base::MonotonicTime ask = begin + kAskWhy;
+  std::optional<base::Lsn> had;
   NodeView view;
   do {
     METAL_ASSIGN_OR_RETURN(view, calls_.node(node).GetStatus(kStatusPatience));
     const HostPort sender{view.sender_host, view.sender_port};
     if (view.is_standby() && view.receiver_state == "streaming" && sender == source) {
-      return absl::OkStatus();
+      // For a moment also one streams whose WAL the primary has removed: it has to get something,
+      // or to be up to date as the primary sees it.
+      if (!had) had = view.received;
+      if (view.received > *had) return absl::OkStatus();
+      METAL_ASSIGN_OR_RETURN(const NodeView leader,
+                             calls_.node(primary).GetStatus(kStatusPatience));
+      const bool up_to_date = std::ranges::any_of(leader.followers, [&](const Follower& each) {
+        return each.name == NameOf(node) && each.state == "streaming";
+      });
+      if (up_to_date) return absl::OkStatus();
     }
     if (view.is_standby() && clock.Monotonic() >= ask) {
       const absl::Status may = calls_.node(node).TryRewind(holder, source);
@@ -123,7 +134,7 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const
   const NodeView& view = views_[node];
   if (!view.answered) return absl::UnavailableError(view.no_answer);
   NodeCalls& calls = calls_.node(node);
-  if (FollowsRightly(view, primary, holder.term)) {
+  if (FollowsRightly(view, primary, holder.term) && SeenStreaming(views_[primary], NameOf(node))) {
     METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));  // of a reparent that was cut off
     return "follows already";
   }
