@@ -24,7 +24,8 @@ namespace metal::node {
 
 namespace {
 
-constexpr absl::Duration kStop = absl::Seconds(60);
+constexpr absl::Duration kStop = absl::Seconds(5);
+constexpr absl::Duration kStopByForce = absl::Seconds(30);
 constexpr absl::Duration kSlotPatience = absl::Seconds(30);
 constexpr absl::Duration kStreaming = absl::Seconds(60);
 
@@ -222,10 +223,12 @@ absl::Status Node::CheckPrimary(pg::SqlSession& session, const backup::CloneWelc
 
 absl::Status Node::StopForClone(OperationContext& context) {
   pg::StopOptions stop;
-  stop.mode = pg::StopMode::kFast;
+  // What it would write at its end goes with its directory; one that is frozen is ended all the
+  // same.
+  stop.mode = pg::StopMode::kImmediate;
   stop.timeout = kStop;
-  stop.escalate_to = pg::StopMode::kImmediate;
-  stop.escalation_timeout = kStop;
+  stop.escalate_to = pg::StopMode::kKill;
+  stop.escalation_timeout = kStopByForce;
   return base::Annotate(parts_.supervisor.Stop(stop, &context.progress).status(),
                         "stop the server that is replaced");
 }
