@@ -27,6 +27,7 @@ constexpr absl::Duration kIdentify = absl::Seconds(5);
 constexpr absl::Duration kConnect = absl::Seconds(5);
 constexpr absl::Duration kReceiver = absl::Seconds(15);
 constexpr absl::Duration kPause = absl::Seconds(30);
+constexpr absl::Duration kSeen = absl::Seconds(2);
 
 absl::Status WrongSystem(uint64_t here, uint64_t there, const pg::ReplicationSource& source) {
   return base::WithReason(
@@ -233,6 +234,11 @@ absl::StatusOr<OperationResult> Node::RunControlReplay(OperationContext& context
       METAL_RETURN_IF_ERROR(StartReceiver(steps, *session));
       break;
   }
+  // Whoever looks at the status after the answer, to mend what is wrong, must find it there.
+  const base::MonotonicTime done = parts_.clock.Monotonic();
+  (void)PollUntil(steps, kSeen, "", [&]() -> absl::StatusOr<bool> {
+    return parts_.board.Get()->standby.time.monotonic >= done;
+  });
   return OperationResult{};
 }
 
