@@ -84,7 +84,7 @@ def test_quickstart_proves_the_copy_and_is_harmless_to_repeat(demo, pg):
     run([*psql, "drop database bench"])
 
     output = demo.run_all()
-    assert "all 5 tables are equal" in output and "backup successfully verified" in output, output
+    assert "all 6 tables are equal" in output and "backup successfully verified" in output, output
     assert "is there already" not in output
     assert "does not exist" in run([*psql, "drop database bench_loading"], code=1).stderr
     assert not demo.processes("pgbench") and process.is_alive(demo.number("data/postmaster.pid"))
@@ -129,6 +129,6 @@ def test_quickstart_as_an_ordinary_user(workspace):
     shutil.copytree(os.path.join(ROOT, "deploy"), os.path.join(workspace.path, "tree/deploy"))
     demo = Demo(workspace, os.path.join(workspace.path, "tree/deploy/quickstart"), as_root=False)
     output = demo.run_all()
-    assert "all 5 tables are equal" in output and f"runs as {process.USER}" in output, output
+    assert "all 6 tables are equal" in output and f"runs as {process.USER}" in output, output
     assert f"removed {demo.path}" in demo.call("--clean")
     assert not demo.processes("metal-agent") and not os.path.exists(demo.path)
