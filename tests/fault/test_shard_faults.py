@@ -96,24 +96,6 @@ def test_an_old_orchestrator_is_refused_everywhere(shard):
     assert shard.ctl("check").code == 0
 
 
-def test_a_full_disk_of_the_primary(shard):
-    """The server ends when it can write no WAL; another one leads, and the old one follows once there is room."""
-    if not shard.disks:
-        pytest.skip("no loop device")
-    old = shard.primary()
-    with nothing_lost(shard) as (ledger, _):
-        old.disk.fill()
-        # What was recycled is used up first.
-        wait_for("no WAL can be written", lambda: old.run(
-            "psql", "-XqAt", "-c", "SET synchronous_commit = local", "-c",
-            "SELECT count(pg_logical_emit_message(false, 'fill', repeat('x', 1 << 20))) FROM generate_series(1, 64)",
-            code=None).code != 0, 60)
-        answer = shard.ctl("failover", "--to", standbys_of(shard, old)[0].name)
-        assert answer.code == 0, answer.json["steps"]
-        ledger.wait_more()
-        assert shard.primary() is not old
-
-
 def test_a_slow_disk_of_a_standby_holds_nobody_up(shard):
     """ANY 1: the other one acknowledges. The slow one is no candidate while it is behind, and follows when it is fast again."""
     if not shard.disks:
@@ -212,3 +194,22 @@ def test_metalctl_killed_at_each_step(shard, command):
             wait_for("it is finished or undone", lambda: shard.ctl("recover").code == 0, 60)
             step += STRIDE
     assert step > 3
+
+
+def test_a_full_disk_of_the_primary(shard):
+    """The server ends when it can write no WAL; another one leads, and the old one follows once there is room. The last of this
+    file: a record that the full disk cut off at the end of a segment can leave the other standby without a way on."""
+    if not shard.disks:
+        pytest.skip("no loop device")
+    old = shard.primary()
+    with nothing_lost(shard) as (ledger, _):
+        old.disk.fill()
+        # What was recycled is used up first.
+        wait_for("no WAL can be written", lambda: old.run(
+            "psql", "-XqAt", "-c", "SET synchronous_commit = local", "-c",
+            "SELECT count(pg_logical_emit_message(false, 'fill', repeat('x', 1 << 20))) FROM generate_series(1, 64)",
+            code=None).code != 0, 60)
+        answer = shard.ctl("failover", "--to", standbys_of(shard, old)[0].name)
+        assert answer.code == 0, answer.json["steps"]
+        ledger.wait_more()
+        assert shard.primary() is not old
