@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/unit/shard/fake_shard.h"
+#include "tests/unit/shard/procedure_fixture.h"
 #include "tools/metalctl/shard/findings.h"
 #include "tools/metalctl/shard/procedure.h"
 
@@ -17,17 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::StatusIs;
-
-class CollectingLog : public StepLog {
- public:
-  void Begin(std::string_view, std::string_view) override {}
-  void End(const StepRecord& step) override {
-    text += step.name + " " + step.nodes + ": " + (step.error.empty() ? step.result : step.error) +
-            "\n";
-  }
-  void Note(std::string_view note) override { text += std::string(note) + "\n"; }
-  std::string text;
-};
 
 const SyncPolicy kAny1{SyncPolicy::Method::kAny, 1};
 const SyncPolicy kAny2{SyncPolicy::Method::kAny, 2};
@@ -58,7 +48,7 @@ class DurabilityTest : public ::testing::Test {
   void Return(size_t i) { node(i).reachable = node(i).server_up = true; }
 
   FakeShard shard_{ThreeNodes()};
-  CollectingLog log_;
+  QuietLog log_;
   int runs_ = 0;
 };
 
@@ -164,7 +154,7 @@ TEST_F(DurabilityTest, WhateverThePoliciesNoAcknowledgedCommitIsLost) {
         default: {
           ShardConfig config = shard.config();
           config.policy = below(2) == 0 ? kAny1 : kAny2;
-          CollectingLog log;
+          QuietLog log;
           Procedure procedure(config, shard, log, fmt::format("run{}", step));
           const uint32_t what = below(3);
           const absl::Status done = what == 0   ? procedure.Failover({})
