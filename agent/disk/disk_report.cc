@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "agent/disk/smart_log.h"
+#include "agent/disk/nvme/smart_log.h"
 #include "fmt/format.h"
 
 namespace metal::disk {

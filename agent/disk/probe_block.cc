@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "agent/base/crc32c.h"
-#include "agent/disk/little_endian.h"
+#include "agent/disk/nvme/little_endian.h"
 #include "fmt/format.h"
 
 namespace metal::disk {

@@ -1,7 +1,7 @@
 #include "agent/disk/smart_watch.h"
 
 #include "agent/disk/disk_report.h"
-#include "agent/disk/smart_log.h"
+#include "agent/disk/nvme/smart_log.h"
 
 namespace metal::disk {
 namespace {

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "agent/disk/identify.h"
 #include "agent/disk/inventory.h"
-#include "agent/disk/smart_log.h"
+#include "agent/disk/nvme/identify.h"
+#include "agent/disk/nvme/smart_log.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));

@@ -2,8 +2,8 @@
 
 #include <cerrno>
 
+#include "agent/disk/nvme/smart_log.h"
 #include "agent/disk/probe_run.h"
-#include "agent/disk/smart_log.h"
 #include "agent/disk/smart_watch.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -34,10 +34,10 @@ if(METAL_SANITIZE MATCHES "undefined")
   list(APPEND METAL_TEST_OPTIONS -fno-sanitize=undefined)
 endif()
 
-# metal_unit_tests(MODULE [LIBS target...]): binary test_MODULE from tests/unit/MODULE/*_test.cc.
+# metal_unit_tests(MODULE [LIBS target...]): binary test_MODULE from tests/unit/MODULE/*_test.cc and one level of folders below.
 function(metal_unit_tests name)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*/*.cc)
   if(NOT sources)
     return()
   endif()

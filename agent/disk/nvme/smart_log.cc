@@ -1,7 +1,7 @@
-#include "agent/disk/smart_log.h"
+#include "agent/disk/nvme/smart_log.h"
 
 #include "agent/base/status.h"
-#include "agent/disk/little_endian.h"
+#include "agent/disk/nvme/little_endian.h"
 
 namespace metal::disk {
 namespace {

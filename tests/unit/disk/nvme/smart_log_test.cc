@@ -1,4 +1,4 @@
-#include "agent/disk/smart_log.h"
+#include "agent/disk/nvme/smart_log.h"
 
 #include <cstring>
 

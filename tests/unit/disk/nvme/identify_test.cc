@@ -1,4 +1,4 @@
-#include "agent/disk/identify.h"
+#include "agent/disk/nvme/identify.h"
 
 #include <cstring>
 #include <vector>
