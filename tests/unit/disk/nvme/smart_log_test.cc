@@ -1,52 +1,18 @@
 #include "agent/disk/nvme/smart_log.h"
 
-#include <cstring>
-
-#include "gtest/gtest.h"
 #include "tests/harness/status_matchers.h"
+#include "tests/unit/disk/nvme/page_fixture.h"
 
 namespace metal::disk {
 namespace {
 
+using metal::testing::LoadPage;
 using metal::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// A page as a drive writes it, little-endian, every field with a value of its own.
-std::vector<std::byte> GoldenPage() {
-  std::vector<std::byte> page(kSmartLogSize);
-  const auto put = [&](size_t offset, uint64_t value, size_t size) {
-    for (size_t i = 0; i < size; ++i) page[offset + i] = static_cast<std::byte>(value >> (8 * i));
-  };
-  put(0, 0x0a, 1);  // temperature, media read-only
-  put(1, 311, 2);   // 38 °C
-  put(3, 97, 1);
-  put(4, 10, 1);
-  put(5, 104, 1);  // past its rated life
-  put(6, 0x05, 1);
-  put(32, 1'000'001, 8);  // 512,000,512,000 bytes
-  put(48, 2'000, 8);
-  put(64, 0x1122334455, 8);
-  put(80, 77, 8);
-  put(96, 1'440, 8);
-  put(112, 23, 8);
-  put(128, 8'761, 8);
-  put(144, 5, 8);
-  put(160, 3, 8);
-  put(176, 4'294'967'296, 8);
-  put(192, 60, 4);
-  put(196, 2, 4);
-  put(200, 300, 2);  // sensor 1; the others are absent
-  put(214, 280, 2);  // sensor 8
-  put(216, 9, 4);
-  put(220, 1, 4);
-  put(224, 3'600, 4);
-  put(228, 30, 4);
-  return page;
-}
-
 TEST(SmartLogTest, EveryFieldIsReadFromItsPlace) {
-  const auto log = DecodeSmartLog(GoldenPage());
+  const auto log = DecodeSmartLog(LoadPage("smart"));
   ASSERT_TRUE(log.ok()) << log.status();
   EXPECT_EQ(log->critical_warning, kTemperatureOutOfRange | kMediaReadOnly);
   EXPECT_EQ(log->temperature_celsius, 38);
