@@ -31,8 +31,12 @@ constexpr size_t kThreadsBeforeFork = 1;
 class NoHelper final : public PrivilegedHelper {
  public:
   explicit NoHelper(std::string reason) : reason_(std::move(reason)) {}
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, uint8_t, uint32_t,
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, const NvmeLogRequest&,
                                                      absl::Duration) override {
+    return Unsupported();
+  }
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
+                                                               absl::Duration) override {
     return Unsupported();
   }
   absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
@@ -58,6 +62,10 @@ absl::Status StatusOfReply(const HelperReply& reply) {
       return base::Error(absl::StatusCode::kUnavailable, "{}", message);
     case HelperResult::kDeviceError:
       return base::Error(absl::StatusCode::kDataLoss, "{}", message);
+    case HelperResult::kNoDevice:
+      return base::Error(absl::StatusCode::kNotFound, "{}", message);
+    case HelperResult::kOutOfSequence:
+      return base::Error(absl::StatusCode::kFailedPrecondition, "{}", message);
     case HelperResult::kRejected:
       return base::Error(absl::StatusCode::kInvalidArgument, "{}", message);
     case HelperResult::kFailed:
@@ -82,13 +90,16 @@ class SocketHelper final : public PrivilegedHelper {
     }
   }
 
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller, uint8_t log_id,
-                                                     uint32_t length,
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,
+                                                     const NvmeLogRequest& log,
                                                      absl::Duration timeout) override {
     HelperRequest request;
     request.kind = HelperRequestKind::kReadNvmeLog;
-    request.log_id = log_id;
-    request.length = length;
+    request.log_id = log.log_id;
+    request.length = log.length;
+    request.name_space = log.name_space;
+    request.action = log.action;
+    request.offset = log.offset;
     return AskDrive(controller, request, timeout);
   }
 
@@ -96,6 +107,15 @@ class SocketHelper final : public PrivilegedHelper {
                                                       absl::Duration timeout) override {
     HelperRequest request;
     request.kind = HelperRequestKind::kNvmeIdentify;
+    return AskDrive(controller, request, timeout);
+  }
+
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string& controller,
+                                                               uint32_t name_space,
+                                                               absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kNvmeIdentifyNamespace;
+    request.name_space = name_space;
     return AskDrive(controller, request, timeout);
   }
 

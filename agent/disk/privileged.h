@@ -2,9 +2,10 @@
 // set of requests.
 // Protocol: one SOCK_SEQPACKET socketpair, fixed-size messages both ways, no paths and no commands
 // from the client: a device is a validated "nvme<number>", a process must be a postmaster. The
-// helper only reads from drives, and makes one systemd scope. It ends when the agent does (EOF on
-// the socket; PR_SET_PDEATHSIG where the kernel allows it). A drive that does not answer holds one
-// thread of the helper, never the agent: calls here end at their deadline.
+// helper only reads from drives, by io_uring passthrough where there is such, and makes one systemd
+// scope. It ends when the agent does (EOF on the socket; PR_SET_PDEATHSIG where the kernel allows
+// it). A drive that does not answer holds one thread of the helper, never the agent: calls here end
+// at their deadline.
 #pragma once
 
 #include <sys/types.h>
@@ -21,22 +22,38 @@
 
 namespace metal::disk {
 
+// One Get Log Page command.
+struct NvmeLogRequest {
+  uint8_t log_id = 0;
+  uint32_t length = 0;  // bytes, a multiple of 4 up to 4096
+  uint32_t name_space = 0xffffffff;
+  // Of log 0Dh alone, and 0 for the others: what to do with the drive's reporting context (0 read,
+  // 1 establish it and read, 2 release it), and where to read, bytes, a multiple of 4.
+  uint8_t action = 0;
+  uint64_t offset = 0;
+};
+
 // The client's end. Threading: thread-safe; a call blocks its caller until the answer or the
-// deadline. Errors of all calls: UNIMPLEMENTED "unsupported: reason" (no privilege, no such device,
-// not an NVMe drive, no systemd), DEADLINE_EXCEEDED (the helper or the drive did not answer),
-// UNAVAILABLE (an earlier command to the same drive has not come back; or the helper is gone),
-// DATA_LOSS (the drive answered with an NVMe error status).
+// deadline. Errors of all calls: UNIMPLEMENTED "unsupported: reason" (no privilege, not an NVMe
+// drive, the drive does not have what was asked for, no systemd), NOT_FOUND (no such drive, or it
+// is gone), DEADLINE_EXCEEDED (the helper or the drive did not answer), UNAVAILABLE (an earlier
+// command to the same drive has not come back; or the helper is gone), FAILED_PRECONDITION (the
+// drive expects another command before this one), DATA_LOSS (the drive answered with another NVMe
+// error status).
 class PrivilegedHelper {
  public:
   virtual ~PrivilegedHelper() = default;  // closes the socket: the helper exits
-  // Get Log Page with namespace ffffffffh. `controller` is "nvme0". `length` is a multiple of 4 up
-  // to 4096.
+  // Get Log Page. `controller` is "nvme0". Only logs whose reading changes nothing: 00h, 01h, 02h,
+  // 06h, 0Dh, C0h, D0h. Any other is INVALID_ARGUMENT.
   virtual absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,
-                                                             uint8_t log_id, uint32_t length,
+                                                             const NvmeLogRequest& request,
                                                              absl::Duration timeout) = 0;
   // Identify Controller, 4096 bytes.
   virtual absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string& controller,
                                                               absl::Duration timeout) = 0;
+  // Identify Namespace, 4096 bytes. `name_space` is one that the kernel shows.
+  virtual absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(
+      const std::string& controller, uint32_t name_space, absl::Duration timeout) = 0;
   // Moves a postmaster and its children, or a pgbouncer, into the scope metal-postgres-<port>.scope
   // of the system's systemd, so that stopping the agent's unit leaves them alone. OK when it is
   // there already.

@@ -1,7 +1,5 @@
 // The privileged helper's side: runs as root in its own process. Declared in privileged_wire.h.
 #include <fcntl.h>
-#include <linux/nvme_ioctl.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -13,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <set>
+#include <span>
 
 #include "agent/base/clock.h"
 #include "agent/base/fd.h"
@@ -20,6 +19,8 @@
 #include "agent/base/mutex.h"
 #include "agent/base/subprocess.h"
 #include "agent/base/thread.h"
+#include "agent/disk/nvme/nvme_status.h"
+#include "agent/disk/nvme/passthrough.h"
 #include "agent/disk/privileged_wire.h"
 #include "fmt/format.h"
 
@@ -28,11 +29,13 @@ namespace {
 
 constexpr uint8_t kGetLogPage = 0x02;
 constexpr uint8_t kIdentify = 0x06;
-constexpr uint32_t kAllNamespaces = 0xffffffff;
 constexpr uint32_t kMaxLength = sizeof(HelperReply::data);
 constexpr size_t kMaxRunning = 8;
-// Error information, SMART, self-test, OCP C0h, Amazon D0h: logs that reading does not change.
-constexpr uint32_t kReadableLogs[] = {0x01, 0x02, 0x06, 0xc0, 0xd0};
+constexpr uint8_t kPersistentEvents = 0x0d;
+constexpr uint32_t kReleaseContext = 2;
+// The list of logs, error information, SMART, self-test, persistent events, OCP C0h, Amazon D0h:
+// logs that reading does not change.
+constexpr uint32_t kReadableLogs[] = {0x00, 0x01, 0x02, 0x06, kPersistentEvents, 0xc0, 0xd0};
 
 HelperReply Answer(HelperResult result, const std::string& message) {
   HelperReply reply;
@@ -46,67 +49,101 @@ std::string_view ControllerOf(const HelperRequest& request) {
   return {request.controller, strnlen(request.controller, sizeof(request.controller))};
 }
 
-// Invalid opcode, invalid field, invalid log page: the drive does not know what was asked for.
-bool IsNotOffered(int nvme_status) {
-  const int type_and_code = nvme_status & 0x7ff;
-  return type_and_code == 0x001 || type_and_code == 0x002 || type_and_code == 0x109;
+// What the drive's own refusal means to the caller.
+HelperResult ResultOfStatus(uint16_t nvme_status) {
+  switch (nvme_status) {
+    case 0x001:  // invalid opcode
+    case 0x002:  // invalid field
+    case 0x00b:  // invalid namespace
+    case 0x109:  // invalid log page
+      return HelperResult::kUnsupported;
+    case 0x00c:  // command sequence error
+      return HelperResult::kOutOfSequence;
+    default:
+      return HelperResult::kDeviceError;
+  }
 }
 
-HelperReply RunAdminCommand(const HelperRequest& request, const std::string& device_root,
-                            nvme_admin_cmd command) {
+HelperResult ResultOfErrno(int error) {
+  switch (error) {
+    case ENOENT:
+    case ENODEV:
+    case ENXIO:
+      return HelperResult::kNoDevice;
+    case ENOTTY:
+    case EPERM:
+    case EACCES:
+    case EINVAL:
+    case EOPNOTSUPP:
+      return HelperResult::kUnsupported;
+    default:
+      return HelperResult::kDeviceError;
+  }
+}
+
+HelperReply RunDriveCommand(const HelperRequest& request, const std::string& device_root,
+                            AdminCommand command, uint32_t length) {
   const std::string path = fmt::format("{}/{}", device_root, ControllerOf(request));
   base::UniqueFd device(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!device.valid()) {
-    return Answer(HelperResult::kUnsupported, fmt::format("open {}: {}", path, strerror(errno)));
+    const bool gone = ResultOfErrno(errno) == HelperResult::kNoDevice;
+    return Answer(gone ? HelperResult::kNoDevice : HelperResult::kUnsupported,
+                  fmt::format("open {}: {}", path, strerror(errno)));
   }
   struct stat info {};
   if (fstat(device.get(), &info) != 0 || !S_ISCHR(info.st_mode)) {
     return Answer(HelperResult::kUnsupported, path + " is not a character device");
   }
   HelperReply reply;
-  command.addr = reinterpret_cast<uint64_t>(reply.data.data());
-  // No timeout of ours: when it passes, the kernel aborts the command and then resets the
-  // controller. The driver's own is long; the agent does not wait for it.
-  const int result = ioctl(device.get(), NVME_IOCTL_ADMIN_CMD, &command);
-  if (result < 0) {
-    const int error = errno;
-    const bool unsupported = error == ENOTTY || error == EPERM || error == EACCES ||
-                             error == EINVAL || error == EOPNOTSUPP || error == ENODEV;
-    return Answer(unsupported ? HelperResult::kUnsupported : HelperResult::kDeviceError,
+  command.data = std::span(reply.data).first(length);
+  const AdminAnswer answer = RunAdminCommand(device.get(), command);
+  if (answer.error != 0) {
+    return Answer(ResultOfErrno(answer.error),
                   fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
-                              strerror(error)));
+                              strerror(answer.error)));
   }
-  if (result > 0) {
-    return Answer(IsNotOffered(result) ? HelperResult::kUnsupported : HelperResult::kDeviceError,
-                  fmt::format("admin command {:#04x} to {}: NVMe status type {:#x} code {:#04x}",
-                              unsigned{command.opcode}, path, (result >> 8) & 7, result & 0xff));
+  if (answer.nvme_status != 0) {
+    const NvmeStatus status{.type = static_cast<uint8_t>(answer.nvme_status >> 8),
+                            .code = static_cast<uint8_t>(answer.nvme_status & 0xff)};
+    return Answer(ResultOfStatus(answer.nvme_status),
+                  fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
+                              StatusText(status)));
   }
   reply.result = HelperResult::kOk;
-  reply.length = command.data_len;
+  reply.length = length;
   return reply;
 }
 
+bool IsReadableLog(const HelperRequest& request) {
+  const bool has_parameters = request.log_id == kPersistentEvents;
+  if (request.length == 0 || request.length > kMaxLength || request.length % 4 != 0) return false;
+  if (request.offset % 4 != 0 || request.action > kReleaseContext) return false;
+  if (!has_parameters && (request.offset != 0 || request.action != 0)) return false;
+  return std::find(std::begin(kReadableLogs), std::end(kReadableLogs), request.log_id) !=
+         std::end(kReadableLogs);
+}
+
 HelperReply ReadLog(const HelperRequest& request, const std::string& device_root) {
-  const bool readable = std::find(std::begin(kReadableLogs), std::end(kReadableLogs),
-                                  request.log_id) != std::end(kReadableLogs);
-  if (!readable || request.length == 0 || request.length > kMaxLength || request.length % 4 != 0) {
+  if (!IsReadableLog(request)) {
     return Answer(HelperResult::kRejected, fmt::format("log {:#04x} with {} bytes is not offered",
                                                        request.log_id, request.length));
   }
-  nvme_admin_cmd command{};
+  AdminCommand command;
   command.opcode = kGetLogPage;
-  command.nsid = kAllNamespaces;
-  command.data_len = request.length;
-  command.cdw10 = request.log_id | ((request.length / 4 - 1) << 16);
-  return RunAdminCommand(request, device_root, command);
+  command.name_space = request.name_space;
+  command.cdw10 = request.log_id | (request.action << 8) | ((request.length / 4 - 1) << 16);
+  command.cdw12 = static_cast<uint32_t>(request.offset);
+  command.cdw13 = static_cast<uint32_t>(request.offset >> 32);
+  return RunDriveCommand(request, device_root, command, request.length);
 }
 
 HelperReply Identify(const HelperRequest& request, const std::string& device_root) {
-  nvme_admin_cmd command{};
+  const bool controller = request.kind == HelperRequestKind::kNvmeIdentify;
+  AdminCommand command;
   command.opcode = kIdentify;
-  command.data_len = kMaxLength;
-  command.cdw10 = 1;  // CNS: the controller
-  return RunAdminCommand(request, device_root, command);
+  command.name_space = controller ? 0 : request.name_space;
+  command.cdw10 = controller ? 1 : 0;  // CNS
+  return RunDriveCommand(request, device_root, command, kMaxLength);
 }
 
 // A postmaster, or the PgBouncer in front of it.
@@ -249,8 +286,7 @@ std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) 
 }
 
 HelperReply AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root) {
-  const bool is_nvme = request.kind == HelperRequestKind::kReadNvmeLog ||
-                       request.kind == HelperRequestKind::kNvmeIdentify;
+  const bool is_nvme = request.kind != HelperRequestKind::kMoveToSystemdScope;
   if (is_nvme && !IsNvmeControllerName(ControllerOf(request))) {
     return Answer(HelperResult::kRejected, "not the name of an NVMe controller");
   }
@@ -258,6 +294,7 @@ HelperReply AnswerPrivilegedRequest(const HelperRequest& request, const std::str
     case HelperRequestKind::kReadNvmeLog:
       return ReadLog(request, device_root);
     case HelperRequestKind::kNvmeIdentify:
+    case HelperRequestKind::kNvmeIdentifyNamespace:
       return Identify(request, device_root);
     case HelperRequestKind::kMoveToSystemdScope:
       return MoveToScope(request);

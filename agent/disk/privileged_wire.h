@@ -19,7 +19,8 @@ namespace metal::disk {
 enum class HelperRequestKind : uint32_t {
   kReadNvmeLog = 1,
   kNvmeIdentify = 2,
-  kMoveToSystemdScope = 3
+  kMoveToSystemdScope = 3,
+  kNvmeIdentifyNamespace = 4
 };
 
 struct HelperRequest {
@@ -28,11 +29,23 @@ struct HelperRequest {
   char controller[16] = {};  // "nvme0", NUL-terminated
   uint32_t log_id = 0;
   uint32_t length = 0;
+  uint32_t name_space = 0;
+  uint32_t action = 0;
+  uint64_t offset = 0;
   int32_t pid = 0;
   int32_t port = 0;
 };
 
-enum class HelperResult : uint32_t { kOk, kUnsupported, kBusy, kDeviceError, kRejected, kFailed };
+enum class HelperResult : uint32_t {
+  kOk,
+  kUnsupported,
+  kBusy,
+  kDeviceError,
+  kRejected,
+  kFailed,
+  kNoDevice,
+  kOutOfSequence
+};
 
 struct HelperReply {
   uint64_t sequence = 0;

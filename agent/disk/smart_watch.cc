@@ -83,8 +83,8 @@ observe::SmartSection SmartWatch::Ask(const DiskInfo& disk) {
     return UnsupportedSmart(disk.name + " is not an NVMe drive (transport " + disk.transport + ")");
   }
   if (helper_ == nullptr) return UnsupportedSmart("the privileged helper is not running");
-  const auto page =
-      helper_->ReadNvmeLog(disk.nvme_controller, kSmartLogId, kSmartLogSize, kPatience);
+  const auto page = helper_->ReadNvmeLog(
+      disk.nvme_controller, {.log_id = kSmartLogId, .length = kSmartLogSize}, kPatience);
   if (!page.ok()) return UnsupportedSmart(std::string(page.status().message()));
   const absl::StatusOr<SmartLog> log = DecodeSmartLog(*page);
   if (!log.ok()) return UnsupportedSmart(std::string(log.status().message()));

@@ -37,13 +37,14 @@ bool Eventually(const std::function<bool()>& condition) {
 // A drive whose SMART page the test writes.
 class FakeHelper final : public PrivilegedHelper {
  public:
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller, uint8_t log_id,
-                                                     uint32_t length, absl::Duration) override {
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,
+                                                     const NvmeLogRequest& request,
+                                                     absl::Duration) override {
     base::MutexLock lock(mutex_);
     EXPECT_EQ(controller, "nvme0");
-    EXPECT_EQ(log_id, kSmartLogId);
+    EXPECT_EQ(request.log_id, kSmartLogId);
     if (!status_.ok()) return status_;
-    std::vector<std::byte> page(length);
+    std::vector<std::byte> page(request.length);
     page[0] = static_cast<std::byte>(warning_);
     page[1] = std::byte{300 & 0xff};
     page[2] = std::byte{300 >> 8};
@@ -51,6 +52,10 @@ class FakeHelper final : public PrivilegedHelper {
     return page;
   }
   absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
+    return absl::UnimplementedError("no");
+  }
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
+                                                               absl::Duration) override {
     return absl::UnimplementedError("no");
   }
   absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return absl::OkStatus(); }

@@ -55,12 +55,24 @@ TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
   EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).result,
             HelperResult::kRejected);
   HelperRequest request = NvmeRequest("nvme0");
-  request.log_id = 0x0d;
+  request.log_id = 0x07;  // reading it makes the drive collect telemetry
   EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
   request = NvmeRequest("nvme0");
   request.length = 8192;
   EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
   request.length = 13;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request = NvmeRequest("nvme0");
+  request.offset = 4096;  // parts and actions are for the persistent events alone
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request.offset = 0;
+  request.action = 1;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request.log_id = 0x0d;
+  request.action = 3;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  request.action = 2;
+  request.offset = 2;
   EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
   request.kind = static_cast<HelperRequestKind>(77);
   EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
@@ -69,10 +81,24 @@ TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
   EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
 }
 
+TEST(PrivilegedServerTest, LogsThatReadingDoesNotChangeAreAskedFor) {
+  metal::testing::TempDir dir;
+  for (const uint32_t id : {0x00, 0x01, 0x02, 0x06, 0x0d, 0xc0, 0xd0}) {
+    HelperRequest request = NvmeRequest("nvme0");
+    request.log_id = id;
+    EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kNoDevice) << id;
+  }
+  HelperRequest request = NvmeRequest("nvme0");
+  request.log_id = 0x0d;
+  request.action = 1;
+  request.offset = 4096;
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kNoDevice);
+}
+
 TEST(PrivilegedServerTest, WhatIsNoDriveIsUnsupported) {
   metal::testing::TempDir dir;
   HelperReply reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path());
-  EXPECT_EQ(reply.result, HelperResult::kUnsupported);
+  EXPECT_EQ(reply.result, HelperResult::kNoDevice);
   EXPECT_THAT(reply.message, HasSubstr("No such file"));
   dir.Write("nvme0", "a file");
   reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path());
@@ -112,24 +138,24 @@ int InOwnProcess(const std::function<int()>& body) {
 
 TEST(PrivilegedHelperTest, TheHelperAnswersAndEndsWithItsClient) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root: the helper is forked by root alone";
-  EXPECT_EQ(
-      InOwnProcess([] {
-        auto helper = StartPrivilegedHelper();
-        if (!helper.ok()) return 1;
-        const auto log = (*helper)->ReadNvmeLog("nvme9999", 0x02, 512, absl::Seconds(5));
-        if (log.status().code() != absl::StatusCode::kUnimplemented) return 2;
-        if (log.status().message().find("unsupported: open /dev/nvme9999") == std::string::npos)
-          return 3;
-        if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
-            absl::StatusCode::kInvalidArgument) {
-          return 4;
-        }
-        const absl::Status moved = (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
-        if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
-        helper->reset();
-        return Children().empty() ? 0 : 6;  // ended, and reaped
-      }),
-      0);
+  EXPECT_EQ(InOwnProcess([] {
+              auto helper = StartPrivilegedHelper();
+              if (!helper.ok()) return 1;
+              const auto log = (*helper)->ReadNvmeLog("nvme9999", {.log_id = 0x02, .length = 512},
+                                                      absl::Seconds(5));
+              if (log.status().code() != absl::StatusCode::kNotFound) return 2;
+              if (log.status().message().find("open /dev/nvme9999") == std::string::npos) return 3;
+              if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
+                  absl::StatusCode::kInvalidArgument) {
+                return 4;
+              }
+              const absl::Status moved =
+                  (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
+              if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
+              helper->reset();
+              return Children().empty() ? 0 : 6;  // ended, and reaped
+            }),
+            0);
 }
 
 TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
