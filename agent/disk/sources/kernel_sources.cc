@@ -1,0 +1,219 @@
+#include "agent/disk/sources/kernel_sources.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <set>
+#include <utility>
+
+#include "agent/base/check.h"
+#include "agent/base/file.h"
+#include "agent/base/mutex.h"
+#include "agent/base/thread.h"
+#include "agent/disk/sources/disk_names.h"
+#include "agent/disk/sources/disk_sampler.h"
+#include "agent/disk/sources/kernel_log.h"
+#include "agent/disk/sources/uevent.h"
+
+namespace metal::disk {
+namespace {
+
+// Classes after which the disk's state in sysfs is worth a look at once.
+bool AsksForLook(FaultClass fault_class) {
+  return fault_class == FaultClass::kGone || fault_class == FaultClass::kControllerReset ||
+         fault_class == FaultClass::kReadOnly;
+}
+
+}  // namespace
+
+class KernelSources::Impl {
+ public:
+  Impl(KernelSourcesOptions options, EvidenceSink sink, observe::EventLog& events,
+       base::Clock& clock)
+      : options_(std::move(options)),
+        clock_(clock),
+        outlet_(std::make_shared<Outlet>(std::move(sink), events)),
+        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    METAL_CHECK(wake_.valid());
+    if (options_.kernel_log.valid()) {
+      log_.emplace(std::move(options_.kernel_log));
+      if (options_.trust_all_facilities) log_->TrustAllFacilities();
+    } else {
+      unsupported_["kernel_log"] = "/dev/kmsg could not be opened before privileges were dropped";
+    }
+    if (auto socket = UeventSocket::Open(); socket.ok()) {
+      uevents_.emplace(*std::move(socket));
+    } else {
+      unsupported_["uevent"] = std::string(socket.status().message());
+    }
+    thread_ = base::Thread("kernel-events", [this] { Listen(); });
+  }
+
+  ~Impl() {
+    {
+      base::MutexLock lock(mutex_);
+      stop_ = true;
+    }
+    Wake();
+    outlet_->Close();
+    thread_.Join();  // it waits for nothing but the kernel's messages
+    base::MutexLock lock(mutex_);
+    for (auto& [name, sampled] : samplers_) sampled.sampler->Stop();
+    samplers_.clear();
+  }
+
+  void Watch(const std::vector<StorageStack>& stacks) {
+    auto names = std::make_shared<DiskNames>();
+    std::map<std::string, DiskInfo> disks;
+    for (const StorageStack& stack : stacks) {
+      names->AddStack(options_.roots, stack);
+      for (const DiskInfo& disk : stack.disks) disks[disk.name] = disk;
+    }
+    std::map<std::string, Sampled> ended;  // their threads are waited for without the lock
+    base::MutexLock lock(mutex_);
+    names_ = std::move(names);
+    for (auto it = samplers_.begin(); it != samplers_.end();) {
+      const auto disk = disks.find(it->first);
+      const bool same = disk != disks.end() && disk->second.serial == it->second.serial;
+      if (same) disks.erase(disk);
+      const auto next = std::next(it);
+      if (!same) ended.insert(samplers_.extract(it));
+      it = next;
+    }
+    for (auto& [name, disk] : disks) {
+      DiskSamplerOptions options;
+      options.roots = options_.roots;
+      options.disk = disk;
+      options.sample_interval = options_.sample_interval;
+      options.look_interval = options_.look_interval;
+      options.stalled_after = options_.stalled_after;
+      samplers_[name] = {
+          .serial = disk.serial,
+          .sampler = std::make_shared<DiskSampler>(std::move(options), outlet_, clock_)};
+    }
+  }
+
+  std::optional<BlockActivity> ActivityOf(const std::string& disk) {
+    base::MutexLock lock(mutex_);
+    const auto found = samplers_.find(disk);
+    if (found == samplers_.end()) return std::nullopt;
+    return found->second.sampler->activity();
+  }
+
+  std::map<std::string, std::string> unsupported() {
+    base::MutexLock lock(mutex_);
+    return unsupported_;
+  }
+
+ private:
+  struct Sampled {
+    std::string serial;
+    std::shared_ptr<DiskSampler> sampler;
+  };
+
+  void Wake() {
+    const uint64_t one = 1;
+    METAL_CHECK(write(wake_.get(), &one, sizeof one) == sizeof one);
+  }
+
+  std::shared_ptr<const DiskNames> names() {
+    base::MutexLock lock(mutex_);
+    return names_;
+  }
+
+  void Listen() {
+    while (true) {
+      {
+        base::MutexLock lock(mutex_);
+        if (stop_) return;
+      }
+      std::array<pollfd, 3> waits{};
+      waits[0] = {.fd = wake_.get(), .events = POLLIN, .revents = 0};
+      waits[1] = {.fd = log_ ? log_->fd() : -1, .events = POLLIN, .revents = 0};
+      waits[2] = {.fd = uevents_ ? uevents_->fd() : -1, .events = POLLIN, .revents = 0};
+      if (poll(waits.data(), waits.size(), UntilTick()) < 0) METAL_CHECK(errno == EINTR);
+      Findings findings;
+      if (waits[1].revents != 0) ReadLog(findings);
+      if (waits[2].revents != 0) ReadUevents(findings);
+      if (log_) log_->judge().Tick(Now(), findings);
+      for (const Evidence& evidence : findings.evidence) {
+        if (AsksForLook(evidence.fault_class)) Look(evidence.device, false);
+      }
+      outlet_->Give(std::move(findings));
+    }
+  }
+
+  KernelLogJudge::Now Now() { return {.time = clock_.Now(), .monotonic = clock_.Monotonic()}; }
+
+  // Milliseconds until a count of lines left out is due; -1: none.
+  int UntilTick() {
+    const auto tick = log_ ? log_->judge().NextTick() : std::nullopt;
+    if (!tick) return -1;
+    const absl::Duration left = std::max(*tick - clock_.Monotonic(), absl::ZeroDuration());
+    return static_cast<int>(absl::ToInt64Milliseconds(left)) + 1;
+  }
+
+  void ReadLog(Findings& findings) {
+    if (log_->Drain(*names(), clock_, findings)) return;
+    log_.reset();
+    base::MutexLock lock(mutex_);
+    unsupported_["kernel_log"] = "/dev/kmsg could not be read any more";
+  }
+
+  void ReadUevents(Findings& findings) {
+    bool lost = false;
+    const auto names = this->names();
+    for (const Uevent& event : uevents_->Drain(lost)) {
+      auto verdict = JudgeUevent(event, *names, clock_.Now());
+      if (!verdict) continue;
+      if (verdict->came) Look(verdict->disk, true);
+      if (verdict->evidence) findings.evidence.push_back(*std::move(verdict->evidence));
+    }
+    if (lost) Look("", false);  // whatever they said, sysfs shows what is so now
+  }
+
+  // Of all disks when `disk` is empty.
+  void Look(const std::string& disk, bool came) {
+    base::MutexLock lock(mutex_);
+    for (const auto& [name, sampled] : samplers_) {
+      if (disk.empty() || name == disk) sampled.sampler->Look(came);
+    }
+  }
+
+  KernelSourcesOptions options_;
+  base::Clock& clock_;
+  const std::shared_ptr<Outlet> outlet_;
+  const base::UniqueFd wake_;
+  std::optional<KernelLog> log_;  // these two: of the thread alone, once it runs
+  std::optional<UeventSocket> uevents_;
+
+  base::Mutex mutex_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, std::string> unsupported_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const DiskNames> names_ ABSL_GUARDED_BY(mutex_) =
+      std::make_shared<const DiskNames>();
+  std::map<std::string, Sampled> samplers_ ABSL_GUARDED_BY(mutex_);
+  base::Thread thread_;  // last: it uses everything above
+};
+
+KernelSources::KernelSources(KernelSourcesOptions options, EvidenceSink sink,
+                             observe::EventLog& events, base::Clock& clock)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(sink), events, clock)) {}
+KernelSources::~KernelSources() = default;
+void KernelSources::Watch(const std::vector<StorageStack>& stacks) { impl_->Watch(stacks); }
+std::optional<BlockActivity> KernelSources::ActivityOf(const std::string& disk) const {
+  return impl_->ActivityOf(disk);
+}
+std::map<std::string, std::string> KernelSources::unsupported() const {
+  return impl_->unsupported();
+}
+
+std::optional<IoPressure> ReadIoPressure(const SysRoots& roots) {
+  const auto text = base::ReadFile(roots.proc + "/pressure/io", 4096);
+  return text.ok() ? ParseIoPressure(*text) : std::nullopt;
+}
+
+}  // namespace metal::disk

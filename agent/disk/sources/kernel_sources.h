@@ -1,0 +1,69 @@
+// KernelSources: the passive sources of the kernel. They listen and read what the kernel knows
+// anyway, and ask no drive.
+//   kernel log      /dev/kmsg                            (kernel_log.h)
+//   device events   netlink                              (uevent.h)
+//   state, link     /sys/class/block, /sys/class/nvme    (sysfs_watch.h)
+//   throughput      /sys/block/X/stat, inflight          (block_stat.h)
+// Threads: one that waits for the kernel log and device events, and one for each disk that reads
+// sysfs (disk_sampler.h).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "agent/base/fd.h"
+#include "agent/disk/inventory.h"
+#include "agent/disk/sources/block_stat.h"
+#include "agent/disk/sources/outlet.h"
+#include "agent/disk/sources/pressure.h"
+#include "agent/observe/event_log.h"
+
+namespace metal::disk {
+
+struct KernelSourcesOptions {
+  SysRoots roots;
+  // From OpenKernelLog, before privileges were dropped. Not valid: the log is not watched.
+  base::UniqueFd kernel_log;
+  absl::Duration sample_interval = absl::Seconds(1);
+  absl::Duration look_interval = absl::Seconds(5);
+  absl::Duration stalled_after = absl::Seconds(3);
+  bool trust_all_facilities = false;  // for tests, which cannot speak as the kernel
+};
+
+// Threading: thread-safe. `events` outlives it; `clock` outlives the process.
+class KernelSources {
+ public:
+  KernelSources(KernelSourcesOptions options, EvidenceSink sink, observe::EventLog& events,
+                base::Clock& clock);
+  // Ends within 1 s: a thread that hangs in a device is left behind. The sink is not called
+  // afterwards.
+  ~KernelSources();
+  KernelSources(const KernelSources&) = delete;
+  KernelSources& operator=(const KernelSources&) = delete;
+
+  // The disks under these directories are watched from now on, and no others. A disk of the same
+  // name and serial number keeps its history. What is gone stays watched as long as it is named
+  // here: hand over the last stack known when sysfs has none.
+  void Watch(const std::vector<StorageStack>& stacks);
+
+  // The disk's latest second: its bytes_per_second() is the slow detector's. nullopt: not watched,
+  // no two samples yet, or sysfs does not answer.
+  std::optional<BlockActivity> ActivityOf(const std::string& disk) const;
+  // Sources that do not work here, and why: "kernel_log", "uevent".
+  std::map<std::string, std::string> unsupported() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Of the host; reads /proc/pressure/io, which waits for nothing. nullopt where the kernel does not
+// have it.
+std::optional<IoPressure> ReadIoPressure(const SysRoots& roots);
+
+}  // namespace metal::disk
