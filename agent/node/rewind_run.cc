@@ -12,6 +12,7 @@
 #include "agent/pg/data_directory.h"
 #include "agent/pg/replication.h"
 #include "agent/pg/rewind_files.h"
+#include "agent/pg/wal_cut.h"
 #include "agent/pg/wal_record.h"
 
 namespace metal::node {
@@ -24,6 +25,7 @@ constexpr absl::Duration kConnectPatience = absl::Seconds(30);
 constexpr absl::Duration kNoProgress = absl::Minutes(2);
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
 constexpr absl::Duration kLookAtSource = absl::Seconds(2);
+constexpr absl::Duration kStreamPatience = absl::Seconds(5);
 constexpr base::ByteCount kSpareRoom{64 * base::kMiB};
 constexpr int kMostFetched = 4096;
 
@@ -99,23 +101,25 @@ absl::StatusOr<RewindOutcome> RewindRun::Run() {
 absl::Status RewindRun::RunFresh() {
   METAL_ASSIGN_OR_RETURN(const bool follows, FollowIfRunning());
   if (follows) return absl::OkStatus();
-  const auto until_whole = [this]() -> absl::Status {
+  WalPosition ours;
+  const auto until_whole = [&]() -> absl::Status {
     METAL_RETURN_IF_ERROR(Step("stopping", [this] { return Stop(); }));
     METAL_RETURN_IF_ERROR(Recover());
-    METAL_ASSIGN_OR_RETURN(const WalPosition ours, LookAtPosition());
+    METAL_ASSIGN_OR_RETURN(ours, LookAtPosition());
     METAL_ASSIGN_OR_RETURN(const bool diverged, NeedsRewind(ours, nullptr));
     if (!diverged) return absl::OkStatus();
     return parts_.steps.supervisor.WithServerStopped("rewind", [&] { return RewindStopped(ours); });
   };
   if (const absl::Status done = until_whole(); !done.ok()) return StartAgainAfter(done);
-  if (!outcome_.rewound) METAL_RETURN_IF_ERROR(Step("following", [this] { return Follow(); }));
+  if (!outcome_.rewound) METAL_RETURN_IF_ERROR(Step("following", [&] { return Follow(ours); }));
   return Step("starting", [this] { return Start(); });
 }
 
 // True: the server runs, its WAL is a beginning of the source's, and it follows that now. One that
-// does not answer is stopped to be looked at.
+// does not answer, or does not get on, is stopped to be looked at.
 absl::StatusOr<bool> RewindRun::FollowIfRunning() {
   std::unique_ptr<pg::SqlSession> session;
+  WalPosition ours;
   bool diverged = true;
   if (was_running_) {
     auto connected = ConnectPatiently(parts_.steps, kConnectPatience);
@@ -125,7 +129,7 @@ absl::StatusOr<bool> RewindRun::FollowIfRunning() {
     }
     if (connected.ok()) {
       session = *std::move(connected);
-      METAL_ASSIGN_OR_RETURN(const WalPosition ours, ReadPosition(parts_.steps, *session));
+      METAL_ASSIGN_OR_RETURN(ours, ReadPosition(parts_.steps, *session));
       METAL_ASSIGN_OR_RETURN(diverged, NeedsRewind(ours, session.get()));
     }
   }
@@ -133,7 +137,27 @@ absl::StatusOr<bool> RewindRun::FollowIfRunning() {
   if (diverged) return false;
   METAL_RETURN_IF_ERROR(
       Step("following", [&] { return FollowSource(parts_.steps, session.get(), parts_.source); }));
-  return true;
+  if (ours.timeline == theirs_.timeline) return true;
+  METAL_ASSIGN_OR_RETURN(const bool stuck, StandsStill(*session));
+  return !stuck;
+}
+
+// From a minor version of 17 on a receiver that asks for too much waits and tries again, and the
+// startup process has no wait of its own to be told by.
+absl::StatusOr<bool> RewindRun::StandsStill(pg::SqlSession& session) {
+  std::optional<base::Lsn> first;
+  base::Lsn last;
+  const absl::Status streams =
+      PollUntil(parts_.steps, kStreamPatience, "it does not stream", [&]() -> absl::StatusOr<bool> {
+        METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(session, kQuery));
+        METAL_ASSIGN_OR_RETURN(const auto receiver, pg::QueryReceiver(session, kQuery));
+        last = state.replayed;
+        if (!first) first = last;
+        return receiver && receiver->status == "streaming";
+      });
+  if (streams.ok()) return false;
+  if (!absl::IsDeadlineExceeded(streams)) return streams;
+  return first && last == *first;
 }
 
 // A refusal leaves the node as it was found.
@@ -384,12 +408,35 @@ absl::Status RewindRun::BecomeStandby() {
   return base::FaultPoint("rewind.whole");
 }
 
-// The history makes the server go over to the source's timeline where that began, even when WAL of
-// the old one lies here that was never replayed.
-absl::Status RewindRun::Follow() {
+// The history makes the server go over to the source's timeline where that began. WAL of the old
+// one that lies here, and was never replayed, would keep it from there.
+absl::Status RewindRun::Follow(const WalPosition& ours) {
   METAL_RETURN_IF_ERROR(
       pg::WriteTimelineHistory(parts_.steps.data_dir, theirs_.timeline, history_));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.history_written"));
+  const auto cut = [&] { return CutUnreplayedWal(ours); };
+  METAL_RETURN_IF_ERROR(parts_.steps.supervisor.WithServerStopped("rewind", cut));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("rewind.wal_cut"));
   return FollowSource(parts_.steps, nullptr, parts_.source);
+}
+
+absl::Status RewindRun::CutUnreplayedWal(const WalPosition& ours) {
+  for (const TimelineSwitch& ended : theirs_.history) {
+    if (ended.timeline < ours.timeline) continue;
+    METAL_ASSIGN_OR_RETURN(const std::vector<std::string> cut,
+                           pg::CutWal(parts_.steps.data_dir, ended.timeline, ended.switch_lsn,
+                                      control_.wal_segment_size));
+    if (cut.empty()) continue;
+    Emit(parts_.events, observe::Severity::kInfo, "rewind.wal_cut", "postgres",
+         fmt::format("the source left timeline {} at {}: WAL received beyond that was taken away, "
+                     "from {} on",
+                     ended.timeline, ended.switch_lsn.ToString(), cut.front()),
+         {{"timeline", fmt::format("{}", ended.timeline)},
+          {"lsn", ended.switch_lsn.ToString()},
+          {"first_segment", cut.front()},
+          {"segments", fmt::format("{}", cut.size())}});
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RewindRun::Start() {

@@ -130,7 +130,10 @@ class RewindRun {
   // The timelines of the source that the node had too, and where the common part of each ends.
   std::vector<pg::TimelineEnd> SharedTimelines() const;
   absl::Status BecomeStandby();
-  absl::Status Follow();
+  absl::Status Follow(const WalPosition& ours);
+  // What was received of a timeline beyond where the source left that. `ours`: as far as it was
+  // replayed.
+  absl::Status CutUnreplayedWal(const WalPosition& ours);
   absl::Status Start();
   absl::Status Verify();
   absl::Status StoreStage(RewindStage stage);
@@ -138,6 +141,9 @@ class RewindRun {
   absl::Status Resume();
   absl::Status RunFresh();
   absl::StatusOr<bool> FollowIfRunning();
+  // Whether a server that was told to go over to the source's timeline neither streams nor replays
+  // for a while: unreplayed WAL of the old timeline can keep it from the stream.
+  absl::StatusOr<bool> StandsStill(pg::SqlSession& session);
   absl::Status StartAgainAfter(const absl::Status& failed);
   pg::PgRewindOptions ProgramOptions(bool dry_run);
 

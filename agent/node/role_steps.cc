@@ -176,8 +176,11 @@ absl::StatusOr<WalPosition> ReadPosition(RoleStepContext& context, pg::SqlSessio
   position.replayed = state.in_recovery ? state.replayed : state.flush;
   position.received = std::max(state.received, position.replayed);
   if (state.in_recovery) {
-    position.timeline =
-        std::max(position.timeline, TimelineInWal(context.data_dir, position.received));
+    const base::TimelineId in_wal = TimelineInWal(context.data_dir, position.received);
+    // A receiver counts what is before the segment that it asks for as received, of the timeline
+    // that it asks for. It may have got nothing of that.
+    const bool told_by_files = position.received > position.replayed && in_wal != 0;
+    position.timeline = told_by_files ? in_wal : std::max(position.timeline, in_wal);
   }
   auto history = ReadTimelineHistory(context.data_dir, position.timeline);
   if (!history.ok() && !absl::IsNotFound(history.status())) return history.status();

@@ -139,6 +139,9 @@ absl::StatusOr<std::optional<ReceiverState>> QueryReceiver(SqlSession& session,
   state.last_message = result.Time(0, "last_message");
   state.latest_end_time = result.Time(0, "latest_end_time");
   state.timeout = SecondsAt(result, 0, "timeout");
+  // It calls itself streaming before it has asked, and while it asks in vain. What it has written
+  // begins at 0 with its process.
+  if (state.status == "streaming" && !state.written.valid()) state.status = "starting";
   return std::optional<ReceiverState>(std::move(state));
 }
 

@@ -48,7 +48,7 @@ absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration
                                              StateDetail detail = StateDetail::kPositions);
 
 struct ReceiverState {
-  std::string status;  // "starting", "streaming", "waiting", …
+  std::string status;  // "starting", "streaming" (it has got something), "waiting", …
   int pid = 0;
   std::string sender_host, slot_name;
   int sender_port = 0;
@@ -103,8 +103,8 @@ struct WaitForLsnRequest {
   absl::Duration timeout = absl::Seconds(30);
   std::function<bool()> cancelled = {};
   // The newest timeline whose WAL a standby has at a position; 0: unknown. Asked when the position
-  // is reached and nothing else shows the timeline: without a receiver the server names the one of
-  // its last restartpoint. May be null.
+  // is reached: what the server says of its timeline may be older or, of what was received, newer
+  // than the truth. May be null.
   std::function<base::TimelineId(base::Lsn)> timeline_in_wal = {};
 };
 // On a primary its flush LSN answers for all three. Returns the LSN reached. DEADLINE_EXCEEDED

@@ -26,7 +26,7 @@ constexpr const char* kSql =
   FROM (SELECT pg_is_in_recovery() AS r) AS recovery LEFT JOIN pg_stat_wal_receiver AS w ON true)";
 
 struct Position {
-  base::Lsn lsn;
+  base::Lsn lsn, replayed;
   base::TimelineId timeline = 0;
   bool of_primary = false;
 };
@@ -42,11 +42,22 @@ Position PositionOf(const SqlResult& result, WaitFor what) {
   position.timeline =
       static_cast<base::TimelineId>(std::max(result.Int(0, "received_timeline").value_or(0),
                                              result.Int(0, "control_timeline").value_or(0)));
-  position.lsn = result.LsnAt(0, "replayed");
+  position.lsn = position.replayed = result.LsnAt(0, "replayed");
   if (what == WaitFor::kReplayed) return position;
   position.lsn = std::max(position.lsn, result.LsnAt(0, "received"));
   if (what == WaitFor::kReceived) position.lsn = std::max(position.lsn, result.LsnAt(0, "written"));
   return position;
+}
+
+// A receiver counts what is before the segment that it asks for as received, of the timeline that
+// it asks for: what lies in pg_wal tells whose it is. Without a receiver the server names the
+// timeline of its last restartpoint.
+void CorrectTimeline(Position& position, const WaitForLsnRequest& request) {
+  if (position.of_primary || request.timeline == 0 || !request.timeline_in_wal) return;
+  const base::TimelineId in_wal = request.timeline_in_wal(position.lsn);
+  if (in_wal != 0 && (position.lsn > position.replayed || in_wal > position.timeline)) {
+    position.timeline = in_wal;
+  }
 }
 
 std::string_view WordFor(WaitFor what) {
@@ -68,10 +79,7 @@ absl::StatusOr<base::Lsn> WaitForLsn(SqlSession& session, base::Clock& clock,
                                request.cancelled};
     METAL_ASSIGN_OR_RETURN(const SqlResult result, session.Query(kSql, {}, options));
     Position position = PositionOf(result, request.what);
-    if (position.lsn >= request.lsn && position.timeline < request.timeline &&
-        !position.of_primary && request.timeline_in_wal) {
-      position.timeline = std::max(position.timeline, request.timeline_in_wal(position.lsn));
-    }
+    if (position.lsn >= request.lsn) CorrectTimeline(position, request);
     if (request.timeline != 0 && position.timeline > request.timeline) {
       return base::WithReason(
           base::Error(absl::StatusCode::kFailedPrecondition,

@@ -8,12 +8,15 @@ from harness import process
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
 from harness.pair import Pair
+from harness.wal import append_cut_record, fork
 
 # In the order in which a rewind passes them, also one that is taken up again.
 BEFORE = ["rewind.checked", "rewind.stopped", "rewind.tried", "rewind.kept"]
 HALF = ["rewind.sentinel", "rewind.copying", "rewind.put_back", "rewind.copying", "rewind.rewound", "rewind.noted",
         "rewind.configured", "rewind.ready"]
 WHOLE = ["rewind.whole", "rewind.started", "rewind.verified"]
+# Of one with nothing to rewind.
+FOLLOWING = ["rewind.checked", "rewind.stopped", "rewind.history_written", "rewind.wal_cut"]
 
 
 def crash_at(pair, node, point):
@@ -70,6 +73,21 @@ def test_killed_at_one_step_after_the_other(workspace, pg):
     assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "false"
     pair.settled(old, shared, kept)
     assert not pair.rows(old) & lost
+
+
+@pytest.mark.slow
+def test_killed_where_there_is_nothing_to_rewind(workspace, pg):
+    pair = Pair(workspace, pg)
+    old, new = pair.hand_over()
+    shared = pair.rows(new)
+    timeline, at = fork(new)
+    append_cut_record(old, timeline, at, int(old.ok("pg", "control")["checkpoint_lsn"]))
+    pair.begin_term(old)
+    for point in FOLLOWING:
+        crash_at(pair, old, point)
+        assert not os.path.exists(f"{old.data_dir}/metal.rewind")
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "false"
+    pair.settled(old, shared, set())
 
 
 @pytest.mark.slow

@@ -197,8 +197,8 @@ def test_metalctl_killed_at_each_step(shard, command):
 
 
 def test_a_full_disk_of_the_primary(shard):
-    """The server ends when it can write no WAL; another one leads, and the old one follows once there is room. The last of this
-    file: a record that the full disk cut off at the end of a segment can leave the other standby without a way on."""
+    """The server ends when it can write no WAL; another one leads, and the old one follows once there is room. Its last record
+    may be cut off at the end of a segment, also on the other standby."""
     if not shard.disks:
         pytest.skip("no loop device")
     old = shard.primary()

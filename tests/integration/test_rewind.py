@@ -5,13 +5,20 @@ import signal
 import pytest
 
 from harness import process
+from harness.node import lsn_number
+from harness.pair import Pair
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
-from harness.pair import Pair
+from harness.wal import append_cut_record, fork
 
 
 def faults(node):
     return {each["fault_class"]: each["message"] for each in node.status().get("faults", [])}
+
+
+def server_log(node):
+    with open(f"{node.state}/postgres.log", encoding="utf-8", errors="replace") as file:
+        return file.read()
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,37 @@ def test_a_node_that_has_not_diverged_only_follows(pair):
     assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "false"
     pair.settled(old, shared, set())
     assert "rewinding" not in [each["attributes"]["step"] for each in old.events("rewind.step", after)]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("found", ["down", "waiting", "asking"])
+def test_a_record_that_was_cut_off_does_not_keep_a_node_from_the_stream(pair, found):
+    """It lies behind the fork, and goes on in a segment of which the source knows nothing."""
+    old, new = pair.hand_over()
+    shared = pair.rows(new)
+    timeline, at = fork(new)
+    end = append_cut_record(old, timeline, at, int(old.ok("pg", "control")["checkpoint_lsn"]))
+    pair.begin_term(old)
+    if found != "down":
+        old.ok("pg", "start")
+    if found == "asking":
+        old.ok("follow", pair.address(new), "--term", str(pair.term), "--without-slot")
+        wait_for("it asks for WAL that is not there", lambda: "is ahead of the" in server_log(old), 60)
+        # The server counts all before the segment that it asks for as received on the new timeline.
+        pair.write(new, 10)
+        shared = pair.rows(new)
+        written = new.sql("SELECT pg_current_wal_lsn()")
+        wait = old.ctl("wait-lsn", written, "--timeline", str(timeline + 1), "--mode", "flushed", "--wait", "1s")
+        assert wait.code != 0, "it has nothing of that timeline"
+        position = pair.begin_term(old)["position"]
+        assert int(position["timeline"]) <= timeline, position
+    assert lsn_number(new.sql("SELECT pg_current_wal_lsn()")) < end
+    after = old.last_event_id()
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "false"
+    cut = [each["attributes"] for each in old.events("rewind.wal_cut", after)]
+    assert [(int(each["timeline"]), lsn_number(each["lsn"])) for each in cut] == [(timeline, at)]
+    pair.settled(old, shared, set())
+    assert lsn_number(new.sql("SELECT pg_current_wal_lsn()")) < end, "nothing helped but the cut"
 
 
 def test_refusals_change_nothing(pair):

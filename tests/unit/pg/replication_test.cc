@@ -179,6 +179,29 @@ TEST_F(ReplicationTest, WithoutAReceiverTheWalItselfShowsAStandbysTimeline) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("timeline 4")));
 }
 
+// A receiver that asks for the next segment of a new timeline counts all before that as received.
+TEST_F(ReplicationTest, WaitDoesNotTakeTheWalOfAnOldTimelineForTheNewOnes) {
+  server_.Change([](FakeServerState& state) {
+    state.in_recovery = true;
+    state.control_timeline = 2;
+    state.timeline = 3;
+    state.received = base::Lsn{0x2000};
+    state.replayed = base::Lsn{0x1000};
+  });
+  WaitForLsnRequest request;
+  request.lsn = base::Lsn{0x1800};
+  request.timeline = 3;
+  request.what = WaitFor::kFlushed;
+  request.timeout = absl::Seconds(1);
+  base::TimelineId in_wal = 2;
+  request.timeline_in_wal = [&](base::Lsn) { return in_wal; };
+  EXPECT_THAT(
+      WaitForLsn(*Session(), clock_, request),
+      StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("up to 0/2000 on timeline 2")));
+  in_wal = 3;
+  EXPECT_OK(WaitForLsn(*Session(), clock_, request));
+}
+
 TEST_F(ReplicationTest, WaitCanBeCancelled) {
   WaitForLsnRequest request;
   request.lsn = base::Lsn{0x9000000};
