@@ -1,7 +1,8 @@
-"""A gRPC client of a few lines: unary calls over one HTTP/2 connection to the agent's unix socket, messages encoded by hand.
+"""A gRPC client of a few lines: unary calls over one HTTP/2 connection to the agent's socket, messages encoded by hand.
 
 It is for what metalctl cannot do: measuring latency without starting a process, and choosing a request_id.
 """
+import contextlib
 import socket
 import struct
 
@@ -70,16 +71,23 @@ def literal(name, value):
 
 
 class Connection:
-    def __init__(self, socket_path, timeout=30):
-        self._socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, address, timeout=30):
+        """address: path of a unix socket, or (host, port)."""
+        over_tcp = isinstance(address, tuple)
+        self._socket = socket.socket(socket.AF_INET if over_tcp else socket.AF_UNIX)
         self._socket.settimeout(timeout)
-        self._socket.connect(socket_path)
+        self._socket.connect(address)
+        if over_tcp:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = 1
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self._send(SETTINGS, 0, 0, struct.pack(">HI", 4, 0x7FFFFFFF))  # initial window: as large as it goes
         self._send(WINDOW_UPDATE, 0, 0, struct.pack(">I", 0x7FFF0000 - 65535))
 
     def close(self):
+        """A call that another thread waits for ends, with a ConnectionError."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _send(self, kind, flags, stream, payload):

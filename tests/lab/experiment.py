@@ -1,0 +1,206 @@
+"""Experiment: one scenario played on one guest, and what came of it."""
+import dataclasses
+import os
+import time
+
+from harness.process import CommandFailed, wait_for
+from harness.wire import fields_of
+from lab.guest import Guest
+from lab.watch import EventStream, StatusCalls, StuckThreads, list_events
+
+IDLE_S, OBSERVE_S = 4.0, 6.0  # measured before the fault, and at least while it lasts
+EXIT_LIMIT_MS, STATUS_P99_MS = 1000, 20.0  # what the agent promises: its end, and GetStatus during a fault
+# An emulated machine on a busy host takes longer with every call, also without a fault: what comes on top is the fault's.
+STATUS_MARGIN_MS = 10.0
+WARNING = 2
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What was measured. None: not measured in this scenario."""
+    scenario: str
+    detected_as: str = ""  # class that was expected and came; empty: none
+    instead: str = ""  # what came first when nothing expected did
+    seconds: float = None  # from the injection to the event on WatchEvents
+    idle_p99_ms: float = None
+    p99_ms: float = None
+    exit_ms: float = None  # infinite: it had not ended after 10 s
+    stuck: dict = dataclasses.field(default_factory=dict)  # thread of the agent: seconds in uninterruptible sleep, from 1 s on
+    acknowledged: int = None
+    lost: int = None
+    notes: list = dataclasses.field(default_factory=list)
+    broken: list = dataclasses.field(default_factory=list)  # promises of the scenario's own that did not hold
+
+    def misses(self, scenario):
+        """What is not as the table says."""
+        found = list(self.broken)
+        if scenario.classes and not self.detected_as:
+            found.append("not detected")
+        elif scenario.classes and self.seconds > scenario.bar_s:
+            found.append(f"detected after {self.seconds:.1f} s, not {scenario.bar_s:g} s")
+        if self.p99_ms is not None and self.p99_ms >= max(STATUS_P99_MS, self.idle_p99_ms + STATUS_MARGIN_MS):
+            found.append(f"GetStatus p99 {self.p99_ms:.0f} ms")
+        if self.exit_ms is not None and self.exit_ms > EXIT_LIMIT_MS:
+            found.append(f"exit took {self.exit_ms:.0f} ms")
+        if self.stuck:
+            found.append("threads in D state: " + ", ".join(f"{name} {taken:.0f} s" for name, taken in self.stuck.items()))
+        if self.lost:
+            found.append(f"{self.lost} acknowledged records lost")
+        return found
+
+
+class Experiment:
+    """Scenarios call `begin` at the moment of the fault, and use `guest`."""
+
+    def __init__(self, scenario, kernel, initramfs, directory):
+        self.scenario = scenario
+        self.outcome = Outcome(scenario.name)
+        self.guest = Guest(kernel, initramfs, directory, fs=scenario.fs, state=scenario.state, options=scenario.mount_options,
+                           kernel_words=scenario.kernel_words)
+        self.injected = None
+        self.events = self.status = self._threads = None
+
+    def begin(self):
+        self.injected = time.monotonic()
+
+    def run(self):
+        try:
+            self.guest.boot()
+            self.settle()
+            self.measure_idle()
+            self.scenario.inject(self)
+            self.await_detection()
+            self.observe()
+            if self.scenario.afterwards:
+                self.scenario.afterwards(self)
+            self.end()
+        finally:
+            self.stop_watching()
+            self.guest.cut_power()
+        return self.outcome
+
+    # ---- before ----
+
+    def probes_healthy(self):
+        status = fields_of(fields_of(self._ask("HostService/GetStatus"))[1][0])
+        probes = [fields_of(probe) for disk in status.get(9, []) for probe in fields_of(disk).get(20, [])]
+        return probes and all(probe.get(3) == [1] for probe in probes)
+
+    def _ask(self, method, request=b""):
+        connection = self.guest.connect()
+        try:
+            return connection.call(method, request)
+        finally:
+            connection.close()
+
+    def settle(self):
+        """The agent's probes are healthy, the workload writes, and the watchers watch."""
+        wait_for("the probes are healthy", self.probes_healthy, 60, 0.1)
+        if self.scenario.workload is not None:
+            self.guest.shell(f"guest_tool append /data/wal.dat /run/told {self.scenario.workload} 2> /run/append.err &")
+            wait_for("the workload writes", lambda: self.acknowledged() > 10, 60, 0.1)
+        self.watch()
+
+    def measure_idle(self):
+        begin = time.monotonic()
+        wait_for("the idle guest was measured", lambda: time.monotonic() - begin > IDLE_S, IDLE_S + 10, 0.05)
+        self.outcome.idle_p99_ms = self.status.p99_ms(begin)
+
+    def watch(self):
+        self.events, self.status, self._threads = EventStream(self.guest), StatusCalls(self.guest), StuckThreads(self.guest)
+
+    def acknowledged(self):
+        return int(self.guest.shell("cat /run/told 2> /dev/null") or 0)
+
+    # ---- during ----
+
+    def _found(self):
+        """(class, when the event came) of the first event that stands for an expected class."""
+        for event in self.events.since(self.injected):
+            if event.severity < WARNING or not event.type.startswith("disk."):
+                continue
+            named = self.scenario.classes & event.words()
+            if not named:
+                # The event does not say: then what the status says from then on, for a moment.
+                at = self.status.first_with(self.scenario.classes, event.at - 0.2)
+                if at is not None and at - event.at < 0.5:
+                    named = self.scenario.classes & {each for each, _ in self.status.faults()}
+            if named:
+                return ", ".join(sorted(named)), event.at
+        return None
+
+    def await_detection(self):
+        """Waits for the event that names the fault; the outcome says which, and after how long."""
+        if not self.scenario.classes:
+            return
+        try:
+            found = wait_for("it is detected", self._found, self.scenario.patience_s, 0.02)
+            self.outcome.detected_as, at = found
+            self.outcome.seconds = at - self.injected
+        except AssertionError:
+            told = [each for each in self.events.since(self.injected) if each.type.startswith("disk.")]
+            self.outcome.instead = "; ".join(f"{each!r} after {each.at - self.injected:.1f} s" for each in told[:3])
+
+    def observe(self):
+        wait_for("it was observed", lambda: time.monotonic() - self.injected > OBSERVE_S, OBSERVE_S + 60, 0.05)
+        self.outcome.p99_ms = self.status.p99_ms(self.injected)
+
+    # ---- the end ----
+
+    def stop_watching(self):
+        for each in (self.events, self.status):
+            if each:
+                each.stop()
+                if each.error:
+                    self.outcome.broken.append(f"{type(each).__name__} ended: {each.error}")
+        self.events = self.status = None
+
+    def end(self):
+        """SIGTERM while the drive is as it is, power off, and what the drive holds then."""
+        for event in self.events.since(self.injected)[:6]:
+            self.outcome.notes.append(f"{event.at - self.injected:.1f} s {event!r}")
+        if self.scenario.workload is not None:
+            self.outcome.acknowledged = self.acknowledged()
+            error = self.guest.shell("cat /run/append.err")
+            if error:
+                self.outcome.notes.append(error)
+        self.outcome.stuck = self.stuck_threads()
+        self.stop_watching()
+        self.terminate()
+        if self.scenario.workload is not None:
+            self.outcome.lost = self.lost(self.outcome.acknowledged)
+
+    def stuck_threads(self):
+        return self._threads.found()
+
+    def terminate(self):
+        said = self.guest.shell(f"guest_tool terminate {self.guest.agent_pid()} 10000", timeout=30)
+        if said != "alive" and not said.isdigit():
+            raise CommandFailed(f"terminate: {said}")
+        self.outcome.exit_ms = float("inf") if said == "alive" else float(said)
+
+    def lost(self, acknowledged):
+        """Records that were told to be durable and are not there after a power cut."""
+        self.guest.cut_power()
+        self.guest.boot(agent=False)
+        said = self.guest.shell(f"guest_tool verify /data/wal.dat {acknowledged} 2>&1", timeout=60)
+        if " lost of " not in said:
+            raise CommandFailed(f"verify: {said}")
+        return int(said.split()[0])
+
+    def event_ids(self):
+        """Of all events that are stored."""
+        connection = self.guest.connect()
+        try:
+            return {each.id: each.type for each in list_events(connection)}
+        finally:
+            connection.close()
+
+    def operations(self):
+        """The journal's operations; an error when it cannot be read."""
+        return fields_of(self._ask("OperationsService/ListOperations")).get(1, [])
+
+    def keep_console(self, target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "w", encoding="utf-8") as file:
+            file.write(self.guest.text("console.log.before.log") + self.guest.text("console.log"))

@@ -1,0 +1,163 @@
+"""What a guest boots: Debian's cloud kernel and an initramfs with the agent, its libraries, busybox and guest_tool. Both are
+kept below build/lab and made again when what they are made of changed."""
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+from harness.workspace import ROOT
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CACHE = os.path.join(ROOT, "build", "lab")
+QEMU = "qemu-system-x86_64"
+MODULES = ("virtio_pci", "virtio_net", "xfs", "dm-delay", "dm-flakey")
+AGENT_TOML = """[agent]
+node_id = "guest"
+state_dir = "/state"
+socket = "/run/metal/agent.sock"
+wal_socket = "/run/metal/wal.sock"
+log_level = "info"
+[postgres]
+data_dir = "/data/pg"
+socket_dir = "/run/metal"
+"""
+
+
+class Unavailable(Exception):
+    """This machine cannot make a guest; the text says why."""
+
+
+def output_of(*arguments, **options):
+    try:
+        return subprocess.run(arguments, check=True, capture_output=True, text=True, **options).stdout
+    except FileNotFoundError as why:
+        raise Unavailable(f"no {arguments[0]}") from why
+    except subprocess.CalledProcessError as why:
+        raise Unavailable(f"{' '.join(arguments)}: {why.stderr.strip()[-300:]}") from why
+
+
+class Kernel:
+    """Debian's cloud kernel, unpacked below build/lab: its version, its file, its modules."""
+
+    def __init__(self):
+        package = self._package()
+        self.directory = os.path.join(CACHE, package)
+        if not os.path.isdir(self.directory):
+            self._fetch(package)
+        self.version = os.listdir(os.path.join(self.directory, "lib/modules"))[0]
+        self.file = os.path.join(self.directory, "boot", f"vmlinuz-{self.version}")
+
+    @staticmethod
+    def _package():
+        said = output_of("apt-cache", "depends", "linux-image-cloud-amd64")
+        found = re.search(r"Depends: (linux-image-\S+)", said)
+        if not found:
+            raise Unavailable("no package linux-image-cloud-amd64: apt-get update")
+        return found.group(1)
+
+    def _fetch(self, package):
+        os.makedirs(CACHE, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            output_of("apt-get", "download", "-q", package, cwd=scratch)
+            archive = os.path.join(scratch, os.listdir(scratch)[0])
+            output_of("dpkg-deb", "-x", archive, os.path.join(scratch, "x"))
+            os.rename(os.path.join(scratch, "x"), self.directory)
+
+    def modules(self, names):
+        """Paths of the modules and of what they need, in the order in which they are loaded."""
+        files = {}
+        for directory, _, found in os.walk(os.path.join(self.directory, "lib/modules")):
+            files.update({each.split(".ko")[0].replace("-", "_"): os.path.join(directory, each) for each in found
+                          if ".ko" in each})
+        order = []
+
+        def add(name):
+            path = files.get(name.replace("-", "_"))
+            if path is None or path in order:  # built in, or there already
+                return
+            with open(path, "rb") as file:
+                needs = re.search(rb"\0depends=([^\0]*)\0", file.read())
+            for each in filter(None, needs.group(1).decode().split(",") if needs else []):
+                add(each)
+            order.append(path)
+        for name in names:
+            add(name)
+        return order
+
+
+def _libraries(program):
+    """Shared libraries of a program, and its loader."""
+    return sorted(set(re.findall(r"(?:=> )?(/\S+) \(0x", output_of("ldd", program))))
+
+
+def _key(*paths):
+    digest = hashlib.sha256(AGENT_TOML.encode())
+    for path in paths:
+        digest.update(f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def guest_tool():
+    """Path of the guest's own program, compiled when its source changed."""
+    source, program = os.path.join(HERE, "guest_tool.cc"), os.path.join(CACHE, "guest_tool")
+    if not os.path.exists(program) or os.stat(program).st_mtime < os.stat(source).st_mtime:
+        os.makedirs(CACHE, exist_ok=True)
+        output_of("g++", "-std=c++20", "-O2", "-Wall", "-Werror", "-static", "-o", program + ".new", source)
+        os.replace(program + ".new", program)
+    return program
+
+
+def prepare(agent):
+    """(Kernel, path of the initramfs) for guests that run this program of the agent."""
+    for name in (QEMU, "busybox", "cpio", "mkfs.xfs", "g++"):
+        if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
+            raise Unavailable(f"no {name}: deploy/install-packages build test lab")
+    kernel = Kernel()
+    return kernel, initramfs(kernel, agent)
+
+
+def initramfs(kernel, agent):
+    """Path of the initramfs that holds the agent's program `agent`. Not compressed: unpacking would take longer than reading."""
+    tool, init = guest_tool(), os.path.join(HERE, "init")
+    archive = os.path.join(CACHE, f"initramfs-{_key(agent, tool, init, kernel.file, os.path.abspath(__file__))}.cpio")
+    if os.path.exists(archive):
+        return archive
+    for old in os.listdir(CACHE):
+        if old.startswith("initramfs-"):
+            os.unlink(os.path.join(CACHE, old))
+    with tempfile.TemporaryDirectory(dir=CACHE) as tree:
+        _fill(tree, kernel, agent, {"init": init, "bin/guest_tool": tool, "bin/busybox": shutil.which("busybox")})
+        names = "\n".join(sorted(os.path.relpath(os.path.join(directory, each), tree)
+                                 for directory, folders, files in os.walk(tree) for each in folders + files))
+        with open(archive + ".new", "wb") as file:
+            subprocess.run(["cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0"], cwd=tree, input=names.encode(), stdout=file,
+                           check=True)
+    os.replace(archive + ".new", archive)
+    return archive
+
+
+def _fill(tree, kernel, agent, programs):
+    def place(source, target):
+        target = os.path.join(tree, target)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copyfile(source, target)
+        os.chmod(target, 0o755)
+    for target, source in programs.items():
+        place(source, target)
+    place(agent, "bin/metal-agent")
+    output_of("strip", os.path.join(tree, "bin/metal-agent"))
+    for library in _libraries(agent):
+        place(library, library.lstrip("/"))
+    modules = kernel.modules(MODULES)
+    for module in modules:
+        place(module, "modules/" + os.path.basename(module))
+    texts = {"modules/order": "".join(os.path.basename(each) + "\n" for each in modules),
+             "etc/agent.toml": AGENT_TOML, "etc/hosts": "127.0.0.1 localhost\n",
+             "etc/passwd": "root:x:0:0::/root:/bin/sh\npostgres:x:100:100::/data:/bin/sh\n",
+             "etc/group": "root:x:0:\npostgres:x:100:\n"}
+    for name, text in texts.items():
+        os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
+        with open(os.path.join(tree, name), "w", encoding="utf-8") as file:
+            file.write(text)

@@ -1,0 +1,83 @@
+"""Outcomes as lines for a terminal and as the table of agent/docs/fault-matrix.md."""
+import datetime
+import os
+import platform
+import subprocess
+
+from harness.workspace import ROOT
+from lab.experiment import EXIT_LIMIT_MS, IDLE_S, OBSERVE_S, STATUS_MARGIN_MS, STATUS_P99_MS
+from lab.image import QEMU
+
+PATH = os.path.join(ROOT, "agent/docs/fault-matrix.md")
+HEAD = """# The fault matrix
+
+What the agent says when its drive fails, and after how many seconds, measured in the lab: an emulated NVMe drive of QEMU in a guest
+with Debian's kernel, faults injected from outside. Written by `{command}` ({date}, commit {commit}, {kernel}, {qemu},
+{machine}); `tests/lab/scenarios.py` has the table, `tests/lab/README.md` says how it is measured.
+
+- **Detected as** is the class of the first event on `WatchEvents` that names the fault; what came instead is in brackets.
+  **After** is the time from the injection to that event's arrival at the host.
+- **GetStatus** is the 99th percentile of calls over one connection, without the fault / while it lasts. It must stay below
+  {status:.0f} ms; on an emulated machine, whose own round trip is noted first, below that plus {margin:.0f} ms where this is more.
+- **Exit** is the time from SIGTERM to the agent's end with the fault in force: at most {exit} ms.
+- **In D** are threads of the agent that were in uninterruptible sleep for a second or longer: none may be.
+- **Lost** are records of a workload that were told to be durable and are gone after a power cut.
+
+| scenario | fault | injected | expected | detected as | after | bar | GetStatus | exit | in D | lost | |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def number(value, unit, digits=0):
+    if value is None:
+        return "–"
+    return "no end" if value == float("inf") else f"{value:.{digits}f} {unit}"
+
+
+def detected(outcome):
+    if outcome.detected_as:
+        return outcome.detected_as
+    return f"not detected ({outcome.instead[:160]})" if outcome.instead else "not detected"
+
+
+def line(scenario, outcome):
+    misses = outcome.misses(scenario)
+    lost = "" if outcome.lost is None else f", lost {outcome.lost} of {outcome.acknowledged}"
+    name = f"{'MISSED' if misses else 'ok':6} {scenario.name:24}"
+    said = f"{detected(outcome)} {number(outcome.seconds, 's', 1)} (bar {scenario.bar_s:g} s), " if scenario.classes else ""
+    calls = f"GetStatus p99 {number(outcome.idle_p99_ms, 'ms')} idle, {number(outcome.p99_ms, 'ms')} now"
+    text = f"{name} {said}{calls}, exit {number(outcome.exit_ms, 'ms')}{lost}"
+    more = [f"missed: {each}" for each in misses] + [each[:200] for each in outcome.notes]
+    return "\n         ".join([text, *more])
+
+
+def row(scenario, outcome):
+    stuck = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.stuck.items()) or "–"
+    lost = "–" if outcome.lost is None else f"{outcome.lost} of {outcome.acknowledged}"
+    misses = outcome.misses(scenario)
+    cells = [f"`{scenario.name}`", scenario.fault, scenario.how, " or ".join(sorted(scenario.classes)) or "all is whole",
+             detected(outcome) if scenario.classes else "–", number(outcome.seconds, "s", 1),
+             f"{scenario.bar_s:g} s" if scenario.classes else "–",
+             f"{number(outcome.idle_p99_ms, 'ms')} / {number(outcome.p99_ms, 'ms')}", number(outcome.exit_ms, "ms"), stuck,
+             lost, "missed: " + "; ".join(misses) if misses else "ok"]
+    return "| " + " | ".join(each.replace("|", "/").replace("\n", " ") for each in cells) + " |\n"
+
+
+def said_by(*arguments):
+    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
+
+
+def write(scenarios, outcomes, kernel, command):
+    changed = said_by("git", "status", "--porcelain", "--untracked-files=no")
+    head = HEAD.format(
+        command=command, date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        commit=said_by("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else ""),
+        kernel=f"Linux {kernel.version} in the guest", qemu=said_by(QEMU, "--version").split(" (")[0],
+        machine=f"TCG, 2 virtual CPUs on a machine with {os.cpu_count()} ({platform.machine()})", status=STATUS_P99_MS,
+        margin=STATUS_MARGIN_MS, exit=EXIT_LIMIT_MS)
+    kept = sum(not outcome.misses(each) for each, outcome in zip(scenarios, outcomes))
+    tail = (f"\n{kept} of {len(scenarios)} rows are as the table expects. GetStatus was called for {IDLE_S:.0f} s before each\n"
+            f"fault and for at least {OBSERVE_S:.0f} s after it.\n")
+    with open(PATH, "w", encoding="utf-8") as file:
+        file.write(head + "".join(map(row, scenarios, outcomes)) + tail)
+    return os.path.relpath(PATH, ROOT)

@@ -1,0 +1,65 @@
+"""A few faults of an emulated drive, in a guest that really boots; tests/run lab plays all of them and measures."""
+import os
+
+import pytest
+
+from harness.node import BIN
+from harness.process import wait_for
+from lab import image
+from lab.experiment import EXIT_LIMIT_MS, Experiment
+from lab.scenarios import named, work
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """The kernel and the initramfs."""
+    try:
+        return image.prepare(os.path.join(BIN, "metal-agent"))
+    except image.Unavailable as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture
+def lab(workspace, programs):
+    """A guest whose agent's probes are healthy."""
+    made = Experiment(named("stall"), *programs, workspace.directory("guest"))
+    workspace.at_end(made.guest.cut_power)
+    workspace.at_end(made.stop_watching)
+    made.guest.boot()
+    made.settle()
+    return made
+
+
+def expect_in_time(lab, name):
+    """Plays a scenario of the table on this guest; the fault must be named within the table's limit."""
+    lab.scenario = named(name)
+    lab.scenario.inject(lab)
+    lab.await_detection()
+    assert lab.outcome.detected_as, f"{name}: {lab.outcome.instead or 'nothing was said'}"
+    assert lab.outcome.seconds <= lab.scenario.bar_s
+
+
+def test_a_drive_that_hangs_is_told_and_holds_nobody(lab):
+    expect_in_time(lab, "crawl")
+    work(lab)
+    wait_for("the probes are healthy again", lab.probes_healthy, 60, 0.1)
+    expect_in_time(lab, "smart-read-only")
+    expect_in_time(lab, "stall")
+    assert lab.stuck_threads() == {}
+    lab.stop_watching()
+    lab.terminate()
+    assert lab.outcome.exit_ms <= EXIT_LIMIT_MS
+
+
+def test_a_drive_that_is_pulled_out_is_told(lab):
+    lab.scenario = named("gone")
+    lab.scenario.inject(lab)
+    event = wait_for("a fault of the disk is told",
+                     lambda: [each for each in lab.events.since(lab.injected) if each.type.startswith("disk.")], 10)[0]
+    assert event.at - lab.injected <= lab.scenario.bar_s, event
+    assert lab.stuck_threads() == {}
+    lab.stop_watching()
+    lab.terminate()
+    assert lab.outcome.exit_ms <= EXIT_LIMIT_MS

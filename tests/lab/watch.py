@@ -1,0 +1,119 @@
+"""What the agent says while something happens to its drive: events as they come, and how long GetStatus takes. Each has a thread
+and a connection of its own; both were connected before the fault."""
+import threading
+import time
+
+from harness.status_latency import percentile
+from harness.wire import fields_of, message
+
+
+def text_of(fields, number):
+    return fields.get(number, [b""])[0].decode()
+
+
+class Event:
+    """One event, and when it reached this host (monotonic)."""
+
+    def __init__(self, encoded, at):
+        fields = fields_of(encoded)
+        self.at = at
+        self.id, self.severity = fields.get(1, [0])[0], fields.get(3, [0])[0]
+        self.type, self.subject, self.message = (text_of(fields, number) for number in (4, 5, 6))
+        pairs = [fields_of(each) for each in fields.get(7, [])]
+        self.attributes = {text_of(each, 1): text_of(each, 2) for each in pairs}
+
+    def words(self):
+        """What may name a class of fault."""
+        return {self.type.rsplit(".", 1)[-1], *self.attributes.values()}
+
+    def __repr__(self):
+        return f"{self.type} {self.subject}: {self.message}"
+
+
+def list_events(connection):
+    answer = fields_of(connection.call("HostService/ListEvents", message({3: 0, 4: 10000})))
+    return [Event(each, 0.0) for each in answer.get(1, [])]
+
+
+class _Reader:
+    """A thread that ends with its connection."""
+
+    def __init__(self, guest):
+        self._connection = guest.connect(timeout=60)
+        self._stop = threading.Event()
+        self.error = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self._read()
+        except (OSError, AssertionError) as error:
+            if not self._stop.is_set():
+                self.error = repr(error)
+
+    def stop(self):
+        self._stop.set()
+        self._connection.close()
+        self._thread.join(10)
+
+
+class EventStream(_Reader):
+    """WatchEvents."""
+
+    def __init__(self, guest):
+        self.events = []
+        super().__init__(guest)
+
+    def _read(self):
+        for answer in self._connection.stream("HostService/WatchEvents"):
+            self.events.append(Event(fields_of(answer)[1][0], time.monotonic()))
+
+    def since(self, moment):
+        return [each for each in list(self.events) if each.at >= moment]
+
+
+class StatusCalls(_Reader):
+    """GetStatus, at most `RATE` times a second: (when it began, how long it took, the classes of the faults in it)."""
+    RATE = 50
+
+    def __init__(self, guest):
+        self.calls = []
+        super().__init__(guest)
+
+    def _read(self):
+        while not self._stop.is_set():
+            begin = time.monotonic()
+            status = fields_of(fields_of(self._connection.call("HostService/GetStatus"))[1][0])
+            taken = time.monotonic() - begin
+            faults = {(text_of(fault, 1), text_of(fault, 2)) for fault in map(fields_of, status.get(12, []))}
+            self.calls.append((begin, taken, faults))
+            self._stop.wait(max(0.0, 1 / self.RATE - taken))
+
+    def p99_ms(self, first, last=float("inf")):
+        """Of the calls that began between two moments; a call that never ended counts as long as it has been waited for."""
+        taken = [each[1] for each in list(self.calls) if first <= each[0] < last]
+        return percentile(taken, 99) * 1e3 if len(taken) > 1 else None
+
+    def faults(self):
+        return self.calls[-1][2] if self.calls else set()
+
+    def first_with(self, classes, since):
+        """When a status with a fault of these classes was first asked for."""
+        return next((begin + taken for begin, taken, faults in list(self.calls)
+                     if begin >= since and classes & {each for each, _ in faults}), None)
+
+
+class StuckThreads:
+    """A watch inside the guest for threads of the agent in uninterruptible sleep. A read of a working disk is one, for a
+    moment: what counts is how long one stays there."""
+    AT_LEAST_S = 1.0
+
+    def __init__(self, guest):
+        self._guest = guest
+        guest.shell(f"guest_tool stuck {guest.agent_pid()} /run/stuck &")
+
+    def found(self):
+        """{name of the thread: seconds} of those that stayed there for a second or longer."""
+        lines = [each.partition(" ") for each in self._guest.shell("cat /run/stuck").splitlines()]
+        return {name: int(taken) / 1e3 for taken, _, name in lines if int(taken) >= self.AT_LEAST_S * 1e3}
