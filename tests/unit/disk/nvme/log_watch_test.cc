@@ -1,0 +1,334 @@
+#include "agent/disk/nvme/log_watch.h"
+
+#include <algorithm>
+
+#include "agent/disk/nvme/supported_logs.h"
+#include "tests/harness/simulated_clock.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/harness/temp_dir.h"
+#include "tests/unit/disk/nvme/page_fixture.h"
+
+namespace metal::disk {
+namespace {
+
+using metal::testing::LoadPage;
+using metal::testing::Page;
+using metal::testing::Put;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+// A drive behind the helper: pages by number. A log that it does not have is refused, and counts as
+// an error of the drive, as it does in real ones.
+class ScriptedDrive final : public PrivilegedHelper {
+ public:
+  explicit ScriptedDrive(base::Clock& clock) : clock_(clock) {
+    pages_[kSmartLogId] = LoadPage("smart");
+    Smart(0, 0, 1);
+    Smart(5, 4, 1);  // not worn
+    Smart(176, 0, 8);
+    pages_[kErrorLogId] = Page(kMaxErrorEntries * kErrorEntrySize);
+    controller_ = LoadPage("identify_controller");
+    Put(controller_, 525, 0, 1);     // no volatile cache
+    Put(controller_, 261, 0x00, 1);  // it does not list its logs
+    Put(controller_, 256, 0x00, 2);
+  }
+
+  absl::StatusOr<Page> ReadNvmeLog(const std::string& controller, const NvmeLogRequest& request,
+                                   absl::Duration timeout) override {
+    EXPECT_EQ(controller, "nvme0");
+    EXPECT_GT(timeout, absl::ZeroDuration());
+    asked_.push_back(request.log_id);
+    requests_.push_back(request);
+    if (const absl::Status status = Answer(); !status.ok()) return status;
+    if (request.log_id == kPersistentEventLogId) {
+      if (const absl::Status status = Context(request.action); !status.ok()) return status;
+    }
+    const auto page = pages_.find(request.log_id);
+    if (page == pages_.end()) {
+      Smart(176, ++errors_, 8);
+      return absl::UnimplementedError("unsupported: invalid log page");
+    }
+    Page part(request.length);
+    for (size_t i = 0; i < part.size() && request.offset + i < page->second.size(); ++i) {
+      part[i] = page->second[request.offset + i];
+    }
+    return part;
+  }
+  absl::StatusOr<Page> NvmeIdentify(const std::string&, absl::Duration) override {
+    ++identified_;
+    if (const absl::Status status = Answer(); !status.ok()) return status;
+    return controller_;
+  }
+  absl::StatusOr<Page> NvmeIdentifyNamespace(const std::string&, uint32_t name_space,
+                                             absl::Duration) override {
+    EXPECT_EQ(name_space, 1u);
+    if (const absl::Status status = Answer(); !status.ok()) return status;
+    return LoadPage("identify_namespace");
+  }
+  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override {
+    return absl::UnimplementedError("no");
+  }
+
+  void Smart(size_t offset, uint64_t value, size_t size) {
+    Put(pages_[kSmartLogId], offset, value, size);
+  }
+  std::vector<int> TakeAsked() { return std::exchange(asked_, {}); }
+
+  std::map<int, Page> pages_;
+  Page controller_;
+  absl::Status status_;      // of all commands
+  absl::Duration slowness_;  // of each
+  uint64_t errors_ = 0;
+  int identified_ = 0;
+  bool has_context_ = false;
+  std::vector<NvmeLogRequest> requests_;
+
+ private:
+  absl::Status Answer() {
+    clock_.Sleep(slowness_);
+    return status_;
+  }
+  absl::Status Context(uint8_t action) {
+    if (action == 1 && has_context_) return absl::FailedPreconditionError("command sequence error");
+    if (action == 0 && !has_context_) return absl::FailedPreconditionError("no context");
+    has_context_ = action == 1 || (action == 0 && has_context_);
+    return absl::OkStatus();
+  }
+
+  base::Clock& clock_;
+  std::vector<int> asked_;
+};
+
+class LogWatchTest : public ::testing::Test {
+ protected:
+  LogWatchTest() {
+    drive_.disk = "nvme0n1";
+    drive_.controller = "nvme0";
+    drive_.identity = {
+        .model = "Example SSD", .serial = "METAL0001", .firmware = "EX1", .size_bytes = 1 << 30};
+    drive_.name_space = 1;
+  }
+  // Refreshes `later` after the last time, and gives what was said.
+  std::vector<Evidence> Refresh(absl::Duration later = absl::Seconds(10)) {
+    clock_.Advance(later);
+    watch_.Refresh(drive_);
+    return std::exchange(said_, {});
+  }
+
+  metal::testing::SimulatedClock clock_;
+  ScriptedDrive helper_{clock_};
+  std::vector<Evidence> said_;
+  LogWatch watch_{&helper_, clock_, [this](Evidence e) { said_.push_back(std::move(e)); }};
+  WatchedDrive drive_;
+};
+
+TEST_F(LogWatchTest, ACriticalWarningIsSaidAtTheNextRefreshAndTakenBack) {
+  EXPECT_THAT(Refresh(), IsEmpty());
+  helper_.Smart(0, kMediaReadOnly, 1);
+  auto said = Refresh();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_EQ(said[0].fault_class, FaultClass::kReadOnly);
+  EXPECT_EQ(said[0].device, "nvme0n1");
+  EXPECT_EQ(said[0].time, clock_.Now());
+  helper_.Smart(0, 0, 1);
+  said = Refresh();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_TRUE(said[0].clears);
+}
+
+TEST_F(LogWatchTest, ADriveIsAskedOnceForALogThatItDoesNotHave) {
+  Refresh();
+  EXPECT_THAT(helper_.TakeAsked(), Contains(int{kOcpLogId}));
+  EXPECT_EQ(helper_.errors_, 1u);
+  for (int i = 0; i < 200; ++i) Refresh(absl::Minutes(15));
+  EXPECT_THAT(helper_.TakeAsked(), Not(Contains(int{kOcpLogId})));
+  EXPECT_EQ(helper_.errors_, 1u);  // the drive's count did not grow by us
+}
+
+TEST_F(LogWatchTest, ADriveThatListsItsLogsIsNotAskedForOthers) {
+  Put(helper_.controller_, 261, 0x20, 1);
+  Page list(kSupportedLogsSize);
+  for (const size_t id : {0x01, 0x02}) Put(list, 4 * id, 1, 4);
+  helper_.pages_[kSupportedLogsId] = list;
+  for (int i = 0; i < 100; ++i) Refresh(absl::Minutes(15));
+  EXPECT_EQ(helper_.errors_, 0u);
+  const auto asked = helper_.TakeAsked();
+  EXPECT_EQ(std::count(asked.begin(), asked.end(), kSupportedLogsId), 1);
+  EXPECT_THAT(asked, Not(Contains(int{kOcpLogId})));
+}
+
+TEST_F(LogWatchTest, AVirtualDriveIsNeverAskedForWhatItCannotHave) {
+  Put(helper_.controller_, 0, 0x1b36, 2);
+  for (int i = 0; i < 100; ++i) Refresh(absl::Minutes(15));
+  EXPECT_EQ(helper_.errors_, 0u);
+  const auto asked = helper_.TakeAsked();
+  EXPECT_TRUE(std::all_of(asked.begin(), asked.end(),
+                          [](int id) { return id == kSmartLogId || id == kErrorLogId; }));
+}
+
+TEST_F(LogWatchTest, TheErrorLogIsReadWhenSmartCountsANewEntry) {
+  Put(helper_.controller_, 0, 0x1b36, 2);
+  Refresh();
+  Refresh();
+  EXPECT_THAT(helper_.TakeAsked(), ElementsAre(kSmartLogId, kErrorLogId, kSmartLogId));
+  helper_.pages_[kErrorLogId] = LoadPage("error");
+  helper_.Smart(176, 3, 8);
+  const auto said = Refresh();
+  ASSERT_EQ(said.size(), 2u);  // the third of the entries is noise
+  EXPECT_EQ(said[0].fault_class, FaultClass::kMediaError);
+  EXPECT_EQ(said[0].sector, 123'456'789u * 8);
+  EXPECT_EQ(said[1].fault_class, FaultClass::kUnreliable);
+  EXPECT_EQ(helper_.requests_.back().length, 64u * 64u);  // ELPE + 1 entries
+}
+
+TEST_F(LogWatchTest, VendorsLogsAreReadWhereTheyAre) {
+  helper_.pages_[kOcpLogId] = LoadPage("ocp");
+  EXPECT_THAT(Refresh(), Contains(::testing::Field(&Evidence::text, HasSubstr("at level 1"))));
+  Put(helper_.pages_[kOcpLogId], 192, 20, 8);
+  const auto said = Refresh(absl::Minutes(1));
+  EXPECT_THAT(said, Contains(::testing::Field(&Evidence::delta, 7)));
+}
+
+TEST_F(LogWatchTest, AmazonsVolumesTellTheirLimits) {
+  Put(helper_.controller_, 0, kAmazonPciVendor, 2);
+  helper_.pages_[kAwsLogId] = LoadPage("aws");
+  Refresh();
+  EXPECT_EQ(helper_.requests_.back().name_space, 1u);
+  Put(helper_.pages_[kAwsLogId], 56, 1'000'011, 8);
+  const auto said = Refresh();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_EQ(said[0].fault_class, FaultClass::kThrottled);
+  EXPECT_EQ(said[0].delta, 1'000'000);
+  EXPECT_EQ(helper_.errors_, 0u);
+}
+
+TEST_F(LogWatchTest, PersistentEventsAreReadInPartsAndTheContextIsReleased) {
+  Put(helper_.controller_, 261, 0x14, 1);
+  helper_.pages_[kPersistentEventLogId] = LoadPage("persistent_events");
+  helper_.has_context_ = true;  // left by a reader that died
+  Refresh();
+  EXPECT_FALSE(helper_.has_context_);
+  const auto report = watch_.Reports().at("nvme0n1");
+  ASSERT_TRUE(report.logs.events);
+  EXPECT_EQ(report.logs.events->events.size(), 5u);
+  EXPECT_TRUE(report.logs.events->complete);
+  helper_.TakeAsked();
+  Refresh(absl::Hours(23));
+  EXPECT_THAT(helper_.TakeAsked(), Not(Contains(int{kPersistentEventLogId})));
+  Refresh(absl::Hours(2));
+  EXPECT_THAT(helper_.TakeAsked(), Contains(int{kPersistentEventLogId}));
+}
+
+TEST_F(LogWatchTest, SelfTestsAreReadFromDrivesThatHaveThem) {
+  Put(helper_.controller_, 256, 0x10, 2);
+  helper_.pages_[kSelfTestLogId] = LoadPage("self_test");
+  const auto said = Refresh();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_EQ(said[0].fault_class, FaultClass::kUnreliable);
+  EXPECT_EQ(said[0].sector, 987'654u * 8);
+}
+
+TEST_F(LogWatchTest, ADriveThatDoesNotAnswerSaysNothing) {
+  helper_.Smart(0, kMediaReadOnly, 1);
+  EXPECT_EQ(Refresh().size(), 1u);
+  helper_.TakeAsked();
+  for (const auto code : {absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kNotFound,
+                          absl::StatusCode::kDataLoss, absl::StatusCode::kUnavailable}) {
+    helper_.status_ = absl::Status(code, "the drive is stuck");
+    EXPECT_THAT(Refresh(), IsEmpty());
+    EXPECT_THAT(helper_.TakeAsked(), ElementsAre(kSmartLogId));
+    const auto report = watch_.Reports().at("nvme0n1");
+    EXPECT_EQ(report.unavailable, "the drive is stuck");
+    EXPECT_EQ(report.logs.smart->critical_warning, kMediaReadOnly);  // what it said before
+  }
+  helper_.status_ = absl::OkStatus();
+  const int identified = helper_.identified_;
+  EXPECT_EQ(Refresh().size(), 1u);
+  EXPECT_EQ(helper_.identified_, identified + 1);  // it may be another one
+  EXPECT_EQ(watch_.Reports().at("nvme0n1").unavailable, "");
+}
+
+TEST_F(LogWatchTest, ASlowDriveIsAskedForTheRestAtTheNextRefresh) {
+  Put(helper_.controller_, 256, 0x10, 2);
+  helper_.pages_[kSelfTestLogId] = Page(kSelfTestLogSize);
+  helper_.pages_[kOcpLogId] = LoadPage("ocp");
+  helper_.slowness_ = absl::Milliseconds(200);
+  const base::MonotonicTime start = clock_.Monotonic();
+  Refresh(absl::ZeroDuration());
+  EXPECT_LE(clock_.Monotonic() - start, absl::Milliseconds(700));
+  EXPECT_FALSE(watch_.Reports().at("nvme0n1").logs.self_tests);
+  for (int i = 0; i < 5; ++i) Refresh(absl::Seconds(10));
+  const auto report = watch_.Reports().at("nvme0n1");
+  EXPECT_TRUE(report.logs.errors && report.logs.ocp && report.logs.self_tests);
+}
+
+TEST_F(LogWatchTest, AnotherDriveUnderTheNameIsTheWrongOne) {
+  helper_.Smart(0, kMediaReadOnly, 1);
+  EXPECT_EQ(Refresh().size(), 1u);
+  helper_.Smart(0, 0, 1);
+  drive_.identity.serial = "METAL0002";
+  auto said = Refresh();
+  ASSERT_EQ(said.size(), 2u);
+  EXPECT_TRUE(said[0].clears);  // what stood against the other one
+  EXPECT_EQ(said[0].fault_class, FaultClass::kReadOnly);
+  EXPECT_EQ(said[1].fault_class, FaultClass::kWrongDevice);
+  EXPECT_THAT(said[1].text, HasSubstr("serial METAL0002 instead of METAL0001"));
+  drive_.identity.serial = "METAL0001";
+  said = Refresh();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_TRUE(said[0].clears);
+}
+
+TEST_F(LogWatchTest, TheDriveThatTheAgentNotedIsExpected) {
+  drive_.noted = drive_.identity;
+  drive_.noted->serial = "METAL0000";
+  const auto said = Refresh();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_EQ(said[0].fault_class, FaultClass::kWrongDevice);
+}
+
+TEST_F(LogWatchTest, WhatIsNotInUseAnyMoreIsForgotten) {
+  helper_.Smart(0, kMediaReadOnly, 1);
+  Refresh();
+  watch_.ForgetOthers({"nvme0n1"});
+  EXPECT_THAT(said_, IsEmpty());
+  watch_.ForgetOthers({"nvme1n1"});
+  ASSERT_EQ(said_.size(), 1u);
+  EXPECT_TRUE(said_[0].clears);
+  EXPECT_THAT(watch_.Reports(), IsEmpty());
+}
+
+TEST_F(LogWatchTest, WithoutAHelperTheIdentityAloneIsJudged) {
+  std::vector<Evidence> said;
+  LogWatch watch(nullptr, clock_, [&](Evidence e) { said.push_back(std::move(e)); });
+  drive_.identity.model = "MO1600JVYPR";
+  drive_.identity.firmware = "HPD6";
+  drive_.controller = "";
+  watch.Refresh(drive_);
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_EQ(said[0].fault_class, FaultClass::kFirmwareClock);
+  EXPECT_EQ(watch.Reports().at("nvme0n1").unavailable, "nvme0n1 is not an NVMe drive");
+  drive_.controller = "nvme0";
+  watch.Refresh(drive_);
+  EXPECT_THAT(watch.Reports().at("nvme0n1").unavailable, HasSubstr("helper is not running"));
+}
+
+TEST(WatchedDriveTest, TheNamespaceIsReadFromSysfs) {
+  metal::testing::TempDir dir;
+  dir.Write("class/block/nvme0n1/nsid", "3\n");
+  DiskInfo disk;
+  disk.name = "nvme0n1";
+  disk.nvme_controller = "nvme0";
+  disk.serial = "METAL0001";
+  const WatchedDrive drive = WatchedDriveOf({.sys = dir.path()}, disk);
+  EXPECT_EQ(drive.name_space, 3u);
+  EXPECT_EQ(drive.identity.serial, "METAL0001");
+  disk.name = "vda";
+  EXPECT_EQ(WatchedDriveOf({.sys = dir.path()}, disk).name_space, 0u);
+}
+
+}  // namespace
+}  // namespace metal::disk
