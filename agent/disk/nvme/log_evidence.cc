@@ -339,7 +339,7 @@ void FindInOcp(const DriveLogs* previous, const DriveLogs& present, Findings& fo
                           "lost with power",
                           *present.ocp->capacitor_percent));
   }
-  if (present.ocp->throttling_level > 0) {
+  if (present.ocp->throttling_level >= 1 && present.ocp->throttling_level <= 3) {
     found.Add(FaultClass::kOverheating, Witness::kVendorLog, Lasting::kState,
               fmt::format("throttled at level {} because of its temperature",
                           present.ocp->throttling_level));

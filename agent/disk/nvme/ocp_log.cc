@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "agent/base/status.h"
 #include "agent/disk/nvme/little_endian.h"
@@ -49,12 +50,13 @@ absl::StatusOr<OcpLog> DecodeOcpLog(std::span<const std::byte> page) {
   log.xor_recoveries = LoadLe<uint64_t>(page, 48);
   log.uncorrectable_reads = LoadLe<uint64_t>(page, 56);
   log.soft_ecc_errors = LoadLe<uint64_t>(page, 64);
-  log.end_to_end_detected = LoadLe<uint32_t>(page, 72);
-  log.end_to_end_corrected = LoadLe<uint32_t>(page, 76);
+  // Drives and tools disagree about which of a pair comes first.
+  std::tie(log.end_to_end_corrected, log.end_to_end_detected) =
+      std::minmax({LoadLe<uint32_t>(page, 72), LoadLe<uint32_t>(page, 76)});
   log.system_area_used_percent = LoadLe<uint8_t>(page, 80);
   log.refreshes = LoadLe<uint64_t>(page, 80) >> 8;
-  log.most_erases = LoadLe<uint32_t>(page, 88);
-  log.least_erases = LoadLe<uint32_t>(page, 92);
+  std::tie(log.least_erases, log.most_erases) =
+      std::minmax({LoadLe<uint32_t>(page, 88), LoadLe<uint32_t>(page, 92)});
   log.throttling_events = LoadLe<uint8_t>(page, 96);
   log.throttling_level = LoadLe<uint8_t>(page, 97);
   log.pcie_correctable_errors = LoadLe<uint64_t>(page, 104);

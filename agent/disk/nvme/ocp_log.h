@@ -30,7 +30,7 @@ struct OcpLog {
   uint64_t refreshes = 0;
   uint32_t most_erases = 0, least_erases = 0;  // of user blocks
   int throttling_events = 0;                   // 8-bit: stays at 255
-  // 0 not throttled, 1 to 3 the levels of throttling. Some drives report more.
+  // 0 not throttled, 1 to 3 the levels of throttling; others have no meaning.
   int throttling_level = 0;
   uint64_t pcie_correctable_errors = 0;
   uint32_t incomplete_shutdowns = 0;

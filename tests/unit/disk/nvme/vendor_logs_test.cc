@@ -63,6 +63,20 @@ TEST(OcpLogTest, FieldsThatAnOlderPageDoesNotHaveAreAbsent) {
   EXPECT_EQ(log->capacitor_percent, std::nullopt);
 }
 
+TEST(OcpLogTest, PairsAreTakenInEitherOrder) {
+  Page page = LoadPage("ocp");
+  Put(page, 72, 6, 4);
+  Put(page, 76, 7, 4);
+  Put(page, 88, 800, 4);
+  Put(page, 92, 900, 4);
+  const auto log = DecodeOcpLog(page);
+  ASSERT_TRUE(log.ok());
+  EXPECT_EQ(log->end_to_end_detected, 7u);
+  EXPECT_EQ(log->end_to_end_corrected, 6u);
+  EXPECT_EQ(log->most_erases, 900u);
+  EXPECT_EQ(log->least_erases, 800u);
+}
+
 TEST(OcpLogTest, APageOfAnotherVendorUnderThisNumberIsRejected) {
   Page page = LoadPage("ocp");
   page[511] = std::byte{0};
