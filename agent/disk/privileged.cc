@@ -16,6 +16,7 @@
 #include "agent/base/status.h"
 #include "agent/base/thread.h"
 #include "agent/disk/privileged_wire.h"
+#include "agent/disk/sources/kernel_log.h"
 
 namespace metal::disk {
 namespace {
@@ -27,6 +28,20 @@ constexpr size_t kThreadsBeforeFork = 2;  // the sanitizer has one of its own
 #else
 constexpr size_t kThreadsBeforeFork = 1;
 #endif
+
+// Who may have the kernel's log, once.
+class KernelLogHolder {
+ public:
+  KernelLogHolder() : log_(OpenKernelLog()) {}
+  absl::StatusOr<base::UniqueFd> Take() {
+    MutexLock lock(mutex_);
+    return std::exchange(log_, absl::FailedPreconditionError("the kernel's log was taken already"));
+  }
+
+ private:
+  base::Mutex mutex_;
+  absl::StatusOr<base::UniqueFd> log_ ABSL_GUARDED_BY(mutex_);
+};
 
 class NoHelper final : public PrivilegedHelper {
  public:
@@ -43,12 +58,15 @@ class NoHelper final : public PrivilegedHelper {
     return Unsupported();
   }
   absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return Unsupported(); }
+  // Kernels that do not restrict their log give it to everybody.
+  absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return kernel_log_.Take(); }
 
  private:
   absl::Status Unsupported() const {
     return base::Error(absl::StatusCode::kUnimplemented, "unsupported: {}", reason_);
   }
   const std::string reason_;
+  KernelLogHolder kernel_log_;
 };
 
 absl::Status StatusOfReply(const HelperReply& reply) {
@@ -127,6 +145,33 @@ class SocketHelper final : public PrivilegedHelper {
     return Ask(request, timeout).status();
   }
 
+  absl::StatusOr<base::UniqueFd> WatchFilesystem(unsigned major, unsigned minor,
+                                                 absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kWatchFilesystem;
+    request.major = major;
+    request.minor = minor;
+    METAL_ASSIGN_OR_RETURN(HelperAnswer answer, Ask(request, timeout));
+    if (!answer.descriptor.valid()) return absl::InternalError("the helper sent no descriptor");
+    return std::move(answer.descriptor);
+  }
+
+  absl::Status SetXfsRetries(const std::string& device, const XfsRetryLimits& limits,
+                             absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kSetXfsRetries;
+    if (device.size() >= sizeof request.device) {
+      return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is not the name of a device",
+                         device);
+    }
+    std::memcpy(request.device, device.data(), device.size());
+    request.max_retries = limits.max_retries;
+    request.retry_seconds = static_cast<int32_t>(absl::ToInt64Seconds(limits.timeout));
+    return Ask(request, timeout).status();
+  }
+
+  absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return kernel_log_.Take(); }
+
  private:
   absl::StatusOr<std::vector<std::byte>> AskDrive(const std::string& controller,
                                                   HelperRequest request, absl::Duration timeout) {
@@ -135,13 +180,14 @@ class SocketHelper final : public PrivilegedHelper {
                          "\"{}\" is not the name of an NVMe controller", controller);
     }
     std::memcpy(request.controller, controller.data(), controller.size());
-    METAL_ASSIGN_OR_RETURN(const HelperReply reply, Ask(request, timeout));
+    METAL_ASSIGN_OR_RETURN(const HelperAnswer answer, Ask(request, timeout));
+    const HelperReply& reply = answer.reply;
     const size_t length = std::min<size_t>(reply.length, reply.data.size());
     return std::vector<std::byte>(reply.data.begin(),
                                   reply.data.begin() + static_cast<ptrdiff_t>(length));
   }
 
-  absl::StatusOr<HelperReply> Ask(HelperRequest request, absl::Duration timeout) {
+  absl::StatusOr<HelperAnswer> Ask(HelperRequest request, absl::Duration timeout) {
     MutexLock lock(mutex_);
     if (gone_) return Gone();
     // Not before the first call: the helper is forked while the process still has one thread.
@@ -157,11 +203,11 @@ class SocketHelper final : public PrivilegedHelper {
     changed_.WaitFor(mutex_, timeout, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       return gone_ || replies_[request.sequence] != nullptr;
     });
-    const std::unique_ptr<HelperReply> reply = std::move(replies_[request.sequence]);
+    const std::unique_ptr<HelperAnswer> answer = std::move(replies_[request.sequence]);
     replies_.erase(request.sequence);
-    if (reply) {
-      METAL_RETURN_IF_ERROR(StatusOfReply(*reply));
-      return *reply;
+    if (answer) {
+      METAL_RETURN_IF_ERROR(StatusOfReply(answer->reply));
+      return std::move(*answer);
     }
     if (gone_) return Gone();
     return base::Error(absl::StatusCode::kDeadlineExceeded,
@@ -176,8 +222,8 @@ class SocketHelper final : public PrivilegedHelper {
 
   void ReadReplies() {
     while (true) {
-      auto reply = std::make_unique<HelperReply>();
-      const ssize_t received = recv(socket_.get(), reply.get(), sizeof(*reply), 0);
+      auto answer = std::make_unique<HelperAnswer>();
+      const ssize_t received = ReceiveReply(socket_.get(), *answer);
       if (received < 0 && errno == EINTR) continue;
       MutexLock lock(mutex_);
       if (received <= 0) {
@@ -185,10 +231,10 @@ class SocketHelper final : public PrivilegedHelper {
         changed_.NotifyAll();
         return;
       }
-      if (received != static_cast<ssize_t>(sizeof(*reply))) continue;
-      const auto waiting = replies_.find(reply->sequence);  // none: its caller gave up
+      if (received != static_cast<ssize_t>(sizeof(answer->reply))) continue;
+      const auto waiting = replies_.find(answer->reply.sequence);  // none: its caller gave up
       if (waiting == replies_.end()) continue;
-      waiting->second = std::move(reply);
+      waiting->second = std::move(answer);
       changed_.NotifyAll();
     }
   }
@@ -200,10 +246,25 @@ class SocketHelper final : public PrivilegedHelper {
   base::Thread reader_;
   uint64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;
-  std::map<uint64_t, std::unique_ptr<HelperReply>> replies_ ABSL_GUARDED_BY(mutex_);
+  KernelLogHolder kernel_log_;
+  std::map<uint64_t, std::unique_ptr<HelperAnswer>> replies_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
+
+absl::StatusOr<base::UniqueFd> PrivilegedHelper::WatchFilesystem(unsigned, unsigned,
+                                                                 absl::Duration) {
+  return base::Error(absl::StatusCode::kUnimplemented, "unsupported: no privileged helper");
+}
+
+absl::Status PrivilegedHelper::SetXfsRetries(const std::string&, const XfsRetryLimits&,
+                                             absl::Duration) {
+  return base::Error(absl::StatusCode::kUnimplemented, "unsupported: no privileged helper");
+}
+
+absl::StatusOr<base::UniqueFd> PrivilegedHelper::TakeKernelLog() {
+  return base::Error(absl::StatusCode::kUnimplemented, "unsupported: no privileged helper");
+}
 
 absl::StatusOr<std::unique_ptr<PrivilegedHelper>> StartPrivilegedHelper() {
   if (geteuid() != 0) {

@@ -1,11 +1,12 @@
 // The privileged helper: a small process, forked before the agent drops root, that answers a fixed
 // set of requests.
 // Protocol: one SOCK_SEQPACKET socketpair, fixed-size messages both ways, no paths and no commands
-// from the client: a device is a validated "nvme<number>", a process must be a postmaster. The
-// helper only reads from drives, by io_uring passthrough where there is such, and makes one systemd
-// scope. It ends when the agent does (EOF on the socket; PR_SET_PDEATHSIG where the kernel allows
-// it). A drive that does not answer holds one thread of the helper, never the agent: calls here end
-// at their deadline.
+// from the client: a device is a validated "nvme<number>" or a block device's name or number, a
+// process must be a postmaster. The helper only reads from drives, by io_uring passthrough where
+// there is such, listens to errors of file systems, limits the retries of XFS, and makes one
+// systemd scope. It ends when the agent does (EOF on the socket; PR_SET_PDEATHSIG where the kernel
+// allows it). A drive that does not answer holds one thread of the helper, never the agent: calls
+// here end at their deadline.
 #pragma once
 
 #include <sys/types.h>
@@ -19,6 +20,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "agent/base/fd.h"
+#include "agent/disk/sources/privileged_filesystem.h"
 
 namespace metal::disk {
 
@@ -58,6 +61,19 @@ class PrivilegedHelper {
   // of the system's systemd, so that stopping the agent's unit leaves them alone. OK when it is
   // there already.
   virtual absl::Status MoveToSystemdScope(pid_t postmaster, int port, absl::Duration timeout) = 0;
+  // A fanotify group, non-blocking, that gets the errors of the file system on the block device
+  // `major`:`minor` (FAN_FS_ERROR). UNIMPLEMENTED where the kernel or the file system tells none;
+  // NOT_FOUND: not mounted.
+  virtual absl::StatusOr<base::UniqueFd> WatchFilesystem(unsigned major, unsigned minor,
+                                                         absl::Duration timeout);
+  // When the XFS on `device` ("nvme0n1p1") gives up metadata writes that fail. NOT_FOUND: no XFS is
+  // mounted from it. INVALID_ARGUMENT: limits out of range.
+  virtual absl::Status SetXfsRetries(const std::string& device, const XfsRetryLimits& limits,
+                                     absl::Duration timeout);
+  // /dev/kmsg, opened while the process was still root and positioned after what it held then.
+  // Once: the second call has FAILED_PRECONDITION. PERMISSION_DENIED and NOT_FOUND as
+  // OpenKernelLog.
+  virtual absl::StatusOr<base::UniqueFd> TakeKernelLog();
 };
 
 // Forks the helper. When the process is not root no helper is forked and every call answers

@@ -22,6 +22,7 @@
 #include "agent/disk/nvme/nvme_status.h"
 #include "agent/disk/nvme/passthrough.h"
 #include "agent/disk/privileged_wire.h"
+#include "agent/disk/sources/privileged_filesystem.h"
 #include "fmt/format.h"
 
 namespace metal::disk {
@@ -215,6 +216,54 @@ HelperReply MoveToScope(const HelperRequest& request) {
                 fmt::format("systemd made no {} within 2 s", ScopeName(request.port, request.pid)));
 }
 
+std::string_view DeviceOf(const HelperRequest& request) {
+  return {request.device, strnlen(request.device, sizeof(request.device))};
+}
+
+HelperReply AnswerOf(const absl::Status& status) {
+  const std::string message(status.message());
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return Answer(HelperResult::kOk, "");
+    case absl::StatusCode::kUnimplemented:
+      return Answer(HelperResult::kUnsupported, message);
+    case absl::StatusCode::kNotFound:
+      return Answer(HelperResult::kNoDevice, message);
+    case absl::StatusCode::kInvalidArgument:
+      return Answer(HelperResult::kRejected, message);
+    default:
+      return Answer(HelperResult::kFailed, message);
+  }
+}
+
+HelperAnswer WatchFilesystem(const HelperRequest& request) {
+  auto group = WatchFilesystemErrors(SysRoots(), request.major, request.minor);
+  HelperAnswer answer;
+  answer.reply = AnswerOf(group.status());
+  if (group.ok()) answer.descriptor = *std::move(group);
+  return answer;
+}
+
+bool IsForDrive(const HelperRequest& request) {
+  return request.kind == HelperRequestKind::kReadNvmeLog ||
+         request.kind == HelperRequestKind::kNvmeIdentify ||
+         request.kind == HelperRequestKind::kNvmeIdentifyNamespace;
+}
+
+// What one command holds while it runs.
+std::string KeyOf(const HelperRequest& request) {
+  switch (request.kind) {
+    case HelperRequestKind::kMoveToSystemdScope:
+      return "systemd";
+    case HelperRequestKind::kWatchFilesystem:
+      return fmt::format("file system {}:{}", request.major, request.minor);
+    case HelperRequestKind::kSetXfsRetries:
+      return fmt::format("XFS of {}", DeviceOf(request));
+    default:
+      return std::string(ControllerOf(request));
+  }
+}
+
 // Commands under way, by drive: a drive that hangs gets no second one.
 class Running {
  public:
@@ -285,21 +334,33 @@ std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) 
   return command;
 }
 
-HelperReply AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root) {
-  const bool is_nvme = request.kind != HelperRequestKind::kMoveToSystemdScope;
-  if (is_nvme && !IsNvmeControllerName(ControllerOf(request))) {
-    return Answer(HelperResult::kRejected, "not the name of an NVMe controller");
+HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root) {
+  if (IsForDrive(request) && !IsNvmeControllerName(ControllerOf(request))) {
+    return {.reply = Answer(HelperResult::kRejected, "not the name of an NVMe controller"),
+            .descriptor = {}};
   }
+  HelperAnswer answer;
   switch (request.kind) {
     case HelperRequestKind::kReadNvmeLog:
-      return ReadLog(request, device_root);
+      answer.reply = ReadLog(request, device_root);
+      return answer;
     case HelperRequestKind::kNvmeIdentify:
     case HelperRequestKind::kNvmeIdentifyNamespace:
-      return Identify(request, device_root);
+      answer.reply = Identify(request, device_root);
+      return answer;
     case HelperRequestKind::kMoveToSystemdScope:
-      return MoveToScope(request);
+      answer.reply = MoveToScope(request);
+      return answer;
+    case HelperRequestKind::kWatchFilesystem:
+      return WatchFilesystem(request);
+    case HelperRequestKind::kSetXfsRetries:
+      answer.reply = AnswerOf(SetXfsRetries(
+          SysRoots(), DeviceOf(request),
+          {.max_retries = request.max_retries, .timeout = absl::Seconds(request.retry_seconds)}));
+      return answer;
   }
-  return Answer(HelperResult::kRejected, "unknown request");
+  answer.reply = Answer(HelperResult::kRejected, "unknown request");
+  return answer;
 }
 
 void ServePrivilegedRequests(int socket, const std::string& device_root) {
@@ -311,20 +372,18 @@ void ServePrivilegedRequests(int socket, const std::string& device_root) {
     if (received == 0) _exit(0);
     if (received < 0 && errno != EINTR) _exit(1);
     if (received != static_cast<ssize_t>(sizeof(request))) continue;
-    const auto send_reply = [socket](HelperReply reply, uint64_t sequence) {
-      reply.sequence = sequence;
-      send(socket, &reply, sizeof(reply), MSG_NOSIGNAL);
-    };
-    const std::string key = request.kind == HelperRequestKind::kMoveToSystemdScope
-                                ? "systemd"
-                                : std::string(ControllerOf(request));
+    const std::string key = KeyOf(request);
     if (!running.Enter(key)) {
-      send_reply(Answer(HelperResult::kBusy, "an earlier command to " + key + " has not come back"),
-                 request.sequence);
+      HelperReply busy =
+          Answer(HelperResult::kBusy, "an earlier command to " + key + " has not come back");
+      busy.sequence = request.sequence;
+      SendReply(socket, busy, -1);
       continue;
     }
     base::Thread worker("metal-helper", [=, &running] {
-      send_reply(AnswerPrivilegedRequest(request, device_root), request.sequence);
+      HelperAnswer answer = AnswerPrivilegedRequest(request, device_root);
+      answer.reply.sequence = request.sequence;
+      SendReply(socket, answer.reply, answer.descriptor.get());
       running.Leave(key);
     });
     worker.Detach();

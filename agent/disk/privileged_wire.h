@@ -14,13 +14,17 @@
 #include <type_traits>
 #include <vector>
 
+#include "agent/base/fd.h"
+
 namespace metal::disk {
 
 enum class HelperRequestKind : uint32_t {
   kReadNvmeLog = 1,
   kNvmeIdentify = 2,
   kMoveToSystemdScope = 3,
-  kNvmeIdentifyNamespace = 4
+  kNvmeIdentifyNamespace = 4,
+  kWatchFilesystem = 20,
+  kSetXfsRetries = 21
 };
 
 struct HelperRequest {
@@ -34,6 +38,11 @@ struct HelperRequest {
   uint64_t offset = 0;
   int32_t pid = 0;
   int32_t port = 0;
+  // Of a file system: its block device's number, or its name ("nvme0n1p1", NUL-terminated).
+  uint32_t major = 0, minor = 0;
+  char device[32] = {};
+  int32_t max_retries = 0;
+  int32_t retry_seconds = 0;
 };
 
 enum class HelperResult : uint32_t {
@@ -70,7 +79,17 @@ std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port);
 // in tests.
 [[noreturn]] void ServePrivilegedRequests(int socket, const std::string& device_root);
 
+// A reply and the descriptor that goes with it, if any.
+struct HelperAnswer {
+  HelperReply reply;
+  base::UniqueFd descriptor;
+};
+
 // Answers one request; what Serve does for each. Blocks as long as the drive does.
-HelperReply AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root);
+HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root);
+
+// One message with an optional descriptor (−1: none). As sendmsg(2) and recvmsg(2).
+ssize_t SendReply(int socket, const HelperReply& reply, int descriptor);
+ssize_t ReceiveReply(int socket, HelperAnswer& answer);
 
 }  // namespace metal::disk

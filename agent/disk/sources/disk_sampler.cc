@@ -1,15 +1,16 @@
 #include "agent/disk/sources/disk_sampler.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "agent/base/file.h"
+#include "agent/base/mutex.h"
 #include "agent/disk/sources/sysfs_watch.h"
 #include "fmt/format.h"
 
 namespace metal::disk {
 namespace {
 
-constexpr absl::Duration kStopPatience = absl::Milliseconds(300);
 constexpr double kLoad = 1 << 20;  // bytes a second that keep a link from saving power
 constexpr size_t kMaxAttribute = 4096;
 
@@ -23,23 +24,26 @@ struct DiskSampler::State {
         stat_judge(options.disk.name, options.stalled_after, 5 * options.sample_interval),
         sysfs_judge(options.disk.name, options.disk.serial) {}
 
+  void Turn();
   void Sample();
   void LookAt(bool came);
+  void LookAtFilesystems(Findings& findings);
   std::optional<BlockActivity> Activity();
 
   const DiskSamplerOptions options;
   const std::shared_ptr<Outlet> outlet;
   base::Clock& clock;
-  BlockStatJudge stat_judge;  // these two: of the thread alone
+  // Of the thread alone.
+  BlockStatJudge stat_judge;
   SysfsJudge sysfs_judge;
+  std::vector<FilesystemJudge> filesystem_judges;
   bool vanished = false;
+  std::optional<base::MonotonicTime> last_look;
 
   base::Mutex mutex;
-  base::CondVar changed;
-  std::optional<base::MonotonicTime> stop ABSL_GUARDED_BY(mutex);  // since when it is to end
-  bool stopped ABSL_GUARDED_BY(mutex) = false;
   bool look ABSL_GUARDED_BY(mutex) = true;
   bool came ABSL_GUARDED_BY(mutex) = false;
+  std::vector<FilesystemId> filesystems ABSL_GUARDED_BY(mutex);
   std::optional<BlockActivity> activity ABSL_GUARDED_BY(mutex);
 };
 
@@ -83,7 +87,33 @@ void DiskSampler::State::LookAt(bool event_says_it_came) {
     back.time = clock.Now();
     findings.evidence.push_back(std::move(back));
   }
+  LookAtFilesystems(findings);
   outlet->Give(std::move(findings));
+}
+
+void DiskSampler::State::LookAtFilesystems(Findings& findings) {
+  std::vector<FilesystemId> wanted;
+  {
+    base::MutexLock lock(mutex);
+    wanted = filesystems;
+  }
+  std::erase_if(filesystem_judges, [&](const FilesystemJudge& judge) {
+    return std::find(wanted.begin(), wanted.end(), judge.id()) == wanted.end();
+  });
+  for (FilesystemId& id : wanted) {
+    const bool known = std::any_of(filesystem_judges.begin(), filesystem_judges.end(),
+                                   [&](const auto& judge) { return judge.id() == id; });
+    if (!known) filesystem_judges.emplace_back(std::move(id));
+  }
+  if (filesystem_judges.empty()) return;
+  const auto mountinfo = base::ReadFile(options.roots.proc + "/self/mountinfo");
+  if (!mountinfo.ok()) return;
+  for (FilesystemJudge& judge : filesystem_judges) {
+    const FilesystemId& id = judge.id();
+    const auto evidence = judge.Observe(FindMountState(*mountinfo, id.major, id.minor),
+                                        ReadXfsRetries(options.roots, id.name), clock.Now());
+    findings.evidence.insert(findings.evidence.end(), evidence.begin(), evidence.end());
+  }
 }
 
 std::optional<BlockActivity> DiskSampler::State::Activity() {
@@ -94,68 +124,42 @@ std::optional<BlockActivity> DiskSampler::State::Activity() {
   return activity;
 }
 
+void DiskSampler::State::Turn() {
+  Sample();
+  const base::MonotonicTime now = clock.Monotonic();
+  bool due = !last_look || now - *last_look >= options.look_interval;
+  bool event_says_it_came = false;
+  {
+    base::MutexLock lock(mutex);
+    due = std::exchange(look, false) || due;
+    event_says_it_came = std::exchange(came, false);
+  }
+  if (!due) return;
+  last_look = now;
+  LookAt(event_says_it_came);
+}
+
 DiskSampler::DiskSampler(DiskSamplerOptions options, std::shared_ptr<Outlet> outlet,
                          base::Clock& clock)
-    : state_(std::make_shared<State>(std::move(options), std::move(outlet), clock)) {
-  thread_ = base::Thread("disk-sysfs", [state = state_] {
-    Run(*state);
-    base::MutexLock lock(state->mutex);
-    state->stopped = true;
-    state->changed.NotifyAll();
-  });
-}
-
-void DiskSampler::Stop() {
-  base::MutexLock lock(state_->mutex);
-  if (!state_->stop) state_->stop = state_->clock.Monotonic();
-  state_->changed.NotifyAll();
-}
-
-DiskSampler::~DiskSampler() {
-  Stop();
-  bool stopped = false;
-  {
-    base::MutexLock lock(state_->mutex);
-    const absl::Duration passed = state_->clock.Monotonic() - *state_->stop;
-    stopped = state_->changed.WaitFor(
-        state_->mutex, kStopPatience - passed,
-        [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return state_->stopped; });
-  }
-  if (!stopped) thread_.Detach();
-}
-
-void DiskSampler::Run(State& state) {
-  std::optional<base::MonotonicTime> last_look;
-  while (true) {
-    state.Sample();
-    const base::MonotonicTime now = state.clock.Monotonic();
-    bool look = !last_look || now - *last_look >= state.options.look_interval;
-    bool came = false;
-    {
-      base::MutexLock lock(state.mutex);
-      if (state.stop) return;
-      look = std::exchange(state.look, false) || look;
-      came = std::exchange(state.came, false);
-    }
-    if (look) {
-      last_look = now;
-      state.LookAt(came);
-    }
-    base::MutexLock lock(state.mutex);
-    state.changed.WaitFor(
-        state.mutex, state.options.sample_interval,
-        [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return state.stop.has_value() || state.look; });
-    if (state.stop) return;
-  }
-}
+    : state_(std::make_shared<State>(std::move(options), std::move(outlet), clock)),
+      thread_(
+          "disk-sysfs", state_->options.sample_interval, [state = state_] { state->Turn(); },
+          clock) {}
 
 std::optional<BlockActivity> DiskSampler::activity() const { return state_->Activity(); }
 
 void DiskSampler::Look(bool came) {
+  {
+    base::MutexLock lock(state_->mutex);
+    state_->look = true;
+    state_->came = state_->came || came;
+  }
+  thread_.Wake();
+}
+
+void DiskSampler::SetFilesystems(std::vector<FilesystemId> filesystems) {
   base::MutexLock lock(state_->mutex);
-  state_->look = true;
-  state_->came = state_->came || came;
-  state_->changed.NotifyAll();
+  state_->filesystems = std::move(filesystems);
 }
 
 }  // namespace metal::disk

@@ -1,5 +1,5 @@
-// DiskSampler: looks at one disk's files in sysfs: stat and inflight every second, its state every
-// few seconds, both at once when somebody else saw something.
+// DiskSampler: looks at one disk's files in sysfs: stat and inflight every second, its state and
+// that of its file systems every few seconds, both at once when somebody else saw something.
 // One thread, which asks the drive nothing but may hang with a PCIe function that is dying; then it
 // is left behind with all it uses.
 #pragma once
@@ -7,13 +7,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
-#include "agent/base/mutex.h"
-#include "agent/base/thread.h"
 #include "agent/disk/inventory.h"
 #include "agent/disk/sources/block_stat.h"
+#include "agent/disk/sources/filesystem.h"
+#include "agent/disk/sources/loose_thread.h"
 #include "agent/disk/sources/outlet.h"
 
 namespace metal::disk {
@@ -30,10 +31,8 @@ struct DiskSamplerOptions {
 class DiskSampler {
  public:
   DiskSampler(DiskSamplerOptions options, std::shared_ptr<Outlet> outlet, base::Clock& clock);
-  // Waits up to 300 ms since Stop.
-  ~DiskSampler();
-  // Tells the thread to end, without waiting.
-  void Stop();
+  // Tells the thread to end, without waiting. The destructor waits up to 300 ms since then.
+  void Stop() { thread_.Stop(); }
   DiskSampler(const DiskSampler&) = delete;
   DiskSampler& operator=(const DiskSampler&) = delete;
 
@@ -42,13 +41,13 @@ class DiskSampler {
   // Looks now. `came`: a device event says that the disk is there; when it has the serial number of
   // the one that was, the event's evidence of its going is cleared.
   void Look(bool came);
+  // The mounted file systems to look at as well, all of them.
+  void SetFilesystems(std::vector<FilesystemId> filesystems);
 
  private:
   struct State;
-  static void Run(State& state);
-
-  std::shared_ptr<State> state_;
-  base::Thread thread_;
+  const std::shared_ptr<State> state_;
+  LooseThread thread_;
 };
 
 }  // namespace metal::disk

@@ -100,6 +100,8 @@ constexpr Row kRows[] = {
     // fs/xfs
     {"XFS ({dev}): Filesystem has been shut down{*}", Rule::kFixed, kFilesystemShutdown,
      "XFS shut down"},
+    {"XFS ({dev}): User initiated shutdown{*}", Rule::kFixed, kFilesystemShutdown,
+     "XFS was shut down"},
     {"XFS ({dev}): {*}hutting down filesystem{*}", Rule::kFixed, kFilesystemShutdown,
      "XFS shut down"},
     {"XFS ({dev}): log I/O error {errno}", Rule::kErrorOrFull, kWriteError,

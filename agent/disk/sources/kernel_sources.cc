@@ -4,9 +4,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
-#include <set>
 #include <utility>
 
 #include "agent/base/check.h"
@@ -15,16 +15,19 @@
 #include "agent/base/thread.h"
 #include "agent/disk/sources/disk_names.h"
 #include "agent/disk/sources/disk_sampler.h"
+#include "agent/disk/sources/filesystem.h"
 #include "agent/disk/sources/kernel_log.h"
 #include "agent/disk/sources/uevent.h"
 
 namespace metal::disk {
 namespace {
 
+constexpr absl::Duration kHelperPatience = absl::Seconds(1);
+
 // Classes after which the disk's state in sysfs is worth a look at once.
 bool AsksForLook(FaultClass fault_class) {
   return fault_class == FaultClass::kGone || fault_class == FaultClass::kControllerReset ||
-         fault_class == FaultClass::kReadOnly;
+         fault_class == FaultClass::kReadOnly || fault_class == FaultClass::kFilesystemShutdown;
 }
 
 }  // namespace
@@ -68,10 +71,44 @@ class KernelSources::Impl {
   void Watch(const std::vector<StorageStack>& stacks) {
     auto names = std::make_shared<DiskNames>();
     std::map<std::string, DiskInfo> disks;
+    std::map<std::string, std::vector<FilesystemId>> filesystems;  // by disk
     for (const StorageStack& stack : stacks) {
       names->AddStack(options_.roots, stack);
       for (const DiskInfo& disk : stack.disks) disks[disk.name] = disk;
+      const auto id = FilesystemOf(stack);
+      if (!id) continue;
+      std::vector<FilesystemId>& known = filesystems[id->disk];
+      if (std::find(known.begin(), known.end(), *id) == known.end()) known.push_back(*id);
     }
+    WatchDisks(std::move(names), std::move(disks), filesystems);
+    WatchFilesystems(filesystems);
+  }
+  std::optional<BlockActivity> ActivityOf(const std::string& disk) {
+    base::MutexLock lock(mutex_);
+    const auto found = samplers_.find(disk);
+    if (found == samplers_.end()) return std::nullopt;
+    return found->second.sampler->activity();
+  }
+
+  std::map<std::string, std::string> unsupported() {
+    base::MutexLock lock(mutex_);
+    return unsupported_;
+  }
+
+ private:
+  struct Sampled {
+    std::string serial;
+    std::shared_ptr<DiskSampler> sampler;
+  };
+
+  struct Filesystem {
+    FilesystemId id;
+    std::shared_ptr<const base::UniqueFd> errors;  // null: it tells none
+    bool asked = false, limited = false;           // the helper has answered for good
+  };
+
+  void WatchDisks(std::shared_ptr<const DiskNames> names, std::map<std::string, DiskInfo> disks,
+                  const std::map<std::string, std::vector<FilesystemId>>& filesystems) {
     std::map<std::string, Sampled> ended;  // their threads are waited for without the lock
     base::MutexLock lock(mutex_);
     names_ = std::move(names);
@@ -94,29 +131,74 @@ class KernelSources::Impl {
           .serial = disk.serial,
           .sampler = std::make_shared<DiskSampler>(std::move(options), outlet_, clock_)};
     }
+    for (const auto& [name, sampled] : samplers_) {
+      const auto found = filesystems.find(name);
+      sampled.sampler->SetFilesystems(found == filesystems.end() ? std::vector<FilesystemId>()
+                                                                 : found->second);
+    }
   }
 
-  std::optional<BlockActivity> ActivityOf(const std::string& disk) {
+  void WatchFilesystems(const std::map<std::string, std::vector<FilesystemId>>& by_disk) {
+    std::vector<Filesystem> wanted;
+    const std::vector<Filesystem> before = filesystems();
+    for (const auto& [disk, ids] : by_disk) {
+      for (const FilesystemId& id : ids) {
+        const auto known = std::find_if(before.begin(), before.end(),
+                                        [&](const Filesystem& each) { return each.id == id; });
+        wanted.push_back(known != before.end() ? *known : Filesystem{});
+        wanted.back().id = id;
+      }
+    }
+    for (Filesystem& filesystem : wanted) AskHelper(filesystem);
+    {
+      base::MutexLock lock(mutex_);
+      filesystems_ = std::move(wanted);
+    }
+    Wake();
+  }
+
+  // What the helper cannot do now, because it or the disk is busy, is asked for again.
+  void AskHelper(Filesystem& filesystem) {
+    if (options_.helper == nullptr) return;
+    const FilesystemId& id = filesystem.id;
+    if (!filesystem.asked) {
+      auto errors = options_.helper->WatchFilesystem(id.major, id.minor, kHelperPatience);
+      filesystem.asked = errors.ok() || absl::IsUnimplemented(errors.status());
+      Note("filesystem:" + id.name, errors.status());
+      if (errors.ok()) {
+        filesystem.errors = std::make_shared<const base::UniqueFd>(*std::move(errors));
+      }
+    }
+    if (!filesystem.limited && id.type == "xfs" && options_.xfs_retries) {
+      const absl::Status limited =
+          options_.helper->SetXfsRetries(id.name, *options_.xfs_retries, kHelperPatience);
+      filesystem.limited = limited.ok() || absl::IsUnimplemented(limited);
+      Note("xfs_retries:" + id.name, limited);
+    }
+  }
+
+  void Note(const std::string& source, const absl::Status& status) {
     base::MutexLock lock(mutex_);
-    const auto found = samplers_.find(disk);
-    if (found == samplers_.end()) return std::nullopt;
-    return found->second.sampler->activity();
+    if (status.ok()) {
+      unsupported_.erase(source);
+    } else {
+      unsupported_[source] = std::string(status.message());
+    }
   }
 
-  std::map<std::string, std::string> unsupported() {
+  std::vector<Filesystem> filesystems() {
     base::MutexLock lock(mutex_);
-    return unsupported_;
+    return filesystems_;
   }
-
- private:
-  struct Sampled {
-    std::string serial;
-    std::shared_ptr<DiskSampler> sampler;
-  };
 
   void Wake() {
     const uint64_t one = 1;
     METAL_CHECK(write(wake_.get(), &one, sizeof one) == sizeof one);
+  }
+
+  void ClearWake() {
+    uint64_t count = 0;
+    METAL_CHECK(read(wake_.get(), &count, sizeof count) == sizeof count);
   }
 
   std::shared_ptr<const DiskNames> names() {
@@ -130,14 +212,24 @@ class KernelSources::Impl {
         base::MutexLock lock(mutex_);
         if (stop_) return;
       }
-      std::array<pollfd, 3> waits{};
-      waits[0] = {.fd = wake_.get(), .events = POLLIN, .revents = 0};
-      waits[1] = {.fd = log_ ? log_->fd() : -1, .events = POLLIN, .revents = 0};
-      waits[2] = {.fd = uevents_ ? uevents_->fd() : -1, .events = POLLIN, .revents = 0};
+      const std::vector<Filesystem> watched = filesystems();
+      std::vector<pollfd> waits = {
+          {.fd = wake_.get(), .events = POLLIN, .revents = 0},
+          {.fd = log_ ? log_->fd() : -1, .events = POLLIN, .revents = 0},
+          {.fd = uevents_ ? uevents_->fd() : -1, .events = POLLIN, .revents = 0}};
+      for (const Filesystem& filesystem : watched) {
+        waits.push_back({.fd = filesystem.errors ? filesystem.errors->get() : -1,
+                         .events = POLLIN,
+                         .revents = 0});
+      }
       if (poll(waits.data(), waits.size(), UntilTick()) < 0) METAL_CHECK(errno == EINTR);
       Findings findings;
+      if (waits[0].revents != 0) ClearWake();
       if (waits[1].revents != 0) ReadLog(findings);
       if (waits[2].revents != 0) ReadUevents(findings);
+      for (size_t i = 0; i < watched.size(); ++i) {
+        if (waits[3 + i].revents != 0) ReadFilesystem(watched[i], findings);
+      }
       if (log_) log_->judge().Tick(Now(), findings);
       for (const Evidence& evidence : findings.evidence) {
         if (AsksForLook(evidence.fault_class)) Look(evidence.device, false);
@@ -161,6 +253,16 @@ class KernelSources::Impl {
     log_.reset();
     base::MutexLock lock(mutex_);
     unsupported_["kernel_log"] = "/dev/kmsg could not be read any more";
+  }
+
+  void ReadFilesystem(const Filesystem& filesystem, Findings& findings) {
+    std::array<std::byte, 4096> buffer;
+    const ssize_t length = read(filesystem.errors->get(), buffer.data(), buffer.size());
+    if (length <= 0) return;
+    for (const FilesystemError& error :
+         ParseFilesystemErrors(std::span(buffer).first(static_cast<size_t>(length)))) {
+      findings.evidence.push_back(JudgeFilesystemError(error, filesystem.id, clock_.Now()));
+    }
   }
 
   void ReadUevents(Findings& findings) {
@@ -195,6 +297,7 @@ class KernelSources::Impl {
   std::map<std::string, std::string> unsupported_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const DiskNames> names_ ABSL_GUARDED_BY(mutex_) =
       std::make_shared<const DiskNames>();
+  std::vector<Filesystem> filesystems_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Sampled> samplers_ ABSL_GUARDED_BY(mutex_);
   base::Thread thread_;  // last: it uses everything above
 };

@@ -4,8 +4,9 @@
 //   device events   netlink                              (uevent.h)
 //   state, link     /sys/class/block, /sys/class/nvme    (sysfs_watch.h)
 //   throughput      /sys/block/X/stat, inflight          (block_stat.h)
-// Threads: one that waits for the kernel log and device events, and one for each disk that reads
-// sysfs (disk_sampler.h).
+//   file systems    fanotify, mount options, XFS retries (filesystem.h)
+// Threads: one that waits for the kernel log, device events and errors of file systems, and one for
+// each disk that reads sysfs (disk_sampler.h).
 #pragma once
 
 #include <map>
@@ -18,6 +19,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/fd.h"
 #include "agent/disk/inventory.h"
+#include "agent/disk/privileged.h"
 #include "agent/disk/sources/block_stat.h"
 #include "agent/disk/sources/outlet.h"
 #include "agent/disk/sources/pressure.h"
@@ -32,10 +34,13 @@ struct KernelSourcesOptions {
   absl::Duration sample_interval = absl::Seconds(1);
   absl::Duration look_interval = absl::Seconds(5);
   absl::Duration stalled_after = absl::Seconds(3);
-  bool trust_all_facilities = false;  // for tests, which cannot speak as the kernel
+  // May be null: then no errors of file systems are heard of, and XFS keeps its settings.
+  PrivilegedHelper* helper = nullptr;
+  std::optional<XfsRetryLimits> xfs_retries;  // nullopt: XFS keeps its settings
+  bool trust_all_facilities = false;          // for tests, which cannot speak as the kernel
 };
 
-// Threading: thread-safe. `events` outlives it; `clock` outlives the process.
+// Threading: thread-safe. `events` and the helper outlive it; `clock` outlives the process.
 class KernelSources {
  public:
   KernelSources(KernelSourcesOptions options, EvidenceSink sink, observe::EventLog& events,
@@ -48,13 +53,15 @@ class KernelSources {
 
   // The disks under these directories are watched from now on, and no others. A disk of the same
   // name and serial number keeps its history. What is gone stays watched as long as it is named
-  // here: hand over the last stack known when sysfs has none.
+  // here: hand over the last stack known when sysfs has none. Asks the helper for what is new, up
+  // to 2 s each time: not for the status path; one caller at a time.
   void Watch(const std::vector<StorageStack>& stacks);
 
   // The disk's latest second: its bytes_per_second() is the slow detector's. nullopt: not watched,
   // no two samples yet, or sysfs does not answer.
   std::optional<BlockActivity> ActivityOf(const std::string& disk) const;
-  // Sources that do not work here, and why: "kernel_log", "uevent".
+  // Sources that do not work here, and why: "kernel_log", "uevent", "filesystem:nvme0n1p1",
+  // "xfs_retries:nvme0n1p1".
   std::map<std::string, std::string> unsupported() const;
 
  private:

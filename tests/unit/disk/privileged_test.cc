@@ -52,33 +52,33 @@ TEST(PrivilegedWireTest, TheScopeIsAskedForWithoutAShell) {
 
 TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
   metal::testing::TempDir dir;
-  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).result,
+  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).reply.result,
             HelperResult::kRejected);
   HelperRequest request = NvmeRequest("nvme0");
   request.log_id = 0x07;  // reading it makes the drive collect telemetry
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request = NvmeRequest("nvme0");
   request.length = 8192;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request.length = 13;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request = NvmeRequest("nvme0");
   request.offset = 4096;  // parts and actions are for the persistent events alone
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request.offset = 0;
   request.action = 1;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request.log_id = 0x0d;
   request.action = 3;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request.action = 2;
   request.offset = 2;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   request.kind = static_cast<HelperRequestKind>(77);
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
   std::memset(request.controller, 'x', sizeof(request.controller));  // no terminator
   request.kind = HelperRequestKind::kNvmeIdentify;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kRejected);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kRejected);
 }
 
 TEST(PrivilegedServerTest, LogsThatReadingDoesNotChangeAreAskedFor) {
@@ -86,27 +86,52 @@ TEST(PrivilegedServerTest, LogsThatReadingDoesNotChangeAreAskedFor) {
   for (const uint32_t id : {0x00, 0x01, 0x02, 0x06, 0x0d, 0xc0, 0xd0}) {
     HelperRequest request = NvmeRequest("nvme0");
     request.log_id = id;
-    EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kNoDevice) << id;
+    EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kNoDevice)
+        << id;
   }
   HelperRequest request = NvmeRequest("nvme0");
   request.log_id = 0x0d;
   request.action = 1;
   request.offset = 4096;
-  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).result, HelperResult::kNoDevice);
+  EXPECT_EQ(AnswerPrivilegedRequest(request, dir.path()).reply.result, HelperResult::kNoDevice);
 }
 
 TEST(PrivilegedServerTest, WhatIsNoDriveIsUnsupported) {
   metal::testing::TempDir dir;
-  HelperReply reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path());
+  HelperReply reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path()).reply;
   EXPECT_EQ(reply.result, HelperResult::kNoDevice);
   EXPECT_THAT(reply.message, HasSubstr("No such file"));
   dir.Write("nvme0", "a file");
-  reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path());
+  reply = AnswerPrivilegedRequest(NvmeRequest("nvme0"), dir.path()).reply;
   EXPECT_EQ(reply.result, HelperResult::kUnsupported);
   EXPECT_THAT(reply.message, HasSubstr("not a character device"));
   ASSERT_EQ(symlink("/dev/null", dir.File("nvme1").c_str()), 0);
-  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("nvme1"), dir.path()).result,
+  EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("nvme1"), dir.path()).reply.result,
             HelperResult::kUnsupported);
+}
+
+TEST(PrivilegedWireTest, ADescriptorComesWithItsReply) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+  const base::UniqueFd ours(ends[0]), theirs(ends[1]);
+  metal::testing::TempDir dir;
+  ASSERT_OK_AND_ASSIGN(const base::UniqueFd file,
+                       base::OpenFile(dir.Write("file", "passed on"), O_RDONLY));
+  HelperReply reply;
+  reply.sequence = 7;
+  constexpr auto kSize = static_cast<ssize_t>(sizeof reply);
+  EXPECT_EQ(SendReply(theirs.get(), reply, file.get()), kSize);
+  EXPECT_EQ(SendReply(theirs.get(), reply, -1), kSize);
+  HelperAnswer with, without;
+  EXPECT_EQ(ReceiveReply(ours.get(), with), kSize);
+  EXPECT_EQ(ReceiveReply(ours.get(), without), kSize);
+  EXPECT_EQ(with.reply.sequence, 7u);
+  EXPECT_FALSE(without.descriptor.valid());
+  ASSERT_TRUE(with.descriptor.valid());
+  EXPECT_EQ(fcntl(with.descriptor.get(), F_GETFD), FD_CLOEXEC);
+  char text[16] = {};
+  EXPECT_EQ(read(with.descriptor.get(), text, sizeof text - 1), 9);
+  EXPECT_STREQ(text, "passed on");
 }
 
 TEST(PrivilegedServerTest, OnlyAPostmasterIsMoved) {
@@ -115,7 +140,7 @@ TEST(PrivilegedServerTest, OnlyAPostmasterIsMoved) {
   request.port = 5432;
   for (const pid_t pid : {-1, 0, 1, getpid()}) {
     request.pid = pid;
-    const HelperReply reply = AnswerPrivilegedRequest(request, "/dev");
+    const HelperReply reply = AnswerPrivilegedRequest(request, "/dev").reply;
     EXPECT_EQ(reply.result, HelperResult::kRejected);
     EXPECT_THAT(reply.message, HasSubstr("not a postmaster"));
   }
@@ -138,24 +163,32 @@ int InOwnProcess(const std::function<int()>& body) {
 
 TEST(PrivilegedHelperTest, TheHelperAnswersAndEndsWithItsClient) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root: the helper is forked by root alone";
-  EXPECT_EQ(InOwnProcess([] {
-              auto helper = StartPrivilegedHelper();
-              if (!helper.ok()) return 1;
-              const auto log = (*helper)->ReadNvmeLog("nvme9999", {.log_id = 0x02, .length = 512},
-                                                      absl::Seconds(5));
-              if (log.status().code() != absl::StatusCode::kNotFound) return 2;
-              if (log.status().message().find("open /dev/nvme9999") == std::string::npos) return 3;
-              if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
-                  absl::StatusCode::kInvalidArgument) {
-                return 4;
-              }
-              const absl::Status moved =
-                  (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
-              if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
-              helper->reset();
-              return Children().empty() ? 0 : 6;  // ended, and reaped
-            }),
-            0);
+  EXPECT_EQ(
+      InOwnProcess([] {
+        auto helper = StartPrivilegedHelper();
+        if (!helper.ok()) return 1;
+        const auto log =
+            (*helper)->ReadNvmeLog("nvme9999", {.log_id = 0x02, .length = 512}, absl::Seconds(5));
+        if (log.status().code() != absl::StatusCode::kNotFound) return 2;
+        if (log.status().message().find("open /dev/nvme9999") == std::string::npos) return 3;
+        if ((*helper)->NvmeIdentify("sda", absl::Seconds(5)).status().code() !=
+            absl::StatusCode::kInvalidArgument) {
+          return 4;
+        }
+        const absl::Status moved = (*helper)->MoveToSystemdScope(getpid(), 5432, absl::Seconds(5));
+        if (moved.code() != absl::StatusCode::kInvalidArgument) return 5;
+        const absl::Status watched = (*helper)->WatchFilesystem(0, 1, absl::Seconds(5)).status();
+        if (watched.code() != absl::StatusCode::kNotFound) return 7;
+        const absl::Status limited = (*helper)->SetXfsRetries("../x", {}, absl::Seconds(5));
+        if (limited.code() != absl::StatusCode::kInvalidArgument) return 8;
+        (*helper)->TakeKernelLog().status().IgnoreError();
+        if ((*helper)->TakeKernelLog().status().code() != absl::StatusCode::kFailedPrecondition) {
+          return 9;
+        }
+        helper->reset();
+        return Children().empty() ? 0 : 6;  // ended, and reaped
+      }),
+      0);
 }
 
 TEST(PrivilegedHelperTest, TheHelperEndsWhenTheAgentIsKilled) {
