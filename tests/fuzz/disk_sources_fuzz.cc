@@ -1,12 +1,16 @@
-// Arbitrary bytes as records of the kernel's log, device events and sysfs texts: they are read or
-// rejected, never read beyond their end, and what a matched line names is part of it.
+// Arbitrary bytes as records of the kernel's log, device events, file system errors, sysfs texts
+// and lines of PostgreSQL's log: they are read or rejected, never read beyond their end, and what a
+// matched line names is part of it.
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "agent/base/check.h"
 #include "agent/disk/sources/block_stat.h"
+#include "agent/disk/sources/filesystem.h"
 #include "agent/disk/sources/kernel_log.h"
+#include "agent/disk/sources/postgres_log.h"
 #include "agent/disk/sources/pressure.h"
 #include "agent/disk/sources/sysfs_watch.h"
 #include "agent/disk/sources/uevent.h"
@@ -47,6 +51,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto event = metal::disk::ParseUevent(text)) {
     metal::disk::JudgeUevent(*event, kNames, absl::UnixEpoch());
   }
+  metal::disk::PostgresLogJudge postgres;
+  metal::disk::Findings findings;
+  postgres.OnLine(text, {"wal"}, {.time = absl::UnixEpoch(), .monotonic = {}}, findings);
+  for (const auto& evidence : findings.evidence) METAL_CHECK(!evidence.role.empty());
+  metal::disk::FindMountState(text, 259, 1);
+  metal::disk::ParseFilesystemErrors(std::as_bytes(std::span(data, size)));
   metal::disk::ParseBlockStat(text);
   metal::disk::ParseInflight(text);
   metal::disk::ParseLinkSpeed(text);
