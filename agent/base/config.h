@@ -92,6 +92,7 @@ struct AgentConfig {
   absl::Duration probe_read_interval = absl::Milliseconds(500);
   absl::Duration probe_write_interval = absl::Seconds(1);
   absl::Duration probe_stall_after = absl::Seconds(3);
+  absl::Duration xfs_retry_for = absl::Seconds(5);
 };
 
 // INVALID_ARGUMENT names file, line, key and what is allowed, with a HINT.

@@ -171,6 +171,9 @@ const Option kOptions[] = {
     {"disk", "probe_stall_after", &C::probe_stall_after, R"("3s")",
      "A probe in flight for longer means that the device has stalled.", TextRule::kAny,
      "100ms to 10m", 100, 10 * 60 * 1000},
+    {"disk", "xfs_retry_for", &C::xfs_retry_for, R"("5s")",
+     "How long XFS retries metadata writes that fail before it shuts down; 0 leaves XFS as it is.",
+     TextRule::kAny, "0 to 24h", 0, kDay},
 };
 
 }  // namespace

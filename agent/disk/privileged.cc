@@ -166,7 +166,8 @@ class SocketHelper final : public PrivilegedHelper {
     }
     std::memcpy(request.device, device.data(), device.size());
     request.max_retries = limits.max_retries;
-    request.retry_seconds = static_cast<int32_t>(absl::ToInt64Seconds(limits.timeout));
+    request.retry_seconds =
+        static_cast<int32_t>(absl::ToInt64Seconds(absl::Ceil(limits.timeout, absl::Seconds(1))));
     return Ask(request, timeout).status();
   }
 

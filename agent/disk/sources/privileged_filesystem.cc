@@ -60,7 +60,7 @@ absl::StatusOr<base::UniqueFd> WatchFilesystemErrors(const SysRoots& roots, unsi
 
 absl::Status SetXfsRetries(const SysRoots& roots, std::string_view device,
                            const XfsRetryLimits& limits) {
-  const int64_t seconds = absl::ToInt64Seconds(limits.timeout);
+  const int64_t seconds = absl::ToInt64Seconds(absl::Ceil(limits.timeout, absl::Seconds(1)));
   if (!IsDeviceName(device)) {
     return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is not the name of a device",
                        device);

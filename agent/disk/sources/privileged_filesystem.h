@@ -17,7 +17,7 @@ namespace metal::disk {
 // When XFS gives up a metadata write that failed: after so many retries or so much time.
 struct XfsRetryLimits {
   int max_retries = 3;
-  absl::Duration timeout = absl::Seconds(5);  // whole seconds, 1 to 86400
+  absl::Duration timeout = absl::Seconds(5);  // rounded up to seconds: 1 to 86400
 };
 
 // A fanotify group, non-blocking, that gets the errors of the file system on that device. Needs

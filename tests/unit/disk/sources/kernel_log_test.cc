@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 
 #include "gmock/gmock.h"
@@ -79,6 +80,45 @@ TEST(DiskNamesTest, PathsOfMultipathAndNamesOfRecordsLeadToTheDisk) {
   }
   EXPECT_THAT(names.SectorOf("nvme0n1", 256), Optional(uint64_t{2048}));
   EXPECT_EQ(names.SectorOf("sda", 256), std::nullopt);
+}
+
+TEST(DiskNamesTest, AStackBringsItsLayersNumbersControllerFunctionAndPort) {
+  metal::testing::TempDir dir;
+  const std::string function = "sys/devices/pci0000:00/0000:00:1c.0/0000:3b:00.0";
+  dir.Write(function + "/nvme/nvme0/state", "live\n");
+  dir.Write("sys/class/block/nvme0n1p1/dev", "259:1\n");
+  std::filesystem::create_directories(dir.File("sys/class/nvme"));
+  std::filesystem::create_symlink(dir.File(function + "/nvme/nvme0"),
+                                  dir.File("sys/class/nvme/nvme0"));
+  std::filesystem::create_symlink(dir.File(function), dir.File(function + "/nvme/nvme0/device"));
+  StorageStack stack;
+  stack.layers = {"dm-0", "nvme0n1p1", "nvme0n1"};
+  stack.disks.resize(1);
+  stack.disks[0].name = "nvme0n1";
+  stack.disks[0].nvme_controller = "nvme0";
+  stack.disks[0].logical_block_size = 512;
+  DiskNames names;
+  EXPECT_TRUE(names.empty());
+  names.AddStack({.proc = dir.File("proc"), .sys = dir.File("sys"), .dev = dir.File("dev")}, stack);
+  for (const char* name : {"dm-0", "nvme0n1p1", "nvme0n1", "nvme0", "b259:1", "0000:3b:00.0",
+                           "+pci:0000:3b:00.0", "0000:00:1c.0"}) {
+    EXPECT_THAT(names.DiskOf(name), Optional(std::string("nvme0n1"))) << name;
+  }
+  EXPECT_EQ(names.DiskOf("pci0000:00"), std::nullopt);
+  EXPECT_THAT(names.SectorOf("nvme0n1", 8), Optional(uint64_t{8}));
+}
+
+TEST(DiskNamesTest, AVolumeOverSeveralDisksKeepsItsOwnName) {
+  metal::testing::TempDir dir;
+  StorageStack stack;
+  stack.layers = {"md0", "nvme0n1", "nvme1n1"};
+  stack.disks.resize(2);
+  stack.disks[0].name = "nvme0n1";
+  stack.disks[1].name = "nvme1n1";
+  DiskNames names;
+  names.AddStack({.proc = dir.File("proc"), .sys = dir.File("sys"), .dev = dir.File("dev")}, stack);
+  EXPECT_THAT(names.DiskOf("md0"), Optional(std::string("md0")));
+  EXPECT_THAT(names.DiskOf("nvme1n1"), Optional(std::string("nvme1n1")));
 }
 
 // Records that come from a script in place of /dev/kmsg: a text, or an errno.
