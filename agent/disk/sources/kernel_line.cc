@@ -31,7 +31,7 @@ using enum FaultClass;
 // function.
 constexpr Row kRows[] = {
     // block/blk-mq.c, blk-core.c; up to 5.15 with the function's name in front.
-    {"{status} error, dev {dev}, sector {sector} op {*}:({op}) {*}", Rule::kBlockStatus},
+    {"{status} error, dev {dev}, sector {sector} op {*}:({op}) {flags}", Rule::kBlockStatus},
     {"{dev}: detected capacity change from {*} to 0", Rule::kFixed, kGone, "its capacity became 0"},
     {"Buffer I/O error on dev {dev}, logical block {*}, lost {*} page write", Rule::kFixed,
      kWriteError, "a page of its cache could not be written and is lost"},
@@ -209,7 +209,11 @@ void JudgeBlockStatus(const TextFields& fields, KernelFinding& finding) {
   std::string_view word = Field(fields, "status");
   const size_t function = word.rfind(": ");
   if (function != std::string_view::npos) word.remove_prefix(function + 2);
-  const std::string_view operation = Field(fields, "op");
+  std::string_view operation = Field(fields, "op");
+  // The block layer carries out a flush as a write without data, at no place.
+  const bool has_data = Field(fields, "flags").find(" phys_seg 0 ") == std::string_view::npos;
+  if (operation == "WRITE" && !has_data) operation = "FLUSH";
+  if (operation == "FLUSH") finding.sector.reset();
   finding.what = fmt::format("{} error of a {}", word, operation);
   for (const BlockStatus& status : kBlockStatuses) {
     if (status.word != word) continue;
@@ -218,6 +222,7 @@ void JudgeBlockStatus(const TextFields& fields, KernelFinding& finding) {
     if (operation == "READ") finding.fault_class = status.of_read;
     if (IsWrite(operation)) finding.fault_class = status.of_write;
   }
+  if (operation == "FLUSH" && finding.fault_class == kWriteError) finding.fault_class = kFsyncError;
 }
 
 void JudgeNvmeCommand(const TextFields& fields, KernelFinding& finding) {
@@ -226,16 +231,21 @@ void JudgeNvmeCommand(const TextFields& fields, KernelFinding& finding) {
   const auto command = Unsigned(Field(fields, "code"));
   if (!type || *type > 7 || !code || *code > 255) return;
   finding.nvme_status = {.type = static_cast<uint8_t>(*type), .code = static_cast<uint8_t>(*code)};
-  finding.logical_block = Unsigned(Field(fields, "lba"));
   constexpr uint64_t kFlush = 0x00, kWrite = 0x01, kRead = 0x02, kZoneAppend = 0x7d;
   const bool writes = command == kFlush || command == kWrite || command == kZoneAppend;
   finding.what = fmt::format("{} of {} (NVMe status {:x}/{:02x}h)", Field(fields, "status"),
-                             writes             ? "a write"
+                             command == kFlush  ? "a flush"
+                             : writes           ? "a write"
                              : command == kRead ? "a read"
                                                 : "a command",
                              *type, *code);
   if (writes || command == kRead) {
     finding.fault_class = ClassOfNvmeStatus(*finding.nvme_status, writes);
+  }
+  if (command != kFlush) {
+    finding.logical_block = Unsigned(Field(fields, "lba"));
+  } else if (finding.fault_class == kWriteError) {
+    finding.fault_class = kFsyncError;  // of all that the drive had confirmed and not yet stored
   }
 }
 

@@ -41,7 +41,10 @@ const Case kCases[] = {
     {"I/O error, dev nvme0n1, sector 95243456 op 0x0:(READ) flags 0x80700 phys_seg 13 prio class 2",
      "nvme0n1", kMediaError, EIO, 95243456},
     {"I/O error, dev loop3, sector 0 op 0x2:(FLUSH) flags 0x800 phys_seg 0 prio class 2", "loop3",
-     kWriteError, EIO, 0},
+     kFsyncError, EIO},
+    {"critical medium error, dev nvme0n1, sector 0 op 0x1:(WRITE) flags 0x800 phys_seg 0 prio "
+     "class 2",
+     "nvme0n1", kFsyncError, ENODATA},
     {"I/O error, dev nvme1n1, sector 499204104 op 0x3:(DISCARD) flags 0x800 phys_seg 1 prio class "
      "2",
      "nvme1n1", std::nullopt, EIO, 499204104},
@@ -70,6 +73,8 @@ const Case kCases[] = {
      "nvme0n1", kMediaError, std::nullopt, std::nullopt, 2048, 2, 0x81},
     {"nvme0n1: Write(0x1) @ LBA 4096, 8 blocks, Write Fault (sct 0x2 / sc 0x80) MORE DNR ",
      "nvme0n1", kWriteError, std::nullopt, std::nullopt, 4096, 2, 0x80},
+    {"nvme0n1: I/O Cmd(0x0) @ LBA 18446744073709551615, 0 blocks, I/O Error (sct 0x2 / sc 0x80) ",
+     "nvme0n1", kFsyncError, std::nullopt, std::nullopt, std::nullopt, 2, 0x80},
     {"nvme0n1: I/O Cmd(0x2) @ LBA 95243456, 104 blocks, I/O Error (sct 0x3 / sc 0x71) ", "nvme0n1",
      kControllerReset, std::nullopt, std::nullopt, 95243456, 3, 0x71},
     {"nvme0n1: Write(0x1) @ LBA 0, 1 blocks, Namespace is Write Protected (sct 0x0 / sc 0x20) DNR ",
