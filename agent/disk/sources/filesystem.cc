@@ -115,11 +115,11 @@ std::vector<Evidence> FilesystemJudge::Observe(const std::optional<MountState>& 
                                                absl::Time time) {
   std::vector<Evidence> out;
   if (mount) {
-    if (!read_only_at_first_) read_only_at_first_ = mount->read_only;
+    if (!mount->read_only) was_writable_ = true;
     Last(mount->broken, broken_, FaultClass::kFilesystemShutdown,
          fmt::format("{} on {} gave up: it is mounted as \"{}\"", id_.type, id_.name, mount->mark),
          time, out);
-    Last(mount->read_only && !*read_only_at_first_, read_only_, FaultClass::kFilesystemShutdown,
+    Last(mount->read_only && was_writable_, read_only_, FaultClass::kFilesystemShutdown,
          fmt::format("{} on {} became read-only", id_.type, id_.name), time, out);
   }
   std::string endless;

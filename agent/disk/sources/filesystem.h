@@ -69,8 +69,7 @@ class FilesystemJudge {
             std::vector<Evidence>& out) const;
 
   FilesystemId id_;
-  std::optional<bool> read_only_at_first_;
-  bool broken_ = false, read_only_ = false, retries_ = false;
+  bool was_writable_ = false, broken_ = false, read_only_ = false, retries_ = false;
 };
 
 // One record of FAN_FS_ERROR.

@@ -76,11 +76,11 @@ class KernelSources::Impl {
       names->AddStack(options_.roots, stack);
       for (const DiskInfo& disk : stack.disks) disks[disk.name] = disk;
       const auto id = FilesystemOf(stack);
-      if (!id) continue;
-      std::vector<FilesystemId>& known = filesystems[id->disk];
+      if (!id || stack.disks.empty()) continue;
+      std::vector<FilesystemId>& known = filesystems[stack.disks.front().name];
       if (std::find(known.begin(), known.end(), *id) == known.end()) known.push_back(*id);
     }
-    WatchDisks(std::move(names), std::move(disks), filesystems);
+    WatchDisks(std::move(names), std::move(disks));
     WatchFilesystems(filesystems);
   }
   std::optional<BlockActivity> ActivityOf(const std::string& disk) {
@@ -107,8 +107,7 @@ class KernelSources::Impl {
     bool asked = false, limited = false;           // the helper has answered for good
   };
 
-  void WatchDisks(std::shared_ptr<const DiskNames> names, std::map<std::string, DiskInfo> disks,
-                  const std::map<std::string, std::vector<FilesystemId>>& filesystems) {
+  void WatchDisks(std::shared_ptr<const DiskNames> names, std::map<std::string, DiskInfo> disks) {
     std::map<std::string, Sampled> ended;  // their threads are waited for without the lock
     base::MutexLock lock(mutex_);
     names_ = std::move(names);
@@ -131,11 +130,6 @@ class KernelSources::Impl {
           .serial = disk.serial,
           .sampler = std::make_shared<DiskSampler>(std::move(options), outlet_, clock_)};
     }
-    for (const auto& [name, sampled] : samplers_) {
-      const auto found = filesystems.find(name);
-      sampled.sampler->SetFilesystems(found == filesystems.end() ? std::vector<FilesystemId>()
-                                                                 : found->second);
-    }
   }
 
   void WatchFilesystems(const std::map<std::string, std::vector<FilesystemId>>& by_disk) {
@@ -153,6 +147,12 @@ class KernelSources::Impl {
     {
       base::MutexLock lock(mutex_);
       filesystems_ = std::move(wanted);
+      // Only now: they are not to see settings that the helper was about to change.
+      for (const auto& [name, sampled] : samplers_) {
+        const auto found = by_disk.find(name);
+        sampled.sampler->SetFilesystems(found == by_disk.end() ? std::vector<FilesystemId>()
+                                                               : found->second);
+      }
     }
     Wake();
   }

@@ -75,15 +75,19 @@ class RealFilesystemTest : public ::testing::Test {
     seen_.push_back(std::move(evidence));
     changed_.NotifyAll();
   }
-  bool Await(FaultClass fault_class, Witness witness, bool clears = false,
-             std::optional<int> error = {}) {
+  bool Await(FaultClass fault_class, Witness witness, std::optional<int> error = {},
+             absl::Duration limit = absl::Seconds(20)) {
     base::MutexLock lock(mutex_);
-    return changed_.WaitFor(mutex_, absl::Seconds(20), [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return changed_.WaitFor(mutex_, limit, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       return std::ranges::any_of(seen_, [&](const Evidence& evidence) {
         return evidence.fault_class == fault_class && evidence.witness == witness &&
-               evidence.clears == clears && (!error || evidence.error_number == error);
+               !evidence.clears && (!error || evidence.error_number == error);
       });
     });
+  }
+  void Remount(unsigned long flags, const char* options) {
+    ASSERT_EQ(mount(nullptr, disk_->mount_point().c_str(), nullptr, MS_REMOUNT | flags, options), 0)
+        << strerror(errno);
   }
 
   LocalHelper helper_;
@@ -98,10 +102,9 @@ class RealFilesystemTest : public ::testing::Test {
 
 TEST_F(RealFilesystemTest, Ext4ThatAbortsIsToldByItsEventAndTheKernelsLog) {
   if (!Start("ext4")) GTEST_SKIP() << reason_;
-  ASSERT_EQ(mount(nullptr, disk_->mount_point().c_str(), nullptr, MS_REMOUNT, "abort"), 0)
-      << strerror(errno);
+  Remount(0, "abort");
   EXPECT_TRUE(Await(FaultClass::kFilesystemShutdown, Witness::kKernelLog));
-  EXPECT_TRUE(Await(FaultClass::kFilesystemShutdown, Witness::kFilesystem, false, ESHUTDOWN));
+  EXPECT_TRUE(Await(FaultClass::kFilesystemShutdown, Witness::kFilesystem, ESHUTDOWN));
   EXPECT_TRUE(events_.Await("disk.kernel_line"));
 }
 
@@ -127,6 +130,14 @@ TEST_F(RealFilesystemTest, XfsGetsTheLimitsThatAreConfigured) {
   EXPECT_EQ(retries.at("default").max_retries, 2);
   EXPECT_EQ(retries.at("ENOSPC").max_retries, -1);
   EXPECT_EQ(sources_->unsupported().count("xfs_retries:" + disk_->loop_name()), 0u);
+  // Once it was seen to become read-only it has been looked at, and nothing was said of retries.
+  bool seen = false;
+  for (int i = 0; i < 40 && !seen; ++i) {
+    Remount(i % 2 == 0 ? 0 : MS_RDONLY, "");
+    seen = Await(FaultClass::kFilesystemShutdown, Witness::kFilesystem, {}, absl::Seconds(0.5));
+  }
+  EXPECT_TRUE(seen);
+  EXPECT_FALSE(Await(FaultClass::kMetadataRetry, Witness::kFilesystem, {}, absl::ZeroDuration()));
 }
 
 }  // namespace
