@@ -383,8 +383,8 @@ void ServePrivilegedRequests(int socket, const std::string& device_root) {
     base::Thread worker("metal-helper", [=, &running] {
       HelperAnswer answer = AnswerPrivilegedRequest(request, device_root);
       answer.reply.sequence = request.sequence;
+      running.Leave(key);  // first: with the answer in hand the agent may ask for the next at once
       SendReply(socket, answer.reply, answer.descriptor.get());
-      running.Leave(key);
     });
     worker.Detach();
   }

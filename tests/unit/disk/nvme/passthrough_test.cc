@@ -6,9 +6,7 @@
 #include <cerrno>
 
 #include "agent/base/fd.h"
-#include "agent/disk/nvme/identify.h"
 #include "agent/disk/nvme/smart_log.h"
-#include "tests/harness/status_matchers.h"
 #include "tests/unit/disk/nvme/page_fixture.h"
 
 namespace metal::disk {
@@ -54,53 +52,6 @@ TEST(PassthroughTest, ACommandGoesThroughTheRing) {
 TEST(PassthroughTest, AClosedDeviceIsAnError) {
   Page page;
   EXPECT_EQ(RunAdminCommand(-1, SmartCommand(page)).error, EBADF);
-}
-
-// The first drive of the machine when it is an emulated one: a command that is refused raises the
-// error count of a real one.
-base::UniqueFd OpenEmulatedDrive() {
-  base::UniqueFd device(open("/dev/nvme0", O_RDONLY | O_CLOEXEC));
-  if (!device.valid()) return device;
-  Page page(kIdentifySize);
-  AdminCommand command;
-  command.opcode = 0x06;
-  command.cdw10 = 1;
-  command.data = page;
-  RunAdminCommand(device.get(), command, PassthroughPath::kIoctl);
-  const auto id = DecodeIdentifyController(page);
-  return id.ok() && id->model.starts_with("QEMU") ? std::move(device) : base::UniqueFd();
-}
-
-TEST(RealDriveTest, RingAndIoctlReadTheSame) {
-  const base::UniqueFd device = OpenEmulatedDrive();
-  if (!device.valid()) GTEST_SKIP() << "needs root and an emulated NVMe drive";
-  Page by_ring, by_ioctl;
-  const AdminAnswer ring = RunAdminCommand(device.get(), SmartCommand(by_ring));
-  ASSERT_EQ(ring.error, 0);
-  ASSERT_EQ(ring.nvme_status, 0);
-  EXPECT_TRUE(ring.by_ring);  // Linux 5.19
-  ASSERT_EQ(RunAdminCommand(device.get(), SmartCommand(by_ioctl), PassthroughPath::kIoctl).error,
-            0);
-  const auto smart = DecodeSmartLog(by_ring), again = DecodeSmartLog(by_ioctl);
-  ASSERT_TRUE(smart.ok() && again.ok());
-  EXPECT_EQ(smart->power_cycles, again->power_cycles);
-  EXPECT_EQ(smart->media_errors, again->media_errors);
-  EXPECT_EQ(smart->error_log_entries, again->error_log_entries);
-}
-
-TEST(RealDriveTest, ARefusedCommandHasTheSameStatusOnBothPaths) {
-  const base::UniqueFd device = OpenEmulatedDrive();
-  if (!device.valid()) GTEST_SKIP() << "needs root and an emulated NVMe drive";
-  Page page(kIdentifySize);
-  AdminCommand command;
-  command.opcode = 0x06;
-  command.name_space = 0xfffffff0;  // no such namespace
-  command.data = page;
-  const AdminAnswer ring = RunAdminCommand(device.get(), command);
-  const AdminAnswer ioctl = RunAdminCommand(device.get(), command, PassthroughPath::kIoctl);
-  EXPECT_EQ(ring.error, 0);
-  EXPECT_NE(ring.nvme_status, 0);
-  EXPECT_EQ(ring.nvme_status, ioctl.nvme_status);
 }
 
 }  // namespace
