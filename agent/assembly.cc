@@ -8,6 +8,7 @@
 #include "agent/base/privileges.h"
 #include "agent/base/status.h"
 #include "agent/disk/detached_call.h"
+#include "agent/disk/sources/kernel_log.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/pg/lease_guard.h"
@@ -39,10 +40,15 @@ gate::RoleReader RolesOf(pg::SessionFactory connect) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
-    const base::AgentConfig& config) {
-  METAL_ASSIGN_OR_RETURN(auto helper, disk::StartPrivilegedHelper());
-  if (::geteuid() != 0) return helper;
+absl::StatusOr<Privileges> TakeIdentity(const base::AgentConfig& config) {
+  Privileges privileges;
+  METAL_ASSIGN_OR_RETURN(privileges.helper, disk::StartPrivilegedHelper());
+  if (auto log = disk::OpenKernelLog(); log.ok()) {
+    privileges.kernel_log = std::make_shared<base::UniqueFd>(*std::move(log));
+  } else {
+    base::LogWarning("event=kernel_log message=\"{}\"", std::string(log.status().message()));
+  }
+  if (::geteuid() != 0) return privileges;
   METAL_ASSIGN_OR_RETURN(const auto user, base::FindOsUser(config.os_user));
   for (const std::string& path : {config.state_dir, base::DirectoryOf(config.socket),
                                   base::DirectoryOf(config.wal_socket), config.pg_socket_dir}) {
@@ -60,7 +66,7 @@ absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
     base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());
   }
   METAL_RETURN_IF_ERROR(base::BecomeUser(user));
-  return helper;
+  return privileges;
 }
 
 void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board) {
@@ -248,8 +254,10 @@ void TransferServer::Stop() {
   if (listener_ != nullptr) listener_->Stop();
 }
 
-disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config,
+                                       const Privileges& privileges) {
   disk::DiskMonitorOptions options;
+  options.kernel_log = privileges.kernel_log;
   options.node_id = config.node_id;
   options.probe_enabled = config.probe_enabled;
   options.schedule.read_interval = config.probe_read_interval;

@@ -13,7 +13,10 @@
 #include "agent/base/thread.h"
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_report.h"
+#include "agent/disk/faults/fault_desk.h"
+#include "agent/disk/probe_evidence.h"
 #include "agent/disk/smart_watch.h"
+#include "agent/disk/sources/kernel_sources.h"
 #include "agent/disk/tick_guard.h"
 
 namespace metal::disk {
@@ -27,6 +30,7 @@ constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
 constexpr absl::Duration kLongestNap = absl::Seconds(1);  // of the supervisor, beside its tick
 constexpr absl::Duration kTargetStopPatience = absl::Milliseconds(500);
 constexpr absl::Duration kStopPatience = absl::Milliseconds(400);
+constexpr absl::Duration kDeskInterval = absl::Seconds(1);
 
 // What only the filesystem itself can tell.
 struct PathFacts {
@@ -55,7 +59,7 @@ struct Target {
   ProbeStateMachine machine;
   absl::Time state_since = absl::InfinitePast();
   MonotonicTime state_since_monotonic;
-  std::optional<observe::Fault> raised;
+  std::optional<Evidence> handed_in;  // what its probes said of it last and did not withdraw
   // The inventory thread's findings.
   std::string real_path;
   std::optional<StorageStack> stack;
@@ -82,6 +86,10 @@ class DiskMonitor::Impl {
         events_(events),
         clock_(clock),
         smart_(board, events, helper, clock),
+        desk_(board, events, clock),
+        kernel_(
+            KernelOptions(), [this](Evidence evidence) { desk_.Take(std::move(evidence)); }, events,
+            clock),
         supervisor_("disk-supervisor", [this] { Supervise(); }),
         inventory_("disk-inventory", [this] { TakeInventory(); }) {}
 
@@ -131,7 +139,9 @@ class DiskMonitor::Impl {
       target = std::move(found->second);
       targets_.erase(found);
       publish_ = true;
-      if (target->raised) board_.ClearFault(target->raised->fault_class, target->raised->subject);
+      inventory_due_ = true;  // its disk may not be in use any more
+      changed_.NotifyAll();
+      desk_.ForgetRole(role);
     }
     if (target->prober) target->prober->Stop(kTargetStopPatience);
   }
@@ -151,7 +161,7 @@ class DiskMonitor::Impl {
       unprobed->space = target->space;
       found->second = std::move(unprobed);
       publish_ = true;
-      if (target->raised) board_.ClearFault(target->raised->fault_class, target->raised->subject);
+      desk_.ForgetRole(role);
     }
     target->prober->Stop(kTargetStopPatience);
   }
@@ -195,6 +205,8 @@ class DiskMonitor::Impl {
     return found->second->stack->disks.front().name;
   }
 
+  void SetPeers(const std::vector<PeerExcess>& peers) { slow_.SetPeers(peers, clock_.Monotonic()); }
+
   std::string DirectoryOf(const std::string& role) {
     MutexLock lock(mutex_);
     const auto found = targets_.find(role);
@@ -215,13 +227,18 @@ class DiskMonitor::Impl {
   // --- The supervisor's thread: looks at clocks and counters, touches no disk. ---
 
   void Supervise() {
-    MonotonicTime last_publish = clock_.Monotonic();
+    MonotonicTime last_publish = clock_.Monotonic(), last_desk = last_publish;
     TickGuard guard(options_.tick + kLongestNap);
     MutexLock lock(mutex_);
     while (!stop_) {
       const MonotonicTime now = clock_.Monotonic();
       if (guard.Awake(now)) {
         for (auto& [role, target] : targets_) Judge(role, *target);
+      }
+      if (now - last_desk >= kDeskInterval) {
+        last_desk = now;
+        desk_.Tick();
+        ObserveSpeed(now);
       }
       if (publish_ || now - last_publish >= options_.publish_interval) {
         publish_ = false;
@@ -245,11 +262,37 @@ class DiskMonitor::Impl {
     target.state_since_monotonic = now;
     publish_ = true;
     const TargetView view = ViewOf(role, target);
-    std::optional<observe::Fault> fault = FaultOfTarget(view);
-    if (target.raised) board_.ClearFault(target.raised->fault_class, target.raised->subject);
-    if (fault) board_.RaiseFault(*fault);
-    target.raised = std::move(fault);
+    HandIn(target, EvidenceOf(view));
     if (auto event = EventOfChange(view, from, time_in_from)) events_.Append(*std::move(event));
+  }
+
+  void HandIn(Target& target, std::optional<Evidence> evidence)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const bool other =
+        target.handed_in && (!evidence || evidence->fault_class != target.handed_in->fault_class);
+    if (other) desk_.Take(Withdrawn(*target.handed_in));
+    if (evidence) desk_.Take(*evidence);
+    target.handed_in = std::move(evidence);
+  }
+
+  // Each disk's last second, over all roles that lie on it.
+  void ObserveSpeed(MonotonicTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    std::map<std::string, DiskSecond> seconds;
+    for (const auto& [role, target] : targets_) {
+      if (!target->prober || !target->stack || target->stack->disks.empty()) continue;
+      const DiskInfo& disk = target->stack->disks.front();
+      DiskSecond& second = seconds[disk.name];
+      second.disk = disk.name;
+      second.serial = disk.serial;
+      second.roles.insert(role);
+      for (absl::Duration each : target->prober->TakeLatencies()) second.latencies.push_back(each);
+    }
+    for (auto& [name, second] : seconds) {
+      const auto activity = kernel_.ActivityOf(name);
+      if (!activity) continue;
+      second.bytes_per_second = activity->bytes_per_second();
+      slow_.Observe(std::move(second), now);
+    }
   }
 
   TargetView ViewOf(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -264,7 +307,9 @@ class DiskMonitor::Impl {
     view.state = target.machine.state();
     view.fault = target.machine.fault();
     view.reason = target.prober->reason();
-    view.oldest_outstanding = target.prober->Observe().oldest_outstanding;
+    const ProbeObservation observation = target.prober->Observe();
+    view.oldest_outstanding = observation.oldest_outstanding;
+    view.last_result = observation.last_result;
     view.counts = target.prober->Counts();
     return view;
   }
@@ -274,6 +319,12 @@ class DiskMonitor::Impl {
     for (auto& [role, target] : targets_) views.push_back(ViewOf(role, *target));
     auto sections = BuildDiskSections(views, smart_.Sections(),
                                       {.captured_at = clock_.Now(), .monotonic = now});
+    for (observe::DiskSection& section : sections) {
+      section.slowness = slow_.SectionOf(section.device);
+      if (const auto activity = kernel_.ActivityOf(section.device)) {
+        section.activity = SectionOf(*activity);
+      }
+    }
     board_.Update([&](observe::NodeStatus& status) { status.disks = std::move(sections); });
   }
 
@@ -328,9 +379,47 @@ class DiskMonitor::Impl {
       }
       absl::StatusOr<StorageStack> stack = ReadStorageStack(options_.roots, path);
       MutexLock lock(mutex_);
-      if (stack.ok()) target->stack = *std::move(stack);
+      if (stack.ok() && !LostItsDisk(target->stack, *stack)) target->stack = *std::move(stack);
       publish_ = true;
     }
+    TellOfDisks();
+  }
+
+  // A mounted file system whose disk has left the bus: sysfs shows none any more.
+  static bool LostItsDisk(const std::optional<StorageStack>& before, const StorageStack& now) {
+    return before && !before->disks.empty() && now.disks.empty() &&
+           before->mount.major == now.mount.major && before->mount.minor == now.mount.minor;
+  }
+
+  void TellOfDisks() {
+    std::vector<StorageStack> stacks;
+    std::map<std::string, DiskFacts> facts;
+    {
+      MutexLock lock(mutex_);
+      for (const auto& [role, target] : targets_) {
+        if (!target->stack) continue;
+        stacks.push_back(*target->stack);
+        for (const DiskInfo& disk : target->stack->disks) {
+          DiskFacts& each = facts[disk.name];
+          each.serial = disk.serial;
+          each.path = base::JoinPath(options_.roots.dev, disk.name);
+          each.roles.insert(role);
+        }
+      }
+    }
+    kernel_.Watch(stacks);
+    std::set<std::string> names;
+    for (const auto& [name, each] : facts) names.insert(name);
+    slow_.KeepOnly(names);
+    desk_.SetDisks(std::move(facts));
+  }
+
+  KernelSourcesOptions KernelOptions() {
+    KernelSourcesOptions kernel;
+    kernel.roots = options_.roots;
+    if (options_.kernel_log) kernel.kernel_log = std::move(*options_.kernel_log);
+    kernel.stalled_after = options_.limits.stall_after;
+    return kernel;
   }
 
   void ReadSmart() {
@@ -354,11 +443,14 @@ class DiskMonitor::Impl {
     }
   }
 
-  const DiskMonitorOptions options_;
+  DiskMonitorOptions options_;
   observe::StatusBoard& board_;
   observe::EventLog& events_;
   base::Clock& clock_;
   SmartWatch smart_;
+  FaultDesk desk_;
+  KernelSources kernel_;
+  SlowWatch slow_{[this](Evidence evidence) { desk_.Take(std::move(evidence)); }};
 
   base::Mutex mutex_;  // never held while something may hang
   base::CondVar changed_;
@@ -386,6 +478,7 @@ absl::StatusOr<std::shared_ptr<Prober>> DiskMonitor::FindProber(const std::strin
   return impl_->FindProber(role);
 }
 std::string DiskMonitor::DiskOf(const std::string& role) const { return impl_->DiskOf(role); }
+void DiskMonitor::SetPeers(const std::vector<PeerExcess>& peers) { impl_->SetPeers(peers); }
 std::string DiskMonitor::DirectoryOf(const std::string& role) const {
   return impl_->DirectoryOf(role);
 }

@@ -3,11 +3,12 @@
 // Threads: one prober per target (may hang with its device), one supervisor (200 ms tick, judges
 // deadlines, touches no disk), one inventory thread (sysfs, free space, SMART; slow things with
 // deadlines). The status path reads the StatusBoard alone.
-// Faults: "stalled", "slow", "media_error", "write_error", "gone", "read_only", "full",
-// "corruption" of a probe, subject "<disk>:<role>"; "wearing_out", "overheating", "read_only" of
-// SMART's critical warnings, subject "<disk>".
-// Events: disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported,
-// disk.smart_warning, disk.smart_cleared; subject as above.
+// Faults: the classes of the fault table (faults/fault_table.h), weighed by the fault desk from
+// what probes and the kernel say. "wearing_out", "overheating", "read_only" also of SMART's
+// critical warnings, subject "<disk>". Events: disk.stalled, disk.slow, disk.faulted,
+// disk.recovered, disk.unknown, disk.unsupported of the probes, subject "<disk>:<role>";
+// disk.smart_warning, disk.smart_cleared, subject "<disk>"; those of the fault desk
+// (faults/fault_desk.h) and of the kernel's sources.
 #pragma once
 
 #include <functional>
@@ -19,10 +20,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
+#include "agent/base/fd.h"
 #include "agent/disk/inventory.h"
 #include "agent/disk/privileged.h"
 #include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
+#include "agent/disk/slow/slow_watch.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 
@@ -38,6 +41,9 @@ struct DiskMonitorOptions {
   absl::Duration publish_interval = absl::Seconds(2);  // besides every change of a probe's state
   absl::Duration inventory_interval = absl::Seconds(30);
   absl::Duration smart_interval = absl::Seconds(10);
+  // Of OpenKernelLog, made before privileges were dropped. Without one the kernel's log is not
+  // watched. Shared because options are copied; the monitor takes the descriptor out of it.
+  std::shared_ptr<base::UniqueFd> kernel_log;
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;
@@ -74,6 +80,8 @@ class DiskMonitor {
   // The role's prober, for one-shot measurements. NOT_FOUND names the roles there are.
   // FAILED_PRECONDITION when probing is switched off.
   absl::StatusOr<std::shared_ptr<Prober>> FindProber(const std::string& role) const;
+  // What the shard's other members told of their disks; counts for 10 s.
+  void SetPeers(const std::vector<PeerExcess>& peers);
   // Kernel name of the disk under a role; empty while unknown.
   std::string DiskOf(const std::string& role) const;
   // The watched directory of a role; empty when there is none.

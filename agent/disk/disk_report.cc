@@ -65,31 +65,6 @@ observe::DiskSection DisklessSection(const TargetView& target) {
   return section;
 }
 
-std::string StateText(const TargetView& target) {
-  switch (target.state) {
-    case ProbeState::kStalled:
-      return fmt::format(
-          "the device under {} ({}) does not answer: oldest probe is outstanding for {}",
-          target.directory, target.role,
-          absl::FormatDuration(absl::Trunc(target.oldest_outstanding.value_or(absl::ZeroDuration()),
-                                           absl::Milliseconds(1))));
-    case ProbeState::kSlow:
-      return fmt::format("the device under {} ({}) answers late", target.directory, target.role);
-    case ProbeState::kFaulted:
-      return fmt::format("the device under {} ({}) failed: {}", target.directory, target.role,
-                         target.counts.last_error);
-    case ProbeState::kUnsupported:
-      return fmt::format("{} ({}) cannot be probed: {}", target.directory, target.role,
-                         target.reason);
-    case ProbeState::kUnknown:
-      return fmt::format("the device under {} ({}) is not being probed: {}", target.directory,
-                         target.role, target.reason.empty() ? "no probe was made" : target.reason);
-    case ProbeState::kHealthy:
-      break;
-  }
-  return fmt::format("the device under {} ({}) answers in time", target.directory, target.role);
-}
-
 struct ChangeRow {
   ProbeState state;
   const char* event;
@@ -118,6 +93,31 @@ constexpr SmartRow kSmartFaults[] = {
 };
 
 }  // namespace
+
+std::string StateText(const TargetView& target) {
+  switch (target.state) {
+    case ProbeState::kStalled:
+      return fmt::format(
+          "the device under {} ({}) does not answer: oldest probe is outstanding for {}",
+          target.directory, target.role,
+          absl::FormatDuration(absl::Trunc(target.oldest_outstanding.value_or(absl::ZeroDuration()),
+                                           absl::Milliseconds(1))));
+    case ProbeState::kSlow:
+      return fmt::format("the device under {} ({}) answers late", target.directory, target.role);
+    case ProbeState::kFaulted:
+      return fmt::format("the device under {} ({}) failed: {}", target.directory, target.role,
+                         target.counts.last_error);
+    case ProbeState::kUnsupported:
+      return fmt::format("{} ({}) cannot be probed: {}", target.directory, target.role,
+                         target.reason);
+    case ProbeState::kUnknown:
+      return fmt::format("the device under {} ({}) is not being probed: {}", target.directory,
+                         target.role, target.reason.empty() ? "no probe was made" : target.reason);
+    case ProbeState::kHealthy:
+      break;
+  }
+  return fmt::format("the device under {} ({}) answers in time", target.directory, target.role);
+}
 
 std::string TargetSubject(const TargetView& target) {
   if (!target.stack || target.stack->disks.empty()) return target.role;
@@ -155,32 +155,6 @@ std::vector<observe::DiskSection> BuildDiskSections(
   return sections;
 }
 
-std::optional<observe::Fault> FaultOfTarget(const TargetView& target) {
-  observe::Fault fault;
-  switch (target.state) {
-    case ProbeState::kStalled:
-      fault.fault_class = "stalled";
-      fault.severity = Severity::kCritical;
-      break;
-    case ProbeState::kSlow:
-      fault.fault_class = "slow";
-      fault.severity = Severity::kWarning;
-      break;
-    case ProbeState::kFaulted:
-      fault.fault_class = std::string(ProbeFaultName(target.fault));
-      fault.severity = Severity::kCritical;
-      break;
-    case ProbeState::kUnknown:
-    case ProbeState::kHealthy:
-    case ProbeState::kUnsupported:
-      return std::nullopt;
-  }
-  fault.subject = TargetSubject(target);
-  fault.message = StateText(target) + ". HINT: metalctl disk health";
-  fault.since = target.state_since;
-  return fault;
-}
-
 std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState from,
                                             absl::Duration time_in_from) {
   const bool was_quiet = from == ProbeState::kUnknown || from == ProbeState::kUnsupported;
@@ -202,6 +176,21 @@ std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState
     event.attributes["class"] = std::string(ProbeFaultName(target.fault));
   }
   return event;
+}
+
+observe::ActivitySection SectionOf(const BlockActivity& activity) {
+  observe::ActivitySection section;
+  section.read_bytes_per_second = activity.read_bytes_per_second;
+  section.write_bytes_per_second = activity.write_bytes_per_second;
+  section.reads_per_second = activity.reads_per_second;
+  section.writes_per_second = activity.writes_per_second;
+  section.flushes_per_second = activity.flushes_per_second;
+  section.read_latency = activity.read_latency;
+  section.write_latency = activity.write_latency;
+  section.flush_latency = activity.flush_latency;
+  section.busy = activity.busy;
+  section.in_flight = activity.in_flight;
+  return section;
 }
 
 std::vector<observe::Fault> FaultsOfSmart(const std::string& disk,

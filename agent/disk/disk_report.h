@@ -11,6 +11,7 @@
 #include "agent/disk/inventory.h"
 #include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
+#include "agent/disk/sources/block_stat.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 
@@ -28,6 +29,7 @@ struct TargetView {
   bool probed = true;
   ProbeState state = ProbeState::kUnknown;
   ProbeFault fault = ProbeFault::kNone;
+  int32_t last_result = 0;  // of the last error, as ProbeObservation has it
   absl::Time state_since = absl::InfinitePast();
   std::string reason;
   std::optional<absl::Duration> oldest_outstanding;
@@ -35,6 +37,9 @@ struct TargetView {
   std::optional<StorageStack> stack;  // nullopt: not known yet
   std::optional<FilesystemSpace> space;
 };
+
+// What its state means, for people.
+std::string StateText(const TargetView& target);
 
 // "<disk>:<role>", or the role while the disk is not known.
 std::string TargetSubject(const TargetView& target);
@@ -47,13 +52,12 @@ std::vector<observe::DiskSection> BuildDiskSections(
     const std::map<std::string, observe::SmartSection>& smart_by_disk,
     const observe::SectionTime& time);
 
-// The fault that a target's state stands for; nullopt for healthy, unknown and unsupported.
-std::optional<observe::Fault> FaultOfTarget(const TargetView& target);
-
 // What to tell when a target's state changed from `from`; nullopt when nobody needs to know
 // (unknown → healthy).
 std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState from,
                                             absl::Duration time_in_from);
+
+observe::ActivitySection SectionOf(const BlockActivity& activity);
 
 // The faults that a drive's critical warnings stand for, one for each class.
 std::vector<observe::Fault> FaultsOfSmart(const std::string& disk,

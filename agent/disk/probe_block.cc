@@ -56,24 +56,26 @@ void StampBlock(const ProbeStamp& stamp, ProbeBlock block) {
   StoreLe(block, kCrcAt, base::Crc32c(block.first(kCrcAt)));
 }
 
-std::optional<std::string> CheckBlock(const ProbeStamp& expected,
-                                      std::span<const std::byte, kProbeBlockSize> block) {
+std::optional<BlockProblem> CheckBlock(const ProbeStamp& expected,
+                                       std::span<const std::byte, kProbeBlockSize> block) {
   if (std::memcmp(block.data(), kMagic.data(), kMagic.size()) != 0 ||
       LoadLe<uint32_t>(block, kVersionAt) != kVersion) {
-    return "lost write: holds no stamp";
+    return BlockProblem{true, "lost write: holds no stamp"};
   }
   if (LoadLe<uint32_t>(block, kCrcAt) != base::Crc32c(block.first(kCrcAt))) {
-    return "checksum mismatch";
+    return BlockProblem{false, "checksum mismatch"};
   }
   if (!HoldsText(block, kNodeAt, expected.node) || !HoldsText(block, kRoleAt, expected.role)) {
-    return "holds the stamp of another node or role";
+    return BlockProblem{true, "holds the stamp of another node or role"};
   }
   const auto number = LoadLe<uint32_t>(block, kBlockAt);
-  if (number != expected.block) return fmt::format("misdirected write: holds block {}", number);
+  if (number != expected.block) {
+    return BlockProblem{true, fmt::format("misdirected write: holds block {}", number)};
+  }
   const auto sequence = LoadLe<uint64_t>(block, kSequenceAt);
   if (sequence < expected.sequence) {
-    return fmt::format("lost write: holds sequence {}, {} was written", sequence,
-                       expected.sequence);
+    return BlockProblem{true, fmt::format("lost write: holds sequence {}, {} was written", sequence,
+                                          expected.sequence)};
   }
   return std::nullopt;
 }

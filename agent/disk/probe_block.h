@@ -29,10 +29,13 @@ using ProbeBlock = std::span<std::byte, kProbeBlockSize>;
 
 void StampBlock(const ProbeStamp& stamp, ProbeBlock block);
 
-// nullopt when the block holds what `expected`'s writer wrote, with this sequence or a later one;
-// else what is wrong: "checksum mismatch", "misdirected write: holds block 7", "lost write: holds
-// sequence 3, 9 was written".
-std::optional<std::string> CheckBlock(const ProbeStamp& expected,
-                                      std::span<const std::byte, kProbeBlockSize> block);
+struct BlockProblem {
+  bool lost_write = false;  // whole, but not what was written here last; else the bytes are wrong
+  std::string text;  // "checksum mismatch", "misdirected write: holds block 7", "lost write: holds
+                     // sequence 3, 9 was written"
+};
+// nullopt when the block holds what `expected`'s writer wrote, with this sequence or a later one.
+std::optional<BlockProblem> CheckBlock(const ProbeStamp& expected,
+                                       std::span<const std::byte, kProbeBlockSize> block);
 
 }  // namespace metal::disk

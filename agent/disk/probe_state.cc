@@ -61,8 +61,8 @@ std::string_view ProbeStateName(ProbeState state) {
 }
 
 std::string_view ProbeFaultName(ProbeFault fault) {
-  static constexpr std::string_view kNames[] = {"",          "media_error", "write_error", "gone",
-                                                "read_only", "full",        "corruption"};
+  static constexpr std::string_view kNames[] = {
+      "", "media_error", "write_error", "gone", "read_only", "full", "corruption", "lost_write"};
   return kNames[static_cast<size_t>(fault)];
 }
 
@@ -78,8 +78,8 @@ ProbeOutcome ClassifyProbeResult(bool is_write, int32_t result, uint32_t expecte
   if (result >= 0) {
     if (static_cast<uint32_t>(result) == expected_bytes) return {.ok = true};
     // After a surprise removal the kernel answers reads with 0 bytes and no error.
-    if (!is_write && result == 0) return {.fault = ProbeFault::kGone};
-    return {.fault = generic};
+    if (!is_write && result == 0) return {.fault = ProbeFault::kGone, .result = result};
+    return {.fault = generic, .result = result};
   }
   switch (-result) {
     case EINVAL:
@@ -89,14 +89,14 @@ ProbeOutcome ClassifyProbeResult(bool is_write, int32_t result, uint32_t expecte
     case ENODEV:
     case ENXIO:
     case ENOMEDIUM:
-      return {.fault = ProbeFault::kGone};
+      return {.fault = ProbeFault::kGone, .result = result};
     case EROFS:
-      return {.fault = ProbeFault::kReadOnly};
+      return {.fault = ProbeFault::kReadOnly, .result = result};
     case ENOSPC:
     case EDQUOT:
-      return {.fault = ProbeFault::kFull};
+      return {.fault = ProbeFault::kFull, .result = result};
     default:
-      return {.fault = generic};
+      return {.fault = generic, .result = result};
   }
 }
 

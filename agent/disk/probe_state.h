@@ -37,7 +37,8 @@ enum class ProbeFault : uint8_t {
   kGone,
   kReadOnly,
   kFull,
-  kCorruption
+  kCorruption,
+  kLostWrite
 };
 std::string_view ProbeFaultName(ProbeFault fault);  // "" for kNone
 
@@ -47,6 +48,7 @@ struct ProbeOutcome {
   bool ok = false;
   bool unsupported = false;  // EINVAL, EOPNOTSUPP, ENOSYS
   ProbeFault fault = ProbeFault::kNone;
+  int32_t result = 0;  // of a failed one: as the kernel gave it
 };
 ProbeOutcome ClassifyProbeResult(bool is_write, int32_t result, uint32_t expected_bytes);
 
@@ -69,6 +71,7 @@ struct ProbeObservation {
   uint64_t on_time_in_a_row = 0;  // completions in time since the last late one or error
   uint64_t late_in_a_row = 0;
   ProbeFault last_fault = ProbeFault::kNone;
+  int32_t last_result = 0;  // of the last error; ≥ 0: the bytes were wrong or too few
 };
 
 // What one observation means, most serious first.

@@ -24,6 +24,17 @@ std::string ProberCore::reason() {
   return reason_;
 }
 
+std::vector<absl::Duration> ProberCore::TakeLatencies() {
+  const base::MonotonicTime now = clock_.Monotonic();
+  base::MutexLock lock(mutex_);
+  std::vector<absl::Duration> taken = latencies_;
+  latencies_.clear();
+  for (const Slot& slot : slots_) {
+    if (slot.used && !slot.burst) taken.push_back(std::max(now - slot.since, absl::ZeroDuration()));
+  }
+  return taken;
+}
+
 ProbeCounts ProberCore::Counts() {
   const base::MonotonicTime now = clock_.Monotonic();
   base::MutexLock lock(mutex_);
@@ -86,6 +97,7 @@ Prober::~Prober() { Stop(absl::Milliseconds(500)); }
 ProbeObservation Prober::Observe() { return core_->Observe(); }
 std::string Prober::reason() { return core_->reason(); }
 ProbeCounts Prober::Counts() { return core_->Counts(); }
+std::vector<absl::Duration> Prober::TakeLatencies() { return core_->TakeLatencies(); }
 
 absl::Status Prober::RunBurst(ProbeBurst& burst, absl::Duration timeout,
                               const std::function<bool(uint32_t)>& done) {

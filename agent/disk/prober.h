@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -68,6 +69,9 @@ class Prober {
   ProbeObservation Observe();
   std::string reason();  // of phases kUnavailable and kUnsupported; else empty
   ProbeCounts Counts();
+  // Of the regular probes that completed since the last call, at most 64, and the ages of what is
+  // outstanding. For one caller.
+  std::vector<absl::Duration> TakeLatencies();
 
   // Runs reads, then writes, one at a time, beside the regular probes; waits for the end.
   // `done(completions)` is called on the calling thread at least every 100 ms; false cancels.

@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t kErrorsBeforeReopen =
     10;  // in a row: the file may be that of a filesystem that is gone
 constexpr absl::Duration kDrainPatience = absl::Seconds(10);
+constexpr size_t kMostLatencies = 64;  // kept for one second's judgement
 
 std::string Describe(bool is_write, uint32_t block, int32_t result) {
   const std::string_view verb = is_write ? "write" : "read";
@@ -199,8 +200,8 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
                                                             kProbeBlockSize);
     if (auto problem =
             CheckBlock({options_.node_id, options_.role, slot.block, slot.sequence}, block)) {
-      outcome = {.fault = ProbeFault::kCorruption};
-      error = fmt::format("read block {}: {}", slot.block, *problem);
+      outcome = {.fault = problem->lost_write ? ProbeFault::kLostWrite : ProbeFault::kCorruption};
+      error = fmt::format("read block {}: {}", slot.block, problem->text);
       written_[slot.block] = 0;  // counted once
     }
   }
@@ -227,9 +228,13 @@ void ProberCore::Count(const Slot& slot, const ProbeOutcome& outcome, absl::Dura
     seen_.on_time_in_a_row = 0;
     seen_.late_in_a_row = 0;
     seen_.last_fault = outcome.fault;
+    seen_.last_result = outcome.result;
     return;
   }
-  if (!slot.burst) (slot.is_write ? write_ : read_).Record(latency, now);
+  if (!slot.burst) {
+    (slot.is_write ? write_ : read_).Record(latency, now);
+    if (latencies_.size() < kMostLatencies) latencies_.push_back(latency);
+  }
   if (latency < options_.late_after) {
     ++seen_.on_time;
     ++seen_.on_time_in_a_row;

@@ -39,6 +39,7 @@ class ProberCore {
   ProbeObservation Observe();
   std::string reason();
   ProbeCounts Counts();
+  std::vector<absl::Duration> TakeLatencies();
 
   absl::Status StartBurst(const std::shared_ptr<BurstState>& burst);
   // Waits up to `timeout` for the end; copies what there is so far; true when it is finished.
@@ -108,6 +109,7 @@ class ProberCore {
   LatencyWindow read_ ABSL_GUARDED_BY(mutex_);
   LatencyWindow write_ ABSL_GUARDED_BY(mutex_);
   ProbeCounts counts_ ABSL_GUARDED_BY(mutex_);
+  std::vector<absl::Duration> latencies_ ABSL_GUARDED_BY(mutex_);  // since TakeLatencies
   std::shared_ptr<BurstState> burst_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

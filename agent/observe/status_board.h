@@ -192,6 +192,25 @@ struct SmartSection {
   uint64_t bytes_read = 0, bytes_written = 0;
 };
 
+// Whether a drive has become slow, by its own past and by its peers.
+struct SlownessSection {
+  std::string state;      // "normal", "suspected", "slow"
+  double factor = 1;      // how many times slower than expected
+  double confidence = 0;  // 0 to 1
+  bool learning = true;   // too little history yet to judge
+  // ln(latency ÷ what is expected at this load), smoothed; unset when that load is not known.
+  std::optional<double> median_excess, p99_excess;
+};
+
+// What a disk did in the last second.
+struct ActivitySection {
+  double read_bytes_per_second = 0, write_bytes_per_second = 0;
+  double reads_per_second = 0, writes_per_second = 0, flushes_per_second = 0;
+  std::optional<absl::Duration> read_latency, write_latency, flush_latency;  // means
+  double busy = 0;  // share of the time with something in flight
+  uint64_t in_flight = 0;
+};
+
 struct DiskSection {
   SectionTime time;                // of the probes' state
   std::string device;              // "nvme0n1"
@@ -205,6 +224,8 @@ struct DiskSection {
   SectionTime filesystem_time;  // of these two
   bool rotational = false;
   SmartSection smart;
+  std::optional<SlownessSection> slowness;
+  std::optional<ActivitySection> activity;
   std::vector<ProbeSection> probes;
 };
 
@@ -268,12 +289,37 @@ struct OperationSection {
   absl::Duration eta = absl::InfiniteDuration();
 };
 
+// What one witness of a disk's fault saw last.
+struct FaultEvidence {
+  std::string witness;  // "probe", "kernel_log", …
+  std::string text;
+  std::string kernel_line;  // as the kernel wrote it; empty without one
+  std::optional<int> error_number;
+  std::optional<uint32_t> nvme_status_type, nvme_status_code;
+  std::optional<uint64_t> sector;  // of 512 bytes
+  std::optional<int64_t> delta;    // growth of a counter
+  absl::Time time;
+};
+
+// A fault of a disk, weighed by the fault table.
+struct DiskFaultDetail {
+  std::string device, serial, path;  // kernel name, serial number, /dev/…; empty while unknown
+  std::vector<std::string> roles;    // what lies there
+  bool confirmed = false;            // false: suspected
+  bool fatal = false;                // the disk no longer keeps what it is given
+  std::string reaction;              // "observe", "drain", "demote": what is wanted once confirmed
+  absl::Time last_seen;
+  std::vector<FaultEvidence> evidence;
+  std::vector<std::string> actions;  // what the agent did, oldest first
+};
+
 struct Fault {
   std::string fault_class;  // "stalled", "corruption", "postgres_quarantined", …
   std::string subject;      // device, path
   Severity severity = Severity::kWarning;
   std::string message;
   absl::Time since;
+  std::shared_ptr<const DiskFaultDetail> disk{};  // null: not of a disk
 };
 
 struct NodeStatus {

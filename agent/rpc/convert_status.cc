@@ -146,6 +146,30 @@ void FollowerToProto(const observe::FollowerSection& follower, v1::FollowerStatu
   SetTime(follower.reply_time, [&] { return out->mutable_reply_time(); });
 }
 
+void SlownessToProto(const observe::SlownessSection& slowness, v1::DiskSlowness* out) {
+  out->set_state(slowness.state == "slow"        ? v1::SLOW_STATE_SLOW
+                 : slowness.state == "suspected" ? v1::SLOW_STATE_SUSPECTED
+                                                 : v1::SLOW_STATE_NORMAL);
+  out->set_factor(slowness.factor);
+  out->set_confidence(slowness.confidence);
+  out->set_learning(slowness.learning);
+  if (slowness.median_excess) out->set_median_excess(*slowness.median_excess);
+  if (slowness.p99_excess) out->set_p99_excess(*slowness.p99_excess);
+}
+
+void ActivityToProto(const observe::ActivitySection& activity, v1::DiskActivity* out) {
+  out->set_read_bytes_per_second(activity.read_bytes_per_second);
+  out->set_write_bytes_per_second(activity.write_bytes_per_second);
+  out->set_reads_per_second(activity.reads_per_second);
+  out->set_writes_per_second(activity.writes_per_second);
+  out->set_flushes_per_second(activity.flushes_per_second);
+  if (activity.read_latency) *out->mutable_read_latency() = rpc::ToProto(*activity.read_latency);
+  if (activity.write_latency) *out->mutable_write_latency() = rpc::ToProto(*activity.write_latency);
+  if (activity.flush_latency) *out->mutable_flush_latency() = rpc::ToProto(*activity.flush_latency);
+  out->set_busy(activity.busy);
+  out->set_in_flight(static_cast<int64_t>(activity.in_flight));
+}
+
 void SmartToProto(const observe::SmartSection& smart, base::MonotonicTime now,
                   v1::SmartStatus* out) {
   out->set_supported(smart.supported);
@@ -343,6 +367,8 @@ void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::Disk
   out->set_filesystem_free_bytes(static_cast<int64_t>(disk.filesystem_free_bytes));
   out->set_rotational(disk.rotational);
   SmartToProto(disk.smart, now, out->mutable_smart());
+  if (disk.slowness) SlownessToProto(*disk.slowness, out->mutable_slowness());
+  if (disk.activity) ActivityToProto(*disk.activity, out->mutable_activity());
   for (const auto& probe : disk.probes) ProbeToProto(probe, out->add_probes());
   SetAge(disk.time, now, out);
   if (disk.filesystem_time.captured_at != absl::InfinitePast()) {
@@ -362,14 +388,6 @@ void ToProto(const observe::TermHistoryEntry& entry, v1::TermHistoryEntry* out) 
 void ToProto(const observe::DurabilityRule& rule, v1::DurabilityRule* out) {
   out->set_copies(rule.copies);
   for (const std::string& name : rule.members) out->add_members(name);
-}
-
-void ToProto(const observe::Fault& fault, v1::Fault* out) {
-  out->set_fault_class(fault.fault_class);
-  out->set_subject(fault.subject);
-  out->set_severity(ToProto(fault.severity));
-  out->set_message(fault.message);
-  SetTime(fault.since, [&] { return out->mutable_since_time(); });
 }
 
 void ToProto(const observe::Event& event, v1::Event* out) {

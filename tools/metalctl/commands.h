@@ -229,5 +229,7 @@ struct ProbeOptions {
 };
 int ProbeDisk(const Client& client, const ProbeOptions& options);
 std::string DiskText(const v1::DiskStatus& disk);
+// "FAULT …", and a line for each witness of a disk's fault.
+std::string FaultText(const v1::Fault& fault);
 
 }  // namespace metal::ctl

@@ -53,6 +53,31 @@ void AddLatency(TextTable& table, const v1::ProbeStatus& probe, const char* what
                 FormatLatency(latency.max())});
 }
 
+// "12.3 MB/s read (310/s, 80 µs), …, busy 12 %".
+std::string ActivityText(const v1::DiskActivity& activity) {
+  const auto part = [](double bytes, double requests, const char* what, bool has_latency,
+                       const google::protobuf::Duration& latency) {
+    std::string text =
+        fmt::format("{}/s {} ({:.0f}/s", FormatBytes(static_cast<int64_t>(bytes)), what, requests);
+    if (has_latency) text += ", " + FormatDuration(latency);
+    return text + ")";
+  };
+  return fmt::format("{}, {}, busy {:.0f} %",
+                     part(activity.read_bytes_per_second(), activity.reads_per_second(), "read",
+                          activity.has_read_latency(), activity.read_latency()),
+                     part(activity.write_bytes_per_second(), activity.writes_per_second(),
+                          "written", activity.has_write_latency(), activity.write_latency()),
+                     activity.busy() * 100);
+}
+
+std::string SpeedText(const v1::DiskSlowness& slowness) {
+  if (slowness.learning()) return "not judged yet: too little history";
+  if (slowness.state() == v1::SLOW_STATE_NORMAL) return "as it was";
+  return fmt::format("{}: {:.1f} times slower than expected at this load, confidence {:.2f}",
+                     slowness.state() == v1::SLOW_STATE_SLOW ? "slow" : "suspected",
+                     slowness.factor(), slowness.confidence());
+}
+
 }  // namespace
 
 std::string DiskText(const v1::DiskStatus& disk) {
@@ -71,6 +96,8 @@ std::string DiskText(const v1::DiskStatus& disk) {
                                       disk.mount_point(), FormatBytes(disk.filesystem_free_bytes()),
                                       FormatBytes(disk.filesystem_size_bytes())));
   facts.Add("smart", SmartText(disk.smart()));
+  if (disk.has_activity()) facts.Add("activity", ActivityText(disk.activity()));
+  if (disk.has_slowness()) facts.Add("speed", SpeedText(disk.slowness()));
   for (const auto& probe : disk.probes()) {
     std::string text = ProbeWord(probe.state());
     if (!probe.state_reason().empty()) text += ": " + probe.state_reason();
@@ -146,9 +173,7 @@ int ShowDiskHealth(const Client& client, const std::string& device) {
     return kExitOk;
   }
   fmt::print("{}", DiskText(response.disk()));
-  for (const auto& fault : response.faults()) {
-    fmt::print("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(), fault.message());
-  }
+  for (const auto& fault : response.faults()) fmt::print("{}", FaultText(fault));
   return kExitOk;
 }
 
@@ -164,10 +189,7 @@ int WatchDisks(const Client& client) {
         if (client.json()) return Client::PrintJson(response, false);
         std::string text;
         for (const auto& disk : response.disks()) text += DiskText(disk) + "\n";
-        for (const auto& fault : response.faults()) {
-          text += fmt::format("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(),
-                              fault.message());
-        }
+        for (const auto& fault : response.faults()) text += FaultText(fault);
         fmt::print("{}", terminal ? ScreenText(text) : text + "---\n");
         std::fflush(stdout);
       },

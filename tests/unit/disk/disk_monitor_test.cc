@@ -81,6 +81,9 @@ class DiskMonitorTest : public ::testing::Test {
     dir_.Write("sys/devices/nvme0/model", "Test Drive\n");
     dir_.Write("sys/dev/block/x", "");
     dir_.Write("sys/class/block/x", "");
+    EXPECT_EQ(
+        symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/class/block/nvme0n1").c_str()),
+        0);
     EXPECT_EQ(symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/dev/block/259:0").c_str()),
               0);
     EXPECT_EQ(symlink(controller.c_str(), (controller + "/nvme0n1/device").c_str()), 0);
@@ -170,7 +173,7 @@ TEST_F(DiskMonitorTest, AStallIsAFaultWithAnEventAndEndsWithTheCompletions) {
       Eventually([&] { return StateOf("data") == "healthy" && monitor.DiskOf("data") != ""; }));
   Hang(true);
   ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
-  EXPECT_TRUE(HasFault("stalled/nvme0n1:data"));
+  EXPECT_TRUE(HasFault("stalled/nvme0n1"));
   const auto status = board_.Get();
   EXPECT_THAT(status->faults.begin()->second.message, HasSubstr("does not answer"));
   EXPECT_GE(*status->disks[0].probes[0].oldest_outstanding, absl::Milliseconds(100));
@@ -187,10 +190,10 @@ TEST_F(DiskMonitorTest, AnErrorIsAFaultOfItsClass) {
   ASSERT_TRUE(
       Eventually([&] { return StateOf("wal") == "healthy" && monitor.DiskOf("wal") != ""; }));
   scripts_[0]->FailWrites(-EIO);
-  ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1:wal"); }));
+  ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1"); }));
   scripts_[0]->FailWrites(-ENODEV);
-  ASSERT_TRUE(Eventually([&] { return HasFault("gone/nvme0n1:wal"); }));
-  EXPECT_FALSE(HasFault("write_error/nvme0n1:wal"));
+  ASSERT_TRUE(Eventually([&] { return HasFault("gone/nvme0n1"); }));
+  EXPECT_FALSE(HasFault("write_error/nvme0n1"));
   scripts_[0]->FailWrites(DeviceScript::kGood);
   ASSERT_TRUE(
       Eventually([&] { return StateOf("wal") == "healthy" && board_.Get()->faults.empty(); }));
@@ -219,7 +222,7 @@ TEST_F(DiskMonitorTest, ADirectoryThatIsNotProbedForAWhileKeepsItsDiskInView) {
   Hang(true);
   ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
   monitor.StopProbing("data");
-  EXPECT_FALSE(HasFault("stalled/nvme0n1:data"));
+  EXPECT_FALSE(HasFault("stalled/nvme0n1"));
   EXPECT_EQ(monitor.DiskOf("data"), "nvme0n1");
   EXPECT_THAT(monitor.FindProber("data"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is not probed")));

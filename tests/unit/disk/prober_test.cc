@@ -166,21 +166,21 @@ TEST_F(ProberTest, ADeviceThatFailsTheOpenIsAnError) {
   EXPECT_EQ(prober.Observe().last_fault, ProbeFault::kMediaError);
 }
 
-TEST_F(ProberTest, AConfirmedWriteThatWasLostIsCorruption) {
+TEST_F(ProberTest, AConfirmedWriteThatWasLostIsFound) {
   script_->DropWrites(true);
   Prober& prober = Start();
   // Enough writes that a random read meets one of them.
   ASSERT_TRUE(Eventually([&] { return prober.Observe().phase == ProbePhase::kRunning; }));
   ProbeBurst writes{.writes = 4096};
   ASSERT_OK(prober.RunBurst(writes, absl::Seconds(30), [](uint32_t) { return true; }));
-  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kCorruption; }));
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kLostWrite; }));
   EXPECT_THAT(prober.Counts().last_error, HasSubstr("lost write"));
 }
 
-TEST_F(ProberTest, WritesThatGoToTheWrongPlaceAreCorruption) {
+TEST_F(ProberTest, WritesThatGoToTheWrongPlaceAreFound) {
   script_->OnlyBlocks(64);
   Prober& prober = Start();
-  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kCorruption; }));
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kLostWrite; }));
 }
 
 TEST_F(ProberTest, WhatWasStoredIsReadBackWithoutComplaint) {

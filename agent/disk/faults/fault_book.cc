@@ -1,0 +1,168 @@
+#include "agent/disk/faults/fault_book.h"
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace metal::disk {
+namespace {
+
+std::string SubjectOf(const Evidence& evidence) {
+  const bool by_role = RowOf(evidence.fault_class).of_filesystem && !evidence.role.empty();
+  if (evidence.device.empty()) return evidence.role;
+  return by_role ? evidence.device + ":" + evidence.role : evidence.device;
+}
+
+// A log says that something happened and never that it is over; neither does a counter.
+bool TellsOfAnEvent(const Evidence& evidence) {
+  switch (evidence.witness) {
+    case Witness::kKernelLog:
+    case Witness::kErrorLog:
+    case Witness::kVendorLog:
+    case Witness::kPostgresLog:
+    case Witness::kChecksums:
+      return true;
+    default:
+      return evidence.delta.has_value();
+  }
+}
+
+}  // namespace
+
+void FaultBook::Refresh(Entry& entry) {
+  entry.fault.evidence.clear();
+  for (const auto& [witness, testimony] : entry.testimonies) {
+    entry.fault.evidence.push_back(testimony.latest);
+    entry.fault.last_seen = std::max(entry.fault.last_seen, testimony.latest.time);
+    if (!testimony.latest.role.empty()) entry.fault.roles.insert(testimony.latest.role);
+  }
+}
+
+bool FaultBook::IsConfirmed(const FaultRow& row, const Entry& entry, base::MonotonicTime now) {
+  if (static_cast<int>(entry.testimonies.size()) >= row.witnesses) return true;
+  if (row.sightings == 0) return false;
+  return std::ranges::any_of(entry.testimonies, [&](const auto& each) {
+    const std::deque<base::MonotonicTime>& seen = each.second.sightings;
+    return static_cast<int>(seen.size()) >= row.sightings && now - seen.front() <= row.within;
+  });
+}
+
+std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::MonotonicTime now) {
+  if (evidence.clears) return Withdraw(evidence);
+  const FaultRow& row = RowOf(evidence.fault_class);
+  const std::string subject = SubjectOf(evidence);
+  const auto [found, is_new] = entries_.try_emplace({evidence.fault_class, subject});
+  Entry& entry = found->second;
+  if (is_new) {
+    entry.fault.fault_class = evidence.fault_class;
+    entry.fault.subject = subject;
+    entry.fault.device = evidence.device;
+    entry.fault.first_seen = entry.fault.last_seen = evidence.time;
+  }
+  Testimony& testimony = entry.testimonies[evidence.witness];
+  testimony.latest = evidence;
+  testimony.last = now;
+  testimony.sightings.push_back(now);
+  while (static_cast<int>(testimony.sightings.size()) > std::max(row.sightings, 1)) {
+    testimony.sightings.pop_front();
+  }
+  Refresh(entry);
+  const bool was_confirmed = entry.fault.confirmed;
+  entry.fault.confirmed = was_confirmed || IsConfirmed(row, entry, now);
+  const FaultNews news = entry.fault.confirmed && !was_confirmed ? FaultNews::kConfirmed
+                         : is_new                                ? FaultNews::kSuspected
+                                                                 : FaultNews::kMore;
+  return {{news, entry.fault}};
+}
+
+std::vector<FaultChange> FaultBook::Withdraw(const Evidence& evidence) {
+  const auto found = entries_.find({evidence.fault_class, SubjectOf(evidence)});
+  if (found == entries_.end()) return {};
+  Entry& entry = found->second;
+  const DiskFault before = entry.fault;
+  const bool counted = entry.testimonies.erase(evidence.witness) > 0;
+  if (entry.testimonies.empty() || RowOf(evidence.fault_class).ends_at_once) {
+    entries_.erase(found);
+    return {{FaultNews::kCleared, before}};
+  }
+  if (!counted) return {};
+  Refresh(entry);
+  return {{FaultNews::kMore, entry.fault}};
+}
+
+std::vector<FaultChange> FaultBook::Expire(base::MonotonicTime now) {
+  std::vector<FaultChange> changes;
+  for (auto each = entries_.begin(); each != entries_.end();) {
+    Entry& entry = each->second;
+    const absl::Duration quiet = RowOf(entry.fault.fault_class).quiet;
+    const DiskFault before = entry.fault;
+    const size_t over = std::erase_if(entry.testimonies, [&](const auto& item) {
+      return TellsOfAnEvent(item.second.latest) && now - item.second.last >= quiet;
+    });
+    if (over == 0) {
+      ++each;
+      continue;
+    }
+    if (entry.testimonies.empty()) {
+      changes.push_back({FaultNews::kCleared, before});
+      each = entries_.erase(each);
+      continue;
+    }
+    Refresh(entry);
+    changes.push_back({FaultNews::kMore, entry.fault});
+    ++each;
+  }
+  return changes;
+}
+
+std::vector<FaultChange> FaultBook::Forget(const std::string& device) {
+  std::vector<FaultChange> changes;
+  std::erase_if(entries_, [&](const auto& each) {
+    if (each.second.fault.device != device) return false;
+    changes.push_back({FaultNews::kCleared, each.second.fault});
+    return true;
+  });
+  return changes;
+}
+
+std::vector<FaultChange> FaultBook::ForgetRole(const std::string& role) {
+  std::vector<FaultChange> changes;
+  for (auto each = entries_.begin(); each != entries_.end();) {
+    Entry& entry = each->second;
+    const DiskFault before = entry.fault;
+    const size_t gone = std::erase_if(
+        entry.testimonies, [&](const auto& item) { return item.second.latest.role == role; });
+    if (gone > 0 && entry.testimonies.empty()) {
+      changes.push_back({FaultNews::kCleared, before});
+      each = entries_.erase(each);
+      continue;
+    }
+    if (gone > 0) {
+      Refresh(entry);
+      changes.push_back({FaultNews::kMore, entry.fault});
+    }
+    ++each;
+  }
+  return changes;
+}
+
+std::vector<DiskFault> FaultBook::faults() const {
+  std::vector<DiskFault> faults;
+  for (const auto& [key, entry] : entries_) faults.push_back(entry.fault);
+  return faults;
+}
+
+std::string FaultMessage(const DiskFault& fault) {
+  std::vector<std::string_view> witnesses;
+  std::vector<std::string_view> texts;
+  for (const Evidence& each : fault.evidence) {
+    witnesses.push_back(WitnessName(each.witness));
+    if (std::ranges::find(texts, each.text) == texts.end()) texts.push_back(each.text);
+  }
+  return fmt::format("{}, {} by {}: {}. HINT: {}", RowOf(fault.fault_class).title,
+                     fault.confirmed ? "confirmed" : "suspected", fmt::join(witnesses, ", "),
+                     fmt::join(texts, "; "), RowOf(fault.fault_class).hint);
+}
+
+}  // namespace metal::disk

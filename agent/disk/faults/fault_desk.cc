@@ -1,0 +1,144 @@
+#include "agent/disk/faults/fault_desk.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/observe/emit.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace metal::disk {
+namespace {
+
+using base::MutexLock;
+using observe::Severity;
+
+observe::FaultEvidence Shown(const Evidence& evidence) {
+  observe::FaultEvidence shown;
+  shown.witness = std::string(WitnessName(evidence.witness));
+  shown.text = evidence.text;
+  shown.kernel_line = evidence.kernel_line;
+  shown.error_number = evidence.error_number;
+  if (evidence.nvme_status) {
+    shown.nvme_status_type = evidence.nvme_status->type;
+    shown.nvme_status_code = evidence.nvme_status->code;
+  }
+  shown.sector = evidence.sector;
+  shown.delta = evidence.delta;
+  shown.time = evidence.time;
+  return shown;
+}
+
+Severity SeverityOf(const DiskFault& fault) {
+  const FaultRow& row = RowOf(fault.fault_class);
+  if (fault.confirmed) return row.severity;
+  return std::min(row.severity, row.fatal ? Severity::kError : Severity::kWarning);
+}
+
+}  // namespace
+
+void FaultDesk::Take(Evidence evidence) {
+  if (evidence.time == absl::Time()) evidence.time = clock_.Now();
+  MutexLock lock(mutex_);
+  Show(book_.Take(evidence, clock_.Monotonic()));
+}
+
+void FaultDesk::Tick() {
+  MutexLock lock(mutex_);
+  Show(book_.Expire(clock_.Monotonic()));
+}
+
+void FaultDesk::SetDisks(std::map<std::string, DiskFacts> disks) {
+  MutexLock lock(mutex_);
+  disks_ = std::move(disks);
+  std::set<std::string> others;
+  for (const DiskFault& fault : book_.faults()) {
+    if (!fault.device.empty() && !disks_.contains(fault.device)) others.insert(fault.device);
+  }
+  for (const std::string& device : others) Show(book_.Forget(device));
+}
+
+void FaultDesk::ForgetRole(const std::string& role) {
+  MutexLock lock(mutex_);
+  Show(book_.ForgetRole(role));
+}
+
+void FaultDesk::OnConfirmed(Listener listener) {
+  MutexLock lock(mutex_);
+  on_confirmed_ = std::move(listener);
+}
+
+void FaultDesk::Show(const std::vector<FaultChange>& changes) {
+  for (const FaultChange& change : changes) {
+    if (change.news == FaultNews::kCleared) {
+      board_.ClearFault(std::string(FaultClassName(change.fault.fault_class)),
+                        change.fault.subject);
+    } else {
+      ShowInStatus(change.fault);
+    }
+    if (change.news != FaultNews::kMore) Tell(change);
+    if (change.news == FaultNews::kConfirmed && on_confirmed_) on_confirmed_(change.fault);
+  }
+}
+
+DiskFacts FaultDesk::FactsOf(const DiskFault& fault) const {
+  DiskFacts facts;
+  if (const auto found = disks_.find(fault.device); found != disks_.end()) facts = found->second;
+  if (RowOf(fault.fault_class).of_filesystem && !fault.roles.empty()) facts.roles = fault.roles;
+  facts.roles.insert(fault.roles.begin(), fault.roles.end());
+  return facts;
+}
+
+void FaultDesk::ShowInStatus(const DiskFault& fault) {
+  const FaultRow& row = RowOf(fault.fault_class);
+  const DiskFacts facts = FactsOf(fault);
+  observe::DiskFaultDetail detail;
+  detail.device = fault.device;
+  detail.serial = facts.serial;
+  detail.path = facts.path;
+  detail.roles.assign(facts.roles.begin(), facts.roles.end());
+  detail.confirmed = fault.confirmed;
+  detail.fatal = row.fatal;
+  detail.reaction = std::string(ReactionName(row.reaction));
+  detail.last_seen = fault.last_seen;
+  for (const Evidence& each : fault.evidence) detail.evidence.push_back(Shown(each));
+  observe::Fault shown;
+  shown.fault_class = std::string(FaultClassName(fault.fault_class));
+  shown.subject = fault.subject;
+  shown.severity = SeverityOf(fault);
+  shown.message = FaultMessage(fault);
+  shown.since = fault.first_seen;
+  shown.disk = std::make_shared<const observe::DiskFaultDetail>(std::move(detail));
+  board_.RaiseFault(std::move(shown));
+}
+
+void FaultDesk::Tell(const FaultChange& change) {
+  const DiskFault& fault = change.fault;
+  const FaultRow& row = RowOf(fault.fault_class);
+  const DiskFacts facts = FactsOf(fault);
+  std::vector<std::string_view> witnesses;
+  std::map<std::string, std::string> attributes = {
+      {"class", std::string(FaultClassName(fault.fault_class))},
+      {"device", fault.device},
+      {"serial", facts.serial},
+      {"roles", fmt::format("{}", fmt::join(facts.roles, ","))},
+      {"seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(clock_.Now() - fault.first_seen))},
+      {"fatal", row.fatal ? "true" : "false"},
+      {"reaction", std::string(ReactionName(row.reaction))}};
+  for (const Evidence& each : fault.evidence) {
+    witnesses.push_back(WitnessName(each.witness));
+    if (!each.kernel_line.empty()) attributes["kernel_line"] = each.kernel_line;
+  }
+  attributes["witnesses"] = fmt::format("{}", fmt::join(witnesses, ","));
+  const bool cleared = change.news == FaultNews::kCleared;
+  observe::Emit(
+      events_, cleared ? Severity::kInfo : SeverityOf(fault),
+      cleared           ? "disk.fault_cleared"
+      : fault.confirmed ? "disk.fault_confirmed"
+                        : "disk.fault_suspected",
+      fault.subject,
+      cleared ? fmt::format("{} is over on {}", row.title, fault.subject) : FaultMessage(fault),
+      std::move(attributes));
+}
+
+}  // namespace metal::disk

@@ -1,0 +1,66 @@
+// FaultDesk: where all sources hand in their evidence. It weighs it (FaultBook), shows the verdicts
+// in the status and tells them as events:
+//   disk.fault_suspected, disk.fault_confirmed, disk.fault_cleared
+//     subject: the fault's; attributes: class, device, serial, roles, witnesses, seconds (since it
+//     was first seen), fatal, reaction, and, where a witness has one, kernel_line.
+// Threading: thread-safe; no call waits for a disk. `board` and `events` outlive it; `clock`
+// outlives the process.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/base/clock.h"
+#include "agent/base/mutex.h"
+#include "agent/disk/faults/fault_book.h"
+#include "agent/observe/event_log.h"
+#include "agent/observe/status_board.h"
+
+namespace metal::disk {
+
+// A disk of this node, for people.
+struct DiskFacts {
+  std::string serial, path;
+  std::set<std::string> roles;
+};
+
+class FaultDesk {
+ public:
+  using Listener = std::function<void(const DiskFault&)>;
+
+  FaultDesk(observe::StatusBoard& board, observe::EventLog& events, base::Clock& clock)
+      : board_(board), events_(events), clock_(clock) {}
+  FaultDesk(const FaultDesk&) = delete;
+  FaultDesk& operator=(const FaultDesk&) = delete;
+
+  // Evidence without a time is of now.
+  void Take(Evidence evidence);
+  // To be called every second or so: ends what has been quiet for long enough.
+  void Tick();
+  // The disks that are in use, by kernel name, also those that are gone. Faults of others end.
+  void SetDisks(std::map<std::string, DiskFacts> disks);
+  // A role is not watched any more: what only it has seen ends.
+  void ForgetRole(const std::string& role);
+  // Called for each fault that is confirmed, on the thread that handed in the evidence; must not
+  // block and must not call back.
+  void OnConfirmed(Listener listener);
+
+ private:
+  void Show(const std::vector<FaultChange>& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ShowInStatus(const DiskFault& fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Tell(const FaultChange& change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  DiskFacts FactsOf(const DiskFault& fault) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  observe::StatusBoard& board_;
+  observe::EventLog& events_;
+  base::Clock& clock_;
+  base::Mutex mutex_;
+  FaultBook book_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, DiskFacts> disks_ ABSL_GUARDED_BY(mutex_);
+  Listener on_confirmed_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace metal::disk

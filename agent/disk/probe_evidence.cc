@@ -1,0 +1,55 @@
+#include "agent/disk/probe_evidence.h"
+
+#include <utility>
+
+namespace metal::disk {
+
+std::optional<FaultClass> FaultClassOf(ProbeState state, ProbeFault fault) {
+  if (state == ProbeState::kStalled) return FaultClass::kStalled;
+  if (state == ProbeState::kSlow) return FaultClass::kSlow;
+  if (state != ProbeState::kFaulted) return std::nullopt;
+  switch (fault) {
+    case ProbeFault::kNone:
+      return std::nullopt;
+    case ProbeFault::kMediaError:
+      return FaultClass::kMediaError;
+    case ProbeFault::kWriteError:
+      return FaultClass::kWriteError;
+    case ProbeFault::kGone:
+      return FaultClass::kGone;
+    case ProbeFault::kReadOnly:  // EROFS: ext4 with an aborted journal, or mounted so
+      return FaultClass::kFilesystemShutdown;
+    case ProbeFault::kFull:
+      return FaultClass::kFull;
+    case ProbeFault::kCorruption:
+      return FaultClass::kCorruption;
+    case ProbeFault::kLostWrite:
+      return FaultClass::kLostWrite;
+  }
+  return std::nullopt;
+}
+
+std::optional<Evidence> EvidenceOf(const TargetView& target) {
+  const auto fault_class = FaultClassOf(target.state, target.fault);
+  if (!fault_class) return std::nullopt;
+  Evidence evidence;
+  evidence.fault_class = *fault_class;
+  evidence.witness = Witness::kProbe;
+  if (target.stack && !target.stack->disks.empty()) {
+    evidence.device = target.stack->disks.front().name;
+  }
+  evidence.role = target.role;
+  evidence.text = StateText(target);
+  evidence.time = target.state_since;
+  if (target.state == ProbeState::kFaulted && target.last_result < 0) {
+    evidence.error_number = -target.last_result;
+  }
+  return evidence;
+}
+
+Evidence Withdrawn(Evidence former) {
+  former.clears = true;
+  return former;
+}
+
+}  // namespace metal::disk

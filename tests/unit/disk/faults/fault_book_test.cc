@@ -1,0 +1,169 @@
+#include "agent/disk/faults/fault_book.h"
+
+#include "gmock/gmock.h"
+
+namespace metal::disk {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::Field;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class FaultBookTest : public ::testing::Test {
+ protected:
+  static Evidence See(FaultClass fault_class, Witness witness, bool clears = false) {
+    Evidence evidence;
+    evidence.fault_class = fault_class;
+    evidence.witness = witness;
+    evidence.clears = clears;
+    evidence.device = "nvme0n1";
+    evidence.text = std::string(WitnessName(witness)) + " saw it";
+    return evidence;
+  }
+  std::vector<FaultNews> Take(const Evidence& evidence) {
+    Evidence timed = evidence;
+    timed.time = absl::UnixEpoch() + (now_ - base::MonotonicTime());
+    return NewsOf(book_.Take(timed, now_));
+  }
+  static std::vector<FaultNews> NewsOf(const std::vector<FaultChange>& changes) {
+    std::vector<FaultNews> news;
+    for (const FaultChange& change : changes) news.push_back(change.news);
+    return news;
+  }
+
+  FaultBook book_;
+  base::MonotonicTime now_ = base::MonotonicTime() + absl::Hours(1);
+};
+
+// Every row can be raised, confirmed and cleared, by the path that its row describes.
+TEST_F(FaultBookTest, EveryRowIsRaisedConfirmedAndCleared) {
+  for (const FaultRow& row : FaultTable()) {
+    SCOPED_TRACE(FaultClassName(row.fault_class));
+    FaultBook book;
+    base::MonotonicTime now = now_;
+    bool confirmed = false;
+    const Witness witnesses[] = {Witness::kProbe, Witness::kKernelLog, Witness::kSysfs};
+    for (int i = 0; i < row.witnesses; ++i) {
+      const auto changes = book.Take(See(row.fault_class, witnesses[i]), now);
+      ASSERT_THAT(changes, SizeIs(1));
+      confirmed = changes[0].fault.confirmed;
+      EXPECT_EQ(confirmed, i + 1 == row.witnesses);
+      EXPECT_EQ(changes[0].news, confirmed ? FaultNews::kConfirmed : FaultNews::kSuspected);
+      now = now + absl::Seconds(1);
+    }
+    EXPECT_TRUE(confirmed);
+    ASSERT_THAT(book.faults(), SizeIs(1));
+    EXPECT_THAT(FaultMessage(book.faults()[0]), HasSubstr("HINT: "));
+    for (int i = 0; i < row.witnesses; ++i) {
+      book.Take(See(row.fault_class, witnesses[i], /*clears=*/true), now);
+    }
+    EXPECT_THAT(book.faults(), IsEmpty());
+  }
+}
+
+TEST_F(FaultBookTest, OneWitnessOfTwoIsASuspicion) {
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kProbe)), ElementsAre(FaultNews::kSuspected));
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kProbe)), ElementsAre(FaultNews::kMore))
+      << "the same one again is no second";
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kSysfs)), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kKernelLog)), ElementsAre(FaultNews::kMore));
+  const std::vector<DiskFault> faults = book_.faults();
+  ASSERT_THAT(faults, SizeIs(1));
+  EXPECT_THAT(faults[0].evidence, SizeIs(3));
+  EXPECT_THAT(FaultMessage(faults[0]), HasSubstr("confirmed by probe, kernel_log, sysfs: "));
+  // I/O that goes on outweighs every log.
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kProbe, true)),
+              ElementsAre(FaultNews::kCleared));
+  EXPECT_THAT(book_.faults(), IsEmpty());
+}
+
+TEST_F(FaultBookTest, WhatIsConfirmedStaysSoUntilItEnds) {
+  Take(See(FaultClass::kReadOnly, Witness::kSmartLog));
+  Take(See(FaultClass::kReadOnly, Witness::kSysfs));
+  EXPECT_THAT(Take(See(FaultClass::kReadOnly, Witness::kSysfs, true)),
+              ElementsAre(FaultNews::kMore));
+  ASSERT_THAT(book_.faults(), SizeIs(1));
+  EXPECT_TRUE(book_.faults()[0].confirmed);
+  EXPECT_THAT(book_.faults()[0].evidence,
+              ElementsAre(Field(&Evidence::witness, Witness::kSmartLog)));
+  EXPECT_THAT(Take(See(FaultClass::kReadOnly, Witness::kSysfs, true)), IsEmpty());
+  EXPECT_THAT(Take(See(FaultClass::kReadOnly, Witness::kSmartLog, true)),
+              ElementsAre(FaultNews::kCleared));
+}
+
+TEST_F(FaultBookTest, AsOftenWithinItsTimeConfirmsToo) {
+  const Evidence reset = See(FaultClass::kControllerReset, Witness::kKernelLog);
+  EXPECT_THAT(Take(reset), ElementsAre(FaultNews::kSuspected));
+  now_ = now_ + absl::Minutes(61);
+  EXPECT_THAT(Take(reset), ElementsAre(FaultNews::kMore)) << "two, but not within an hour";
+  now_ = now_ + absl::Minutes(59);
+  EXPECT_THAT(Take(reset), ElementsAre(FaultNews::kConfirmed));
+}
+
+TEST_F(FaultBookTest, ALogCountsForAWhileAndAStateUntilItSaysOtherwise) {
+  Take(See(FaultClass::kMediaError, Witness::kKernelLog));
+  Take(See(FaultClass::kMediaError, Witness::kProbe));
+  now_ = now_ + absl::Hours(23);
+  EXPECT_THAT(NewsOf(book_.Expire(now_)), IsEmpty());
+  now_ = now_ + absl::Hours(1);
+  EXPECT_THAT(NewsOf(book_.Expire(now_)), ElementsAre(FaultNews::kMore));
+  now_ = now_ + absl::Hours(1000);
+  EXPECT_THAT(NewsOf(book_.Expire(now_)), IsEmpty()) << "the probe still says so";
+  Take(See(FaultClass::kMediaError, Witness::kProbe, true));
+  EXPECT_THAT(book_.faults(), IsEmpty());
+
+  Evidence growth = See(FaultClass::kMediaError, Witness::kSmartLog);
+  growth.delta = 1;
+  Take(growth);
+  now_ = now_ + absl::Hours(24);
+  EXPECT_THAT(NewsOf(book_.Expire(now_)), ElementsAre(FaultNews::kCleared));
+}
+
+TEST_F(FaultBookTest, FileSystemsOfOneDriveAreToldApart) {
+  Evidence data = See(FaultClass::kFull, Witness::kFilesystem);
+  data.role = "data";
+  Evidence wal = data;
+  wal.role = "wal";
+  EXPECT_THAT(Take(data), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(wal), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(book_.faults(), ElementsAre(Field(&DiskFault::subject, "nvme0n1:data"),
+                                          Field(&DiskFault::subject, "nvme0n1:wal")));
+  data.clears = true;
+  EXPECT_THAT(Take(data), ElementsAre(FaultNews::kCleared));
+  EXPECT_THAT(book_.faults(), ElementsAre(Field(&DiskFault::subject, "nvme0n1:wal")));
+
+  Evidence media = See(FaultClass::kMediaError, Witness::kProbe);
+  media.role = "data";
+  Take(media);
+  media.role = "wal";
+  Take(media);
+  EXPECT_THAT(book_.faults(), SizeIs(2)) << "a drive's fault is one, whoever meets it";
+}
+
+TEST_F(FaultBookTest, ADriveThatIsNotUsedAnyMoreTakesItsFaultsWithIt) {
+  Take(See(FaultClass::kCorruption, Witness::kProbe));
+  Evidence other = See(FaultClass::kCorruption, Witness::kProbe);
+  other.device = "nvme1n1";
+  Take(other);
+  EXPECT_THAT(NewsOf(book_.Forget("nvme0n1")), ElementsAre(FaultNews::kCleared));
+  EXPECT_THAT(book_.faults(), ElementsAre(Field(&DiskFault::device, "nvme1n1")));
+}
+
+TEST_F(FaultBookTest, WhatOnlyAForgottenRoleHasSeenEnds) {
+  Evidence probe = See(FaultClass::kStalled, Witness::kProbe);
+  probe.role = "data";
+  Take(probe);
+  Take(See(FaultClass::kStalled, Witness::kSysfs));
+  Evidence full = See(FaultClass::kFull, Witness::kFilesystem);
+  full.role = "data";
+  Take(full);
+  EXPECT_THAT(NewsOf(book_.ForgetRole("data")), ElementsAre(FaultNews::kMore, FaultNews::kCleared));
+  ASSERT_THAT(book_.faults(), SizeIs(1));
+  EXPECT_THAT(book_.faults()[0].evidence, ElementsAre(Field(&Evidence::witness, Witness::kSysfs)));
+  EXPECT_THAT(NewsOf(book_.ForgetRole("wal")), IsEmpty());
+}
+
+}  // namespace
+}  // namespace metal::disk
