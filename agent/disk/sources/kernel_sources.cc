@@ -41,12 +41,7 @@ class KernelSources::Impl {
         outlet_(std::make_shared<Outlet>(std::move(sink), events)),
         wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     METAL_CHECK(wake_.valid());
-    if (options_.kernel_log.valid()) {
-      log_.emplace(std::move(options_.kernel_log));
-      if (options_.trust_all_facilities) log_->TrustAllFacilities();
-    } else {
-      unsupported_["kernel_log"] = "/dev/kmsg could not be opened before privileges were dropped";
-    }
+    OpenLog();
     if (auto socket = UeventSocket::Open(); socket.ok()) {
       uevents_.emplace(*std::move(socket));
     } else {
@@ -72,7 +67,7 @@ class KernelSources::Impl {
     auto names = std::make_shared<DiskNames>();
     std::map<std::string, DiskInfo> disks;
     std::map<std::string, std::vector<FilesystemId>> filesystems;  // by disk
-    for (const StorageStack& stack : stacks) {
+    for (const StorageStack& stack : WithLastDisks(stacks)) {
       names->AddStack(options_.roots, stack);
       for (const DiskInfo& disk : stack.disks) disks[disk.name] = disk;
       const auto id = FilesystemOf(stack);
@@ -106,6 +101,34 @@ class KernelSources::Impl {
     std::shared_ptr<const base::UniqueFd> errors;  // null: it tells none
     bool asked = false, limited = false;           // the helper has answered for good
   };
+
+  // Where sysfs does not show a mount's disks any more, the stack as it was when it did.
+  std::vector<StorageStack> WithLastDisks(std::vector<StorageStack> stacks) {
+    std::map<std::string, StorageStack> last;
+    for (StorageStack& stack : stacks) {
+      const auto before = last_stacks_.find(stack.path);
+      const bool same_mount = before != last_stacks_.end() &&
+                              before->second.mount.major == stack.mount.major &&
+                              before->second.mount.minor == stack.mount.minor &&
+                              before->second.mount.source == stack.mount.source;
+      if (stack.disks.empty() && same_mount) stack = before->second;
+      last[stack.path] = stack;
+    }
+    last_stacks_ = std::move(last);
+    return stacks;
+  }
+
+  void OpenLog() {
+    if (!options_.kernel_log.valid()) {
+      absl::StatusOr<base::UniqueFd> log = absl::UnimplementedError("no privileged helper");
+      if (options_.helper != nullptr) log = options_.helper->TakeKernelLog();
+      Note("kernel_log", log.status());
+      if (!log.ok()) return;
+      options_.kernel_log = *std::move(log);
+    }
+    log_.emplace(std::move(options_.kernel_log));
+    if (options_.trust_all_facilities) log_->TrustAllFacilities();
+  }
 
   void WatchDisks(std::shared_ptr<const DiskNames> names, std::map<std::string, DiskInfo> disks) {
     std::map<std::string, Sampled> ended;  // their threads are waited for without the lock
@@ -289,7 +312,8 @@ class KernelSources::Impl {
   base::Clock& clock_;
   const std::shared_ptr<Outlet> outlet_;
   const base::UniqueFd wake_;
-  std::optional<KernelLog> log_;  // these two: of the thread alone, once it runs
+  std::map<std::string, StorageStack> last_stacks_;  // by path; of Watch's caller alone
+  std::optional<KernelLog> log_;                     // these two: of the thread alone, once it runs
   std::optional<UeventSocket> uevents_;
 
   base::Mutex mutex_;

@@ -29,7 +29,7 @@ namespace metal::disk {
 
 struct KernelSourcesOptions {
   SysRoots roots;
-  // From OpenKernelLog, before privileges were dropped. Not valid: the log is not watched.
+  // Not valid: the helper is asked for it; without a helper the log is not watched.
   base::UniqueFd kernel_log;
   absl::Duration sample_interval = absl::Seconds(1);
   absl::Duration look_interval = absl::Seconds(5);
@@ -52,8 +52,8 @@ class KernelSources {
   KernelSources& operator=(const KernelSources&) = delete;
 
   // The disks under these directories are watched from now on, and no others. A disk of the same
-  // name and serial number keeps its history. What is gone stays watched as long as it is named
-  // here: hand over the last stack known when sysfs has none. Asks the helper for what is new, up
+  // name and serial number keeps its history. A mount whose disks sysfs shows no more keeps those
+  // it had: what is gone stays watched. Asks the helper for what is new, up
   // to 2 s each time: not for the status path; one caller at a time.
   void Watch(const std::vector<StorageStack>& stacks);
 

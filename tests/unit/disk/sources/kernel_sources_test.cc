@@ -47,6 +47,7 @@ class KernelSourcesTest : public ::testing::Test {
 
   static StorageStack Stack() {
     StorageStack stack;
+    stack.path = "/data/pg";
     stack.layers = {"nvme7n1p1", "nvme7n1"};
     stack.disks.resize(1);
     stack.disks[0].name = "nvme7n1";
@@ -104,6 +105,17 @@ TEST_F(KernelSourcesTest, AFrozenDiskIsStalledAndComesBack) {
   EXPECT_TRUE(Await(FaultClass::kStalled, Witness::kSysfs, true));
   EXPECT_TRUE(sources_->ActivityOf("nvme7n1").has_value());
   EXPECT_FALSE(sources_->ActivityOf("sda").has_value());
+}
+
+TEST_F(KernelSourcesTest, ADiskThatSysfsShowsNoMoreStaysWatched) {
+  StorageStack without = Stack();
+  without.layers.clear();
+  without.disks.clear();
+  sources_->Watch({without});
+  Kernel(1, "nvme nvme7: Removing after probe failure status: -19");
+  EXPECT_TRUE(Await(FaultClass::kGone, Witness::kKernelLog));
+  fs::remove_all(dir_.File("sys/class/block/nvme7n1"));
+  EXPECT_TRUE(Await(FaultClass::kGone, Witness::kSysfs));
 }
 
 TEST_F(KernelSourcesTest, WhatIsNotWatchedAnyMoreIsSilent) {

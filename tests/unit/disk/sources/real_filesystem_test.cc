@@ -35,6 +35,7 @@ class LocalHelper final : public PrivilegedHelper {
   absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override {
     return absl::UnimplementedError("");
   }
+  absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return OpenKernelLog(); }
   absl::StatusOr<base::UniqueFd> WatchFilesystem(unsigned major, unsigned minor,
                                                  absl::Duration) override {
     return WatchFilesystemErrors(SysRoots(), major, minor);
@@ -51,11 +52,10 @@ class RealFilesystemTest : public ::testing::Test {
   bool Start(const std::string& filesystem, std::optional<XfsRetryLimits> xfs_retries = {}) {
     disk_ = std::make_unique<metal::testing::ThrottledDisk>(filesystem);
     reason_ = disk_->reason();
-    auto log = OpenKernelLog();
-    if (reason_.empty() && !log.ok()) reason_ = log.status().ToString();
+    const absl::Status log = OpenKernelLog().status();
+    if (reason_.empty() && !log.ok()) reason_ = log.ToString();
     if (!reason_.empty()) return false;
     KernelSourcesOptions options;
-    options.kernel_log = *std::move(log);
     options.look_interval = absl::Milliseconds(100);
     options.sample_interval = absl::Milliseconds(50);
     options.helper = &helper_;
