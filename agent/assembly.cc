@@ -8,7 +8,6 @@
 #include "agent/base/privileges.h"
 #include "agent/base/status.h"
 #include "agent/disk/detached_call.h"
-#include "agent/disk/sources/kernel_log.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/pg/lease_guard.h"
@@ -40,15 +39,10 @@ gate::RoleReader RolesOf(pg::SessionFactory connect) {
 
 }  // namespace
 
-absl::StatusOr<Privileges> TakeIdentity(const base::AgentConfig& config) {
-  Privileges privileges;
-  METAL_ASSIGN_OR_RETURN(privileges.helper, disk::StartPrivilegedHelper());
-  if (auto log = disk::OpenKernelLog(); log.ok()) {
-    privileges.kernel_log = std::make_shared<base::UniqueFd>(*std::move(log));
-  } else {
-    base::LogWarning("event=kernel_log message=\"{}\"", std::string(log.status().message()));
-  }
-  if (::geteuid() != 0) return privileges;
+absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
+    const base::AgentConfig& config) {
+  METAL_ASSIGN_OR_RETURN(auto helper, disk::StartPrivilegedHelper());
+  if (::geteuid() != 0) return helper;
   METAL_ASSIGN_OR_RETURN(const auto user, base::FindOsUser(config.os_user));
   for (const std::string& path : {config.state_dir, base::DirectoryOf(config.socket),
                                   base::DirectoryOf(config.wal_socket), config.pg_socket_dir}) {
@@ -66,7 +60,7 @@ absl::StatusOr<Privileges> TakeIdentity(const base::AgentConfig& config) {
     base::LogWarning("event=oom_score message=\"{}\"", lowered.ToString());
   }
   METAL_RETURN_IF_ERROR(base::BecomeUser(user));
-  return privileges;
+  return helper;
 }
 
 void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board) {
@@ -254,15 +248,18 @@ void TransferServer::Stop() {
   if (listener_ != nullptr) listener_->Stop();
 }
 
-disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config,
-                                       const Privileges& privileges) {
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   disk::DiskMonitorOptions options;
-  options.kernel_log = privileges.kernel_log;
   options.node_id = config.node_id;
   options.probe_enabled = config.probe_enabled;
   options.schedule.read_interval = config.probe_read_interval;
   options.schedule.write_interval = config.probe_write_interval;
   options.limits.stall_after = config.probe_stall_after;
+  options.strongest_reaction = disk::ParseReaction(config.disk_reaction);
+  options.postgres_log = config.state_dir + "/postgres.log";
+  if (config.xfs_retry_for > absl::ZeroDuration()) {
+    options.xfs_retries = disk::XfsRetryLimits{.timeout = config.xfs_retry_for};
+  }
   return options;
 }
 

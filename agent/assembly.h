@@ -26,15 +26,10 @@
 
 namespace metal {
 
-// What the process keeps of its privileges.
-struct Privileges {
-  std::unique_ptr<disk::PrivilegedHelper> helper;
-  std::shared_ptr<base::UniqueFd> kernel_log;  // null: it may not be read, the journal says why
-};
-// As root: forks the privileged helper, opens the kernel's log, provides directories, becomes the
-// configured user. Otherwise the helper only says why it cannot serve. REQUIRES: one thread in the
-// process.
-absl::StatusOr<Privileges> TakeIdentity(const base::AgentConfig& config);
+// As root: forks the privileged helper, provides directories, becomes the configured user.
+// Otherwise the helper only says why it cannot serve. REQUIRES: one thread in the process.
+absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
+    const base::AgentConfig& config);
 
 // Publishes who this node is and which I/O engine works here.
 void PublishIdentity(const base::AgentConfig& config, observe::StatusBoard& board);
@@ -99,8 +94,7 @@ class TransferServer {
   std::unique_ptr<transfer::Listener> listener_;
 };
 
-disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config,
-                                       const Privileges& privileges);
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
 
 // The gate, begun; null when it is off: what an earlier agent left running is then ended. `helper`,
 // `board` and `events` outlive it.

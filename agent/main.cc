@@ -49,8 +49,7 @@ void WaitForSignal(const sigset_t& signals, base::ExitDeadline& deadline) {
 }
 
 absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
-                   Privileges& privileges) {
-  disk::PrivilegedHelper& helper = *privileges.helper;
+                   disk::PrivilegedHelper& helper) {
   base::ExitDeadline deadline(kExitLimit);  // the first: it outlives what may hang
   base::Clock& clock = base::RealClock();
   METAL_RETURN_IF_ERROR(base::MakeDirectories(config.state_dir, 0700));
@@ -72,7 +71,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                                   .scratch_dir = config.state_dir,
                                   .agent = node::AgentSettingsOf(config)},
                                  install, sessions, clock);
-  disk::DiskMonitor disks(DiskOptionsOf(config, privileges), board, *events, &helper, clock);
+  disk::DiskMonitor disks(DiskOptionsOf(config), board, *events, &helper, clock);
 
   std::shared_ptr<backup::WalArchive> archive;
   std::unique_ptr<backup::WalServer> wal_server;
@@ -158,8 +157,8 @@ int Main(int argc, char** argv) {
   absl::Status status = config.status();
   if (status.ok() && !check) {
     base::SetLogLevel(base::ParseLogLevel(config->log_level).value_or(base::LogLevel::kInfo));
-    auto privileges = TakeIdentity(*config);
-    status = privileges.ok() ? Serve(*config, signals, *privileges) : privileges.status();
+    auto helper = TakeIdentity(*config);
+    status = helper.ok() ? Serve(*config, signals, **helper) : helper.status();
   }
   if (!status.ok())
     std::fprintf(stderr, "metal-agent: %s\n", std::string(status.message()).c_str());

@@ -92,6 +92,7 @@ struct AgentConfig {
   absl::Duration probe_read_interval = absl::Milliseconds(500);
   absl::Duration probe_write_interval = absl::Seconds(1);
   absl::Duration probe_stall_after = absl::Seconds(3);
+  std::string disk_reaction;  // observe, drain, demote: the strongest that is asked for
   absl::Duration xfs_retry_for = absl::Seconds(5);
 };
 

@@ -4,11 +4,10 @@
 // deadlines, touches no disk), one inventory thread (sysfs, free space, SMART; slow things with
 // deadlines). The status path reads the StatusBoard alone.
 // Faults: the classes of the fault table (faults/fault_table.h), weighed by the fault desk from
-// what probes and the kernel say. "wearing_out", "overheating", "read_only" also of SMART's
-// critical warnings, subject "<disk>". Events: disk.stalled, disk.slow, disk.faulted,
-// disk.recovered, disk.unknown, disk.unsupported of the probes, subject "<disk>:<role>";
-// disk.smart_warning, disk.smart_cleared, subject "<disk>"; those of the fault desk
-// (faults/fault_desk.h) and of the kernel's sources.
+// what probes, drives' logs, the kernel, file systems and PostgreSQL's log say. Events:
+// disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported of the
+// probes, subject "<disk>:<role>"; those of the fault desk (faults/fault_desk.h) and of the sources
+// (disk.kernel_line, disk.postgres_line).
 #pragma once
 
 #include <functional>
@@ -20,12 +19,13 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
-#include "agent/base/fd.h"
+#include "agent/disk/faults/fault_table.h"
 #include "agent/disk/inventory.h"
 #include "agent/disk/privileged.h"
 #include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
 #include "agent/disk/slow/slow_watch.h"
+#include "agent/disk/sources/privileged_filesystem.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 
@@ -41,9 +41,9 @@ struct DiskMonitorOptions {
   absl::Duration publish_interval = absl::Seconds(2);  // besides every change of a probe's state
   absl::Duration inventory_interval = absl::Seconds(30);
   absl::Duration smart_interval = absl::Seconds(10);
-  // Of OpenKernelLog, made before privileges were dropped. Without one the kernel's log is not
-  // watched. Shared because options are copied; the monitor takes the descriptor out of it.
-  std::shared_ptr<base::UniqueFd> kernel_log;
+  std::optional<XfsRetryLimits> xfs_retries;       // nullopt: XFS keeps its settings
+  std::string postgres_log;                        // the file that PostgreSQL logs to; empty: none
+  Reaction strongest_reaction = Reaction::kDrain;  // config disk.reaction
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;
@@ -53,7 +53,7 @@ struct DiskMonitorOptions {
 // monitor; `clock` outlives the process (a prober that hangs is left behind and still uses it).
 class DiskMonitor {
  public:
-  // `helper` may be null: SMART is then reported as unsupported.
+  // `helper` may be null: no drive is asked for its logs then.
   DiskMonitor(DiskMonitorOptions options, observe::StatusBoard& board, observe::EventLog& events,
               PrivilegedHelper* helper, base::Clock& clock);
   // Ends within 1 s: what hangs in a device is left behind, with its memory, until the device
@@ -80,6 +80,11 @@ class DiskMonitor {
   // The role's prober, for one-shot measurements. NOT_FOUND names the roles there are.
   // FAILED_PRECONDITION when probing is switched off.
   absl::StatusOr<std::shared_ptr<Prober>> FindProber(const std::string& role) const;
+  // What other sources saw (page checksums, …).
+  void Take(Evidence evidence);
+  // What was done about a fault that is shown; of one that is over: no-op.
+  void NoteAction(const std::string& fault_class, const std::string& subject,
+                  const std::string& text);
   // What the shard's other members told of their disks; counts for 10 s.
   void SetPeers(const std::vector<PeerExcess>& peers);
   // Kernel name of the disk under a role; empty while unknown.

@@ -79,18 +79,22 @@ constexpr ChangeRow kChanges[] = {
     {ProbeState::kUnsupported, "disk.unsupported", Severity::kInfo},
 };
 
-struct SmartRow {
-  uint8_t bits;
-  const char* fault_class;
-  Severity severity;
-};
-constexpr SmartRow kSmartFaults[] = {
-    {kSpareBelowThreshold | kReliabilityDegraded | kVolatileMemoryBackupFailed |
-         kPersistentMemoryUnreliable,
-     "wearing_out", Severity::kError},
-    {kTemperatureOutOfRange, "overheating", Severity::kWarning},
-    {kMediaReadOnly, "read_only", Severity::kCritical},
-};
+observe::SmartSection SectionOf(const SmartLog& log) {
+  observe::SmartSection smart;
+  smart.supported = true;
+  smart.critical_warning = log.critical_warning;
+  smart.temperature_celsius = log.temperature_celsius;
+  smart.available_spare_percent = log.available_spare_percent;
+  smart.available_spare_threshold = log.available_spare_threshold_percent;
+  smart.percentage_used = log.percentage_used;
+  smart.media_errors = log.media_errors;
+  smart.error_log_entries = log.error_log_entries;
+  smart.power_on_hours = log.power_on_hours;
+  smart.unsafe_shutdowns = log.unsafe_shutdowns;
+  smart.bytes_read = log.host_read.value;
+  smart.bytes_written = log.host_written.value;
+  return smart;
+}
 
 }  // namespace
 
@@ -193,22 +197,18 @@ observe::ActivitySection SectionOf(const BlockActivity& activity) {
   return section;
 }
 
-std::vector<observe::Fault> FaultsOfSmart(const std::string& disk,
-                                          const observe::SmartSection& smart) {
-  std::vector<observe::Fault> faults;
-  for (const SmartRow& row : kSmartFaults) {
-    const auto bits = static_cast<uint8_t>(smart.critical_warning & row.bits);
-    if (bits == 0) continue;
-    const std::vector<std::string_view> names = CriticalWarningNames(bits);
-    observe::Fault fault;
-    fault.fault_class = row.fault_class;
-    fault.subject = disk;
-    fault.severity = row.severity;
-    fault.message = fmt::format("{} reports critical warnings: {}. HINT: metalctl disk health {}",
-                                disk, fmt::join(names, ", "), disk);
-    faults.push_back(std::move(fault));
+std::map<std::string, observe::SmartSection> SmartSectionsOf(
+    const std::map<std::string, DriveReport>& reports) {
+  std::map<std::string, observe::SmartSection> sections;
+  for (const auto& [disk, report] : reports) {
+    observe::SmartSection& section = sections[disk];
+    if (report.logs.smart) {
+      section = SectionOf(*report.logs.smart);
+      section.time = {.captured_at = report.logs.time, .monotonic = report.logs.monotonic};
+    }
+    section.unsupported_reason = report.unavailable;
   }
-  return faults;
+  return sections;
 }
 
 }  // namespace metal::disk

@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "agent/disk/inventory.h"
+#include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
 #include "agent/disk/sources/block_stat.h"
@@ -59,8 +60,8 @@ std::optional<observe::Event> EventOfChange(const TargetView& target, ProbeState
 
 observe::ActivitySection SectionOf(const BlockActivity& activity);
 
-// The faults that a drive's critical warnings stand for, one for each class.
-std::vector<observe::Fault> FaultsOfSmart(const std::string& disk,
-                                          const observe::SmartSection& smart);
+// By disk. One that answered before and does not now keeps what it said, with the reason.
+std::map<std::string, observe::SmartSection> SmartSectionsOf(
+    const std::map<std::string, DriveReport>& reports);
 
 }  // namespace metal::disk

@@ -62,6 +62,7 @@ void Node::WatchRole() {
       lease_changed_ = false;
     }
     CheckLease();
+    CheckDisks();
     CheckRole();
     CheckRewindFloor();
   }

@@ -64,6 +64,7 @@ absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
   if (running == nullptr || !running->alive()) {
     return OperationResult{"", {{"was_primary", "false"}, {"postgres_down", "true"}}};
   }
+  if (const auto sick = SickDisk()) return StopOnSickDisk(context, *sick);
   context.progress.BeginPhase("looking at the server");
   StandbyRestart options;
   options.drain = false;

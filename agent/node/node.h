@@ -148,6 +148,8 @@ class Node {
   // immediate, kill: 5 s each) and started as a standby; one that is down stays down. The role
   // watch repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
+  // How fast the other members' disks are; what is told of this node is left out.
+  void TellPeers(std::vector<disk::PeerExcess> peers);
   absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
 
   // ---- Replication (demote_actions.cc, follow_actions.cc, synchronous_actions.cc) ----
@@ -279,6 +281,14 @@ class Node {
   absl::StatusOr<pg::PromoteResult> PromoteServer(OperationContext& context,
                                                   pg::SqlSession& session, absl::Duration timeout);
   absl::StatusOr<OperationResult> RunFence(OperationContext& context);
+  // A confirmed fatal fault of a disk under the database, as the status shows it.
+  std::optional<observe::Fault> SickDisk() const;
+  // Fences a primary on a sick disk, where the configuration allows it (disk.reaction = demote) and
+  // an orchestrator has ever spoken. Of the role watch; touches no disk but the term store's.
+  void CheckDisks();
+  // Ends the server by force and leaves it down.
+  absl::StatusOr<OperationResult> StopOnSickDisk(OperationContext& context,
+                                                 const observe::Fault& fault);
   absl::StatusOr<OperationResult> RunDemote(OperationContext& context,
                                             const DemoteRequest& request);
   absl::StatusOr<OperationResult> StepDown(OperationContext& context, const DemoteRequest& request,

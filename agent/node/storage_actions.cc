@@ -28,6 +28,11 @@ void PutSummary(OperationResult& result, const std::string& prefix,
 
 }  // namespace
 
+void Node::TellPeers(std::vector<disk::PeerExcess> peers) {
+  std::erase_if(peers, [this](const auto& each) { return each.node == parts_.config.node_id; });
+  parts_.disks.SetPeers(peers);
+}
+
 absl::StatusOr<Operation> Node::RunStorageProbe(const RequestContext& context,
                                                 const StorageProbeRequest& request) {
   METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,

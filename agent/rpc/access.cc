@@ -57,6 +57,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"StorageService/GetStorageHealth", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/WatchStorageHealth", Permission::kObserve, Pace::kWatches},
     RpcPermission{"StorageService/RunStorageProbe", Permission::kOperate},
+    RpcPermission{"StorageService/TellPeers", Permission::kOperate},
 };
 
 // Null: it is not in the table.

@@ -1,6 +1,7 @@
 #include "agent/rpc/storage_service.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "agent/base/status.h"
 #include "agent/rpc/convert_operation.h"
@@ -10,6 +11,7 @@ namespace metal::rpc {
 namespace {
 
 constexpr absl::Duration kSlice = absl::Milliseconds(250);
+constexpr int kMostPeerDisks = 64;
 
 // Faults whose subject is the disk or a directory that is probed on it.
 bool Concerns(const observe::Fault& fault, const observe::DiskSection& disk) {
@@ -74,6 +76,29 @@ grpc::Status StorageService::WatchStorageHealth(
     }
     return absl::OkStatus();
   });
+}
+
+grpc::Status StorageService::TellPeers(grpc::ServerContext* context,
+                                       const v1::TellPeersRequest* request,
+                                       v1::TellPeersResponse*) {
+  return handler_.Run(
+      "StorageService/TellPeers", *context, [&](const std::string&) -> absl::Status {
+        if (request->disks_size() > kMostPeerDisks) {
+          return base::Error(absl::StatusCode::kInvalidArgument, "{} disks. HINT: at most {}",
+                             request->disks_size(), kMostPeerDisks);
+        }
+        std::vector<disk::PeerExcess> peers;
+        for (const auto& each : request->disks()) {
+          if (!std::isfinite(each.median_excess()) || !std::isfinite(each.p99_excess())) {
+            return base::Error(absl::StatusCode::kInvalidArgument,
+                               "the excess of {} is no number. HINT: as DiskSlowness has it",
+                               each.node_id());
+          }
+          peers.push_back({each.node_id(), each.role(), {each.median_excess(), each.p99_excess()}});
+        }
+        node_.TellPeers(peers);
+        return absl::OkStatus();
+      });
 }
 
 grpc::Status StorageService::RunStorageProbe(grpc::ServerContext* context,

@@ -24,6 +24,9 @@ class StorageService final : public metal::agent::v1::StorageService::Service {
   grpc::Status WatchStorageHealth(
       grpc::ServerContext* context, const metal::agent::v1::WatchStorageHealthRequest* request,
       grpc::ServerWriter<metal::agent::v1::WatchStorageHealthResponse>* writer) override;
+  grpc::Status TellPeers(grpc::ServerContext* context,
+                         const metal::agent::v1::TellPeersRequest* request,
+                         metal::agent::v1::TellPeersResponse* response) override;
   grpc::Status RunStorageProbe(grpc::ServerContext* context,
                                const metal::agent::v1::RunStorageProbeRequest* request,
                                metal::agent::v1::RunStorageProbeResponse* response) override;

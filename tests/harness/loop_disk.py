@@ -16,13 +16,15 @@ class Unavailable(Exception):
 class LoopDisk:
     """A file system on a loop device, which can be filled, and a cgroup in which I/O to that device can be slowed or stopped."""
 
-    def __init__(self, workspace, mount, name="disk"):
+    def __init__(self, workspace, mount, name="disk", image_dir=None):
+        """`image_dir`: where the disk's image lies; what that has no room for, the disk refuses to write."""
         if not os.path.exists(f"{BLKIO}/blkio.throttle.write_bps_device"):
             raise Unavailable("this kernel has no blkio throttle (cgroup v1)")
-        image = os.path.join(workspace.path, f"{name}.img")
+        image = os.path.join(image_dir or workspace.path, f"{name}.img")
         with open(image, "wb") as file:
             file.truncate(1 << 30)
-        made = run(["losetup", "--find", "--show", "--direct-io=on", image], as_root=True, code=None)
+        direct = "on" if image_dir is None else "off"
+        made = run(["losetup", "--find", "--show", f"--direct-io={direct}", image], as_root=True, code=None)
         if made.code != 0:
             raise Unavailable(f"no loop device: {made.stderr.strip()}")
         self.device = made.stdout.strip()

@@ -63,6 +63,21 @@ void FaultDesk::ForgetRole(const std::string& role) {
   Show(book_.ForgetRole(role));
 }
 
+void FaultDesk::SetStrongest(Reaction strongest) {
+  MutexLock lock(mutex_);
+  strongest_ = strongest;
+}
+
+void FaultDesk::NoteAction(const std::string& fault_class, const std::string& subject,
+                           const std::string& text) {
+  MutexLock lock(mutex_);
+  for (const DiskFault& fault : book_.faults()) {
+    if (fault.subject != subject || FaultClassName(fault.fault_class) != fault_class) continue;
+    actions_[{fault_class, subject}].push_back(text);
+    ShowInStatus(fault);
+  }
+}
+
 void FaultDesk::OnConfirmed(Listener listener) {
   MutexLock lock(mutex_);
   on_confirmed_ = std::move(listener);
@@ -71,8 +86,9 @@ void FaultDesk::OnConfirmed(Listener listener) {
 void FaultDesk::Show(const std::vector<FaultChange>& changes) {
   for (const FaultChange& change : changes) {
     if (change.news == FaultNews::kCleared) {
-      board_.ClearFault(std::string(FaultClassName(change.fault.fault_class)),
-                        change.fault.subject);
+      const std::string fault_class(FaultClassName(change.fault.fault_class));
+      board_.ClearFault(fault_class, change.fault.subject);
+      actions_.erase({fault_class, change.fault.subject});
     } else {
       ShowInStatus(change.fault);
     }
@@ -99,11 +115,13 @@ void FaultDesk::ShowInStatus(const DiskFault& fault) {
   detail.roles.assign(facts.roles.begin(), facts.roles.end());
   detail.confirmed = fault.confirmed;
   detail.fatal = row.fatal;
-  detail.reaction = std::string(ReactionName(row.reaction));
+  detail.reaction = std::string(ReactionName(std::min(row.reaction, strongest_)));
   detail.last_seen = fault.last_seen;
   for (const Evidence& each : fault.evidence) detail.evidence.push_back(Shown(each));
   observe::Fault shown;
   shown.fault_class = std::string(FaultClassName(fault.fault_class));
+  const auto actions = actions_.find({shown.fault_class, fault.subject});
+  if (actions != actions_.end()) detail.actions = actions->second;
   shown.subject = fault.subject;
   shown.severity = SeverityOf(fault);
   shown.message = FaultMessage(fault);
@@ -124,7 +142,7 @@ void FaultDesk::Tell(const FaultChange& change) {
       {"roles", fmt::format("{}", fmt::join(facts.roles, ","))},
       {"seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(clock_.Now() - fault.first_seen))},
       {"fatal", row.fatal ? "true" : "false"},
-      {"reaction", std::string(ReactionName(row.reaction))}};
+      {"reaction", std::string(ReactionName(std::min(row.reaction, strongest_)))}};
   for (const Evidence& each : fault.evidence) {
     witnesses.push_back(WitnessName(each.witness));
     if (!each.kernel_line.empty()) attributes["kernel_line"] = each.kernel_line;

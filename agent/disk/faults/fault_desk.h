@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agent/base/clock.h"
@@ -44,6 +45,11 @@ class FaultDesk {
   void SetDisks(std::map<std::string, DiskFacts> disks);
   // A role is not watched any more: what only it has seen ends.
   void ForgetRole(const std::string& role);
+  // What the status asks for at most, whatever a row wants. Until then: anything.
+  void SetStrongest(Reaction strongest);
+  // What was done about a fault that is shown; of one that is over: no-op.
+  void NoteAction(const std::string& fault_class, const std::string& subject,
+                  const std::string& text);
   // Called for each fault that is confirmed, on the thread that handed in the evidence; must not
   // block and must not call back.
   void OnConfirmed(Listener listener);
@@ -61,6 +67,10 @@ class FaultDesk {
   FaultBook book_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, DiskFacts> disks_ ABSL_GUARDED_BY(mutex_);
   Listener on_confirmed_ ABSL_GUARDED_BY(mutex_);
+  Reaction strongest_ ABSL_GUARDED_BY(mutex_) = Reaction::kDemote;
+  // By class and subject, until the fault ends.
+  std::map<std::pair<std::string, std::string>, std::vector<std::string>> actions_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace metal::disk

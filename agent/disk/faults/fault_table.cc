@@ -303,6 +303,13 @@ std::string_view ReactionName(Reaction reaction) {
   return kNames[static_cast<size_t>(reaction)];
 }
 
+Reaction ParseReaction(std::string_view name) {
+  for (const Reaction each : {Reaction::kDrain, Reaction::kDemote}) {
+    if (ReactionName(each) == name) return each;
+  }
+  return Reaction::kObserve;
+}
+
 std::span<const FaultRow> FaultTable() { return kTable; }
 
 const FaultRow& RowOf(FaultClass fault_class) {

@@ -20,6 +20,7 @@ enum class Reaction : uint8_t {
   kDemote    // asks for a failover, and takes the node out of service at once
 };
 std::string_view ReactionName(Reaction reaction);  // "observe", "drain", "demote"
+Reaction ParseReaction(std::string_view name);     // another name: kObserve
 
 struct FaultRow {
   FaultClass fault_class;

@@ -4,7 +4,6 @@
 
 #include "agent/disk/nvme/smart_log.h"
 #include "agent/disk/probe_run.h"
-#include "agent/disk/smart_watch.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
@@ -42,8 +41,8 @@ class FakeHelper final : public PrivilegedHelper {
                                                      absl::Duration) override {
     base::MutexLock lock(mutex_);
     EXPECT_EQ(controller, "nvme0");
-    EXPECT_EQ(request.log_id, kSmartLogId);
     if (!status_.ok()) return status_;
+    if (request.log_id != kSmartLogId) return absl::DataLossError("NVMe status 0x4109");
     std::vector<std::byte> page(request.length);
     page[0] = static_cast<std::byte>(warning_);
     page[1] = std::byte{300 & 0xff};
@@ -218,7 +217,7 @@ TEST_F(DiskMonitorTest, ADirectoryThatIsNotProbedForAWhileKeepsItsDiskInView) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
   ASSERT_TRUE(
-      Eventually([&] { return StateOf("data") == "healthy" && HasFault("wearing_out/nvme0n1"); }));
+      Eventually([&] { return StateOf("data") == "healthy" && HasFault("unreliable/nvme0n1"); }));
   Hang(true);
   ASSERT_TRUE(Eventually([&] { return StateOf("data") == "stalled"; }));
   monitor.StopProbing("data");
@@ -229,8 +228,7 @@ TEST_F(DiskMonitorTest, ADirectoryThatIsNotProbedForAWhileKeepsItsDiskInView) {
   // The drive goes on being asked.
   helper_->Set(kMediaReadOnly | kReliabilityDegraded, absl::OkStatus());
   ASSERT_TRUE(Eventually([&] { return HasFault("read_only/nvme0n1"); }));
-  EXPECT_TRUE(HasFault("wearing_out/nvme0n1"));
-  EXPECT_THAT(events_.types(), Not(Contains("disk.smart_cleared")));
+  EXPECT_TRUE(HasFault("unreliable/nvme0n1"));
   monitor.AddTarget("data", dir_.path());
   EXPECT_TRUE(Eventually([&] { return StateOf("data") == "healthy"; }));
 }
@@ -259,35 +257,12 @@ TEST_F(DiskMonitorTest, CriticalWarningsAreFaultsUntilTheyEnd) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
   ASSERT_TRUE(
-      Eventually([&] { return HasFault("read_only/nvme0n1") && HasFault("wearing_out/nvme0n1"); }));
+      Eventually([&] { return HasFault("read_only/nvme0n1") && HasFault("unreliable/nvme0n1"); }));
   helper_->Set(kReliabilityDegraded, absl::OkStatus());
   ASSERT_TRUE(Eventually([&] { return !HasFault("read_only/nvme0n1"); }));
-  EXPECT_TRUE(HasFault("wearing_out/nvme0n1"));
-  EXPECT_THAT(events_.types(), Contains("disk.smart_warning"));
-  EXPECT_THAT(events_.types(), Contains("disk.smart_cleared"));
-}
-
-TEST_F(DiskMonitorTest, SmartOfADiskThatIsNotInUseIsForgotten) {
-  SmartWatch smart(board_, events_, helper_.get(), base::RealClock());
-  DiskInfo disk;
-  disk.name = "nvme0n1";
-  disk.nvme_controller = "nvme0";
-  disk.serial = "A";
-  helper_->Set(kReliabilityDegraded, absl::OkStatus());
-  smart.Refresh(disk);
-  ASSERT_TRUE(HasFault("wearing_out/nvme0n1"));
-  smart.ForgetOthers({"nvme0n1"});
-  EXPECT_EQ(smart.Sections().size(), 1u);
-  smart.ForgetOthers({"nvme1n1"});
-  EXPECT_THAT(smart.Sections(), IsEmpty());
-  EXPECT_FALSE(HasFault("wearing_out/nvme0n1"));
-  // Another drive under the same name does not inherit what the old one said.
-  smart.Refresh(disk);
-  disk.serial = "B";
-  helper_->Set(0, absl::UnavailableError("no answer"));
-  smart.Refresh(disk);
-  EXPECT_FALSE(smart.Sections().at("nvme0n1").supported);
-  EXPECT_FALSE(HasFault("wearing_out/nvme0n1"));
+  EXPECT_TRUE(HasFault("unreliable/nvme0n1"));
+  EXPECT_THAT(events_.types(), Contains("disk.fault_confirmed"));
+  EXPECT_THAT(events_.types(), Contains("disk.fault_cleared"));
 }
 
 TEST_F(DiskMonitorTest, SmartThatCannotBeReadSaysWhy) {

@@ -124,6 +124,25 @@ absl::StatusOr<NodeView> AgentCalls::GetStatus(absl::Duration patience) {
   return ViewOf(id_, response.status());
 }
 
+absl::Status AgentCalls::TellPeers(const std::vector<NodeView>& views, absl::Duration patience) {
+  v1::TellPeersRequest request;
+  for (const NodeView& view : views) {
+    if (!view.answered || view.id == id_) continue;
+    for (const DiskExcess& each : view.disk_excess) {
+      v1::PeerDisk* disk = request.add_disks();
+      disk->set_node_id(view.node_id);
+      disk->set_role(each.role);
+      disk->set_median_excess(each.median);
+      disk->set_p99_excess(each.p99);
+    }
+  }
+  if (request.disks_size() == 0) return absl::OkStatus();
+  v1::TellPeersResponse response;
+  return Call(patience - kMargin, [&](grpc::ClientContext* context) {
+    return client_.storage->TellPeers(context, request, &response);
+  });
+}
+
 absl::StatusOr<TermAnswer> AgentCalls::BeginTerm(const TermHolder& holder,
                                                  absl::Duration patience) {
   v1::BeginTermRequest request;

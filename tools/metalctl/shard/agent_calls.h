@@ -17,6 +17,8 @@ class AgentCalls : public NodeCalls {
       : id_(std::move(id)), client_(client), clock_(clock) {}
 
   absl::StatusOr<NodeView> GetStatus(absl::Duration patience) override;
+  // Of those views that are not this node's.
+  absl::Status TellPeers(const std::vector<NodeView>& views, absl::Duration patience);
   absl::StatusOr<TermAnswer> BeginTerm(const TermHolder& holder, absl::Duration patience) override;
   absl::StatusOr<WalPoint> Promote(const TermHolder& holder) override;
   absl::Status PrepareDemote(const TermHolder& holder) override;

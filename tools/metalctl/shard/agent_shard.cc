@@ -92,4 +92,16 @@ std::vector<NodeView> AgentShard::ReadStatuses(absl::Duration patience) {
   return views;
 }
 
+void AgentShard::TellPeers(const std::vector<NodeView>& views, absl::Duration patience) {
+  std::vector<NodeCall> calls;
+  for (size_t i = 0; i < views.size(); ++i) {
+    if (!views[i].answered) continue;
+    calls.push_back({i, [this, &views, patience, i] {
+                       // An agent that is gone, or too old to know the call, is not told.
+                       calls_[i]->TellPeers(views, patience).IgnoreError();
+                     }});
+  }
+  AtOnce(calls, {});
+}
+
 }  // namespace metal::shard

@@ -26,6 +26,9 @@ class AgentShard : public ShardCalls {
   // The status of every node, in the config's order. Takes at most `patience`, or little more; who
   // has not answered by then is a view that did not answer.
   std::vector<NodeView> ReadStatuses(absl::Duration patience);
+  // Tells each node that answered how fast the others' disks are. What fails is told again by the
+  // next look.
+  void TellPeers(const std::vector<NodeView>& views, absl::Duration patience);
 
  private:
   const ShardConfig& config_;

@@ -85,6 +85,26 @@ std::optional<absl::Duration> BackupAge(const v1::NodeStatus& status) {
   return std::nullopt;
 }
 
+bool IsConfirmed(const v1::Fault& fault) {
+  return fault.disk().confidence() == v1::FAULT_CONFIDENCE_CONFIRMED;
+}
+
+// Of the database's disks: for a repository nobody has to lead elsewhere.
+FaultWish WishOf(const v1::Fault& fault) {
+  const auto& roles = fault.disk().roles();
+  const bool database = std::any_of(roles.begin(), roles.end(),
+                                    [](const std::string& role) { return role != "repository"; });
+  if (!IsConfirmed(fault) || !database) return FaultWish::kNothing;
+  switch (fault.disk().reaction()) {
+    case v1::FAULT_REACTION_DRAIN:
+      return FaultWish::kReparent;
+    case v1::FAULT_REACTION_DEMOTE:
+      return FaultWish::kFailover;
+    default:
+      return FaultWish::kNothing;
+  }
+}
+
 }  // namespace
 
 std::string_view ServerStateName(ServerState state) {
@@ -146,7 +166,16 @@ NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
     view.faults.push_back({.fault_class = fault.fault_class(),
                            .subject = fault.subject(),
                            .message = fault.message(),
-                           .severe = fault.severity() >= v1::SEVERITY_ERROR});
+                           .severe = fault.severity() >= v1::SEVERITY_ERROR,
+                           .fatal_disk = IsConfirmed(fault) && fault.disk().fatal(),
+                           .wanted = WishOf(fault)});
+  }
+  for (const auto& disk : status.disks()) {
+    if (!disk.slowness().has_median_excess() || disk.slowness().learning()) continue;
+    for (const std::string& role : disk.roles()) {
+      view.disk_excess.push_back(
+          {role, disk.slowness().median_excess(), disk.slowness().p99_excess()});
+    }
   }
   return view;
 }

@@ -27,9 +27,20 @@ struct Follower {
   base::Lsn flushed;
 };
 
+// What a node asks for because of a confirmed fault of its disk.
+enum class FaultWish { kNothing, kReparent, kFailover };
+
 struct NodeFault {
   std::string fault_class, subject, message;
-  bool severe = false;  // error or critical
+  bool severe = false;      // error or critical
+  bool fatal_disk = false;  // confirmed, of a disk that no longer keeps what it is given
+  FaultWish wanted = FaultWish::kNothing;
+};
+
+// How much slower than expected a disk answers, as the agent has it for its peers.
+struct DiskExcess {
+  std::string role;  // what lies there: "data", "wal", …
+  double median = 0, p99 = 0;
 };
 
 struct NodeView {
@@ -84,6 +95,7 @@ struct NodeView {
   std::string archive_error;
   std::string operation;  // kind of the one that runs
   std::vector<NodeFault> faults;
+  std::vector<DiskExcess> disk_excess;
 
   bool running() const { return answered && server == ServerState::kRunning; }
   bool is_primary() const { return running() && role == NodeRole::kPrimary; }

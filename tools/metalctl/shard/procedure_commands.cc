@@ -15,7 +15,6 @@ namespace metal::shard {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Body = std::function<absl::Status(Procedure& procedure)>;
 
 Json ResultJson(std::string_view name, const Procedure& procedure,
                 const std::vector<Finding>& findings, absl::Duration took) {
@@ -41,9 +40,10 @@ Json ResultJson(std::string_view name, const Procedure& procedure,
   return json;
 }
 
-// Runs one procedure and tells how it went. `whole`: a node that is left behind is a failure.
+}  // namespace
+
 int RunProcedure(const ctl::Client& client, const ShardConfig& config, std::string_view name,
-                 bool whole, const Body& body) {
+                 bool whole, const ProcedureBody& body) {
   AgentShard shard(config, client.options());
   std::unique_ptr<StepLog> log;
   if (client.json()) {
@@ -71,6 +71,8 @@ int RunProcedure(const ctl::Client& client, const ShardConfig& config, std::stri
   }
   return whole && !procedure.left_behind().empty() ? ctl::kExitFailed : ctl::kExitOk;
 }
+
+namespace {
 
 // --to NODE as an index; nullopt when it is not given.
 absl::StatusOr<std::optional<size_t>> NodeNamed(const ShardConfig& config, const std::string& id) {

@@ -8,6 +8,7 @@
 #include "agent/base/clock.h"
 #include "fmt/format.h"
 #include "tools/metalctl/shard/agent_shard.h"
+#include "tools/metalctl/shard/auto_pilot.h"
 #include "tools/metalctl/shard/procedure_commands.h"
 #include "tools/metalctl/shard/shard_text.h"
 #include "tools/metalctl/text_table.h"
@@ -63,7 +64,21 @@ int ShowShard(const Client& client, const ShardConfig& config, bool findings_onl
   return findings_only && HasErrors(findings) ? kExitFailed : kExitOk;
 }
 
-int WatchShard(const Client& client, const ShardConfig& config) {
+// What `watch --auto` does after a look; the text is for the last line of the screen.
+std::string ActBy(const AutoChange& change, const Client& client, const ShardConfig& config) {
+  if (change.kind == AutoChange::Kind::kNone) return change.why.empty() ? "" : change.why + "\n";
+  const bool planned = change.kind == AutoChange::Kind::kReparent;
+  fmt::print("{} to {}: {}\n", planned ? "reparent" : "failover", config.nodes[change.to].id,
+             change.why);
+  RunProcedure(client, config, planned ? "reparent" : "failover", false, [&](Procedure& procedure) {
+    const ChangeOptions options{.to = change.to};
+    return planned ? procedure.Reparent(options) : procedure.Failover(options);
+  });
+  return "";
+}
+
+int WatchShard(const Client& client, const ShardConfig& config, bool automatic) {
+  AutoPilot pilot;
   AgentShard shard(config, client.options());
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   base::Clock& clock = base::RealClock();
@@ -72,11 +87,14 @@ int WatchShard(const Client& client, const ShardConfig& config) {
     const base::MonotonicTime begin = clock.Monotonic();
     const std::vector<NodeView> views =
         shard.ReadStatuses(std::min(Patience(client), kWatchPeriod));
+    shard.TellPeers(views, kWatchPeriod);
     const std::vector<Finding> findings = Analyse(config, views);
+    std::string word;
+    if (automatic) word = ActBy(pilot.Observe(config, views, begin), client, config);
     if (client.json()) {
       fmt::print("{}", StatusJson(config, views, findings, false));
     } else {
-      const std::string text = StatusText(config, views, findings, ctl::OutputOptions());
+      const std::string text = word + StatusText(config, views, findings, ctl::OutputOptions());
       fmt::print("{}", terminal ? ctl::ScreenText(text) : text + "---\n");
     }
     std::fflush(stdout);
@@ -105,8 +123,17 @@ void AddLookCommands(CLI::App* shard, ctl::Invocation& invocation,
   on_shard(status, [](const Client& client, const ShardConfig& config) {
     return ShowShard(client, config, false);
   });
-  on_shard(ctl::AddCommand(shard, "watch", "Show the same live, until Ctrl-C", "shard watch"),
-           WatchShard);
+  auto automatic = std::make_shared<bool>(false);
+  auto* watch = ctl::AddCommand(
+      shard, "watch",
+      "Show the same live, until Ctrl-C; the agents learn how fast their peers' disks are",
+      "shard watch\nshard watch --auto");
+  watch->add_flag("--auto", *automatic,
+                  "Move the lead when its node asks for that because of its disk (disk.reaction): "
+                  "one member at a time, at most once in 10 minutes");
+  on_shard(watch, [automatic](const Client& client, const ShardConfig& config) {
+    return WatchShard(client, config, *automatic);
+  });
   auto list = std::make_shared<bool>(false);
   auto* check = ctl::AddCommand(shard, "check",
                                 "Check the shard's invariants; exit code 1 when one does not hold",

@@ -1,0 +1,112 @@
+// The monitor's inside: what its three files share.
+//   disk_monitor.cc    targets, and what others ask
+//   disk_supervisor.cc the supervisor's thread: looks at clocks and counters, touches no disk
+//   disk_inventory.cc  the inventory thread: slow sources, each with a deadline
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "agent/base/mutex.h"
+#include "agent/base/thread.h"
+#include "agent/disk/detached_call.h"
+#include "agent/disk/disk_monitor.h"
+#include "agent/disk/disk_report.h"
+#include "agent/disk/faults/fault_desk.h"
+#include "agent/disk/nvme/log_watch.h"
+#include "agent/disk/sources/kernel_sources.h"
+#include "agent/disk/sources/postgres_log_watch.h"
+
+namespace metal::disk {
+
+// What only the filesystem itself can tell.
+struct PathFacts {
+  std::string real_path;  // empty: it could not be resolved
+  std::optional<FilesystemSpace> space;
+};
+
+// A watched directory.
+struct Target {
+  Target(std::string directory_in, ProbeLimits limits)
+      : directory(std::move(directory_in)), machine(limits) {}
+  const std::string directory;
+  std::shared_ptr<Prober> prober;  // null: probing is off
+  ProbeStateMachine machine;
+  absl::Time state_since = absl::InfinitePast();
+  base::MonotonicTime state_since_monotonic;
+  std::optional<Evidence> handed_in;  // what its probes said of it last and did not withdraw
+  // The inventory thread's findings.
+  std::string real_path;
+  std::optional<StorageStack> stack;
+  std::optional<FilesystemSpace> space;
+  DetachedCall<PathFacts> path_call;  // used by the inventory thread alone
+};
+
+class DiskMonitor::Impl {
+ public:
+  Impl(DiskMonitorOptions options, observe::StatusBoard& board, observe::EventLog& events,
+       PrivilegedHelper* helper, base::Clock& clock);
+  ~Impl();
+
+  // As those of DiskMonitor.
+  void AddTarget(const std::string& role, const std::string& directory);
+  void RemoveTarget(const std::string& role);
+  void StopProbing(const std::string& role);
+  std::vector<std::string> roles();
+  absl::StatusOr<std::shared_ptr<Prober>> FindProber(const std::string& role);
+  void SetPeers(const std::vector<PeerExcess>& peers);
+  void Take(Evidence evidence);
+  void NoteAction(const std::string& fault_class, const std::string& subject,
+                  const std::string& text);
+  std::string DiskOf(const std::string& role);
+  std::string DirectoryOf(const std::string& role);
+
+ private:
+  std::shared_ptr<Prober> MakeProber(const std::string& role, const std::string& directory);
+  KernelSourcesOptions KernelOptions(PrivilegedHelper* helper);
+  void TellRoles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- disk_supervisor.cc ----
+  void Supervise();
+  void Judge(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void HandIn(Target& target, std::optional<Evidence> evidence)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Each disk's last second, over all roles that lie on it.
+  void ObserveSpeed(base::MonotonicTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  TargetView ViewOf(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(base::MonotonicTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- disk_inventory.cc ----
+  void TakeInventory();
+  void ReadStacks();
+  // Tells the sources and the desk which disks there are.
+  void TellOfDisks();
+  void ReadDrives();
+
+  DiskMonitorOptions options_;
+  observe::StatusBoard& board_;
+  observe::EventLog& events_;
+  base::Clock& clock_;
+  FaultDesk desk_;
+  const EvidenceSink sink_ = [this](Evidence evidence) { desk_.Take(std::move(evidence)); };
+  LogWatch drives_;
+  KernelSources kernel_;
+  SlowWatch slow_{sink_};
+  std::unique_ptr<PostgresLogWatch> postgres_log_;  // null: no log is followed
+
+  base::Mutex mutex_;  // never held while something may hang
+  base::CondVar changed_;
+  std::map<std::string, std::shared_ptr<Target>> targets_ ABSL_GUARDED_BY(mutex_);
+  bool publish_ ABSL_GUARDED_BY(mutex_) = true;
+  bool inventory_due_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+
+  base::Thread supervisor_;  // last: they use everything above
+  base::Thread inventory_;
+};
+
+}  // namespace metal::disk

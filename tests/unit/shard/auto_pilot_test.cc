@@ -1,0 +1,99 @@
+#include "tools/metalctl/shard/auto_pilot.h"
+
+#include "gmock/gmock.h"
+#include "tests/unit/shard/healthy_shard.h"
+
+namespace metal::shard {
+namespace {
+
+using Kind = AutoChange::Kind;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class AutoPilotTest : public ::testing::Test {
+ protected:
+  void Ask(size_t node, FaultWish wanted, bool fatal = true) {
+    views_[node].faults.push_back({.fault_class = "write_error",
+                                   .subject = "nvme0n1",
+                                   .message = "",
+                                   .severe = true,
+                                   .fatal_disk = fatal,
+                                   .wanted = wanted});
+  }
+  AutoChange Decide() { return DecideChange(config_, views_); }
+
+  ShardConfig config_ = ThreeNodes();
+  std::vector<NodeView> views_ = HealthyShard();  // node 0 leads
+  base::MonotonicTime now_ = base::MonotonicTime() + absl::Hours(1);
+};
+
+TEST_F(AutoPilotTest, NothingIsDoneToAShardThatIsWell) { EXPECT_EQ(Decide(), AutoChange()); }
+
+TEST_F(AutoPilotTest, APrimaryThatAsksIsReplacedByTheStandbyWithMostWal) {
+  views_[2].received.value += 8;
+  Ask(0, FaultWish::kReparent, false);
+  EXPECT_EQ(Decide().kind, Kind::kReparent);
+  EXPECT_EQ(Decide().to, 2u);
+  Ask(0, FaultWish::kFailover);
+  EXPECT_EQ(Decide().kind, Kind::kFailover);
+  EXPECT_THAT(Decide().why, HasSubstr("write_error nvme0n1"));
+}
+
+TEST_F(AutoPilotTest, APrimaryThatFencedItselfIsFailedOver) {
+  NodeView& old = views_[0];
+  old.fenced = true;
+  old.fence_reason = "disk: write_error nvme0n1";
+  old.wanted = NodeRole::kStandby;
+  old.role = NodeRole::kUnknown;
+  old.server = ServerState::kStopped;
+  for (size_t i : {1, 2}) views_[i].receiver_state = "";
+  EXPECT_EQ(Decide().kind, Kind::kFailover);
+  EXPECT_THAT(Decide().why, HasSubstr("fenced itself: disk: "));
+  old.fence_reason = "maintenance";
+  EXPECT_EQ(Decide().kind, Kind::kNone) << "somebody else did that, and knows why";
+}
+
+TEST_F(AutoPilotTest, NeverWhenMoreThanOneMemberIsSick) {
+  Ask(0, FaultWish::kFailover);
+  Ask(1, FaultWish::kNothing);
+  EXPECT_EQ(Decide().kind, Kind::kNone);
+  EXPECT_THAT(Decide().why, HasSubstr("more than one member"));
+}
+
+TEST_F(AutoPilotTest, ASickStandbyIsNamedAndLeftToPeople) {
+  Ask(1, FaultWish::kFailover);
+  EXPECT_EQ(Decide().kind, Kind::kNone);
+  EXPECT_THAT(Decide().why, HasSubstr("metalctl shard replace " + config_.nodes[1].id));
+}
+
+TEST_F(AutoPilotTest, WithoutAStandbyThatIsWellNothingIsDone) {
+  Ask(0, FaultWish::kFailover);
+  views_[1].answered = false;
+  views_[2].fenced = true;
+  EXPECT_EQ(Decide().kind, Kind::kNone);
+  EXPECT_THAT(Decide().why, HasSubstr("no standby that is well"));
+}
+
+TEST_F(AutoPilotTest, ActsOnTwoLooksInARowAndOnceInTenMinutes) {
+  AutoPilot pilot;
+  EXPECT_THAT(pilot.Observe(config_, views_, now_).why, IsEmpty());
+  Ask(0, FaultWish::kFailover);
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kNone) << "once may be a mistake";
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kFailover);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(pilot.Observe(config_, views_, now_ + absl::Minutes(9)).kind, Kind::kNone);
+  }
+  EXPECT_EQ(pilot.Observe(config_, views_, now_ + absl::Minutes(11)).kind, Kind::kFailover);
+}
+
+TEST_F(AutoPilotTest, TwoLooksThatDifferAreNotTwo) {
+  AutoPilot pilot;
+  Ask(0, FaultWish::kReparent, false);
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kNone);
+  Ask(0, FaultWish::kFailover);
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kNone);
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kFailover);
+}
+
+}  // namespace
+}  // namespace metal::shard

@@ -1,0 +1,43 @@
+// What `shard watch --auto` does by itself: it carries out what a node asks for because of its
+// disk, a planned change (drain) or a failover (demote), and nothing else.
+// Guards: two looks in a row have to say the same; never when more than one member is sick, for
+// then the cause may be another; only to a standby that is well; one change in ten minutes.
+// Threading: not thread-safe; no I/O and no clock.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "agent/base/clock.h"
+#include "tools/metalctl/shard/node_view.h"
+#include "tools/metalctl/shard/shard_config.h"
+
+namespace metal::shard {
+
+struct AutoChange {
+  enum class Kind { kNone, kReparent, kFailover };
+  Kind kind = Kind::kNone;
+  size_t to = 0;    // the next primary
+  std::string why;  // for people; of kNone: what keeps it from acting, empty when nothing is asked
+  friend bool operator==(const AutoChange&, const AutoChange&) = default;
+};
+
+// What these views ask for. `views`: one for each node of the config, in its order.
+AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& views);
+
+class AutoPilot {
+ public:
+  static constexpr absl::Duration kPause = absl::Minutes(10);  // between two changes
+
+  // One look. A change is answered once, and the pause begins with it.
+  AutoChange Observe(const ShardConfig& config, const std::vector<NodeView>& views,
+                     base::MonotonicTime now);
+
+ private:
+  AutoChange last_;
+  std::optional<base::MonotonicTime> changed_;
+};
+
+}  // namespace metal::shard
