@@ -99,6 +99,12 @@ void DiskMonitor::Impl::TellOfDisks() {
     for (const auto& [role, target] : targets_) {
       if (!target->stack) continue;
       stacks.push_back(*target->stack);
+      // The kernel speaks of volumes by their own names.
+      for (const std::string& layer : target->stack->layers) {
+        DiskFacts& each = facts[layer];
+        each.path = base::JoinPath(options_.roots.dev, layer);
+        each.roles.insert(role);
+      }
       for (const DiskInfo& disk : target->stack->disks) {
         DiskFacts& each = facts[disk.name];
         each.serial = disk.serial;

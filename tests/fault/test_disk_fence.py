@@ -59,7 +59,7 @@ def test_a_disk_that_refuses_writes(node):
     fault = fault_of(status, "write_error")
     assert fault["disk"]["fatal"] and "data" in fault["disk"]["roles"] and fault["severity"] == "SEVERITY_CRITICAL"
     assert fault["disk"]["reaction"] == f"FAULT_REACTION_{node.reaction.upper()}"
-    assert [each for each in fault["disk"]["evidence"] if "op 0x1" in each.get("kernel_line", "")], fault
+    assert [each for each in fault["disk"]["evidence"] if each.get("kernel_line") or each["witness"] == "FAULT_WITNESS_PROBE"], fault
     if node.reaction == "drain":
         assert not node.events("disk.fenced", after) and not node.status()["node"]["fenced"]
         return

@@ -56,6 +56,7 @@ void FaultDesk::SetDisks(std::map<std::string, DiskFacts> disks) {
     if (!fault.device.empty() && !disks_.contains(fault.device)) others.insert(fault.device);
   }
   for (const std::string& device : others) Show(book_.Forget(device));
+  for (const DiskFault& fault : book_.faults()) ShowInStatus(fault);  // with what is known now
 }
 
 void FaultDesk::ForgetRole(const std::string& role) {
