@@ -40,7 +40,15 @@ Severity SeverityOf(const DiskFault& fault) {
 void FaultDesk::Take(Evidence evidence) {
   if (evidence.time == absl::Time()) evidence.time = clock_.Now();
   MutexLock lock(mutex_);
-  Show(book_.Take(evidence, clock_.Monotonic()));
+  const auto disk = disks_.find(evidence.device);
+  const bool of_all_roles = RowOf(evidence.fault_class).of_filesystem && evidence.role.empty() &&
+                            disk != disks_.end() && !disk->second.roles.empty();
+  if (!of_all_roles) return Show(book_.Take(evidence, clock_.Monotonic()));
+  // Who knows only the disk speaks of each role on it: there a probe that says the same is found.
+  for (const std::string& role : disk->second.roles) {
+    evidence.role = role;
+    Show(book_.Take(evidence, clock_.Monotonic()));
+  }
 }
 
 void FaultDesk::Tick() {

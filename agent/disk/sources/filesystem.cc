@@ -174,7 +174,7 @@ Evidence JudgeFilesystemError(const FilesystemError& error, const FilesystemId& 
       fmt::format("{} on {} reports an error: {}", id.type, id.name, strerror(error.error_number)),
       time);
   evidence.error_number = error.error_number;
-  if (error.count > 1) evidence.delta = error.count;
+  evidence.delta = error.count;  // something that happened: nobody tells of its end
   return evidence;
 }
 

@@ -15,6 +15,8 @@ namespace {
 
 constexpr size_t kMaxRecord = 8192;  // the kernel's CONSOLE_EXT_LOG_MAX
 constexpr absl::Duration kCauseHolds = absl::Seconds(5);
+// A command is aborted after its timeout (30 s), the controller reset after another one.
+constexpr absl::Duration kOneReset = absl::Minutes(1);
 constexpr int kFailuresInARow = 1000;
 constexpr char kLineEvent[] = "disk.kernel_line";
 
@@ -100,8 +102,19 @@ bool KernelLogJudge::OnLine(std::string_view line, const KernelRecord& record,
   evidence.kernel_line = std::string(line);
   evidence.time = now.time;
   Tell(evidence, *finding, now, out);
-  if (finding->fault_class) out.evidence.push_back(std::move(evidence));
+  if (finding->fault_class && !IsOfTheSameReset(evidence, now.monotonic)) {
+    out.evidence.push_back(std::move(evidence));
+  }
   return true;
+}
+
+bool KernelLogJudge::IsOfTheSameReset(const Evidence& evidence, base::MonotonicTime now) {
+  if (evidence.fault_class != FaultClass::kControllerReset) return false;
+  const auto [last, first] = resets_.try_emplace(evidence.device, now);
+  if (first) return false;
+  if (now - last->second < kOneReset) return true;
+  last->second = now;
+  return false;
 }
 
 void KernelLogJudge::Explain(const std::string& disk, KernelFinding& finding,

@@ -42,8 +42,10 @@ class KernelLogJudge {
     base::MonotonicTime monotonic;
   };
 
-  // Lines that continue another are read together with it. A plain "I/O error" of a read shortly
-  // after the kernel reset the drive or lost it, or told its NVMe status, is counted as that.
+  // Evidence for "controller_reset" is given once a minute for a disk, whatever the number of
+  // lines: one reset makes many. Lines that continue another are read together with it. A plain
+  // "I/O error" of a read shortly after the kernel reset the drive or lost it, or told its NVMe
+  // status, is counted as that.
   void OnRecord(const KernelRecord& record, const DiskNames& names, Now now, Findings& out);
   // Tells what was left out of the windows that have ended.
   void Tick(Now now, Findings& out);
@@ -59,12 +61,14 @@ class KernelLogJudge {
   bool OnLine(std::string_view line, const KernelRecord& record, const DiskNames& names, Now now,
               Findings& out);
   void Explain(const std::string& disk, KernelFinding& finding, base::MonotonicTime now);
+  bool IsOfTheSameReset(const Evidence& evidence, base::MonotonicTime now);
   void Tell(const Evidence& evidence, const KernelFinding& finding, Now now, Findings& out);
 
   static constexpr int kEventsOfOneKind = 5;
   LineLimiter limiter_{kEventsOfOneKind, absl::Minutes(1)};
-  std::map<std::string, Cause> causes_;  // by disk: the last one told
-  std::string last_line_;                // what a continuation continues
+  std::map<std::string, Cause> causes_;                // by disk: the last one told
+  std::map<std::string, base::MonotonicTime> resets_;  // by disk: when the last one was told
+  std::string last_line_;                              // what a continuation continues
   bool last_matched_ = false;
 };
 

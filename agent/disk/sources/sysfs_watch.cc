@@ -148,16 +148,25 @@ std::vector<Evidence> SysfsJudge::Observe(const DiskSysfs& look, bool under_load
   Last({look.read_only, FaultClass::kReadOnly, fmt::format("the kernel has {} as read-only", disk_),
         disk_ + " is writable again"},
        read_only_);
-  if (look.state && *look.state != "live" && *look.state != "new") {
-    Add(FaultClass::kControllerReset,
-        fmt::format("the controller of {} is {}", disk_, *look.state));
-  }
+  JudgeState(look);
   JudgeLink(look, under_load);
   Grew(look.correctable, correctable_, FaultClass::kLinkDegraded, "corrected PCIe errors");
   Grew(look.nonfatal, nonfatal_, FaultClass::kLinkDegraded, "uncorrected PCIe errors");
   Grew(look.fatal, fatal_, FaultClass::kLinkDegraded, "fatal PCIe errors");
   Grew(look.resets, resets_, FaultClass::kControllerReset, "resets of its controller");
   return std::exchange(out_, {});
+}
+
+void SysfsJudge::JudgeState(const DiskSysfs& look) {
+  const bool resetting = look.state && *look.state != "live" && *look.state != "new";
+  if (std::exchange(resetting_, resetting) == resetting) return;
+  if (resetting) {
+    Add(FaultClass::kControllerReset,
+        fmt::format("the controller of {} is {}", disk_, *look.state));
+  } else {
+    Add(FaultClass::kControllerReset, fmt::format("the controller of {} is live again", disk_))
+        .clears = true;
+  }
 }
 
 void SysfsJudge::JudgeLink(const DiskSysfs& look, bool under_load) {

@@ -52,8 +52,9 @@ class SysfsJudge {
   SysfsJudge(std::string disk, std::string serial)
       : disk_(std::move(disk)), serial_(std::move(serial)) {}
 
-  // What lasts (gone, read-only, another drive, a narrow link, a controller that is not live) is
-  // told at every look, and its end once, with `clears`; what a counter gained, once. A link that
+  // What lasts (gone, read-only, another drive, a narrow link) is told at every look, and its end
+  // once, with `clears`. A controller that is not live is told once as well, for each time is a
+  // reset; what a counter gained, once, with `delta`. A link that
   // is merely slower counts under load alone: idle links save power.
   std::vector<Evidence> Observe(const DiskSysfs& look, bool under_load, absl::Time time);
 
@@ -66,11 +67,13 @@ class SysfsJudge {
   void Last(Condition condition, bool& held);
   void Grew(std::optional<uint64_t> now, std::optional<uint64_t>& before, FaultClass fault_class,
             std::string_view what);
+  void JudgeState(const DiskSysfs& look);
   void JudgeLink(const DiskSysfs& look, bool under_load);
   Evidence& Add(FaultClass fault_class, std::string text);
 
   const std::string disk_, serial_;
   bool gone_ = false, read_only_ = false, wrong_ = false, narrow_ = false, slow_link_ = false;
+  bool resetting_ = false;
   std::optional<uint64_t> correctable_, nonfatal_, fatal_, resets_;
   absl::Time time_;            // of the present look
   std::vector<Evidence> out_;  // what it says

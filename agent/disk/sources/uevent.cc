@@ -99,6 +99,7 @@ std::optional<UeventVerdict> JudgeController(const Uevent& event, const std::str
   if (!fault_class) return std::nullopt;
   verdict.evidence = MakeEvidence(*fault_class, disk,
                                   fmt::format("{} {} (event {:#x})", disk, what, *result), now);
+  verdict.evidence->delta = 1;  // it tells of something that happened, and never of its end
   return verdict;
 }
 

@@ -199,9 +199,19 @@ TEST_F(Judged, TheRecordsDeviceNamesTheDiskWhenTheLineDoesNot) {
 TEST_F(Judged, PlainReadErrorsAfterAResetAreTheResets) {
   EXPECT_EQ(Say(kTimeout).evidence.front().fault_class, FaultClass::kControllerReset);
   clock_.Advance(absl::Seconds(4));
-  EXPECT_EQ(Say(kRead).evidence.front().fault_class, FaultClass::kControllerReset);
+  EXPECT_THAT(Say(kRead).evidence, IsEmpty());
+  EXPECT_EQ(Say(kRead).events.front().attributes.at("class"), "controller_reset");
   clock_.Advance(absl::Seconds(2));
   EXPECT_EQ(Say(kRead).evidence.front().fault_class, FaultClass::kMediaError);
+}
+
+TEST_F(Judged, OneResetIsToldOnceHoweverManyLinesItMakes) {
+  size_t told = 0;
+  for (int second = 0; second < 150; second += 10) {
+    told += Say(kTimeout).evidence.size();
+    clock_.Advance(absl::Seconds(10));
+  }
+  EXPECT_EQ(told, 3u);  // at 0, 60 and 120 s
 }
 
 TEST_F(Judged, AWriteThatFailedAfterAResetIsLostAllTheSame) {

@@ -86,18 +86,22 @@ TEST(SysfsJudgeTest, AnotherDriveInItsPlaceIsNoReturn) {
   EXPECT_THAT(judge.Observe(Healthy(), false, kNow), SizeIs(2));  // both end
 }
 
-TEST(SysfsJudgeTest, AControllerThatResetsIsTold) {
+TEST(SysfsJudgeTest, AControllerThatResetsIsToldOnceForEachReset) {
   SysfsJudge judge("nvme0n1", "");
   DiskSysfs look = Healthy();
-  for (const char* state : {"resetting", "connecting"}) {
-    look.state = state;
+  for (int reset = 0; reset < 2; ++reset) {
+    look.state = "resetting";
     const auto evidence = judge.Observe(look, false, kNow);
     ASSERT_THAT(evidence, SizeIs(1));
     EXPECT_EQ(evidence[0].fault_class, FaultClass::kControllerReset);
-    EXPECT_THAT(evidence[0].text, HasSubstr(state));
+    EXPECT_THAT(evidence[0].text, HasSubstr("resetting"));
+    look.state = "connecting";
+    EXPECT_THAT(judge.Observe(look, false, kNow), IsEmpty());  // the same reset
+    look.state = "live";
+    const auto ended = judge.Observe(look, false, kNow);
+    ASSERT_THAT(ended, SizeIs(1));
+    EXPECT_TRUE(ended[0].clears);
   }
-  look.state = "live";
-  EXPECT_THAT(judge.Observe(look, false, kNow), IsEmpty());  // that it was reset stays true
 }
 
 TEST(SysfsJudgeTest, ASlowLinkCountsUnderLoadAlone) {
