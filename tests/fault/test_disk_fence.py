@@ -1,5 +1,7 @@
-"""A primary whose disk refuses writes fences itself where the configuration lets it, and says so to the orchestrator."""
+"""A primary whose disk refuses writes fences itself where the configuration lets it; `metalctl shard watch --auto` fails over."""
 import os
+import signal
+import subprocess
 
 import pytest
 
@@ -7,6 +9,7 @@ from harness import process
 from harness.loop_disk import LoopDisk, Unavailable
 from harness.node import Node
 from harness.process import run, wait_for
+from harness.three_nodes import Shard
 
 pytestmark = pytest.mark.skipif(not process.IS_ROOT, reason="loop devices need root")
 
@@ -17,7 +20,7 @@ class RefusingDisk:
     def __init__(self, workspace):
         self.under = os.path.join(workspace.path, "under")
         os.makedirs(self.under)
-        run(["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", self.under], as_root=True)
+        run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", self.under], as_root=True)
         workspace.at_end(lambda: run(["umount", "-l", self.under], as_root=True))
         self.disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"), image_dir=self.under)
         self.mount = self.disk.mount
@@ -28,14 +31,27 @@ class RefusingDisk:
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
 
 
+def disk_that_refuses(workspace):
+    try:
+        return RefusingDisk(workspace)
+    except Unavailable as why:
+        return pytest.skip(str(why))
+
+
+def options(reaction):
+    return {"probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "reaction": reaction}
+
+
+def write_much(node):
+    """More than the disk has places that were ever written."""
+    node.run("psql", "-XqAt", "-c", "SET synchronous_commit = local",
+             "-c", "CREATE TABLE filler AS SELECT repeat('x', 500) FROM generate_series(1, 400000)", "-c", "CHECKPOINT", code=None)
+
+
 @pytest.fixture(params=["demote", "drain"])
 def node(workspace, pg, request):
-    try:
-        disk = RefusingDisk(workspace)
-    except Unavailable as why:
-        pytest.skip(str(why))
-    made = Node(workspace, pg, data_dir=disk.mount, disk={
-        "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "reaction": request.param})
+    disk = disk_that_refuses(workspace)
+    made = Node(workspace, pg, data_dir=disk.mount, disk=options(request.param))
     made.disk, made.reaction = disk, request.param
     made.launch()
     wait_for("the agent answers", lambda: made.ctl("status", timeout=2).code == 0)
@@ -52,14 +68,14 @@ def fault_of(status, fault_class):
 def test_a_disk_that_refuses_writes(node):
     after = node.last_event_id()
     node.disk.refuse()
-    node.run("psql", "-XqAt", "-c", "CREATE TABLE filler AS SELECT repeat('x', 500) FROM generate_series(1, 400000) i",
-             "-c", "CHECKPOINT", code=None)
+    write_much(node)
     status = node.wait_status("the write error is confirmed", lambda each: (
         fault_of(each, "write_error") or {}).get("disk", {}).get("confidence") == "FAULT_CONFIDENCE_CONFIRMED", 60)
     fault = fault_of(status, "write_error")
     assert fault["disk"]["fatal"] and "data" in fault["disk"]["roles"] and fault["severity"] == "SEVERITY_CRITICAL"
     assert fault["disk"]["reaction"] == f"FAULT_REACTION_{node.reaction.upper()}"
-    assert [each for each in fault["disk"]["evidence"] if each.get("kernel_line") or each["witness"] == "FAULT_WITNESS_PROBE"], fault
+    seen = fault["disk"]["evidence"]
+    assert [each for each in seen if each.get("kernel_line") or each["witness"] == "FAULT_WITNESS_PROBE"], fault
     if node.reaction == "drain":
         assert not node.events("disk.fenced", after) and not node.status()["node"]["fenced"]
         return
@@ -71,3 +87,41 @@ def test_a_disk_that_refuses_writes(node):
     done = [action for each in status["faults"] for action in each.get("disk", {}).get("actions", [])]
     assert "fenced the primary of term 1" in done and "stopped PostgreSQL" in done
     assert node.ctl("promote", "--term", "1").reason == "FENCED"
+
+
+class ShardOnRefusingDisk(Shard):
+    """Node a has its data on such a disk."""
+
+    def make_node(self, name):
+        if name != "a":
+            return super().make_node(name)
+        disk = disk_that_refuses(self.workspace)
+        own, self.config = self.config, {"data_dir": disk.mount, "disk": options("demote")}
+        node = super().make_node(name)
+        self.config, node.disk = own, disk
+        return node
+
+
+def test_a_watched_shard_moves_its_lead_by_itself(workspace, pg):
+    shard = ShardOnRefusingDisk(workspace, pg).start_agents()
+    shard.init()
+    shard.wait_healthy()
+    old = shard["a"]
+    arguments = old.ctl_arguments("shard", "--config", shard.file, "watch", "--auto")
+    with open(workspace.file("watch.log", ""), "w+", encoding="utf-8") as log, \
+            subprocess.Popen(arguments, stdout=log, stderr=log) as watch, shard.clients() as ledger:
+        try:
+            assert shard.primary() is old
+            old.disk.refuse()
+            write_much(old)
+            wait_for("another node leads", lambda: shard.ok("status")["primary"] in ("b", "c"), 90)
+            ledger.wait_more()
+            status = old.status()
+            assert status["node"]["fence_reason"].startswith("disk: ") or status["node"]["term"] != "1", status["node"]
+        finally:
+            watch.send_signal(signal.SIGINT)
+            assert watch.wait(20) == 130
+        log.seek(0)
+        told = log.read()
+    assert "failover to " in told and "promote" in told, told[-3000:]
+    shard.check(ledger)
