@@ -3,7 +3,10 @@
 // Threading: not thread-safe; its owner locks.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
@@ -24,12 +27,24 @@ class LatencyWindow {
     Rotate(now);
     if (previous_.count() == 0) return present_.Summary();
     observe::Histogram both;
-    both.Merge(previous_);
-    both.Merge(present_);
+    MergeInto(both);
     return both.Summary();
   }
 
+  // Upper edges of buckets with their counts, ascending.
+  std::vector<std::pair<absl::Duration, uint64_t>> Buckets(base::MonotonicTime now) {
+    Rotate(now);
+    observe::Histogram both;
+    MergeInto(both);
+    return both.Buckets();
+  }
+
  private:
+  void MergeInto(observe::Histogram& both) const {
+    both.Merge(previous_);
+    both.Merge(present_);
+  }
+
   void Rotate(base::MonotonicTime now) {
     if (!start_) start_ = now;
     if (now - *start_ < window_) return;

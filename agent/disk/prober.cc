@@ -45,6 +45,26 @@ ProbeCounts ProberCore::Counts() {
   return counts;
 }
 
+RecentProbes ProberCore::TakeRecent() {
+  const ProbeObservation seen = Observe();
+  RecentProbes recent;
+  recent.errors = seen.errors;
+  recent.late = seen.late;
+  recent.oldest_outstanding = seen.oldest_outstanding;
+  base::MutexLock lock(mutex_);
+  recent.read = recent_read_.Summary();
+  recent.write = recent_write_.Summary();
+  recent_read_.Reset();
+  recent_write_.Reset();
+  return recent;
+}
+
+std::vector<std::pair<absl::Duration, uint64_t>> ProberCore::Buckets(bool writes) {
+  const base::MonotonicTime now = clock_.Monotonic();
+  base::MutexLock lock(mutex_);
+  return (writes ? write_ : read_).Buckets(now);
+}
+
 absl::Status ProberCore::StartBurst(const std::shared_ptr<BurstState>& burst) {
   base::MutexLock lock(mutex_);
   if (seen_.phase != ProbePhase::kRunning) {
@@ -98,6 +118,10 @@ ProbeObservation Prober::Observe() { return core_->Observe(); }
 std::string Prober::reason() { return core_->reason(); }
 ProbeCounts Prober::Counts() { return core_->Counts(); }
 std::vector<absl::Duration> Prober::TakeLatencies() { return core_->TakeLatencies(); }
+RecentProbes Prober::TakeRecent() { return core_->TakeRecent(); }
+std::vector<std::pair<absl::Duration, uint64_t>> Prober::Buckets(bool writes) {
+  return core_->Buckets(writes);
+}
 
 absl::Status Prober::RunBurst(ProbeBurst& burst, absl::Duration timeout,
                               const std::function<bool(uint32_t)>& done) {

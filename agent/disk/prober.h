@@ -11,7 +11,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -47,6 +49,13 @@ struct ProbeCounts {
   std::string last_error;
 };
 
+// What came back since the last look, and what is on its way: for one reader who looks each second.
+struct RecentProbes {
+  observe::LatencySummary read, write;  // errors are not in them
+  uint64_t errors = 0, late = 0;        // since the start
+  std::optional<absl::Duration> oldest_outstanding;
+};
+
 // A one-shot measurement: how much is asked for, and what came of it.
 struct ProbeBurst {
   uint32_t reads = 0, writes = 0;  // asked for
@@ -72,6 +81,10 @@ class Prober {
   // Of the regular probes that completed since the last call, at most 64, and the ages of what is
   // outstanding. For one caller.
   std::vector<absl::Duration> TakeLatencies();
+  // Since the last call; every call begins anew.
+  RecentProbes TakeRecent();
+  // The latencies behind Counts: upper edges of buckets with their counts, ascending.
+  std::vector<std::pair<absl::Duration, uint64_t>> Buckets(bool writes);
 
   // Runs reads, then writes, one at a time, beside the regular probes; waits for the end.
   // `done(completions)` is called on the calling thread at least every 100 ms; false cancels.

@@ -234,6 +234,7 @@ void ProberCore::Count(const Slot& slot, const ProbeOutcome& outcome, absl::Dura
   if (!slot.burst) {
     (slot.is_write ? write_ : read_).Record(latency, now);
     if (latencies_.size() < kMostLatencies) latencies_.push_back(latency);
+    (slot.is_write ? recent_write_ : recent_read_).Record(latency);
   }
   if (latency < options_.late_after) {
     ++seen_.on_time;

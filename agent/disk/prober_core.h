@@ -40,6 +40,8 @@ class ProberCore {
   std::string reason();
   ProbeCounts Counts();
   std::vector<absl::Duration> TakeLatencies();
+  RecentProbes TakeRecent();
+  std::vector<std::pair<absl::Duration, uint64_t>> Buckets(bool writes);
 
   absl::Status StartBurst(const std::shared_ptr<BurstState>& burst);
   // Waits up to `timeout` for the end; copies what there is so far; true when it is finished.
@@ -108,6 +110,8 @@ class ProberCore {
   std::string reason_ ABSL_GUARDED_BY(mutex_);
   LatencyWindow read_ ABSL_GUARDED_BY(mutex_);
   LatencyWindow write_ ABSL_GUARDED_BY(mutex_);
+  observe::Histogram recent_read_ ABSL_GUARDED_BY(mutex_);
+  observe::Histogram recent_write_ ABSL_GUARDED_BY(mutex_);
   ProbeCounts counts_ ABSL_GUARDED_BY(mutex_);
   std::vector<absl::Duration> latencies_ ABSL_GUARDED_BY(mutex_);  // since TakeLatencies
   std::shared_ptr<BurstState> burst_ ABSL_GUARDED_BY(mutex_);

@@ -58,6 +58,23 @@ TEST_F(ProberTest, ReadsAndWritesAreMeasured) {
   EXPECT_EQ(prober.Observe().phase, ProbePhase::kStopped);
 }
 
+TEST_F(ProberTest, EachLookAtRecentProbesBeginsAnew) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Counts().read.count > 10; }));
+  EXPECT_GT(prober.TakeRecent().read.count, 5u);
+  ASSERT_TRUE(Eventually([&] { return prober.TakeRecent().write.count > 0; }));
+  script_->Hang(true);
+  ASSERT_TRUE(Eventually([&] { return script_->outstanding() == 8; }));
+  (void)prober.TakeRecent();
+  ASSERT_TRUE(Eventually([&] {
+    const RecentProbes recent = prober.TakeRecent();
+    return recent.read.count == 0 && recent.oldest_outstanding > absl::Milliseconds(20);
+  }));
+  uint64_t reads = 0;
+  for (const auto& [edge, count] : prober.Buckets(false)) reads += count;
+  EXPECT_EQ(reads, prober.Counts().read.count);
+}
+
 TEST_F(ProberTest, AHungDeviceGetsEightProbesAndNoMoreAndTheirAgeGrows) {
   Prober& prober = Start();
   ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
