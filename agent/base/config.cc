@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <variant>
 
 #include "agent/base/config_checks.h"
 #include "agent/base/file.h"
@@ -141,6 +142,20 @@ absl::StatusOr<AgentConfig> ReadTable(const Reporter& reporter, const toml::tabl
   return config;
 }
 
+// A value as TOML.
+std::string ValueText(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+std::string ValueText(bool value) { return value ? "true" : "false"; }
+std::string ValueText(int value) { return fmt::format("{}", value); }
+std::string ValueText(absl::Duration value) { return ValueText(absl::FormatDuration(value)); }
+std::string ValueText(ByteCount value) { return fmt::format("\"{}\"", value.value); }
+
 }  // namespace
 
 absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view file_name) {
@@ -190,6 +205,25 @@ std::string DefaultConfigText() {
       "\n# Roles of callers by the exact DNS or URI name in their certificate.\n# Allowed: {}.\n"
       "#[[tls.role]]\n#san = \"orchestrator.example\"\n#role = \"orchestrator\"\n",
       kTlsRoles);
+  return text;
+}
+
+std::string EffectiveConfigText(const AgentConfig& config) {
+  std::string text;
+  std::string_view section;
+  for (const Option& option : Options()) {
+    if (option.section != section) {
+      section = option.section;
+      text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section);
+    }
+    const std::string value =
+        std::visit([&](auto target) { return ValueText(config.*target); }, option.target);
+    text += fmt::format("{} = {}\n", option.key, value);
+  }
+  for (const AgentConfig::RoleBinding& binding : config.role_bindings) {
+    text += fmt::format("\n[[tls.role]]\nsan = {}\nrole = {}\n", ValueText(binding.san),
+                        ValueText(binding.role));
+  }
   return text;
 }
 

@@ -94,6 +94,11 @@ struct AgentConfig {
   absl::Duration probe_stall_after = absl::Seconds(3);
   std::string disk_reaction;  // observe, drain, demote: the strongest that is asked for
   absl::Duration xfs_retry_for = absl::Seconds(5);
+
+  // [recorder]
+  std::string recorder_directory;      // empty: <state_dir>/recorder
+  ByteCount recorder_size{64 * kMiB};  // of the ring
+  int recorder_captures_kept = 5;      // taken by itself after a fatal fault; 0: none
 };
 
 // INVALID_ARGUMENT names file, line, key and what is allowed, with a HINT.
@@ -103,5 +108,8 @@ absl::StatusOr<AgentConfig> ParseConfig(std::string_view toml, std::string_view 
 // Every option with its default and meaning, as a commented TOML file (metal-agent
 // --print-default-config).
 std::string DefaultConfigText();
+
+// Every option with the value that is in force, as TOML.
+std::string EffectiveConfigText(const AgentConfig& config);
 
 }  // namespace metal::base

@@ -164,6 +164,8 @@ absl::Status CheckTogether(const AgentConfig& config) {
       CheckOutsideData("postgres.wal_dir", config.pg_wal_dir, config.pg_data_dir));
   METAL_RETURN_IF_ERROR(
       CheckOutsideData("repository.path", config.repository_path, config.pg_data_dir));
+  METAL_RETURN_IF_ERROR(
+      CheckOutsideData("recorder.directory", config.recorder_directory, config.pg_data_dir));
   if (config.socket == config.wal_socket) {
     return Error(absl::StatusCode::kInvalidArgument,
                  "agent.wal_socket = \"{}\": is agent.socket too. HINT: give each its own path",
@@ -178,6 +180,8 @@ void ResolveMachineDefaults(AgentConfig& config) {
     config.node_id = gethostname(name, sizeof name - 1) == 0 ? name : "localhost";
   }
   if (config.pg_bin_dir.empty()) config.pg_bin_dir = NewestServer();
+  if (config.recorder_directory.empty())
+    config.recorder_directory = JoinPath(config.state_dir, "recorder");
   if (config.wal_helper.empty()) {
     char path[PATH_MAX];
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path);

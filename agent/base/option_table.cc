@@ -177,6 +177,20 @@ const Option kOptions[] = {
     {"disk", "xfs_retry_for", &C::xfs_retry_for, R"("5s")",
      "How long XFS retries metadata writes that fail before it shuts down; 0 leaves XFS as it is.",
      TextRule::kAny, "0 to 24h", 0, kDay},
+
+    {"recorder", "directory", &C::recorder_directory, R"("")",
+     "Where the flight recorder keeps its ring, and what it captured after a fault. Another device "
+     "than the\n"
+     "data's; memory (tmpfs) will do, but does not outlive a power cut. Empty: recorder in "
+     "state_dir.",
+     TextRule::kPath},
+    {"recorder", "size", &C::recorder_size, R"("64MiB")",
+     "Size of the ring, taken at the first start.", TextRule::kAny, "1MiB to 16GiB", kMebi,
+     16 * kGibi},
+    {"recorder", "captures_kept", &C::recorder_captures_kept, "5",
+     "Captures that are kept of those taken by itself when a fatal fault is confirmed. 0: takes "
+     "none.",
+     TextRule::kAny, "0 to 100", 0, 100},
 };
 
 }  // namespace

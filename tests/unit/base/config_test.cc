@@ -234,12 +234,27 @@ TEST(ConfigTest, NothingOfTheAgentLivesInTheDataDirectory) {
   EXPECT_THAT(ParseAfterMinimal("wal_dir = \"/data/pg\"\n"), Rejected("postgres.wal_dir"));
   EXPECT_THAT(ParseAfterMinimal("[repository]\npath = \"/data/pg/repo\"\n"),
               Rejected("repository.path"));
+  EXPECT_THAT(ParseAfterMinimal("[recorder]\ndirectory = \"/data/pg/ring\"\n"),
+              Rejected("recorder.directory"));
   EXPECT_OK(ParseAfterMinimal("wal_dir = \"/data/pg-wal\"\n").status());
 }
 
 TEST(ConfigTest, SocketsDiffer) {
   EXPECT_THAT(ParseAfterMinimal("[agent]\nwal_socket = \"/run/metal/agent.sock\"\n"),
               Rejected("agent.wal_socket"));
+}
+
+TEST(ConfigTest, WhatIsInForceIsAConfigurationThatSaysTheSame) {
+  ASSERT_OK_AND_ASSIGN(
+      const AgentConfig config,
+      ParseAfterMinimal("restart_window = \"90s\"\n[backup]\nmemory = \"80MiB\"\n"
+                        "[gate]\nlisten = \"127.0.0.1:6433\"\n[recorder]\nsize = 2097152\n"));
+  const std::string text = EffectiveConfigText(config);
+  EXPECT_THAT(text, HasSubstr("restart_window = \"1m30s\"\n"));
+  EXPECT_THAT(text, HasSubstr("size = \"2097152\"\n"));
+  EXPECT_THAT(text, HasSubstr("/recorder\"\n")) << "what follows from others is there too";
+  ASSERT_OK_AND_ASSIGN(const AgentConfig again, ParseConfig(text, "again"));
+  EXPECT_EQ(EffectiveConfigText(again), text);
 }
 
 TEST(LoadConfigTest, MissingFileTellsHowToMakeOne) {

@@ -1,0 +1,130 @@
+#include "agent/recorder/diagnostics.h"
+
+#include <string>
+#include <thread>
+
+#include "agent/base/file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/harness/status_matchers.h"
+#include "tests/unit/recorder/capture_fixture.h"
+
+namespace metal::recorder {
+namespace {
+
+using ::testing::Contains;
+using ::testing::Key;
+
+const observe::Fault kFault = {.fault_class = "stalled",
+                               .subject = "nvme0n1:data",
+                               .severity = observe::Severity::kCritical,
+                               .message = "no answer for 5 s",
+                               .since = {}};
+
+class DiagnosticsTest : public ::testing::Test, public CaptureFixture {
+ protected:
+  DiagnosticsOptions Options(int kept, absl::Duration pause) const {
+    return {.directory = dir_.File("captures"), .kept = kept, .settle = {}, .pause = pause};
+  }
+  std::vector<std::string> Captures() const {
+    return base::ListDirectory(dir_.File("captures")).value_or(std::vector<std::string>());
+  }
+  void AwaitCaptures(size_t count) {
+    const absl::Time begin = absl::Now();
+    while (events_->Count("diagnostics.captured") < count &&
+           absl::Now() - begin < absl::Seconds(30)) {
+      base::RealClock().Sleep(absl::Milliseconds(2));
+    }
+    ASSERT_EQ(events_->Count("diagnostics.captured"), count);
+  }
+};
+
+TEST_F(DiagnosticsTest, AFatalFaultIsCapturedByItselfOnceInAWhile) {
+  Diagnostics diagnostics(Parts(), Options(5, absl::Hours(1)));
+  for (int i = 0; i < 10; ++i) diagnostics.OnFatalFault(kFault);
+  AwaitCaptures(1);
+  ASSERT_EQ(Captures().size(), 1u);
+  EXPECT_TRUE(Captures()[0].ends_with("-stalled.tar.zst"));
+  const std::string path = events_->events().back().attributes.at("path");
+  const auto files = FilesOf(*base::ReadFile(path));
+  EXPECT_THAT(files, Contains(Key("timeline.html")));
+  EXPECT_THAT(files.at("manifest.json"), ::testing::HasSubstr("stalled of nvme0n1:data"));
+  diagnostics.OnFatalFault(kFault);
+  EXPECT_EQ(Captures().size(), 1u) << "the pause is not over";
+}
+
+TEST_F(DiagnosticsTest, OnlyTheNewestAreKeptAndHalvesAreRemoved) {
+  dir_.Write("captures/20200101T000000Z-gone.tar.zst", "old");
+  dir_.Write("captures/20200102T000000Z-gone.tar.zst", "old");
+  dir_.Write("captures/20200103T000000Z-gone.tar.zst.tmp", "half");
+  dir_.Write("captures/notes.txt", "not ours");
+  Diagnostics diagnostics(Parts(), Options(2, {}));
+  diagnostics.OnFatalFault(kFault);
+  AwaitCaptures(1);
+  const absl::Time begin = absl::Now();
+  while (Captures().size() != 3 && absl::Now() - begin < absl::Seconds(30))
+    base::RealClock().Sleep(absl::Milliseconds(2));
+  const auto names = Captures();
+  ASSERT_EQ(names.size(), 3u);
+  EXPECT_EQ(names[0], "20200102T000000Z-gone.tar.zst");
+  EXPECT_TRUE(names[1].ends_with("-stalled.tar.zst"));
+  EXPECT_EQ(names[2], "notes.txt");
+}
+
+TEST_F(DiagnosticsTest, NoneAreTakenWhenNoneAreKept) {
+  Diagnostics diagnostics(Parts(), Options(0, {}));
+  diagnostics.OnFatalFault(kFault);
+  std::string archive;
+  ASSERT_OK(diagnostics.Capture({}, [&](std::string_view bytes) {
+    archive += bytes;
+    return absl::OkStatus();
+  }));
+  EXPECT_EQ(Captures().size(), 0u);
+  EXPECT_THAT(FilesOf(archive), Contains(Key("README.txt")));
+}
+
+TEST_F(DiagnosticsTest, ADirectoryThatCannotBeWrittenIsReported) {
+  dir_.Write("captures", "a file");
+  Diagnostics diagnostics(Parts(), Options(2, {}));
+  diagnostics.OnFatalFault(kFault);
+  EXPECT_TRUE(events_->Await("diagnostics.failed"));
+}
+
+TEST_F(DiagnosticsTest, OneCaptureRunsAtATime) {
+  Diagnostics diagnostics(Parts(), Options(0, {}));
+  absl::Status second;
+  ASSERT_OK(diagnostics.Capture({}, [&](std::string_view) {
+    // The lock is not one's own to try again: another caller asks.
+    std::thread other([&] {
+      second = diagnostics.Capture({}, [](std::string_view) { return absl::OkStatus(); }).status();
+    });
+    other.join();
+    return absl::OkStatus();
+  }));
+  EXPECT_TRUE(absl::IsAborted(second));
+  EXPECT_EQ(base::GetReason(second)->reason, "CAPTURE_RUNNING");
+}
+
+TEST_F(DiagnosticsTest, TheEndComesSoonAlsoInTheMiddleOfACapture) {
+  auto parts = Parts();
+  const auto hang = std::make_shared<std::atomic<bool>>(true);
+  const auto entered = std::make_shared<std::atomic<bool>>(false);
+  const auto ended = std::make_shared<std::atomic<bool>>(false);
+  parts.kernel_log = [hang, entered, ended]() -> absl::StatusOr<std::string> {
+    *entered = true;
+    while (*hang) base::RealClock().Sleep(absl::Milliseconds(5));
+    *ended = true;
+    return std::string();
+  };
+  auto diagnostics = std::make_unique<Diagnostics>(std::move(parts), Options(2, {}));
+  diagnostics->OnFatalFault(kFault);
+  while (!*entered) base::RealClock().Sleep(absl::Milliseconds(1));
+  const absl::Time asked = absl::Now();
+  diagnostics.reset();
+  EXPECT_LT(absl::Now() - asked, absl::Seconds(2));
+  *hang = false;
+  while (!*ended) base::RealClock().Sleep(absl::Milliseconds(1));
+}
+
+}  // namespace
+}  // namespace metal::recorder
