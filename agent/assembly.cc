@@ -49,7 +49,8 @@ absl::StatusOr<std::unique_ptr<disk::PrivilegedHelper>> TakeIdentity(
     METAL_RETURN_IF_ERROR(base::ProvideDirectory(path, user, 0750));
   }
   // A disk that is dead or hangs is what the agent is there to report.
-  for (const std::string& path : {config.repository_path, base::DirectoryOf(config.pg_data_dir)}) {
+  for (const std::string& path :
+       {config.repository_path, base::DirectoryOf(config.pg_data_dir), config.recorder_directory}) {
     if (path.empty()) continue;
     const absl::Status provided = base::ProvideDirectoryOnDisk(path, user, kDataDiskPatience);
     if (provided.ok()) continue;
@@ -152,12 +153,18 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   return options;
 }
 
-backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
-                                            observe::StatusBoard& board) {
+absl::StatusOr<WalParts> StartWal(const base::AgentConfig& config, observe::StatusBoard& board,
+                                  observe::EventLog& events, base::Clock& clock) {
+  WalParts parts;
+  if (config.repository_path.empty()) return parts;
+  parts.archive = std::make_shared<backup::WalArchive>(
+      backup::WalArchiveOptions{config.repository_path, config.state_dir}, clock, &events);
   backup::WalServerOptions options;
   options.socket_path = config.wal_socket;
   options.current_system_identifier = [&board] { return board.Get()->postgres.system_identifier; };
-  return options;
+  METAL_ASSIGN_OR_RETURN(parts.server,
+                         backup::WalServer::Start(std::move(options), parts.archive, clock));
+  return parts;
 }
 
 std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& config,

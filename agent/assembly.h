@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/backup/clone_source.h"
+#include "agent/backup/wal_archive.h"
 #include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
 #include "agent/disk/disk_monitor.h"
@@ -55,9 +56,14 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper);
 
-// `board` outlives what is made from the options.
-backup::WalServerOptions WalServerOptionsOf(const base::AgentConfig& config,
-                                            observe::StatusBoard& board);
+// The archive of WAL and what serves it to metal-wal; both null without a repository. `board`,
+// `events` and `clock` outlive them.
+struct WalParts {
+  std::shared_ptr<backup::WalArchive> archive;
+  std::unique_ptr<backup::WalServer> server;
+};
+absl::StatusOr<WalParts> StartWal(const base::AgentConfig& config, observe::StatusBoard& board,
+                                  observe::EventLog& events, base::Clock& clock);
 
 // `wal_server` may be null; all outlive what is made from the options.
 pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, backup::WalServer* wal_server,

@@ -9,8 +9,6 @@
 #include <string_view>
 
 #include "agent/assembly.h"
-#include "agent/backup/wal_archive.h"
-#include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
 #include "agent/base/exit_deadline.h"
 #include "agent/base/file.h"
@@ -19,12 +17,13 @@
 #include "agent/base/status.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
+#include "agent/flight_recorder.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
-#include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 #include "agent/pg/monitor.h"
 #include "agent/pg/supervisor.h"
+#include "agent/recorder/kernel_log.h"
 #include "agent/rpc/services.h"
 #include "agent/version.h"
 
@@ -49,44 +48,36 @@ void WaitForSignal(const sigset_t& signals, base::ExitDeadline& deadline) {
 }
 
 absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
-                   disk::PrivilegedHelper& helper) {
+                   disk::PrivilegedHelper& helper, recorder::ReadKernelLog kernel_log) {
   base::ExitDeadline deadline(kExitLimit);  // the first: it outlives what may hang
   base::Clock& clock = base::RealClock();
   METAL_RETURN_IF_ERROR(base::MakeDirectories(config.state_dir, 0700));
   METAL_ASSIGN_OR_RETURN(const auto lock, LockDirectories(config));
   observe::StatusBoard board(clock);
   PublishIdentity(config, board);
-  METAL_ASSIGN_OR_RETURN(auto events,
-                         observe::OpenEventLog(config.state_dir + "/events.db", clock));
-  auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, *events);
+  METAL_ASSIGN_OR_RETURN(const auto flight,
+                         FlightRecorder::Start(config, std::move(kernel_log), clock));
+  observe::EventLog& events = flight->events();
+  auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, events);
   const auto lease = AttachLease(config, *terms, clock);
-  METAL_ASSIGN_OR_RETURN(auto operations,
-                         node::OperationManager::Open({.path = config.state_dir + "/operations.db"},
-                                                      clock, board, *events));
+  METAL_ASSIGN_OR_RETURN(auto operations, flight->OpenOperations(board));
   pg::Install install(config.pg_bin_dir);
-  pg::PostgresSupervisor supervisor(SupervisorOptionsOf(config, *terms, *lease, lock, helper),
-                                    install, board, *events, clock);
+  pg::PostgresSupervisor supervisor(
+      flight->SupervisorOptions(SupervisorOptionsOf(config, *terms, *lease, lock, helper)), install,
+      board, events, clock);
   const auto sessions = SessionsOf(config, absl::Seconds(30));
   pg::ConfigEditor config_editor({.data_dir = config.pg_data_dir,
                                   .scratch_dir = config.state_dir,
                                   .agent = node::AgentSettingsOf(config)},
                                  install, sessions, clock);
-  disk::DiskMonitor disks(DiskOptionsOf(config), board, *events, &helper, clock);
+  disk::DiskMonitor disks(DiskOptionsOf(config), board, events, &helper, clock);
 
-  std::shared_ptr<backup::WalArchive> archive;
-  std::unique_ptr<backup::WalServer> wal_server;
-  if (!config.repository_path.empty()) {
-    archive = std::make_shared<backup::WalArchive>(
-        backup::WalArchiveOptions{config.repository_path, config.state_dir}, clock, events.get());
-    METAL_ASSIGN_OR_RETURN(
-        wal_server, backup::WalServer::Start(WalServerOptionsOf(config, board), archive, clock));
-  }
-
-  METAL_ASSIGN_OR_RETURN(const auto gate, MakeGate(config, helper, board, *events));
+  METAL_ASSIGN_OR_RETURN(const WalParts wal, StartWal(config, board, events, clock));
+  METAL_ASSIGN_OR_RETURN(const auto gate, MakeGate(config, helper, board, events));
   node::Node node({.config = config,
                    .clock = clock,
                    .board = board,
-                   .events = *events,
+                   .events = events,
                    .terms = *terms,
                    .operations = *operations,
                    .install = install,
@@ -94,28 +85,29 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .config_editor = config_editor,
                    .connect = sessions,
                    .disks = disks,
-                   .wal_archive = archive.get(),
+                   .wal_archive = wal.archive.get(),
                    .data_lock = lock,
                    .gate = gate.get(),
                    .lease = lease.get()});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
-  const auto heartbeat = StartHeartbeat(config, *terms, node, *events, board, clock);
-  pg::PgMonitor monitor(MonitorOptionsOf(config, wal_server.get(), node, *heartbeat),
+  const auto heartbeat = StartHeartbeat(config, *terms, node, events, board, clock);
+  pg::PgMonitor monitor(MonitorOptionsOf(config, wal.server.get(), node, *heartbeat),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
-  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, *events, node, clock));
+  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, events, node, clock));
 
-  rpc::Services services(config, node, board, *events, clock);
+  const auto watch = flight->Watch(board, supervisor, disks);
+  rpc::Services services({config, node, board, events, watch->diagnostics(), clock});
   METAL_RETURN_IF_ERROR(services.Start());
-  ReportStart(config, services.address(), *events);
+  ReportStart(config, services.address(), events);
   WaitForSignal(signals, deadline);
   node.StopWaiting();
   services.Shutdown(kRpcGrace);
   transfers->Stop();
   monitor.Stop();
-  if (wal_server != nullptr) wal_server->Stop(kWalGrace);
-  node::Emit(*events, observe::Severity::kInfo, "agent.stopped", config.node_id,
+  if (wal.server != nullptr) wal.server->Stop(kWalGrace);
+  node::Emit(events, observe::Severity::kInfo, "agent.stopped", config.node_id,
              "agent ends; PostgreSQL runs on");
   return absl::OkStatus();
 }
@@ -157,8 +149,10 @@ int Main(int argc, char** argv) {
   absl::Status status = config.status();
   if (status.ok() && !check) {
     base::SetLogLevel(base::ParseLogLevel(config->log_level).value_or(base::LogLevel::kInfo));
+    auto kernel_log = recorder::KernelLogReader();  // needs the privileges that are dropped now
     auto helper = TakeIdentity(*config);
-    status = helper.ok() ? Serve(*config, signals, **helper) : helper.status();
+    status =
+        helper.ok() ? Serve(*config, signals, **helper, std::move(kernel_log)) : helper.status();
   }
   if (!status.ok())
     std::fprintf(stderr, "metal-agent: %s\n", std::string(status.message()).c_str());

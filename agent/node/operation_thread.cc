@@ -65,7 +65,11 @@ absl::StatusOr<OperationResult> OperationManager::RunBody(const EntryPtr& entry)
         changed_.NotifyAll();
       };
   OperationContext context{entry->operation.name, entry->operation.spec, *entry->progress, publish};
-  METAL_ASSIGN_OR_RETURN(OperationResult result, entry->body(context));
+  const Operation begun = entry->operation;  // its name and spec do not change any more
+  if (options_.before_body) options_.before_body(begun);
+  absl::StatusOr<OperationResult> result = entry->body(context);
+  if (options_.after_body) options_.after_body(begun);
+  METAL_RETURN_IF_ERROR(result.status());
   METAL_RETURN_IF_ERROR(base::FaultPoint("operations.before_finish"));
   return result;
 }

@@ -48,6 +48,9 @@ struct OperationManagerOptions {
   size_t remember_max = 10000;
   absl::Duration journal_timeout =
       absl::Seconds(30);  // Start gives up when the journal's disk does not answer
+  // Called on the operation's thread right before its body runs and after it ended, however it did;
+  // may be null.
+  std::function<void(const Operation&)> before_body = nullptr, after_body = nullptr;
 };
 
 class OperationManager {

@@ -14,6 +14,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"HostService/ListEvents", Permission::kObserve},
     RpcPermission{"HostService/WatchEvents", Permission::kObserve, Pace::kWatches},
     RpcPermission{"HostService/GetCapabilities", Permission::kObserve},
+    RpcPermission{"HostService/CaptureDiagnostics", Permission::kOperate},
     RpcPermission{"OperationsService/GetOperation", Permission::kObserve, Pace::kInstant},
     RpcPermission{"OperationsService/ListOperations", Permission::kObserve, Pace::kInstant},
     RpcPermission{"OperationsService/WaitOperation", Permission::kObserve, Pace::kWatches},

@@ -166,7 +166,8 @@ grpc::Status BackupService::RestoreBackup(grpc::ServerContext* context,
                                           const v1::RestoreBackupRequest* request,
                                           v1::RestoreBackupResponse* response) {
   return handler_.Run(
-      "BackupService/RestoreBackup", *context, [&](const std::string& caller) -> absl::Status {
+      "BackupService/RestoreBackup", *context, *request,
+      [&](const std::string& caller) -> absl::Status {
         if (request->port() < 0 || request->port() > 65535) {
           return base::Error(absl::StatusCode::kInvalidArgument, "port {} is not in 1 … 65535",
                              request->port());

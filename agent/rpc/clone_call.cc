@@ -28,7 +28,8 @@ grpc::Status ReplicationService::Clone(grpc::ServerContext* context,
                                        const v1::CloneRequest* request,
                                        v1::CloneResponse* response) {
   return handler_.Run(
-      "ReplicationService/Clone", *context, [&](const std::string& caller) -> absl::Status {
+      "ReplicationService/Clone", *context, *request,
+      [&](const std::string& caller) -> absl::Status {
         node::CloneRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         METAL_ASSIGN_OR_RETURN(domain.codec, CodecOf(request->codec()));

@@ -107,6 +107,39 @@ void Handler::LogRefusal(std::string_view rpc, const absl::Status& status) {
                 std::string_view(status.message().data(), status.message().size()));
 }
 
+uint64_t Handler::TermOf(const google::protobuf::Message& request) {
+  const auto* descriptor = request.GetDescriptor();
+  const auto* reflection = request.GetReflection();
+  if (const auto* field = descriptor->FindFieldByName("term");
+      field != nullptr && field->type() == field->TYPE_UINT64) {
+    return reflection->GetUInt64(request, field);
+  }
+  const auto* header = descriptor->FindFieldByName("header");
+  return header != nullptr && reflection->HasField(request, header)
+             ? TermOf(reflection->GetMessage(request, header))
+             : 0;
+}
+
+void Handler::Record(const Call& call, const grpc::ServerContextBase& context,
+                     const absl::Status& status) const {
+  if (recorder_ == nullptr) return;
+  recorder::Entry entry(recorder::RecordKind::kRpc);
+  entry.Add("rpc", call.rpc).Add("caller", call.caller).Add("peer", context.peer());
+  if (const auto auth = context.auth_context()) {
+    for (const auto& name : auth->FindPropertyValues("x509_common_name"))
+      entry.Add("subject", std::string_view(name.data(), name.size()));
+  }
+  if (call.term != 0) entry.Add("term", static_cast<int64_t>(call.term));
+  const std::string code = absl::StatusCodeToString(status.code());
+  entry.Add("code", code).Add("duration_us", absl::ToInt64Microseconds(call.took));
+  if (!status.ok()) {
+    if (const auto reason = base::GetReason(status)) entry.Add("reason", reason->reason);
+    const auto message = status.message();
+    entry.Add("message", std::string_view(message.data(), message.size()));
+  }
+  recorder_->Put(entry);
+}
+
 node::RequestContext MakeRequestContext(const google::protobuf::Message& request,
                                         const std::string& request_id, const std::string& caller) {
   std::unique_ptr<google::protobuf::Message> copy(request.New());

@@ -116,4 +116,36 @@ grpc::Status HostService::GetCapabilities(grpc::ServerContext* context,
   });
 }
 
+grpc::Status HostService::CaptureDiagnostics(
+    grpc::ServerContext* context, const v1::CaptureDiagnosticsRequest* request,
+    grpc::ServerWriter<v1::CaptureDiagnosticsResponse>* writer) {
+  return handler_.Run(
+      "HostService/CaptureDiagnostics", *context, [&](const std::string& caller) -> absl::Status {
+        recorder::CaptureRequest wanted;
+        wanted.reason = "asked for by " + caller;
+        wanted.stop = [context] { return ShouldStop(*context); };
+        if (request->has_window()) {
+          wanted.window = FromProto(request->window());
+          if (wanted.window <= absl::ZeroDuration())
+            return base::Error(absl::StatusCode::kInvalidArgument, "window must be positive");
+        }
+        const auto send = [&](std::string_view bytes) -> absl::Status {
+          v1::CaptureDiagnosticsResponse piece;
+          piece.set_data(bytes.data(), bytes.size());
+          return writer->Write(piece) ? absl::OkStatus()
+                                      : absl::CancelledError("the caller is gone");
+        };
+        METAL_ASSIGN_OR_RETURN(const recorder::CaptureSummary summary,
+                               diagnostics_.Capture(wanted, send));
+        v1::CaptureDiagnosticsResponse last;
+        auto& told = *last.mutable_summary();
+        told.set_directory(summary.directory);
+        for (const std::string& name : summary.files) told.add_files(name);
+        told.mutable_missing()->insert(summary.missing.begin(), summary.missing.end());
+        told.set_records(static_cast<int64_t>(summary.records));
+        writer->Write(last);
+        return absl::OkStatus();
+      });
+}
+
 }  // namespace metal::rpc

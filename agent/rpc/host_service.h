@@ -7,15 +7,20 @@
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 #include "agent/rpc/handler.h"
+#include "agent/rpc/served_parts.h"
 #include "metal/agent/v1/host_service.grpc.pb.h"
 
 namespace metal::rpc {
 
 class HostService final : public metal::agent::v1::HostService::Service {
  public:
-  HostService(const Handler& handler, node::Node& node, observe::StatusBoard& board,
-              observe::EventLog& events, base::Clock& clock)
-      : handler_(handler), node_(node), board_(board), events_(events), clock_(clock) {}
+  HostService(const Handler& handler, const ServedParts& served)
+      : handler_(handler),
+        node_(served.node),
+        board_(served.board),
+        events_(served.events),
+        diagnostics_(served.diagnostics),
+        clock_(served.clock) {}
 
   grpc::Status GetStatus(grpc::ServerContext* context,
                          const metal::agent::v1::GetStatusRequest* request,
@@ -32,12 +37,16 @@ class HostService final : public metal::agent::v1::HostService::Service {
   grpc::Status GetCapabilities(grpc::ServerContext* context,
                                const metal::agent::v1::GetCapabilitiesRequest* request,
                                metal::agent::v1::GetCapabilitiesResponse* response) override;
+  grpc::Status CaptureDiagnostics(
+      grpc::ServerContext* context, const metal::agent::v1::CaptureDiagnosticsRequest* request,
+      grpc::ServerWriter<metal::agent::v1::CaptureDiagnosticsResponse>* writer) override;
 
  private:
   const Handler& handler_;
   node::Node& node_;
   observe::StatusBoard& board_;
   observe::EventLog& events_;
+  recorder::Diagnostics& diagnostics_;
   base::Clock& clock_;
 };
 

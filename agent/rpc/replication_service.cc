@@ -115,27 +115,31 @@ absl::StatusOr<node::TermHolder> HolderOf(const v1::TermHeader& header) {
 grpc::Status ReplicationService::BeginTerm(grpc::ServerContext* context,
                                            const v1::BeginTermRequest* request,
                                            v1::BeginTermResponse* response) {
-  return handler_.Run(
-      "ReplicationService/BeginTerm", *context, [&](const std::string& caller) -> absl::Status {
-        node::BeginTermRequest domain;
-        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-        METAL_ASSIGN_OR_RETURN(const auto answer,
-                               node_.BeginTerm(ContextOf(*request, caller, *context), domain));
-        PositionToProto(answer.position, response->mutable_position());
-        response->set_was_primary(answer.was_primary);
-        response->set_postgres_down(answer.postgres_down);
-        for (const auto& entry : answer.term_history) ToProto(entry, response->add_term_history());
-        for (const auto& rule : answer.durability) ToProto(rule, response->add_durability());
-        return absl::OkStatus();
-      });
+  return handler_.Run("ReplicationService/BeginTerm", *context, *request,
+                      [&](const std::string& caller) -> absl::Status {
+                        node::BeginTermRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+                        METAL_ASSIGN_OR_RETURN(
+                            const auto answer,
+                            node_.BeginTerm(ContextOf(*request, caller, *context), domain));
+                        PositionToProto(answer.position, response->mutable_position());
+                        response->set_was_primary(answer.was_primary);
+                        response->set_postgres_down(answer.postgres_down);
+                        for (const auto& entry : answer.term_history)
+                          ToProto(entry, response->add_term_history());
+                        for (const auto& rule : answer.durability)
+                          ToProto(rule, response->add_durability());
+                        return absl::OkStatus();
+                      });
 }
 
 grpc::Status ReplicationService::Promote(grpc::ServerContext* context,
                                          const v1::PromoteRequest* request,
                                          v1::PromoteResponse* response) {
   return handler_.Run(
-      "ReplicationService/Promote", *context, [&](const std::string& caller) -> absl::Status {
+      "ReplicationService/Promote", *context, *request,
+      [&](const std::string& caller) -> absl::Status {
         node::PromoteRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
@@ -153,21 +157,22 @@ grpc::Status ReplicationService::Promote(grpc::ServerContext* context,
 grpc::Status ReplicationService::Fence(grpc::ServerContext* context,
                                        const v1::FenceRequest* request,
                                        v1::FenceResponse* response) {
-  return handler_.Run(
-      "ReplicationService/Fence", *context, [&](const std::string& caller) -> absl::Status {
-        node::FenceRequest domain;
-        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-        domain.reason = request->reason();
-        METAL_ASSIGN_OR_RETURN(const auto answer,
-                               node_.Fence(ContextOf(*request, caller, *context), domain));
-        response->set_was_primary(answer.was_primary);
-        return absl::OkStatus();
-      });
+  return handler_.Run("ReplicationService/Fence", *context, *request,
+                      [&](const std::string& caller) -> absl::Status {
+                        node::FenceRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        domain.reason = request->reason();
+                        METAL_ASSIGN_OR_RETURN(
+                            const auto answer,
+                            node_.Fence(ContextOf(*request, caller, *context), domain));
+                        response->set_was_primary(answer.was_primary);
+                        return absl::OkStatus();
+                      });
 }
 
 grpc::Status ReplicationService::Unfence(grpc::ServerContext* context,
                                          const v1::UnfenceRequest* request, v1::UnfenceResponse*) {
-  return handler_.Run("ReplicationService/Unfence", *context,
+  return handler_.Run("ReplicationService/Unfence", *context, *request,
                       [&](const std::string& caller) -> absl::Status {
                         METAL_ASSIGN_OR_RETURN(const auto holder, HolderOf(request->header()));
                         return node_.Unfence(ContextOf(*request, caller, *context), holder);
@@ -177,7 +182,7 @@ grpc::Status ReplicationService::Unfence(grpc::ServerContext* context,
 grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
                                             const v1::WaitForLsnRequest* request,
                                             v1::WaitForLsnResponse* response) {
-  return handler_.Run("ReplicationService/WaitForLsn", *context,
+  return handler_.Run("ReplicationService/WaitForLsn", *context, *request,
                       [&](const std::string&) -> absl::Status {
                         if (request->lsn() == 0) {
                           return base::Error(absl::StatusCode::kInvalidArgument, "lsn must be set");
@@ -199,7 +204,7 @@ grpc::Status ReplicationService::WaitForLsn(grpc::ServerContext* context,
 grpc::Status ReplicationService::RenewLease(grpc::ServerContext* context,
                                             const v1::RenewLeaseRequest* request,
                                             v1::RenewLeaseResponse* response) {
-  return handler_.Run("ReplicationService/RenewLease", *context,
+  return handler_.Run("ReplicationService/RenewLease", *context, *request,
                       [&](const std::string&) -> absl::Status {
                         node::RenewLeaseRequest domain;
                         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
@@ -214,7 +219,8 @@ grpc::Status ReplicationService::Rewind(grpc::ServerContext* context,
                                         const v1::RewindRequest* request,
                                         v1::RewindResponse* response) {
   return handler_.Run(
-      "ReplicationService/Rewind", *context, [&](const std::string& caller) -> absl::Status {
+      "ReplicationService/Rewind", *context, *request,
+      [&](const std::string& caller) -> absl::Status {
         node::RewindRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         domain.host = request->source_host();
@@ -235,7 +241,8 @@ grpc::Status ReplicationService::Demote(grpc::ServerContext* context,
                                         const v1::DemoteRequest* request,
                                         v1::DemoteResponse* response) {
   return handler_.Run(
-      "ReplicationService/Demote", *context, [&](const std::string& caller) -> absl::Status {
+      "ReplicationService/Demote", *context, *request,
+      [&](const std::string& caller) -> absl::Status {
         node::DemoteRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         domain.prepare = request->prepare();
@@ -256,43 +263,45 @@ grpc::Status ReplicationService::Demote(grpc::ServerContext* context,
 grpc::Status ReplicationService::UndoDemote(grpc::ServerContext* context,
                                             const v1::UndoDemoteRequest* request,
                                             v1::UndoDemoteResponse* response) {
-  return handler_.Run(
-      "ReplicationService/UndoDemote", *context, [&](const std::string& caller) -> absl::Status {
-        node::UndoDemoteRequest domain;
-        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
-        METAL_ASSIGN_OR_RETURN(const auto answer,
-                               node_.UndoDemote(ContextOf(*request, caller, *context), domain));
-        response->set_timeline(answer.timeline);
-        response->set_lsn(answer.lsn.value);
-        return absl::OkStatus();
-      });
+  return handler_.Run("ReplicationService/UndoDemote", *context, *request,
+                      [&](const std::string& caller) -> absl::Status {
+                        node::UndoDemoteRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
+                        METAL_ASSIGN_OR_RETURN(
+                            const auto answer,
+                            node_.UndoDemote(ContextOf(*request, caller, *context), domain));
+                        response->set_timeline(answer.timeline);
+                        response->set_lsn(answer.lsn.value);
+                        return absl::OkStatus();
+                      });
 }
 
 grpc::Status ReplicationService::FollowPrimary(grpc::ServerContext* context,
                                                const v1::FollowPrimaryRequest* request,
                                                v1::FollowPrimaryResponse* response) {
-  return handler_.Run(
-      "ReplicationService/FollowPrimary", *context, [&](const std::string& caller) -> absl::Status {
-        node::FollowPrimaryRequest domain;
-        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
-        domain.host = request->host();
-        domain.port = request->port();
-        domain.slot = request->slot();
-        domain.without_slot = request->without_slot();
-        METAL_ASSIGN_OR_RETURN(const auto answer,
-                               node_.FollowPrimary(ContextOf(*request, caller, *context), domain));
-        response->set_source(answer.source);
-        response->set_checked(answer.checked);
-        response->set_unchecked_reason(answer.unchecked_reason);
-        return absl::OkStatus();
-      });
+  return handler_.Run("ReplicationService/FollowPrimary", *context, *request,
+                      [&](const std::string& caller) -> absl::Status {
+                        node::FollowPrimaryRequest domain;
+                        METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
+                        domain.host = request->host();
+                        domain.port = request->port();
+                        domain.slot = request->slot();
+                        domain.without_slot = request->without_slot();
+                        METAL_ASSIGN_OR_RETURN(
+                            const auto answer,
+                            node_.FollowPrimary(ContextOf(*request, caller, *context), domain));
+                        response->set_source(answer.source);
+                        response->set_checked(answer.checked);
+                        response->set_unchecked_reason(answer.unchecked_reason);
+                        return absl::OkStatus();
+                      });
 }
 
 grpc::Status ReplicationService::SetSynchronousStandbys(
     grpc::ServerContext* context, const v1::SetSynchronousStandbysRequest* request,
     v1::SetSynchronousStandbysResponse* response) {
-  return handler_.Run("ReplicationService/SetSynchronousStandbys", *context,
+  return handler_.Run("ReplicationService/SetSynchronousStandbys", *context, *request,
                       [&](const std::string& caller) -> absl::Status {
                         node::SetSynchronousStandbysRequest domain;
                         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
@@ -320,7 +329,7 @@ grpc::Status ReplicationService::ReconcileReplicationSlots(
     grpc::ServerContext* context, const v1::ReconcileReplicationSlotsRequest* request,
     v1::ReconcileReplicationSlotsResponse* response) {
   return handler_.Run(
-      "ReplicationService/ReconcileReplicationSlots", *context,
+      "ReplicationService/ReconcileReplicationSlots", *context, *request,
       [&](const std::string& caller) -> absl::Status {
         node::ReconcileSlotsRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
@@ -340,7 +349,7 @@ grpc::Status ReplicationService::ReconcileReplicationSlots(
 template <typename Request>
 grpc::Status ReplicationService::ControlReplay(const char* rpc, grpc::ServerContext* context,
                                                const Request* request, node::ReplayAction action) {
-  return handler_.Run(rpc, *context, [&](const std::string& caller) {
+  return handler_.Run(rpc, *context, *request, [&](const std::string& caller) {
     node::RequestContext origin = MakeRequestContext(*request, request->request_id(), caller);
     origin.caller_left = LeavesInTime(*context);
     return node_.ControlReplay(origin, action);
@@ -379,7 +388,8 @@ grpc::Status ReplicationService::HoldTraffic(grpc::ServerContext* context,
                                              const v1::HoldTrafficRequest* request,
                                              v1::HoldTrafficResponse* response) {
   return handler_.Run(
-      "ReplicationService/HoldTraffic", *context, [&](const std::string& caller) -> absl::Status {
+      "ReplicationService/HoldTraffic", *context, *request,
+      [&](const std::string& caller) -> absl::Status {
         node::HoldTrafficRequest domain;
         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));
         if (request->has_deadline()) {
@@ -404,7 +414,7 @@ grpc::Status ReplicationService::HoldTraffic(grpc::ServerContext* context,
 grpc::Status ReplicationService::ReleaseTraffic(grpc::ServerContext* context,
                                                 const v1::ReleaseTrafficRequest* request,
                                                 v1::ReleaseTrafficResponse* response) {
-  return handler_.Run("ReplicationService/ReleaseTraffic", *context,
+  return handler_.Run("ReplicationService/ReleaseTraffic", *context, *request,
                       [&](const std::string& caller) -> absl::Status {
                         node::ReleaseTrafficRequest domain;
                         METAL_ASSIGN_OR_RETURN(domain.holder, HolderOf(request->header()));

@@ -15,17 +15,16 @@
 namespace metal::rpc {
 
 struct Services::Parts {
-  Parts(const base::AgentConfig& config, node::Node& node, observe::StatusBoard& board,
-        observe::EventLog& events, base::Clock& clock)
-      : access(config.role_bindings),
-        handler(access),
-        host(handler, node, board, events, clock),
-        operations(handler, node.operations(), clock),
-        postgres(handler, node),
-        replication(handler, node),
-        backup(handler, node, board, clock),
-        storage(handler, node, board, clock),
-        server(config) {}
+  explicit Parts(const ServedParts& served)
+      : access(served.config.role_bindings),
+        handler(access, &served.diagnostics.recorder()),
+        host(handler, served),
+        operations(handler, served.node.operations(), served.clock),
+        postgres(handler, served.node),
+        replication(handler, served.node),
+        backup(handler, served.node, served.board, served.clock),
+        storage(handler, served.node, served.board, served.clock),
+        server(served.config) {}
 
   AccessControl access;
   Handler handler;
@@ -38,11 +37,8 @@ struct Services::Parts {
   GrpcServer server;  // last: destroyed first
 };
 
-Services::Services(const base::AgentConfig& config, node::Node& node, observe::StatusBoard& board,
-                   observe::EventLog& events, base::Clock& clock)
-    : config_(config),
-      board_(board),
-      parts_(std::make_unique<Parts>(config, node, board, events, clock)) {}
+Services::Services(const ServedParts& served)
+    : config_(served.config), board_(served.board), parts_(std::make_unique<Parts>(served)) {}
 
 Services::~Services() = default;
 

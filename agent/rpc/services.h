@@ -8,17 +8,14 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "agent/base/config.h"
-#include "agent/node/node.h"
-#include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
+#include "agent/rpc/served_parts.h"
 
 namespace metal::rpc {
 
 class Services {
  public:
-  // The references outlive this.
-  Services(const base::AgentConfig& config, node::Node& node, observe::StatusBoard& board,
-           observe::EventLog& events, base::Clock& clock);
+  explicit Services(const ServedParts& served);
   ~Services();
 
   // Binds and serves; publishes the bound address and writes config.port_file. Errors as

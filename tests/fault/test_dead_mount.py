@@ -5,6 +5,7 @@ import time
 import pytest
 
 from harness import process
+from harness.diagnostics import capture
 from harness.hung_mount import HungMount, Unavailable
 from harness.node import Node
 from harness.status_latency import check_promise
@@ -46,3 +47,20 @@ def test_agent_starts_beside_a_mount_that_does_not_answer(workspace, pg, role):
     mount.end()
     node.start_agent()
     node.wait_status("nothing hangs", lambda each: not each["faults"], 30)
+
+
+def test_recorder_on_a_mount_that_does_not_answer_keeps_nothing_waiting(workspace, pg):
+    place = workspace.directory("mount")
+    node = Node(workspace, pg, disk=DISK, recorder={"directory": os.path.join(place, "recorder")})
+    mount = hung(workspace, place)
+    node.start_agent()
+    check_promise(node)
+    found = capture(node)
+    assert "did not answer" in found.manifest["missing"]["records"], found.manifest
+    assert found.manifest["recorder"]["behind_us"] > 0
+    assert found.of_kind("start") and found.of_kind("rpc"), "what waits for the disk is in it"
+    assert all(each["sequence"] is None for each in found.records)
+    begin = time.monotonic()
+    assert process.end(node.process, patience=8.5) == 0
+    assert time.monotonic() - begin < 5
+    mount.end()

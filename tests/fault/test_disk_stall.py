@@ -9,6 +9,7 @@ import time
 import pytest
 
 from harness import process
+from harness.diagnostics import capture
 from harness.loop_disk import Unavailable, primary_on_loop_disk
 from harness.status_latency import check_promise
 
@@ -42,6 +43,13 @@ def test_stalled_disk_shows_within_five_seconds_and_clears(hanging):
 
     # Nothing else in the agent notices.
     check_promise(node)
+    found = capture(node)
+    assert "data disk" in found.manifest["missing"]["settings"], found.manifest
+    assert found.of_kind("probe", role="data")[-1]["oldest_us"] > 1_000_000, "the stall is on the record, second by second"
+    assert any(each["type"] == "disk.stalled" for each in found.of_kind("event"))
+    assert "ready to accept connections" in found.files["postgres.log"], "it is on another disk"
+    assert any(each.get("error", "").startswith("the data disk did not answer") or each.get("state")
+               for each in found.of_kind("control", moment="capture"))
     assert node.events("disk.", after), "events are written: they live on another disk"
     assert node.operations(), "so does the journal"
     assert node.ok("disk", "list")["disks"]

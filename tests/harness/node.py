@@ -76,6 +76,7 @@ class Node(Database):
             "repository": {"path": self.repository},
             "backup": {"memory": "64MiB"},
             "disk": {"probe_enabled": False},
+            "recorder": {"size": "2MiB"},
         }
         for section, options in config.items():
             self.config.setdefault(section, {}).update(options)

@@ -16,6 +16,7 @@ ANSWERS = [
     ("op watch {operation}", 0), ("op cancel {operation}", None), ("pg init", 5), ("pg start", 0), ("pg restart", 0),
     ("pg reload", 0), ("pg control", 0), ("pg status", 0), ("pg config get", 0), ("pg config get --effective", 0),
     ("pg config set work_mem=5MB", 0), ("wait-lsn 0/1", 0), ("events", 0),
+    ("diag --output {root}/diag.tar.zst", 0),
     ("backup list", 0), ("backup show", 0), ("backup archive", 0), ("backup verify", 0), ("backup create", 0),
     ("backup restore --target {root}/copy --dry-run", 0), ("disk list", 0), ("disk health", 0), ("disk probe --for 1s", None),
     ("gate status", None), ("gate hold --term 1 --for 1s", None), ("gate release /nowhere --term 1", None),

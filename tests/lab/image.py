@@ -22,6 +22,8 @@ log_level = "info"
 [postgres]
 data_dir = "/data/pg"
 socket_dir = "/run/metal"
+[recorder]
+size = "2MiB"
 """
 
 

@@ -31,6 +31,17 @@ void AddObserveCommands(CLI::App& app, Invocation& invocation) {
       ->check(CLI::IsMember({"info", "warning", "error", "critical"}));
   OnRun(events, invocation,
         [options](const Client& client) { return ShowEvents(client, *options); });
+  auto diag = std::make_shared<DiagOptions>();
+  auto* capture = AddCommand(
+      &app, "diag", "Save what happened on the node: recorder, timeline, logs, status, no secrets",
+      "diag\ndiag --output /tmp/db-1.tar.zst --window 2h\ndiag --output - | ssh desk 'cat > "
+      "x.tar.zst'");
+  capture->group(kLook);
+  capture->add_option("--output", diag->output, "New file, or - (default: named after the node)")
+      ->type_name("FILE");
+  AddDuration(capture, "--window", &diag->window, "Records and events no older than this, 0: all");
+  OnRun(capture, invocation,
+        [diag](const Client& client) { return CaptureDiagnostics(client, *diag); });
   auto* capabilities =
       AddCommand(&app, "capabilities", "Show what the agent can do", "capabilities");
   OnRun(capabilities->group(kLook), invocation, ShowCapabilities);

@@ -34,6 +34,13 @@ struct EventsOptions {
 };
 int ShowEvents(const Client& client, const EventsOptions& options);
 
+// ---- diag_command.cc ----
+struct DiagOptions {
+  std::string output;     // file, or "-": standard output; empty: named after the node and the time
+  absl::Duration window;  // zero: all there is
+};
+int CaptureDiagnostics(const Client& client, const DiagOptions& options);
+
 // ---- operation_commands.cc ----
 struct OperationListOptions {
   bool running_only = false;

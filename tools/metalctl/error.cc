@@ -114,6 +114,7 @@ std::string HintForPeople(std::string_view hint) {
   static constexpr std::array kCommands = {
       Row{"BeginTerm", "term begin"},
       Row{"CancelOperation", "op cancel"},
+      Row{"CaptureDiagnostics", "diag"},
       Row{"Clone", "clone"},
       Row{"CreateBackup", "backup create"},
       Row{"Fence", "fence"},

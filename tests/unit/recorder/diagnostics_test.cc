@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "agent/base/file.h"
+#include "agent/recorder/fault_trigger.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/status_matchers.h"
@@ -51,6 +52,28 @@ TEST_F(DiagnosticsTest, AFatalFaultIsCapturedByItselfOnceInAWhile) {
   EXPECT_THAT(files.at("manifest.json"), ::testing::HasSubstr("stalled of nvme0n1:data"));
   diagnostics.OnFatalFault(kFault);
   EXPECT_EQ(Captures().size(), 1u) << "the pause is not over";
+}
+
+TEST_F(DiagnosticsTest, AFatalFaultThatIsConfirmedIsOneAndNoOther) {
+  Diagnostics diagnostics(Parts(), Options(5, {}));
+  FaultTrigger trigger;
+  observe::Event event;
+  event.type = "disk.fault_confirmed";
+  event.subject = "nvme0n1";
+  event.attributes = {{"class", "gone"}, {"fatal", "true"}};
+  trigger.Saw(event);  // nobody captures yet
+  trigger.SetDiagnostics(&diagnostics);
+  observe::Event other = event;
+  other.attributes["fatal"] = "false";
+  trigger.Saw(other);
+  other = event;
+  other.type = "disk.fault_suspected";
+  trigger.Saw(other);
+  trigger.Saw(event);
+  AwaitCaptures(1);
+  trigger.SetDiagnostics(nullptr);
+  ASSERT_EQ(Captures().size(), 1u);
+  EXPECT_TRUE(Captures()[0].ends_with("-gone.tar.zst"));
 }
 
 TEST_F(DiagnosticsTest, OnlyTheNewestAreKeptAndHalvesAreRemoved) {

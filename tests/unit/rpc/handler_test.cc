@@ -5,10 +5,12 @@
 #include <string_view>
 
 #include "agent/base/status.h"
+#include "agent/recorder/ring_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "metal/agent/v1/postgres_service.pb.h"
 #include "metal/agent/v1/replication_service.pb.h"
+#include "tests/harness/temp_dir.h"
 
 namespace metal::rpc {
 namespace {
@@ -95,6 +97,37 @@ TEST(HandlerTest, TooManyCallsOfOnePaceAreRefusedAndInstantOnesNever) {
               }).ok());
   EXPECT_TRUE(reached);
   EXPECT_TRUE(RunNested(handler, kAct, 1, [] {}).ok());  // every place was given back
+}
+
+TEST(HandlerTest, EachCallIsRecordedWithItsTermAndWhatCameOfIt) {
+  const testing::TempDir dir;
+  const AccessControl access({});
+  recorder::Recorder recorder({.path = dir.File("ring"), .size = {base::kMiB}}, base::RealClock());
+  const Handler handler(access, &recorder);
+  const grpc::ServerContext context;
+  v1::PromoteRequest promote;
+  promote.mutable_header()->set_term(7);
+  handler.Run("ReplicationService/Promote", context, promote,
+              [](const std::string&) { return absl::OkStatus(); });
+  handler.Run("PostgresService/ReloadConfig", context, [](const std::string&) {
+    return base::WithReason(absl::FailedPreconditionError("no server"), {"POSTGRES_DOWN", {}});
+  });
+  handler.Run("Nobody/Knows", context, [](const std::string&) { return absl::OkStatus(); });
+  ASSERT_TRUE(recorder.Flush(absl::Seconds(30)));
+  std::vector<recorder::Record> calls;
+  ASSERT_TRUE(recorder::ReadRing(recorder.path(), [&](const recorder::Record& record) {
+                calls.push_back(record);
+                return true;
+              }).ok());
+  ASSERT_EQ(calls.size(), 3u);
+  EXPECT_EQ(calls[0].Find("rpc"), "ReplicationService/Promote");
+  EXPECT_EQ(calls[0].Find("term"), "7");
+  EXPECT_EQ(calls[0].Find("code"), "OK");
+  EXPECT_NE(calls[0].Find("duration_us"), "");
+  EXPECT_EQ(calls[1].Find("term"), "");
+  EXPECT_EQ(calls[1].Find("reason"), "POSTGRES_DOWN");
+  EXPECT_EQ(calls[1].Find("message"), "no server");
+  EXPECT_EQ(calls[2].Find("code"), "PERMISSION_DENIED") << "who was refused is recorded too";
 }
 
 TEST(HandlerTest, ATimeoutOfOursNamesTheCallAndTheNextStep) {
