@@ -120,7 +120,8 @@ void Diagnostics::Run() {
 
 void Diagnostics::CaptureFault(const observe::Fault& fault) {
   CaptureRequest request;
-  request.reason = fmt::format("{} of {}: {}", fault.fault_class, fault.subject, fault.message);
+  const std::string message = fault.message.substr(0, fault.message.find(". HINT: "));
+  request.reason = fmt::format("{} of {}: {}", fault.fault_class, fault.subject, message);
   request.stop = [this] { return stopping(); };
   const std::string path = base::JoinPath(
       options_.directory,

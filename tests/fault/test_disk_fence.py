@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from harness import process
+from harness.diagnostics import Capture
 from harness.loop_disk import LoopDisk, Unavailable
 from harness.node import Node
 from harness.process import run, wait_for
@@ -87,6 +88,9 @@ def test_a_disk_that_refuses_writes(node):
     done = [action for each in status["faults"] for action in each.get("disk", {}).get("actions", [])]
     assert "fenced the primary of term 1" in done and "stopped PostgreSQL" in done
     assert node.ctl("promote", "--term", "1").reason == "FENCED"
+    own = Capture(node.wait_event("diagnostics.captured", after, 40)["attributes"]["path"])
+    assert own.manifest["reason"].startswith("write_error of "), "the agent took one by itself, with what the fault led to"
+    assert own.of_kind("event", type="disk.fenced") and own.of_kind("control", moment="at postgres.stopped")
 
 
 class ShardOnRefusingDisk(Shard):
