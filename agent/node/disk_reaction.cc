@@ -28,7 +28,16 @@ std::optional<observe::Fault> Node::SickDisk() const {
   return std::nullopt;
 }
 
+void Node::CheckChecksums() {
+  const auto status = parts_.board.Get();
+  // A server that is down counts nothing, and what it had counted is no growth when it is back.
+  if (status->postgres.state != observe::PostgresState::kRunning) return;
+  auto grown = checksums_.Observe(status->postgres.checksum_failures, parts_.clock.Now());
+  if (grown) parts_.disks.Take(*std::move(grown));
+}
+
 void Node::CheckDisks() {
+  CheckChecksums();
   const std::optional<observe::Fault> sick = SickDisk();
   if (!sick || sick->disk->reaction != "demote") return;
   const TermRecord record = parts_.terms.Get();

@@ -31,6 +31,7 @@
 #include "agent/base/thread.h"
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_monitor.h"
+#include "agent/disk/sources/postgres_log.h"
 #include "agent/gate/gate.h"
 #include "agent/node/lease.h"
 #include "agent/node/operation.h"
@@ -286,6 +287,8 @@ class Node {
   // Fences a primary on a sick disk, where the configuration allows it (disk.reaction = demote) and
   // an orchestrator has ever spoken. Of the role watch; touches no disk but the term store's.
   void CheckDisks();
+  // Hands in that pages with wrong checksums were read.
+  void CheckChecksums();
   // Ends the server by force and leaves it down.
   absl::StatusOr<OperationResult> StopOnSickDisk(OperationContext& context,
                                                  const observe::Fault& fault);
@@ -426,6 +429,7 @@ class Node {
   // Of the role watch thread.
   bool lease_seen_running_ = false;  // by this process
   uint64_t lease_ended_term_ = 0;    // its end has been begun
+  disk::ChecksumJudge checksums_;
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;

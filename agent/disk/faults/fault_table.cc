@@ -118,7 +118,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
     {.fault_class = FaultClass::kControllerReset,
      .title = "Controller was reset",
      .severity = Severity::kError,
-     .witnesses = 2,
+     .witnesses = 3,
      .sightings = 2,
      .within = absl::Hours(1),
      .quiet = absl::Hours(1),
@@ -127,8 +127,9 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
                 "controller. I/O stood still meanwhile.",
      .evidence = "\"timeout, aborting\", \"timeout, reset controller\", \"controller is down; will "
                  "reset\", \"Abort status\" of the kernel; a controller state other than live.",
-     .guard = "One reset belongs to a firmware activation. Drives with a broken power saving state "
-              "do it when idle; the kernel says so.",
+     .guard = "The kernel's log and sysfs both tell of one reset: two different witnesses are "
+              "still one reset, which may belong to a firmware activation. Drives with a broken "
+              "power saving state do it when idle; the kernel says so.",
      .hint = "One: look at the kernel's lines and at the firmware's release notes. Two within an "
              "hour: move the primary away and replace the drive."},
     {.fault_class = FaultClass::kGone,
@@ -239,7 +240,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
                 "/proc/mounts may still say rw.",
      .evidence = "EROFS or EIO of a probe's write, \"Filesystem has been shut down\", \"Remounting "
                  "filesystem read-only\", \"Aborting journal\", file system error events.",
-     .guard = "The mount table and statvfs lie about it, so they are not asked.",
+     .guard = "That the mount table still says rw proves nothing; only what it says of a shutdown "
+              "counts.",
      .hint = "Fail over. Unmount, look at the drive first, then repair or make the node anew."},
     {.fault_class = FaultClass::kMetadataRetry,
      .title = "File system would retry for ever",
