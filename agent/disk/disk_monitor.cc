@@ -220,6 +220,9 @@ void DiskMonitor::NoteAction(const std::string& fault_class, const std::string& 
   impl_->NoteAction(fault_class, subject, text);
 }
 void DiskMonitor::SetPeers(const std::vector<PeerExcess>& peers) { impl_->SetPeers(peers); }
+std::map<std::string, DriveReport> DiskMonitor::DriveReports() const {
+  return impl_->DriveReports();
+}
 std::string DiskMonitor::DirectoryOf(const std::string& role) const {
   return impl_->DirectoryOf(role);
 }

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "agent/base/clock.h"
 #include "agent/disk/faults/fault_table.h"
 #include "agent/disk/inventory.h"
+#include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/privileged.h"
 #include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
@@ -91,6 +93,8 @@ class DiskMonitor {
   std::string DiskOf(const std::string& role) const;
   // The watched directory of a role; empty when there is none.
   std::string DirectoryOf(const std::string& role) const;
+  // What the disks say of themselves, by kernel name, as last read. Does not block.
+  std::map<std::string, DriveReport> DriveReports() const;
 
  private:
   class Impl;

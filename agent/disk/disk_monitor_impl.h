@@ -64,6 +64,7 @@ class DiskMonitor::Impl {
                   const std::string& text);
   std::string DiskOf(const std::string& role);
   std::string DirectoryOf(const std::string& role);
+  std::map<std::string, DriveReport> DriveReports() const { return drives_.Reports(); }
 
  private:
   std::shared_ptr<Prober> MakeProber(const std::string& role, const std::string& directory);

@@ -227,6 +227,10 @@ class Node {
   absl::StatusOr<Operation> RunStorageProbe(const RequestContext& context,
                                             const StorageProbeRequest& request);
 
+  // What a disk of this node says of itself, as last read. `device` is its kernel name. NOT_FOUND
+  // when no such disk is watched. Does not block.
+  absl::StatusOr<disk::DriveReport> GetDriveReport(const std::string& device);
+
   Capabilities GetCapabilities();
   // Looks soon again at which directories are to be probed and at the backups; does not block.
   void RequestRefresh();

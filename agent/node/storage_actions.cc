@@ -74,6 +74,15 @@ absl::StatusOr<Operation> Node::RunStorageProbe(const RequestContext& context,
       });
 }
 
+absl::StatusOr<disk::DriveReport> Node::GetDriveReport(const std::string& device) {
+  std::map<std::string, disk::DriveReport> reports = parts_.disks.DriveReports();
+  const auto found = reports.find(device);
+  if (found != reports.end()) return std::move(found->second);
+  return base::Error(absl::StatusCode::kNotFound,
+                     "no disk '{}' under this node's directories. HINT: metalctl disk list",
+                     device);
+}
+
 Capabilities Node::GetCapabilities() {
   Capabilities capabilities;
   capabilities.agent_version = kAgentVersion;

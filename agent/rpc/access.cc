@@ -57,6 +57,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"StorageService/ListDisks", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/GetStorageHealth", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/WatchStorageHealth", Permission::kObserve, Pace::kWatches},
+    RpcPermission{"StorageService/GetDriveLogs", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/RunStorageProbe", Permission::kOperate},
     RpcPermission{"StorageService/TellPeers", Permission::kOperate},
 };

@@ -4,12 +4,14 @@
 #include <cmath>
 
 #include "agent/base/status.h"
+#include "agent/disk/nvme/log_fields.h"
 #include "agent/rpc/convert_operation.h"
 #include "agent/rpc/convert_status.h"
 
 namespace metal::rpc {
 namespace {
 
+constexpr std::string_view kDiskPrefix = "disks/";
 constexpr absl::Duration kSlice = absl::Milliseconds(250);
 constexpr int kMostPeerDisks = 64;
 
@@ -20,6 +22,18 @@ bool Concerns(const observe::Fault& fault, const observe::DiskSection& disk) {
       disk.probes.begin(), disk.probes.end(), [&](const observe::ProbeSection& probe) {
         return fault.subject == probe.path || fault.subject == disk.device + ":" + probe.role;
       });
+}
+
+void ToProto(const disk::LogTable& table, v1::DriveLog* log) {
+  log->set_name(std::string(table.name));
+  for (const disk::LogRecord& record : table.records) {
+    v1::DriveLogRecord* const entry = log->add_records();
+    for (const disk::LogField& field : record.fields) {
+      v1::DriveLogField* const out = entry->add_fields();
+      out->set_name(field.name);
+      out->set_value(field.value);
+    }
+  }
 }
 
 }  // namespace
@@ -99,6 +113,26 @@ grpc::Status StorageService::TellPeers(grpc::ServerContext* context,
         node_.TellPeers(peers);
         return absl::OkStatus();
       });
+}
+
+grpc::Status StorageService::GetDriveLogs(grpc::ServerContext* context,
+                                          const v1::GetDriveLogsRequest* request,
+                                          v1::GetDriveLogsResponse* response) {
+  return handler_.Run("StorageService/GetDriveLogs", *context,
+                      [&](const std::string&) -> absl::Status {
+                        std::string_view device = request->name();
+                        if (device.starts_with(kDiskPrefix))
+                          device.remove_prefix(kDiskPrefix.size());
+                        METAL_ASSIGN_OR_RETURN(const disk::DriveReport report,
+                                               node_.GetDriveReport(std::string(device)));
+                        response->set_unavailable_reason(report.unavailable);
+                        if (report.logs.smart)
+                          *response->mutable_read_time() = ToProto(report.logs.time);
+                        for (const disk::LogTable& table : disk::TablesOfLogs(report.logs)) {
+                          ToProto(table, response->add_logs());
+                        }
+                        return absl::OkStatus();
+                      });
 }
 
 grpc::Status StorageService::RunStorageProbe(grpc::ServerContext* context,

@@ -27,6 +27,9 @@ class StorageService final : public metal::agent::v1::StorageService::Service {
   grpc::Status TellPeers(grpc::ServerContext* context,
                          const metal::agent::v1::TellPeersRequest* request,
                          metal::agent::v1::TellPeersResponse* response) override;
+  grpc::Status GetDriveLogs(grpc::ServerContext* context,
+                            const metal::agent::v1::GetDriveLogsRequest* request,
+                            metal::agent::v1::GetDriveLogsResponse* response) override;
   grpc::Status RunStorageProbe(grpc::ServerContext* context,
                                const metal::agent::v1::RunStorageProbeRequest* request,
                                metal::agent::v1::RunStorageProbeResponse* response) override;

@@ -66,6 +66,9 @@ def test_disks_under_the_node_are_named(primary):
     health = primary.ok("disk", "health", listed[0]["device"])
     assert health["disk"]["device"] == listed[0]["device"]
     assert primary.ctl("disk", "health", "no-such-disk").code == 4
+    said = primary.ok("disk", "logs", listed[0]["device"])
+    assert said["logs"] or said["unavailable_reason"]
+    assert primary.ctl("disk", "logs", "no-such-disk").code == 4
 
 
 def test_tablespace_is_watched_too(primary, workspace):

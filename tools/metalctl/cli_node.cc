@@ -88,6 +88,12 @@ void AddDiskCommands(CLI::App& app, Invocation& invocation) {
   health->add_option("device", *device, "Kernel name (default: all)");
   OnRun(health, invocation,
         [device](const Client& client) { return ShowDiskHealth(client, *device); });
+  auto* logs =
+      AddCommand(disk, "logs", "Show what a drive says of itself: SMART, errors, self-tests",
+                 "disk logs nvme0n1");
+  logs->add_option("device", *device, "Kernel name")->required();
+  OnRun(logs, invocation,
+        [device](const Client& client) { return ShowDriveLogs(client, *device); });
   OnRun(AddCommand(disk, "watch", "Show disks live, until Ctrl-C", "disk watch"), invocation,
         WatchDisks);
   auto probe = std::make_shared<ProbeOptions>();

@@ -229,6 +229,7 @@ std::string BackupText(const v1::Backup& backup);
 int ListDisks(const Client& client);
 int ShowDiskHealth(const Client& client, const std::string& device);
 int WatchDisks(const Client& client);
+int ShowDriveLogs(const Client& client, const std::string& device);
 struct ProbeOptions {
   std::string role = "data";
   int reads = 0, writes = 0;

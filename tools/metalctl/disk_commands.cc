@@ -196,6 +196,35 @@ int WatchDisks(const Client& client) {
       [](const grpc::Status&) { return false; });
 }
 
+int ShowDriveLogs(const Client& client, const std::string& device) {
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::GetDriveLogsRequest request;
+  request.set_name(device.rfind("disks/", 0) == 0 ? device : "disks/" + device);
+  v1::GetDriveLogsResponse response;
+  if (auto status = client.storage->GetDriveLogs(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  FactList facts;
+  if (response.has_read_time()) facts.Add("read", FormatTime(response.read_time()));
+  facts.Add("not read", response.unavailable_reason());
+  fmt::print("{}", facts.ToString());
+  for (const v1::DriveLog& log : response.logs()) {
+    if (log.records().empty()) fmt::print("\n{}: no entries\n", log.name());
+    for (const v1::DriveLogRecord& record : log.records()) {
+      FactList fields;
+      for (const v1::DriveLogField& field : record.fields())
+        fields.Add(field.name(), field.value());
+      fmt::print("\n{}\n{}", log.name(), fields.ToString(2));
+    }
+  }
+  return kExitOk;
+}
+
 int ProbeDisk(const Client& client, const ProbeOptions& options) {
   v1::RunStorageProbeRequest request;
   request.set_request_id(NewRequestId());
