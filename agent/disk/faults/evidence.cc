@@ -23,4 +23,29 @@ std::string_view WitnessName(Witness witness) {
   return kNames.at(static_cast<size_t>(witness));
 }
 
+EvidenceSource SourceOf(Witness witness) {
+  switch (witness) {
+    case Witness::kProbe:
+      return EvidenceSource::kProbes;
+    case Witness::kKernelLog:
+    case Witness::kUevent:
+    case Witness::kSysfs:
+    case Witness::kFilesystem:
+      return EvidenceSource::kKernel;
+    case Witness::kSmartLog:
+    case Witness::kErrorLog:
+    case Witness::kVendorLog:
+    case Witness::kInventory:
+      return EvidenceSource::kDrive;
+    case Witness::kPostgresLog:
+    case Witness::kChecksums:
+      return EvidenceSource::kPostgres;
+    case Witness::kSlowDetector:
+      return EvidenceSource::kDetector;
+    case Witness::kPeers:
+      return EvidenceSource::kPeers;
+  }
+  return EvidenceSource::kProbes;
+}
+
 }  // namespace metal::disk

@@ -42,7 +42,7 @@ enum class FaultClass : uint8_t {
 inline constexpr size_t kFaultClasses = 22;
 std::string_view FaultClassName(FaultClass fault_class);
 
-// Who saw it. Two different ones are independent of each other.
+// Who saw it.
 enum class Witness : uint8_t {
   kProbe,         // our own reads and writes
   kKernelLog,     // /dev/kmsg
@@ -60,6 +60,10 @@ enum class Witness : uint8_t {
 };
 inline constexpr size_t kWitnesses = 13;
 std::string_view WitnessName(Witness witness);  // "probe", "kernel_log", …
+
+// From whom a witness has what it says; two of one source are no two witnesses.
+enum class EvidenceSource : uint8_t { kProbes, kKernel, kDrive, kPostgres, kDetector, kPeers };
+EvidenceSource SourceOf(Witness witness);
 
 // An NVMe command's status: type and code as the specification numbers them.
 struct NvmeStatus {

@@ -40,7 +40,9 @@ void FaultBook::Refresh(Entry& entry) {
 }
 
 bool FaultBook::IsConfirmed(const FaultRow& row, const Entry& entry, base::MonotonicTime now) {
-  if (static_cast<int>(entry.testimonies.size()) >= row.witnesses) return true;
+  std::set<EvidenceSource> sources;
+  for (const auto& [witness, testimony] : entry.testimonies) sources.insert(SourceOf(witness));
+  if (static_cast<int>(sources.size()) >= row.witnesses) return true;
   if (row.sightings == 0) return false;
   return std::ranges::any_of(entry.testimonies, [&](const auto& each) {
     const std::deque<base::MonotonicTime>& seen = each.second.sightings;

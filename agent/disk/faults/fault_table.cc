@@ -118,7 +118,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
     {.fault_class = FaultClass::kControllerReset,
      .title = "Controller was reset",
      .severity = Severity::kError,
-     .witnesses = 3,
+     .witnesses = 2,
      .sightings = 2,
      .within = absl::Hours(1),
      .quiet = absl::Hours(1),
@@ -127,9 +127,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
                 "controller. I/O stood still meanwhile.",
      .evidence = "\"timeout, aborting\", \"timeout, reset controller\", \"controller is down; will "
                  "reset\", \"Abort status\" of the kernel; a controller state other than live.",
-     .guard = "The kernel's log and sysfs both tell of one reset: two different witnesses are "
-              "still one reset, which may belong to a firmware activation. Drives with a broken "
-              "power saving state do it when idle; the kernel says so.",
+     .guard = "One reset may belong to a firmware activation. Drives with a broken power saving "
+              "state do it when idle; the kernel says so.",
      .hint = "One: look at the kernel's lines and at the firmware's release notes. Two within an "
              "hour: move the primary away and replace the drive."},
     {.fault_class = FaultClass::kGone,

@@ -31,8 +31,8 @@ struct FaultRow {
   // Of one file system and not of the whole drive: a fault for each role.
   bool of_filesystem = false;
 
-  // Confirmed by this many different witnesses; or, where `sightings` is not 0, by one that has
-  // seen it as often within `within`.
+  // Confirmed by witnesses of this many different sources; or, where `sightings` is not 0, by one
+  // that has seen it as often within `within`.
   int witnesses = 1;
   int sightings = 0;
   absl::Duration within = absl::ZeroDuration();

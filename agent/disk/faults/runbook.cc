@@ -19,7 +19,10 @@ std::string_view SeverityName(Severity severity) {
 std::string ConfirmationText(const FaultRow& row) {
   std::string text = row.witnesses == 1
                          ? "One witness is enough"
-                         : fmt::format("{} different witnesses have to agree", row.witnesses);
+                         : fmt::format(
+                               "Witnesses of {} different sources (our probes, the kernel, the "
+                               "drive, PostgreSQL, the peers) have to agree",
+                               row.witnesses);
   if (row.sightings > 0) {
     text +=
         fmt::format(", or one has to see it {} times within {}", row.sightings, Span(row.within));

@@ -44,7 +44,7 @@ TEST_F(FaultBookTest, EveryRowIsRaisedConfirmedAndCleared) {
     FaultBook book;
     base::MonotonicTime now = now_;
     bool confirmed = false;
-    const Witness witnesses[] = {Witness::kProbe, Witness::kKernelLog, Witness::kSysfs};
+    const Witness witnesses[] = {Witness::kProbe, Witness::kKernelLog, Witness::kSmartLog};
     for (int i = 0; i < row.witnesses; ++i) {
       const auto changes = book.Take(See(row.fault_class, witnesses[i]), now);
       ASSERT_THAT(changes, SizeIs(1));
@@ -77,6 +77,14 @@ TEST_F(FaultBookTest, OneWitnessOfTwoIsASuspicion) {
   EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kProbe, true)),
               ElementsAre(FaultNews::kCleared));
   EXPECT_THAT(book_.faults(), IsEmpty());
+}
+
+TEST_F(FaultBookTest, TwoWitnessesOfOneSourceAreOne) {
+  Take(See(FaultClass::kReadOnly, Witness::kSmartLog));
+  EXPECT_THAT(Take(See(FaultClass::kReadOnly, Witness::kErrorLog)), ElementsAre(FaultNews::kMore))
+      << "the drive said both";
+  EXPECT_THAT(Take(See(FaultClass::kReadOnly, Witness::kKernelLog)),
+              ElementsAre(FaultNews::kConfirmed));
 }
 
 TEST_F(FaultBookTest, WhatIsConfirmedStaysSoUntilItEnds) {

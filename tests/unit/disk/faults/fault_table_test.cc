@@ -70,7 +70,7 @@ TEST(FaultTableTest, RunbooksAreWhatTheTableSays) {
 
 TEST(FaultTableTest, APageSaysHowAFaultIsConfirmedAndEnds) {
   const std::string stalled = RunbookPage(RowOf(FaultClass::kStalled));
-  EXPECT_THAT(stalled, HasSubstr("2 different witnesses have to agree"));
+  EXPECT_THAT(stalled, HasSubstr("Witnesses of 2 different sources"));
   EXPECT_THAT(stalled, HasSubstr("asks the orchestrator for a failover"));
   EXPECT_THAT(RunbookPage(RowOf(FaultClass::kControllerReset)),
               HasSubstr("or one has to see it 2 times within 1h"));
