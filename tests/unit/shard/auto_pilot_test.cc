@@ -34,6 +34,10 @@ TEST_F(AutoPilotTest, APrimaryThatAsksIsReplacedByTheStandbyWithMostWal) {
   Ask(0, FaultWish::kReparent, false);
   EXPECT_EQ(Decide().kind, Kind::kReparent);
   EXPECT_EQ(Decide().to, 2u);
+  EXPECT_FALSE(Decide().may_be_forced);
+  views_[0].faults[0].fatal_disk = true;
+  EXPECT_EQ(Decide().kind, Kind::kReparent);
+  EXPECT_TRUE(Decide().may_be_forced) << "it may not be able to hand over";
   Ask(0, FaultWish::kFailover);
   EXPECT_EQ(Decide().kind, Kind::kFailover);
   EXPECT_THAT(Decide().why, HasSubstr("write_error nvme0n1"));

@@ -77,6 +77,7 @@ AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& 
   AutoChange change;
   change.to = *to;
   change.kind = fenced || fault->wanted == FaultWish::kFailover ? Kind::kFailover : Kind::kReparent;
+  change.may_be_forced = fault != nullptr && fault->fatal_disk;
   change.why = fault != nullptr
                    ? fmt::format("{} asks for it: {} {}", id, fault->fault_class, fault->subject)
                    : fmt::format("{} fenced itself: {}", id, views[node].fence_reason);

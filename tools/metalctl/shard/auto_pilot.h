@@ -19,7 +19,8 @@ namespace metal::shard {
 struct AutoChange {
   enum class Kind { kNone, kReparent, kFailover };
   Kind kind = Kind::kNone;
-  size_t to = 0;    // the next primary
+  size_t to = 0;               // the next primary
+  bool may_be_forced = false;  // of kReparent: the disk is dying, so a failover where that fails
   std::string why;  // for people; of kNone: what keeps it from acting, empty when nothing is asked
   friend bool operator==(const AutoChange&, const AutoChange&) = default;
 };

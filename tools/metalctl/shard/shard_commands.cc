@@ -67,13 +67,18 @@ int ShowShard(const Client& client, const ShardConfig& config, bool findings_onl
 // What `watch --auto` does after a look; the text is for the last line of the screen.
 std::string ActBy(const AutoChange& change, const Client& client, const ShardConfig& config) {
   if (change.kind == AutoChange::Kind::kNone) return change.why.empty() ? "" : change.why + "\n";
-  const bool planned = change.kind == AutoChange::Kind::kReparent;
-  fmt::print("{} to {}: {}\n", planned ? "reparent" : "failover", config.nodes[change.to].id,
-             change.why);
-  RunProcedure(client, config, planned ? "reparent" : "failover", false, [&](Procedure& procedure) {
-    const ChangeOptions options{.to = change.to};
-    return planned ? procedure.Reparent(options) : procedure.Failover(options);
-  });
+  const ChangeOptions options{.to = change.to};
+  const auto run = [&](const char* name, auto change_lead) {
+    fmt::print("{} to {}: {}\n", name, config.nodes[change.to].id, change.why);
+    return RunProcedure(client, config, name, false,
+                        [&](Procedure& procedure) { return (procedure.*change_lead)(options); });
+  };
+  int code = kExitFailed;
+  if (change.kind == AutoChange::Kind::kReparent) code = run("reparent", &Procedure::Reparent);
+  // A primary whose disk hangs cannot hand over in good order.
+  if (change.kind == AutoChange::Kind::kFailover || (code != kExitOk && change.may_be_forced)) {
+    run("failover", &Procedure::Failover);
+  }
   return "";
 }
 
