@@ -86,6 +86,7 @@ void ProberCore::Probe() {
   const base::MonotonicTime start = clock_.Monotonic();
   next_read_ = start;
   next_write_ = start + options_.schedule.write_interval / 2;  // not at the reads' beat
+  write_waits_ = read_back_ = false;
   std::uniform_int_distribution<uint32_t> any_block(0, kProbeFileBlocks - 1);
   write_cursor_ = any_block(random_);
   std::fill(written_.begin(), written_.end(), 0);
@@ -116,6 +117,9 @@ void ProberCore::WaitForReopen() {
                    [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; });
 }
 
+// A write follows a read that has just come back. On a device that stands still the submission of a
+// write can wait in the kernel, uninterruptibly, for a journal that waits for the device (ext4, for
+// the file's times), and then the agent cannot even exit. A read waits outside.
 void ProberCore::IssueDue(base::MonotonicTime now) {
   const auto due = [&](base::MonotonicTime& next, absl::Duration interval) {
     if (now < next) return false;
@@ -123,8 +127,18 @@ void ProberCore::IssueDue(base::MonotonicTime now) {
     if (next < now) next = now + interval;  // never catch up in a burst
     return true;
   };
-  if (due(next_read_, options_.schedule.read_interval)) Start(false, now, nullptr);
-  if (due(next_write_, options_.schedule.write_interval)) Start(true, now, nullptr);
+  bool read = due(next_read_, options_.schedule.read_interval);
+  if (due(next_write_, options_.schedule.write_interval) && !write_waits_) {
+    write_waits_ = true;
+    read_back_ = false;
+    read = true;
+    next_read_ = now + options_.schedule.read_interval;
+  }
+  if (write_waits_ && read_back_) {
+    write_waits_ = false;
+    Start(true, now, nullptr);
+  }
+  if (read) Start(false, now, nullptr);
 }
 
 void ProberCore::IssueBurst(base::MonotonicTime now) {
@@ -206,6 +220,7 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
     }
   }
   --outstanding_;
+  if (!slot.is_write) read_back_ = true;
   if (outcome.unsupported) Leave(ProbePhase::kUnsupported, error);
   errors_in_a_row_ = outcome.ok ? 0 : errors_in_a_row_ + 1;
   if (errors_in_a_row_ >= kErrorsBeforeReopen) leaving_ = true;

@@ -99,7 +99,9 @@ class ProberCore {
       written_;  // by block: the last sequence that the device confirmed; 0: unknown
   uint32_t outstanding_ = 0;
   uint64_t errors_in_a_row_ = 0;
-  bool leaving_ = false;  // issue nothing more, close when all is back
+  bool leaving_ = false;      // issue nothing more, close when all is back
+  bool write_waits_ = false;  // a write is due, and a read under way has to come back before it
+  bool read_back_ = false;    // since the write is due
 
   base::Mutex mutex_;
   base::CondVar changed_;
