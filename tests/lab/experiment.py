@@ -9,6 +9,7 @@ from lab.guest import Guest
 from lab.watch import EventStream, StatusCalls, StuckThreads, list_events
 
 IDLE_S, OBSERVE_S = 4.0, 6.0  # measured before the fault, and at least while it lasts
+CONFIRM_S = 4.0  # of those, at least after it was detected
 EXIT_LIMIT_MS, STATUS_P99_MS = 1000, 20.0  # what the agent promises: its end, and GetStatus during a fault
 # An emulated machine on a busy host takes longer with every call, also without a fault: what comes on top is the fault's.
 STATUS_MARGIN_MS = 10.0
@@ -21,6 +22,9 @@ class Outcome:
     scenario: str
     detected_as: str = ""  # class that was expected and came; empty: none
     instead: str = ""  # what came first when nothing expected did
+    confirmed_s: float = None  # from the injection to the event that says it is confirmed
+    also: list = dataclasses.field(default_factory=list)  # other classes that were confirmed
+    fenced_s: float = None  # from the injection to the fence in the status
     seconds: float = None  # from the injection to the event on WatchEvents
     idle_p99_ms: float = None
     p99_ms: float = None
@@ -56,7 +60,7 @@ class Experiment:
         self.scenario = scenario
         self.outcome = Outcome(scenario.name)
         self.guest = Guest(kernel, initramfs, directory, fs=scenario.fs, state=scenario.state, options=scenario.mount_options,
-                           kernel_words=scenario.kernel_words)
+                           kernel_words=scenario.kernel_words, mapped=scenario.mapped, postgres=scenario.postgres)
         self.injected = None
         self.events = self.status = self._threads = None
 
@@ -82,11 +86,11 @@ class Experiment:
     # ---- before ----
 
     def probes_healthy(self):
-        status = fields_of(fields_of(self._ask("HostService/GetStatus"))[1][0])
+        status = fields_of(fields_of(self.ask("HostService/GetStatus"))[1][0])
         probes = [fields_of(probe) for disk in status.get(9, []) for probe in fields_of(disk).get(20, [])]
         return probes and all(probe.get(3) == [1] for probe in probes)
 
-    def _ask(self, method, request=b""):
+    def ask(self, method, request=b""):
         connection = self.guest.connect()
         try:
             return connection.call(method, request)
@@ -142,8 +146,15 @@ class Experiment:
             self.outcome.instead = "; ".join(f"{each!r} after {each.at - self.injected:.1f} s" for each in told[:3])
 
     def observe(self):
-        wait_for("it was observed", lambda: time.monotonic() - self.injected > OBSERVE_S, OBSERVE_S + 60, 0.05)
+        until = self.injected + max(OBSERVE_S, (self.outcome.seconds or 0.0) + CONFIRM_S)
+        wait_for("it was observed", lambda: time.monotonic() > until, OBSERVE_S + CONFIRM_S + 120, 0.05)
+        confirmed = [each for each in self.events.since(self.injected) if each.type == "disk.fault_confirmed"]
+        self.outcome.confirmed_s = next((each.at - self.injected for each in confirmed
+                                         if each.attributes.get("class") in self.scenario.classes), None)
+        self.outcome.also = sorted({each.attributes.get("class", "") for each in confirmed} - self.scenario.classes)
         self.outcome.p99_ms = self.status.p99_ms(self.injected)
+        fenced = self.status.first_fenced(self.injected)
+        self.outcome.fenced_s = None if fenced is None else fenced - self.injected
 
     # ---- the end ----
 
@@ -198,7 +209,7 @@ class Experiment:
 
     def operations(self):
         """The journal's operations; an error when it cannot be read."""
-        return fields_of(self._ask("OperationsService/ListOperations")).get(1, [])
+        return fields_of(self.ask("OperationsService/ListOperations")).get(1, [])
 
     def keep_console(self, target):
         os.makedirs(os.path.dirname(target), exist_ok=True)

@@ -2,7 +2,6 @@
 agent says, a shell on a second serial port for what only the inside knows."""
 import json
 import os
-import signal
 import socket
 import threading
 import time
@@ -14,7 +13,7 @@ from harness.workspace import free_port
 from lab.image import QEMU
 from lab.qmp import Qmp
 
-DRIVE_BYTES, MEMORY = 512 << 20, "512M"
+DRIVE_BYTES, MEMORY, MEMORY_WITH_POSTGRES = 1 << 30, "512M", "1G"
 BOOT_S = 90
 CPU = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"  # rdrand: random numbers from the start
 SERIAL = "METAL0001"  # of the data drive; the state drive has METAL0002
@@ -57,11 +56,13 @@ class Shell:
 class Guest:
     """`directory` keeps the drives' images from one boot to the next, and the console's log."""
 
-    def __init__(self, kernel, initramfs, directory, fs="xfs", state="memory", options="noatime", kernel_words=""):
+    def __init__(self, kernel, initramfs, directory, fs="xfs", state="memory", options="noatime", kernel_words="",
+                 mapped=False, postgres=False):
         self.kernel, self.initramfs, self.directory = kernel, initramfs, directory
         self.fs, self.state, self.options, self.kernel_words = fs, state, options, kernel_words
+        self.mapped, self.postgres = mapped, postgres
         self.console = os.path.join(directory, "console.log")
-        self.address = None  # of the agent's gRPC, on this host
+        self.address = self.postgres_address = None  # of the agent's gRPC and of PostgreSQL, on this host
         self.process = self.qmp = self.shell = None
         self.boot_s = None
         self._layers = 0
@@ -90,12 +91,15 @@ class Guest:
 
     def arguments(self, agent):
         words = (f"console=ttyS0 loglevel=6 panic=-1 rdinit=/init fs={self.fs} state={self.state} options={self.options} "
-                 f"agent={'yes' if agent else 'no'} {self.kernel_words}")
+                 f"agent={'yes' if agent else 'no'} mapped={'yes' if self.mapped else 'no'} {self.kernel_words}")
         drives = self._drive("data.img", "data", "nv0", SERIAL)
         if self.state == "disk":
             drives += self._drive("state.img", "state", "nv1", "METAL0002")
-        network = f"user,id=net,restrict=on,hostfwd=tcp:{self.address[0]}:{self.address[1]}-10.0.2.15:7420"
-        return [QEMU, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", MEMORY, "-nodefaults",
+        forwards = [(self.address, 7420)] + ([(self.postgres_address, 5432)] if self.postgres else [])
+        network = "user,id=net,restrict=on" + "".join(f",hostfwd=tcp:{host}:{port}-10.0.2.15:{inner}"
+                                                      for (host, port), inner in forwards)
+        return [QEMU, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-nodefaults",
+                "-m", MEMORY_WITH_POSTGRES if self.postgres else MEMORY,
                 "-display", "none", "-no-reboot", "-kernel", self.kernel.file, "-initrd", self.initramfs, "-append", words,
                 "-serial", f"file:{self.console}", "-serial", f"unix:{self._path('shell.sock')},server=on,wait=off",
                 "-qmp", f"unix:{self._path('qmp.sock')},server=on,wait=off",
@@ -104,13 +108,12 @@ class Guest:
     def boot(self, agent=True):
         """Until the agent answers (or, without one, until the shell does)."""
         begin = time.monotonic()
-        self.address = ("127.0.0.1", free_port())
+        self.address, self.postgres_address = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
         if os.path.exists(self.console):
             os.replace(self.console, self.console + ".before.log")
-        # A guest that hangs is ended, also when the tests are killed. It goes before what else runs, as hardware would.
-        first = ["nice", "-n", "-10"] if process.IS_ROOT else []
-        self.process = process.spawn([*first, "timeout", "--kill-after", "5", "1200", *self.arguments(agent)],
-                                     self._path("qemu.log"), as_root=True)
+        # It ends with whoever started it, and goes before what else runs, as hardware would.
+        before = ["setpriv", "--pdeathsig", "KILL"] + (["nice", "-n", "-10"] if process.IS_ROOT else [])
+        self.process = process.spawn([*before, *self.arguments(agent)], self._path("qemu.log"), as_root=True)
 
         def ready():
             if self.process.poll() is not None:
@@ -152,7 +155,7 @@ class Guest:
             if each:
                 each.close()
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # timeout and QEMU: a session of their own
+            self.process.kill()
             self.process.wait()
         self.process = self.qmp = self.shell = None
 
@@ -185,6 +188,11 @@ class Guest:
     def return_drive(self):
         self.qmp.wait_event("DEVICE_DELETED", 40, device="nv0")
         self.qmp("device_add", driver="nvme", id="nv0", serial=SERIAL, drive="data", bus="nv0-port")
+
+    def map_drive(self, target, more=""):
+        """Puts another target of the device mapper between the drive and its file system: "linear", "delay", "flakey"."""
+        said = self.shell(f"map_drive {target} {more}")
+        assert not said, said
 
     # ---- what only the inside knows ----
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 
+from harness import process
 from harness.workspace import ROOT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -22,6 +23,7 @@ log_level = "info"
 [postgres]
 data_dir = "/data/pg"
 socket_dir = "/run/metal"
+listen_addresses = "*"
 [recorder]
 size = "2MiB"
 """
@@ -89,6 +91,14 @@ class Kernel:
         return order
 
 
+def _program(name):
+    """Path of a program, also of an administrator's."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found is None:
+        raise Unavailable(f"no {name}: deploy/install-packages build test lab")
+    return found
+
+
 def _libraries(program):
     """Shared libraries of a program, and its loader."""
     return sorted(set(re.findall(r"(?:=> )?(/\S+) \(0x", output_of("ldd", program))))
@@ -113,9 +123,8 @@ def guest_tool():
 
 def prepare(agent):
     """(Kernel, path of the initramfs) for guests that run this program of the agent."""
-    for name in (QEMU, "busybox", "cpio", "mkfs.xfs", "g++"):
-        if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
-            raise Unavailable(f"no {name}: deploy/install-packages build test lab")
+    for name in (QEMU, "busybox", "cpio", "dmsetup", "mkfs.xfs", "g++"):
+        _program(name)
     kernel = Kernel()
     return kernel, initramfs(kernel, agent)
 
@@ -126,18 +135,76 @@ def initramfs(kernel, agent):
     archive = os.path.join(CACHE, f"initramfs-{_key(agent, tool, init, kernel.file, os.path.abspath(__file__))}.cpio")
     if os.path.exists(archive):
         return archive
-    for old in os.listdir(CACHE):
-        if old.startswith("initramfs-"):
-            os.unlink(os.path.join(CACHE, old))
+    _remove_old("initramfs-")
     with tempfile.TemporaryDirectory(dir=CACHE) as tree:
-        _fill(tree, kernel, agent, {"init": init, "bin/guest_tool": tool, "bin/busybox": shutil.which("busybox")})
-        names = "\n".join(sorted(os.path.relpath(os.path.join(directory, each), tree)
-                                 for directory, folders, files in os.walk(tree) for each in folders + files))
-        with open(archive + ".new", "wb") as file:
-            subprocess.run(["cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0"], cwd=tree, input=names.encode(), stdout=file,
-                           check=True)
+        _fill(tree, kernel, agent, {"init": init, "bin/guest_tool": tool, "bin/busybox": _program("busybox")})
+        _pack(tree, archive + ".new", "wb")
     os.replace(archive + ".new", archive)
     return archive
+
+
+def with_postgres(initramfs_path, bin_dir):
+    """The initramfs with PostgreSQL's programs, where the host has them, and a cluster of initdb that the data drive gets at the
+    first boot. The kernel unpacks archives one after another."""
+    version = os.path.basename(os.path.dirname(bin_dir))
+    key = _key(initramfs_path, os.path.join(bin_dir, "postgres"), os.path.abspath(__file__))
+    archive = os.path.join(CACHE, f"postgres-{key}.cpio")
+    if os.path.exists(archive):
+        return archive
+    _remove_old("postgres-")
+    with tempfile.TemporaryDirectory(dir=CACHE) as tree:
+        _fill_postgres(tree, bin_dir, version)
+        shutil.copyfile(initramfs_path, archive + ".new")
+        _pack(tree, archive + ".new", "ab")
+    os.replace(archive + ".new", archive)
+    return archive
+
+
+def _fill_postgres(tree, bin_dir, version):
+    def copy(path):
+        shutil.copytree(path, os.path.join(tree, path.lstrip("/")), symlinks=False)
+
+    def place(path):
+        target = os.path.join(tree, path.lstrip("/"))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy(path, target)
+    modules = os.path.join(os.path.dirname(bin_dir), "lib")
+    programs = [os.path.join(bin_dir, name) for name in ("postgres", "pg_ctl", "pg_controldata", "pg_rewind", "psql", "pgbench")]
+    modules = [os.path.join(modules, name) for name in ("libpqwalreceiver.so", "plpgsql.so", "dict_snowball.so")]
+    for path in programs + modules:
+        place(path)
+        for library in _libraries(path):
+            place(library)
+    share = output_of(os.path.join(bin_dir, "pg_config"), "--sharedir").strip()
+    copy(share)
+    for zone in ("UTC", "Etc/UTC", "GMT"):
+        place(f"/usr/share/zoneinfo/{zone}")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+        os.chmod(scratch, 0o755)
+        data = os.path.join(scratch, "data")
+        os.mkdir(data, 0o700)
+        if process.IS_ROOT:
+            os.chown(data, process.UID, process.GID)
+        process.run([os.path.join(bin_dir, "initdb"), "-D", data, "-U", "postgres", "--no-locale", "-E", "UTF8", "-A", "trust",
+                     "--data-checksums", "--no-sync"])
+        with open(os.path.join(data, "pg_hba.conf"), "a", encoding="utf-8") as file:
+            file.write("host all all 10.0.2.0/24 trust\nhost replication all 10.0.2.0/24 trust\n")
+        os.makedirs(os.path.join(tree, "template"))
+        output_of("tar", "-C", data, "-cf", os.path.join(tree, "template/data.tar"), ".")
+
+
+def _remove_old(prefix):
+    for old in os.listdir(CACHE):
+        if old.startswith(prefix):
+            os.unlink(os.path.join(CACHE, old))
+
+
+def _pack(tree, archive, mode):
+    names = "\n".join(sorted(os.path.relpath(os.path.join(directory, each), tree)
+                             for directory, folders, files in os.walk(tree) for each in folders + files))
+    with open(archive, mode) as file:
+        subprocess.run(["cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0"], cwd=tree, input=names.encode(), stdout=file,
+                       check=True)
 
 
 def _fill(tree, kernel, agent, programs):
@@ -150,7 +217,9 @@ def _fill(tree, kernel, agent, programs):
         place(source, target)
     place(agent, "bin/metal-agent")
     output_of("strip", os.path.join(tree, "bin/metal-agent"))
-    for library in _libraries(agent):
+    dmsetup = _program("dmsetup")
+    place(dmsetup, "bin/dmsetup")
+    for library in _libraries(agent) + _libraries(dmsetup):
         place(library, library.lstrip("/"))
     modules = kernel.modules(MODULES)
     for module in modules:

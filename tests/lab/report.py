@@ -12,19 +12,21 @@ PATH = os.path.join(ROOT, "agent/docs/fault-matrix.md")
 HEAD = """# The fault matrix
 
 What the agent says when its drive fails, and after how many seconds, measured in the lab: an emulated NVMe drive of QEMU in a guest
-with Debian's kernel, faults injected from outside. Written by `{command}` ({date}, commit {commit}, {kernel}, {qemu},
+with Debian's kernel, faults injected from outside. Written by `{command}` ({date}, the agent of {commit}, {kernel}, {qemu},
 {machine}); `tests/lab/scenarios.py` has the table, `tests/lab/README.md` says how it is measured.
 
 - **Detected as** is the class of the first event on `WatchEvents` that names the fault; what came instead is in brackets.
   **After** is the time from the injection to that event's arrival at the host.
+- **Confirmed** is when an event says that enough independent witnesses agree; **also** are other classes that were confirmed.
+- **Fenced** is the time from the injection to a status that says so.
 - **GetStatus** is the 99th percentile of calls over one connection, without the fault / while it lasts. It must stay below
   {status:.0f} ms; on an emulated machine, whose own round trip is noted first, below that plus {margin:.0f} ms where this is more.
 - **Exit** is the time from SIGTERM to the agent's end with the fault in force: at most {exit} ms.
 - **In D** are threads of the agent that were in uninterruptible sleep for a second or longer: none may be.
 - **Lost** are records of a workload that were told to be durable and are gone after a power cut.
 
-| scenario | fault | injected | expected | detected as | after | bar | GetStatus | exit | in D | lost | |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| scenario | fault | how | expected | detected as | after | bar | confirmed | also | fenced | GetStatus | exit | in D | lost | |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -45,6 +47,7 @@ def line(scenario, outcome):
     lost = "" if outcome.lost is None else f", lost {outcome.lost} of {outcome.acknowledged}"
     name = f"{'MISSED' if misses else 'ok':6} {scenario.name:24}"
     said = f"{detected(outcome)} {number(outcome.seconds, 's', 1)} (bar {scenario.bar_s:g} s), " if scenario.classes else ""
+    said += f"confirmed {number(outcome.confirmed_s, 's', 1)}, " + "".join(f"also {each}, " for each in outcome.also)
     calls = f"GetStatus p99 {number(outcome.idle_p99_ms, 'ms')} idle, {number(outcome.p99_ms, 'ms')} now"
     text = f"{name} {said}{calls}, exit {number(outcome.exit_ms, 'ms')}{lost}"
     more = [f"missed: {each}" for each in misses] + [each[:200] for each in outcome.notes]
@@ -58,6 +61,7 @@ def row(scenario, outcome):
     cells = [f"`{scenario.name}`", scenario.fault, scenario.how, " or ".join(sorted(scenario.classes)) or "all is whole",
              detected(outcome) if scenario.classes else "–", number(outcome.seconds, "s", 1),
              f"{scenario.bar_s:g} s" if scenario.classes else "–",
+             number(outcome.confirmed_s, "s", 1), ", ".join(outcome.also) or "–", number(outcome.fenced_s, "s", 1),
              f"{number(outcome.idle_p99_ms, 'ms')} / {number(outcome.p99_ms, 'ms')}", number(outcome.exit_ms, "ms"), stuck,
              lost, "missed: " + "; ".join(misses) if misses else "ok"]
     return "| " + " | ".join(each.replace("|", "/").replace("\n", " ") for each in cells) + " |\n"
@@ -68,10 +72,11 @@ def said_by(*arguments):
 
 
 def write(scenarios, outcomes, kernel, command):
-    changed = said_by("git", "status", "--porcelain", "--untracked-files=no")
+    agent = ["--", "agent", "proto", ":!agent/docs"]
+    changed = said_by("git", "status", "--porcelain", "--untracked-files=no", *agent)
     head = HEAD.format(
         command=command, date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        commit=said_by("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else ""),
+        commit=said_by("git", "log", "-1", "--format=%h", *agent) + (" with changes" if changed else ""),
         kernel=f"Linux {kernel.version} in the guest", qemu=said_by(QEMU, "--version").split(" (")[0],
         machine=f"TCG, 2 virtual CPUs on a machine with {os.cpu_count()} ({platform.machine()})", status=STATUS_P99_MS,
         margin=STATUS_MARGIN_MS, exit=EXIT_LIMIT_MS)

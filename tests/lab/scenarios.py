@@ -26,6 +26,8 @@ class Scenario:
     state: str = "memory"
     mount_options: str = "noatime"
     kernel_words: str = ""
+    mapped: bool = False  # with the device mapper below the file system
+    postgres: bool = False  # with a real server, whose clients are the workload
     workload: int = 20  # milliseconds between two records of the workload; None: no workload
 
 
@@ -101,6 +103,13 @@ def jitter(lab):
         until = time.monotonic() + 0.2
         lab.guest.throttle(requests_a_second=max(1, round(rate * chance.uniform(0.1, 1.0))))
         wait_for("a moment", lambda: time.monotonic() >= until, 5, 0.02)
+
+
+def mapped(target, more):
+    def inject(lab):
+        lab.begin()
+        lab.guest.map_drive(target, more)
+    return inject
 
 
 def remove(lab):
@@ -181,6 +190,18 @@ def cut_power(lab):
     lab.watch()
 
 
+def unreadable_table(lab):
+    """A page of a table that the server has to read from the drive."""
+    lab.server.sql("CREATE TABLE sick AS SELECT g FROM generate_series(1, 10000) g; CHECKPOINT")
+    path = lab.server.sql("SELECT pg_relation_filepath('sick')")[0][0]
+    lab.ctl("pg", "restart")  # what it has in its buffers it does not read
+    wait_for("PostgreSQL runs", lab.running, 120, 0.2)
+    lab.guest.shell("echo 3 > /proc/sys/vm/drop_caches")
+    errors(f"/data/pg/{path}", "read")(lab)
+    lab.begin()
+    lab.outcome.notes.append("the query: " + lab.failure_of("SELECT sum(g) FROM sick"))
+
+
 def classes(*names):
     return frozenset(names)
 
@@ -212,7 +233,7 @@ SCENARIOS = [
     Scenario("command-timeout", "the kernel aborts commands and resets the controller", "stall, nvme_core.io_timeout=3", stall,
              classes("controller_reset"), 10, patience_s=25, kernel_words="nvme_core.io_timeout=3 nvme_core.admin_timeout=5"),
     *[Scenario(f"slow-{factor}x", f"a {factor}th of the throughput" if factor > 2 else "half of the throughput",
-               f"throttle-group iops-total: the workload's rate / {factor}", slow(factor), classes("slow"), 60, patience_s=75,
+               f"throttle-group iops-total: the workload's rate / {factor}", slow(factor), classes("slow"), 60, patience_s=60,
                workload=0)
       for factor in (2, 4, 10)],
     Scenario("slow-jitter", "a tenth to all of the throughput, changing", "throttle-group, another limit every 200 ms", jitter,
@@ -237,8 +258,25 @@ SCENARIOS = [
              classes("corruption"), 60, patience_s=90),
     Scenario("lost-write", "reads answer what was there before", "the image's pages of the probe file put back",
              put_back_probe_file, classes("lost_write", "corruption"), 120, patience_s=120),
+    *[Scenario(f"mapped-{name}", fault, f"dm-{target} {more}", mapped(target, more), expected, bar, patience_s=patience,
+               mapped=True, workload=100)
+      for name, fault, target, more, expected, bar, patience in [
+          ("delay-20ms", "every request takes 20 ms longer", "delay", "20", classes("slow"), 60, 60),
+          ("delay-300ms", "every request takes 300 ms longer", "delay", "300", classes("slow"), 60, 60),
+          ("error-writes", "writes fail, reads do not", "flakey", "0 1 1 error_writes", DEAD_FS, 2, 20),
+          ("drop-writes", "writes are dropped and said to be done", "flakey", "0 1 1 drop_writes",
+           classes("lost_write", "corruption"), 120, 120)]],
     Scenario("power-cut", "power cut, and boot", "QEMU killed; the agent's state on a second drive", cut_power, classes(), 0,
              state="disk"),
+    *[Scenario(f"postgres-{name}", f"{fault}, under PostgreSQL", how, inject, expected, bar, state="disk", postgres=True)
+      for name, fault, how, inject, expected, bar in [
+          ("media-error", "a page of a table that cannot be read", "blkdebug read errors in the table", unreadable_table,
+           classes("media_error"), 2),
+          ("fsync-error", "the drive cannot empty its cache", "blkdebug flush errors", errors(None, "flush"),
+           classes("fsync_error") | DEAD_FS, 2),
+          ("gone", "drive removed", "device_del", remove, classes("gone"), 2),
+          ("stall", "the drive answers no more", "throttle-group bps-total=1", stall, classes("stalled"), 5),
+          ("power-cut", "power cut, and boot", "QEMU killed", cut_power, classes(), 0)]],
 ]
 
 

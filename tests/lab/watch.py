@@ -74,7 +74,8 @@ class EventStream(_Reader):
 
 
 class StatusCalls(_Reader):
-    """GetStatus, at most `RATE` times a second: (when it began, how long it took, the classes of the faults in it)."""
+    """GetStatus, at most `RATE` times a second: (when it began, how long it took, the faults in it, whether
+    the node is fenced)."""
     RATE = 50
 
     def __init__(self, guest):
@@ -87,7 +88,8 @@ class StatusCalls(_Reader):
             status = fields_of(fields_of(self._connection.call("HostService/GetStatus"))[1][0])
             taken = time.monotonic() - begin
             faults = {(text_of(fault, 1), text_of(fault, 2)) for fault in map(fields_of, status.get(12, []))}
-            self.calls.append((begin, taken, faults))
+            fenced = fields_of(status[3][0]).get(9) == [1]
+            self.calls.append((begin, taken, faults, fenced))
             self._stop.wait(max(0.0, 1 / self.RATE - taken))
 
     def p99_ms(self, first, last=float("inf")):
@@ -95,12 +97,16 @@ class StatusCalls(_Reader):
         taken = [each[1] for each in list(self.calls) if first <= each[0] < last]
         return percentile(taken, 99) * 1e3 if len(taken) > 1 else None
 
+    def first_fenced(self, since):
+        """When a status of a fenced node was first asked for."""
+        return next((begin + taken for begin, taken, _, fenced in list(self.calls) if begin >= since and fenced), None)
+
     def faults(self):
         return self.calls[-1][2] if self.calls else set()
 
     def first_with(self, classes, since):
         """When a status with a fault of these classes was first asked for."""
-        return next((begin + taken for begin, taken, faults in list(self.calls)
+        return next((begin + taken for begin, taken, faults, _ in list(self.calls)
                      if begin >= since and classes & {each for each, _ in faults}), None)
 
 

@@ -1,0 +1,85 @@
+"""An experiment with a real PostgreSQL on the drive: a primary by the agent's own orders, and clients on this host that keep in a
+ledger what they were told is durable."""
+import os
+
+import psycopg2
+
+from harness import ledger, process
+from harness.node import BIN
+from harness.process import CommandFailed, wait_for
+from harness.wire import fields_of
+from lab.experiment import Experiment
+
+RUNNING = 4  # POSTGRES_STATE_RUNNING
+START_S = 120
+
+
+class Server:
+    """PostgreSQL of a guest, as its superuser sees it."""
+
+    def __init__(self, guest):
+        self._guest = guest
+
+    def sql(self, statements, parameters=None):
+        """Rows of the last statement; none for one that has no answer."""
+        host, port = self._guest.postgres_address
+        connection = psycopg2.connect(host=host, port=port, dbname="postgres", user="postgres", connect_timeout=20)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statements, parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+
+class PostgresExperiment(Experiment):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.server, self.ledger = Server(self.guest), None
+
+    def ctl(self, *arguments, timeout=START_S):
+        host, port = self.guest.address
+        return process.run([os.path.join(BIN, "metalctl"), "--endpoint", f"{host}:{port}", "-o", "json", *arguments],
+                           as_root=True, timeout=timeout)
+
+    def settle(self):
+        self.ctl("pg", "start")
+        self.ctl("term", "begin", "1")
+        self.ctl("promote", "--term", "1")
+        wait_for("PostgreSQL runs", self.running, START_S, 0.2)
+        wait_for("the probes are healthy", self.probes_healthy, 60, 0.1)
+        self.ledger = ledger.Ledger([self.guest.postgres_address], clients=2, pause=0.02).start(self.server)
+        self.ledger.wait_more(10)
+        self.watch()
+
+    def running(self):
+        status = fields_of(fields_of(self.ask("HostService/GetStatus"))[1][0])
+        return fields_of(status[4][0]).get(1) == [RUNNING]
+
+    def failure_of(self, statement):
+        """What a client hears of a statement that fails."""
+        try:
+            return f"answered {self.server.sql(statement)}"
+        except psycopg2.Error as error:
+            return str(error).strip().splitlines()[0]
+
+    def acknowledged(self):
+        return len(self.ledger.acknowledged)
+
+    def stop_watching(self):
+        super().stop_watching()
+        if self.ledger:
+            self.ledger.stop()
+
+    def lost(self, acknowledged):
+        """Rows that clients were told are durable, and that the server does not have after a power cut and its recovery."""
+        self.guest.cut_power()
+        self.ledger.stop()
+        told = self.ledger.acknowledged
+        self.guest.boot()
+        wait_for("PostgreSQL runs again", self.running, START_S, 0.2)
+        found = {each for each, in self.server.sql("SELECT id FROM ledger")}
+        if acknowledged > len(told):
+            raise CommandFailed(f"{acknowledged} rows were acknowledged, and then {len(told)}")
+        return len(told - found)
