@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 
 from harness import process
 from harness.workspace import ROOT
@@ -194,9 +195,11 @@ def _fill_postgres(tree, bin_dir, version):
 
 
 def _remove_old(prefix):
+    """Those that no other run can still be booting from."""
     for old in os.listdir(CACHE):
-        if old.startswith(prefix):
-            os.unlink(os.path.join(CACHE, old))
+        path = os.path.join(CACHE, old)
+        if old.startswith(prefix) and time.time() - os.path.getmtime(path) > 3600:
+            os.unlink(path)
 
 
 def _pack(tree, archive, mode):

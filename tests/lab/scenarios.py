@@ -230,8 +230,9 @@ SCENARIOS = [
     Scenario("stall", "the drive answers no more", "throttle-group bps-total=1", stall, classes("stalled"), 5),
     Scenario("stall-ext4", "the same on ext4", "throttle-group bps-total=1", stall, classes("stalled"), 5, fs="ext4"),
     Scenario("crawl", "one request a second", "throttle-group iops-total=1", crawl, classes("stalled"), 5, patience_s=30),
-    Scenario("command-timeout", "the kernel aborts commands and resets the controller", "stall, nvme_core.io_timeout=3", stall,
-             classes("controller_reset"), 10, patience_s=25, kernel_words="nvme_core.io_timeout=3 nvme_core.admin_timeout=5"),
+    Scenario("command-timeout", "the kernel aborts commands and resets the controller",
+             "one request a second, nvme_core.io_timeout=3", crawl, classes("controller_reset"), 10, patience_s=25,
+             kernel_words="nvme_core.io_timeout=3 nvme_core.admin_timeout=5"),
     *[Scenario(f"slow-{factor}x", f"a {factor}th of the throughput" if factor > 2 else "half of the throughput",
                f"throttle-group iops-total: the workload's rate / {factor}", slow(factor), classes("slow"), 60, patience_s=60,
                workload=0)
