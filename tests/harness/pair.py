@@ -66,6 +66,8 @@ class Pair:
         old, new = self.primary, self.standby
         self.term += 1
         wait_for("it streams", lambda: old.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1", 30)
+        # Without a slot: what a primary that archives leaves behind at its end is removed before its walsender has sent all of it.
+        old.ok("pg", "config", "set", "wal_keep_size=64MB")
         old.ok("pg", "stop")
         end = int(old.ok("pg", "control")["checkpoint_lsn"])
         wait_for("the shutdown is received", lambda: lsn_number(new.sql("SELECT pg_last_wal_receive_lsn()")) > end, 20)
