@@ -2,7 +2,6 @@
 // primary that may fence itself does so before it is asked, because nobody else may reach it.
 #include <algorithm>
 
-#include "agent/base/fault_point.h"
 #include "agent/base/log.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
@@ -76,7 +75,6 @@ void Node::CheckDisks() {
 // that disk; processes that hang in it are left to the kernel.
 absl::StatusOr<OperationResult> Node::StopOnSickDisk(OperationContext& context,
                                                      const observe::Fault& fault) {
-  METAL_RETURN_IF_ERROR(base::FaultPoint("fence.sick_disk"));
   const bool was_primary = parts_.board.Get()->postgres.role_observed == observe::Role::kPrimary;
   pg::StopOptions stop;
   stop.mode = pg::StopMode::kImmediate;
