@@ -80,11 +80,11 @@ absl::StatusOr<std::unique_ptr<node::OperationManager>> FlightRecorder::OpenOper
     observe::StatusBoard& board) {
   node::OperationManagerOptions options;
   options.path = config_.state_dir + "/operations.db";
-  options.before_body = [control = control_](const node::Operation& operation) {
-    control->Before(operation.spec.kind, operation.name);
+  options.before_body = [control = control_](const std::string& kind, const std::string& name) {
+    control->Before(kind, name);
   };
-  options.after_body = [control = control_](const node::Operation& operation) {
-    control->After(operation.spec.kind, operation.name);
+  options.after_body = [control = control_](const std::string& kind, const std::string& name) {
+    control->After(kind, name);
   };
   return node::OperationManager::Open(std::move(options), clock_, board, *events_);
 }

@@ -65,10 +65,12 @@ absl::StatusOr<OperationResult> OperationManager::RunBody(const EntryPtr& entry)
         changed_.NotifyAll();
       };
   OperationContext context{entry->operation.name, entry->operation.spec, *entry->progress, publish};
-  const Operation begun = entry->operation;  // its name and spec do not change any more
-  if (options_.before_body) options_.before_body(begun);
+  // These two do not change any more.
+  const std::string& kind = entry->operation.spec.kind;
+  const std::string& name = entry->operation.name;
+  if (options_.before_body) options_.before_body(kind, name);
   absl::StatusOr<OperationResult> result = entry->body(context);
-  if (options_.after_body) options_.after_body(begun);
+  if (options_.after_body) options_.after_body(kind, name);
   METAL_RETURN_IF_ERROR(result.status());
   METAL_RETURN_IF_ERROR(base::FaultPoint("operations.before_finish"));
   return result;

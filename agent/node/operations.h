@@ -50,7 +50,8 @@ struct OperationManagerOptions {
       absl::Seconds(30);  // Start gives up when the journal's disk does not answer
   // Called on the operation's thread right before its body runs and after it ended, however it did;
   // may be null.
-  std::function<void(const Operation&)> before_body = nullptr, after_body = nullptr;
+  std::function<void(const std::string&kind, const std::string&name)> before_body = nullptr,
+                                                                      after_body = nullptr;
 };
 
 class OperationManager {
