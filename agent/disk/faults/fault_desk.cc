@@ -87,11 +87,6 @@ void FaultDesk::NoteAction(const std::string& fault_class, const std::string& su
   }
 }
 
-void FaultDesk::OnConfirmed(Listener listener) {
-  MutexLock lock(mutex_);
-  on_confirmed_ = std::move(listener);
-}
-
 void FaultDesk::Show(const std::vector<FaultChange>& changes) {
   for (const FaultChange& change : changes) {
     if (change.news == FaultNews::kCleared) {
@@ -102,14 +97,13 @@ void FaultDesk::Show(const std::vector<FaultChange>& changes) {
       ShowInStatus(change.fault);
     }
     if (change.news != FaultNews::kMore) Tell(change);
-    if (change.news == FaultNews::kConfirmed && on_confirmed_) on_confirmed_(change.fault);
   }
 }
 
 DiskFacts FaultDesk::FactsOf(const DiskFault& fault) const {
   DiskFacts facts;
   if (const auto found = disks_.find(fault.device); found != disks_.end()) facts = found->second;
-  if (RowOf(fault.fault_class).of_filesystem && !fault.roles.empty()) facts.roles = fault.roles;
+  if (RowOf(fault.fault_class).of_filesystem && !fault.roles.empty()) facts.roles.clear();
   facts.roles.insert(fault.roles.begin(), fault.roles.end());
   return facts;
 }

@@ -7,7 +7,6 @@
 // outlives the process.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -30,8 +29,6 @@ struct DiskFacts {
 
 class FaultDesk {
  public:
-  using Listener = std::function<void(const DiskFault&)>;
-
   FaultDesk(observe::StatusBoard& board, observe::EventLog& events, base::Clock& clock)
       : board_(board), events_(events), clock_(clock) {}
   FaultDesk(const FaultDesk&) = delete;
@@ -50,9 +47,6 @@ class FaultDesk {
   // What was done about a fault that is shown; of one that is over: no-op.
   void NoteAction(const std::string& fault_class, const std::string& subject,
                   const std::string& text);
-  // Called for each fault that is confirmed, on the thread that handed in the evidence; must not
-  // block and must not call back.
-  void OnConfirmed(Listener listener);
 
  private:
   void Show(const std::vector<FaultChange>& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -66,7 +60,6 @@ class FaultDesk {
   base::Mutex mutex_;
   FaultBook book_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, DiskFacts> disks_ ABSL_GUARDED_BY(mutex_);
-  Listener on_confirmed_ ABSL_GUARDED_BY(mutex_);
   Reaction strongest_ ABSL_GUARDED_BY(mutex_) = Reaction::kDemote;
   // By class and subject, until the fault ends.
   std::map<std::pair<std::string, std::string>, std::vector<std::string>> actions_

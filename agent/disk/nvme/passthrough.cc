@@ -32,12 +32,10 @@ bool IsNoRingAnswer(int result) {
   return result == -EOPNOTSUPP || result == -EINVAL || result == -ENOTTY || result == -ENOSYS;
 }
 
-void Prepare(io_uring_sqe* sqe, int device, const AdminCommand& command) {
-  std::memset(sqe, 0, kBigSqeSize);
-  sqe->opcode = IORING_OP_URING_CMD;
-  sqe->fd = device;
-  sqe->cmd_op = NVME_URING_CMD_ADMIN;
-  nvme_uring_cmd nvme{};
+// The command as the kernel takes it, by either way: both structures name these fields alike.
+template <typename Kernel>
+Kernel Passed(const AdminCommand& command) {
+  Kernel nvme{};
   nvme.opcode = command.opcode;
   nvme.nsid = command.name_space;
   nvme.addr = reinterpret_cast<uint64_t>(command.data.data());
@@ -46,6 +44,15 @@ void Prepare(io_uring_sqe* sqe, int device, const AdminCommand& command) {
   nvme.cdw11 = command.cdw11;
   nvme.cdw12 = command.cdw12;
   nvme.cdw13 = command.cdw13;
+  return nvme;
+}
+
+void Prepare(io_uring_sqe* sqe, int device, const AdminCommand& command) {
+  std::memset(sqe, 0, kBigSqeSize);
+  sqe->opcode = IORING_OP_URING_CMD;
+  sqe->fd = device;
+  sqe->cmd_op = NVME_URING_CMD_ADMIN;
+  const auto nvme = Passed<nvme_uring_cmd>(command);
   static_assert(sizeof(nvme) <= kBigSqeSize - offsetof(io_uring_sqe, cmd));
   std::memcpy(sqe->cmd, &nvme, sizeof(nvme));
 }
@@ -78,15 +85,7 @@ std::optional<AdminAnswer> RunByRing(int device, const AdminCommand& command) {
 }
 
 AdminAnswer RunByIoctl(int device, const AdminCommand& command) {
-  nvme_admin_cmd nvme{};
-  nvme.opcode = command.opcode;
-  nvme.nsid = command.name_space;
-  nvme.addr = reinterpret_cast<uint64_t>(command.data.data());
-  nvme.data_len = static_cast<uint32_t>(command.data.size());
-  nvme.cdw10 = command.cdw10;
-  nvme.cdw11 = command.cdw11;
-  nvme.cdw12 = command.cdw12;
-  nvme.cdw13 = command.cdw13;
+  auto nvme = Passed<nvme_admin_cmd>(command);
   const int result = ioctl(device, NVME_IOCTL_ADMIN_CMD, &nvme);
   return AnswerOf(result < 0 ? -errno : result);
 }
