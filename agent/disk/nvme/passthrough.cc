@@ -63,7 +63,9 @@ std::optional<AdminAnswer> RunByRing(int device, const AdminCommand& command) {
   io_uring_params params{};
   params.flags = IORING_SETUP_SQE128 | IORING_SETUP_CQE32;
   if (io_uring_queue_init_params(1, &ring, &params) < 0) return std::nullopt;
-  Prepare(io_uring_get_sqe(&ring), device, command);
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring);
+  METAL_CHECK(sqe != nullptr);  // the ring is new and has room for one
+  Prepare(sqe, device, command);
   int result = io_uring_submit(&ring);
   if (result == 1) {
     io_uring_cqe* cqe = nullptr;
