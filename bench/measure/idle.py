@@ -1,6 +1,7 @@
-"""What the agent costs while nothing happens: CPU and memory beside an idle server, and how soon its status comes."""
+"""What the agent costs while nothing happens: CPU, memory and I/O beside an idle server, and how soon its status comes."""
 
 import functools
+import os
 import statistics
 import subprocess
 import time
@@ -9,6 +10,8 @@ from . import process
 
 SETTLE_S = 15
 STATUS_CALLS = 200
+# Fields of a block device's stat (kernel's Documentation/block/stat.rst): requests completed.
+IOPS = {"reads": 0, "writes": 4, "flushes": 15}
 
 
 def measure(metal, runs, *, seconds, settle_s=SETTLE_S, calls=STATUS_CALLS):
@@ -28,6 +31,7 @@ def measure(metal, runs, *, seconds, settle_s=SETTLE_S, calls=STATUS_CALLS):
     return {"bench": "idle", "rounds": runs, "seconds": seconds,
             "agent_cpu_percent_of_one_core": median("agent_cpu_percent_of_one_core"),
             "agent_max_rss_mib": median("agent_max_rss_mib"),
+            "device_iops": {name: median("device_iops", name) for name in IOPS},
             "metalctl_status_ms": {name: median("metalctl_status_ms", name) for name in ("median", "max")},
             "runs": measured}
 
@@ -35,13 +39,24 @@ def measure(metal, runs, *, seconds, settle_s=SETTLE_S, calls=STATUS_CALLS):
 def _once(metal, seconds, calls):
     pid = metal.pid
     before, started, peak = process.cpu_seconds([pid]), time.monotonic(), 0
+    requests = _requests(metal.data)
     while time.monotonic() - started < seconds:
         peak = max(peak, sum(map(process.resident_bytes, process.tree(pid))))
         time.sleep(min(1, seconds))
     cpu_s, elapsed = process.cpu_seconds([pid]) - before, time.monotonic() - started
+    requests = {name: each - requests[name] for name, each in _requests(metal.data).items()}
     taken = _status_milliseconds(metal, calls)
     return {"agent_cpu_percent_of_one_core": round(100 * cpu_s / elapsed, 3), "agent_max_rss_mib": round(peak / 2**20, 1),
+            "device_iops": {name: round(each / elapsed, 2) for name, each in requests.items()},
             "metalctl_status_ms": {"median": round(statistics.median(taken), 2), "max": round(max(taken), 2)}}
+
+
+def _requests(directory):
+    """Of everybody on the device of `directory`: the agent's probes, the server's heartbeat, the rest of the machine."""
+    number = os.stat(directory).st_dev
+    with open(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat", encoding="utf-8") as file:
+        fields = file.read().split()
+    return {name: int(fields[place]) for name, place in IOPS.items()}
 
 
 def _status_milliseconds(metal, calls):

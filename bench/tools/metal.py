@@ -42,6 +42,11 @@ class Metal:
     def pid(self):
         return self._agent.pid
 
+    @property
+    def data(self):
+        """The server's data directory."""
+        return self._bench.server.data
+
     def command(self, *words):
         return self._agent.command(*words)
 
