@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <memory>
 
-#include "absl/strings/numbers.h"
 #include "agent/base/file.h"
+#include "agent/base/kernel_record.h"
 #include "agent/base/status.h"
 
 namespace metal::recorder {
@@ -17,22 +17,28 @@ namespace {
 constexpr const char* kPath = "/dev/kmsg";
 constexpr size_t kMost = 1 << 20;
 
+// On one line, and without what would steer a terminal.
+std::string Printable(std::string_view text) {
+  std::string printable;
+  for (const char each : text) {
+    const auto byte = static_cast<unsigned char>(each);
+    if (byte < ' ' || byte == 0x7f) {
+      printable += fmt::format("\\x{:02x}", byte);
+    } else {
+      printable += each;
+    }
+  }
+  return printable;
+}
+
 }  // namespace
 
 std::string KernelLogLine(std::string_view record) {
-  const size_t text = record.find(';');
-  const size_t first = record.find(',');
-  const size_t second = first == std::string_view::npos ? first : record.find(',', first + 1);
-  const size_t third = second == std::string_view::npos ? second : record.find(',', second + 1);
-  if (text == std::string_view::npos || third == std::string_view::npos || third > text) return "";
-  const std::string_view level = record.substr(0, first);
-  const std::string_view time = record.substr(second + 1, third - second - 1);
-  uint64_t microseconds = 0;
-  if (!absl::SimpleAtoi(absl::string_view(time.data(), time.size()), &microseconds)) return "";
-  std::string_view line = record.substr(text + 1);
-  line = line.substr(0, line.find('\n'));
+  const auto parsed = base::ParseKernelRecord(record);
+  if (!parsed) return "";
+  const int64_t microseconds = absl::ToInt64Microseconds(parsed->since_boot);
   return fmt::format("[{:5}.{:06}] <{}> {}\n", microseconds / 1'000'000, microseconds % 1'000'000,
-                     level, line);
+                     parsed->level, Printable(parsed->text));
 }
 
 namespace {

@@ -30,7 +30,7 @@ void FuzzKernelLog(std::string_view text, const metal::disk::DiskNames& names) {
   if (const auto finding = metal::disk::ClassifyKernelLine(text)) {
     METAL_CHECK(text.find(finding->name) != std::string_view::npos);
   }
-  const auto record = metal::disk::ParseKernelRecord(text);
+  const auto record = metal::base::ParseKernelRecord(text);
   if (!record) return;
   metal::disk::KernelLogJudge judge;
   metal::disk::Findings findings;

@@ -58,7 +58,7 @@ observe::Event MakeEvent(std::string type, observe::Severity severity, std::stri
 
 }  // namespace
 
-void KernelLogJudge::OnRecord(const KernelRecord& record, const DiskNames& names, Now now,
+void KernelLogJudge::OnRecord(const base::KernelRecord& record, const DiskNames& names, Now now,
                               Findings& out) {
   if (record.continues && !last_matched_) {
     last_line_ += record.text;
@@ -75,7 +75,7 @@ void KernelLogJudge::OnRecord(const KernelRecord& record, const DiskNames& names
   }
 }
 
-bool KernelLogJudge::OnLine(std::string_view line, const KernelRecord& record,
+bool KernelLogJudge::OnLine(std::string_view line, const base::KernelRecord& record,
                             const DiskNames& names, Now now, Findings& out) {
   std::optional<KernelFinding> finding = ClassifyKernelLine(line);
   if (!finding) return false;
@@ -196,7 +196,7 @@ bool KernelLog::Drain(const DiskNames& names, base::Clock& clock, Findings& out)
 
 void KernelLog::OnText(std::string_view text, const DiskNames& names, base::Clock& clock,
                        Findings& out) {
-  const std::optional<KernelRecord> record = ParseKernelRecord(text);
+  const std::optional<base::KernelRecord> record = base::ParseKernelRecord(text);
   if (!record) return;
   if (last_sequence_ && record->sequence > *last_sequence_ + 1) {
     const uint64_t lost = record->sequence - *last_sequence_ - 1;

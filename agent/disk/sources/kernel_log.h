@@ -19,10 +19,10 @@
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/base/fd.h"
+#include "agent/base/kernel_record.h"
 #include "agent/disk/faults/evidence.h"
 #include "agent/disk/sources/disk_names.h"
 #include "agent/disk/sources/kernel_line.h"
-#include "agent/disk/sources/kernel_record.h"
 #include "agent/disk/sources/line_limiter.h"
 #include "agent/observe/event_log.h"
 
@@ -46,7 +46,7 @@ class KernelLogJudge {
   // lines: one reset makes many. Lines that continue another are read together with it. A plain
   // "I/O error" of a read shortly after the kernel reset the drive or lost it, or told its NVMe
   // status, is counted as that.
-  void OnRecord(const KernelRecord& record, const DiskNames& names, Now now, Findings& out);
+  void OnRecord(const base::KernelRecord& record, const DiskNames& names, Now now, Findings& out);
   // Tells what was left out of the windows that have ended.
   void Tick(Now now, Findings& out);
   std::optional<base::MonotonicTime> NextTick() const { return limiter_.NextEnd(); }
@@ -58,8 +58,8 @@ class KernelLogJudge {
     std::optional<uint64_t> sector;
     base::MonotonicTime seen;
   };
-  bool OnLine(std::string_view line, const KernelRecord& record, const DiskNames& names, Now now,
-              Findings& out);
+  bool OnLine(std::string_view line, const base::KernelRecord& record, const DiskNames& names,
+              Now now, Findings& out);
   void Explain(const std::string& disk, KernelFinding& finding, base::MonotonicTime now);
   bool IsOfTheSameReset(const Evidence& evidence, base::MonotonicTime now);
   void Tell(const Evidence& evidence, const KernelFinding& finding, Now now, Findings& out);

@@ -106,6 +106,7 @@ TEST(KernelLogTest, ARecordBecomesALine) {
   EXPECT_EQ(
       KernelLogLine("3,339,5140900,-;nvme nvme0: I/O 12 timeout; aborting\n SUBSYSTEM=nvme\n"),
       "[    5.140900] <3> nvme nvme0: I/O 12 timeout; aborting\n");
+  EXPECT_EQ(KernelLogLine("6,1,2,-;a\\x0ab\\x1b[2J\n"), "[    0.000002] <6> a\\x0ab\\x1b[2J\n");
   for (const char* bad : {"", ";", "1,2;x", "a,b,c,d;text", "no record"})
     EXPECT_EQ(KernelLogLine(bad), "");
 }

@@ -13,7 +13,7 @@
 
 #include "absl/time/time.h"
 
-namespace metal::disk {
+namespace metal::base {
 
 struct KernelRecord {
   // RFC 5424's: 0 is the kernel itself. Whoever may write to /dev/kmsg cannot give 0.
@@ -29,4 +29,4 @@ struct KernelRecord {
 // nullopt when it is not a record.
 std::optional<KernelRecord> ParseKernelRecord(std::string_view record);
 
-}  // namespace metal::disk
+}  // namespace metal::base

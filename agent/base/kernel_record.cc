@@ -1,8 +1,8 @@
-#include "agent/disk/sources/kernel_record.h"
+#include "agent/base/kernel_record.h"
 
 #include <charconv>
 
-namespace metal::disk {
+namespace metal::base {
 namespace {
 
 constexpr int kLevelBits = 3;
@@ -70,4 +70,4 @@ std::optional<KernelRecord> ParseKernelRecord(std::string_view record) {
   return parsed;
 }
 
-}  // namespace metal::disk
+}  // namespace metal::base
