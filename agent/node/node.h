@@ -272,7 +272,7 @@ class Node {
                                           const InitDataDirectoryRequest& request);
   absl::StatusOr<OperationResult> RunStart(OperationContext& context,
                                            const StartPostgresRequest& request);
-  absl::Status AwaitAdopted(OperationContext& context, pid_t pid);
+  absl::StatusOr<pid_t> AwaitAdopted(OperationContext& context, pid_t pid);
   absl::StatusOr<OperationResult> RunStop(OperationContext& context,
                                           const StopPostgresRequest& request);
   absl::StatusOr<OperationResult> RunRestart(OperationContext& context,

@@ -15,6 +15,7 @@ namespace {
 constexpr absl::Duration kShortestTimeout = absl::Milliseconds(100);
 constexpr absl::Duration kLongestTimeout = absl::Hours(24);
 constexpr absl::Duration kStartPoll = absl::Milliseconds(200);
+constexpr int kStartAttempts = 3;
 
 absl::Status CheckTimeout(std::string_view name, absl::Duration timeout) {
   if (timeout >= kShortestTimeout && timeout <= kLongestTimeout) return absl::OkStatus();
@@ -153,9 +154,21 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
   options.progress = &context.progress;
   options.no_progress_limit = request.no_progress_timeout;
   options.prepare = [this] { return InstallManagedFiles(); };
-  METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Start(options));
-  // Adopted while it still starts: the supervisor's watch says when it is ready.
-  if (result.was_running) METAL_RETURN_IF_ERROR(AwaitAdopted(context, result.pid));
+  pg::StartResult result;
+  for (int attempt = 1;; ++attempt) {
+    METAL_ASSIGN_OR_RETURN(result, parts_.supervisor.Start(options));
+    if (!result.was_running) break;
+    // Adopted while it still starts: the supervisor's watch says when it is ready. One that ended
+    // meanwhile was not what the caller asked for.
+    const absl::StatusOr<pid_t> adopted = AwaitAdopted(context, result.pid);
+    if (adopted.ok()) {
+      result.pid = *adopted;
+      break;
+    }
+    if (!absl::IsFailedPrecondition(adopted.status()) || attempt == kStartAttempts) {
+      return adopted.status();
+    }
+  }
   RequestRefresh();
   const bool read_write = result.was_running ? SettledRoleState() == RoleState::kPrimary
                                              : result.role == pg::StartRole::kPrimary;
@@ -166,9 +179,10 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
        {"was_running", result.was_running ? "true" : "false"}}};
 }
 
-// Waits while the server that was found still starts. No progress is the watch's verdict; with
-// neither readiness nor progress the caller gets its action back and the server is left alone.
-absl::Status Node::AwaitAdopted(OperationContext& context, pid_t pid) {
+// Waits while the server that was found still starts, and answers which one runs: the watch may
+// have restarted it after a crash. No progress is the watch's verdict; with neither readiness nor
+// progress the caller gets its action back and the server is left alone.
+absl::StatusOr<pid_t> Node::AwaitAdopted(OperationContext& context, pid_t pid) {
   while (true) {
     const auto status = parts_.board.Get();
     const observe::PostgresSection& postgres = status->postgres;
@@ -185,7 +199,9 @@ absl::Status Node::AwaitAdopted(OperationContext& context, pid_t pid) {
                       pid, postgres.start_progress, parts_.supervisor.log_path()),
           {"START_NO_PROGRESS", {{"pid", fmt::format("{}", pid)}}});
     }
-    if (postgres.pid == pid) return absl::OkStatus();
+    if (postgres.pid == pid || postgres.state == observe::PostgresState::kRunning) {
+      return postgres.pid;
+    }
     return base::WithReason(
         base::Error(absl::StatusCode::kFailedPrecondition,
                     "start postgres: process {} was starting already and ended: {}. HINT: see {}",

@@ -208,7 +208,9 @@ absl::Status FakeNode::FollowPrimary(const TermHolder& holder, const HostPort& p
     if (shard_.config_.nodes[i].postgres != primary) continue;
     const FakeNode& other = shard_.at(i);
     const Ancestry ancestry = Compare(wal, other.wal);
-    if (server_up && other.server_up &&
+    const bool checked = unchecked_follows == 0;
+    if (!checked) --unchecked_follows;
+    if (checked && server_up && other.server_up &&
         (ancestry == Ancestry::kAhead || ancestry == Ancestry::kDiverged)) {
       return Refused("DIVERGED", "it has WAL that the source does not have");
     }

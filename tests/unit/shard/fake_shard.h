@@ -51,6 +51,7 @@ class FakeNode : public NodeCalls {
   bool hangs = false;     // its server: changes of role get no answer in time
   bool server_up = true;
   int starts_for = 0;  // looks at the node during which its server only starts
+  int unchecked_follows = 0;  // orders to follow that are obeyed before its WAL is known
   bool empty = false;
   bool read_write = false;  // while the server is up
   bool fenced = false;

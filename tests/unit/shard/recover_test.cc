@@ -45,6 +45,14 @@ TEST_F(ProcedureTest, ANodeWithWalOfItsOwnIsRewound) {
   ExpectHealthy("rewound");
 }
 
+TEST_F(ProcedureTest, ANodeThatWasToldToFollowBeforeItsWalWasKnownIsRewoundInTheSameRun) {
+  LetAReturnDiverged(*shard_);
+  node(0).unchecked_follows = 1;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("rejoin a: rewound, follows"));
+  ExpectHealthy("rewound");
+}
+
 TEST_F(ProcedureTest, RecoverClonesANodeWithoutData) {
   node(2).empty = true;
   node(2).server_up = false;

@@ -94,6 +94,10 @@ absl::Status Procedure::WaitUntilStreaming(size_t node, size_t primary, const Te
       if (up_to_date) return absl::OkStatus();
     }
     if (view.is_standby() && clock.Monotonic() >= ask) {
+      // While it could not answer its order was obeyed unchecked; now it is checked.
+      const absl::Status followed =
+          calls_.node(node).FollowPrimary(holder, source, FollowBy::kSlot);
+      if (NeedsRewind(followed)) return followed;
       const absl::Status may = calls_.node(node).TryRewind(holder, source);
       if (ReasonOf(may) == "WAL_MISSING") return may;
       ask = clock.Monotonic() + kAskAgain;
@@ -142,16 +146,15 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const
     METAL_RETURN_IF_ERROR(CloneNode(node, primary, holder, false));
     return fmt::format("cloned, follows {}", NameOf(primary));
   }
-  absl::Status followed = StartToFollow(node, primary, holder);
-  const bool rewinds = NeedsRewind(followed);
-  *judged = rewinds;
+  absl::Status streams = StartToFollow(node, primary, holder);
+  *judged = streams.ok() || NeedsRewind(streams);
+  if (streams.ok()) streams = WaitUntilStreaming(node, primary, holder);
+  const bool rewinds = NeedsRewind(streams);
   if (rewinds) {
     METAL_RETURN_IF_ERROR(calls.BeginTerm(holder, kBeginTermPatience).status());
-    followed = calls.Rewind(holder, config_.nodes[primary].postgres);
+    METAL_RETURN_IF_ERROR(calls.Rewind(holder, config_.nodes[primary].postgres));
+    streams = WaitUntilStreaming(node, primary, holder);
   }
-  METAL_RETURN_IF_ERROR(followed);
-  const absl::Status streams = WaitUntilStreaming(node, primary, holder);
-  *judged = !streams.ok();
   METAL_RETURN_IF_ERROR(streams);
   // As a standby it keeps WAL for nobody.
   METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));
