@@ -262,7 +262,7 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   options.schedule.read_interval = config.probe_read_interval;
   options.schedule.write_interval = config.probe_write_interval;
   options.limits.stall_after = config.probe_stall_after;
-  options.strongest_reaction = disk::ParseReaction(config.disk_reaction);
+  options.reactions = disk::MakeReactionPolicy(config.disk_reaction, config.disk_reactions);
   options.postgres_log = config.state_dir + "/postgres.log";
   if (config.xfs_retry_for > absl::ZeroDuration()) {
     options.xfs_retries = disk::XfsRetryLimits{.timeout = config.xfs_retry_for};

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "agent/base/config_checks.h"
+#include "agent/base/fault_reactions.h"
 #include "agent/base/file.h"
 #include "agent/base/option_table.h"
 #include "agent/base/option_value.h"
@@ -58,6 +59,7 @@ std::set<std::string> KeysOf(std::string_view section) {
     if (option.section == section) keys.emplace(option.key);
   }
   if (section == "tls") keys.emplace("role");
+  if (section == "disk") keys.emplace("reactions");
   return keys;
 }
 
@@ -95,12 +97,40 @@ absl::Status ReadRoles(const Reporter& reporter, const toml::node& node, AgentCo
   return absl::OkStatus();
 }
 
+absl::Status ReadReactions(const Reporter& reporter, const toml::node& node, AgentConfig& config) {
+  const auto* table = node.as_table();
+  if (table == nullptr) {
+    return reporter.At(node.source(),
+                       "disk.reactions: must be a section. HINT: write [disk.reactions]");
+  }
+  std::vector<std::string_view> known;
+  for (const FaultReaction& each : kFaultReactions) known.push_back(each.fault_class);
+  for (const auto& [key, value] : *table) {
+    if (std::find(known.begin(), known.end(), key.str()) == known.end()) {
+      return reporter.At(value.source(),
+                         "disk.reactions.{}: unknown class of fault. HINT: known: {}",
+                         Shown(key.str()), fmt::join(known, ", "));
+    }
+    const auto* text = value.as_string();
+    if (text == nullptr || !IsOneOf(text->get(), kReactions)) {
+      return reporter.At(value.source(), "disk.reactions.{}: must be one of {}. HINT: {} = \"{}\"",
+                         key.str(), kReactions, key.str(), "drain");
+    }
+    config.disk_reactions[std::string(key.str())] = text->get();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadSection(const Reporter& reporter, std::string_view section,
                          const toml::table& table, AgentConfig& config) {
   for (const auto& [key, value] : table) {
     const std::string_view name = key.str();
     if (section == "tls" && name == "role") {
       METAL_RETURN_IF_ERROR(ReadRoles(reporter, value, config));
+      continue;
+    }
+    if (section == "disk" && name == "reactions") {
+      METAL_RETURN_IF_ERROR(ReadReactions(reporter, value, config));
       continue;
     }
     const auto options = Options();
@@ -202,6 +232,14 @@ std::string DefaultConfigText() {
     text += fmt::format("#{} = {}\n", option.key, option.default_value);
   }
   text += fmt::format(
+      "\n# What confirmed faults of a class ask for, whatever disk.reaction is; without a line: as "
+      "here,\n# at most disk.reaction. A primary fences itself for fatal classes alone.\n"
+      "# Allowed: {}.\n#[disk.reactions]\n",
+      kReactions);
+  for (const FaultReaction& each : kFaultReactions) {
+    text += fmt::format("#{} = \"{}\"\n", each.fault_class, each.reaction);
+  }
+  text += fmt::format(
       "\n# Roles of callers by the exact DNS or URI name in their certificate.\n# Allowed: {}.\n"
       "#[[tls.role]]\n#san = \"orchestrator.example\"\n#role = \"orchestrator\"\n",
       kTlsRoles);
@@ -219,6 +257,10 @@ std::string EffectiveConfigText(const AgentConfig& config) {
     const std::string value =
         std::visit([&](auto target) { return ValueText(config.*target); }, option.target);
     text += fmt::format("{} = {}\n", option.key, value);
+  }
+  if (!config.disk_reactions.empty()) text += "\n[disk.reactions]\n";
+  for (const auto& [fault_class, reaction] : config.disk_reactions) {
+    text += fmt::format("{} = {}\n", fault_class, ValueText(reaction));
   }
   for (const AgentConfig::RoleBinding& binding : config.role_bindings) {
     text += fmt::format("\n[[tls.role]]\nsan = {}\nrole = {}\n", ValueText(binding.san),

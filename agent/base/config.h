@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -93,7 +94,13 @@ struct AgentConfig {
   absl::Duration probe_write_interval = absl::Seconds(1);
   absl::Duration probe_stall_after = absl::Seconds(3);
   std::string disk_reaction;  // observe, drain, demote: the strongest that is asked for
+  // [disk.reactions] class of fault → observe, drain, demote; the others: as the fault table wants
+  // it, at most disk_reaction
+  std::map<std::string, std::string> disk_reactions;
+  bool disk_cut_clients = true;
   absl::Duration xfs_retry_for = absl::Seconds(5);
+  std::string disk_watchdog;  // "/dev/watchdog", "/dev/watchdog<number>"; empty: none
+  absl::Duration disk_watchdog_timeout = absl::Seconds(30);
 
   // [recorder]
   std::string recorder_directory;      // empty: <state_dir>/recorder

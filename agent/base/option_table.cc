@@ -172,11 +172,23 @@ const Option kOptions[] = {
      "A probe in flight for longer means that the device has stalled.", TextRule::kAny,
      "100ms to 10m", 100, 10 * 60 * 1000},
     {"disk", "reaction", &C::disk_reaction, R"("drain")",
-     "What confirmed faults may ask for at most. demote: a primary on a sick disk fences itself.",
+     "What confirmed faults may ask for at most, but for classes in [disk.reactions].\n"
+     "demote: a primary on a disk with a fatal fault fences itself.",
      TextRule::kOneOf, "observe, drain, demote"},
+    {"disk", "cut_clients", &C::disk_cut_clients, "true",
+     "Whether a primary that fences itself also keeps clients away from PostgreSQL's port, with a\n"
+     "table of nftables of its own (metal_<port>) until it is unfenced. Needs root at the start."},
     {"disk", "xfs_retry_for", &C::xfs_retry_for, R"("5s")",
      "How long XFS retries metadata writes that fail before it shuts down; 0 leaves XFS as it is.",
      TextRule::kAny, "0 to 24h", 0, kDay},
+    {"disk", "watchdog", &C::disk_watchdog, R"("")",
+     "The hardware watchdog that resets the host of a primary whose disk no longer answers, such "
+     "as\n"
+     "/dev/watchdog; empty: none. It is fed while the probes of the database's disks come back.",
+     TextRule::kPath},
+    {"disk", "watchdog_timeout", &C::disk_watchdog_timeout, R"("30s")",
+     "How long the watchdog waits before it resets the host.", TextRule::kAny, "10s to 10m",
+     10 * 1000, 10 * 60 * 1000},
 
     {"recorder", "directory", &C::recorder_directory, R"("")",
      "Where the flight recorder keeps its ring, and what it captured after a fault. Another device "

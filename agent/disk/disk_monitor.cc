@@ -38,7 +38,7 @@ DiskMonitor::Impl::Impl(DiskMonitorOptions options, observe::StatusBoard& board,
               : std::make_unique<PostgresLogWatch>(options_.postgres_log, sink_, events, clock)),
       supervisor_("disk-supervisor", [this] { Supervise(); }),
       inventory_("disk-inventory", [this] { TakeInventory(); }) {
-  desk_.SetStrongest(options_.strongest_reaction);
+  desk_.SetPolicy(options_.reactions);
 }
 
 DiskMonitor::Impl::~Impl() {

@@ -20,7 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
-#include "agent/disk/faults/fault_table.h"
+#include "agent/disk/faults/reaction_policy.h"
 #include "agent/disk/inventory.h"
 #include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/privileged.h"
@@ -43,9 +43,10 @@ struct DiskMonitorOptions {
   absl::Duration publish_interval = absl::Seconds(2);  // besides every change of a probe's state
   absl::Duration inventory_interval = absl::Seconds(30);
   absl::Duration smart_interval = absl::Seconds(10);
-  std::optional<XfsRetryLimits> xfs_retries;       // nullopt: XFS keeps its settings
-  std::string postgres_log;                        // the file that PostgreSQL logs to; empty: none
-  Reaction strongest_reaction = Reaction::kDrain;  // config disk.reaction
+  std::optional<XfsRetryLimits> xfs_retries;  // nullopt: XFS keeps its settings
+  std::string postgres_log;                   // the file that PostgreSQL logs to; empty: none
+  // config disk.reaction, disk.reactions
+  ReactionPolicy reactions{.strongest = Reaction::kDrain};
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;

@@ -18,10 +18,11 @@ bool IsDatabaseRole(const std::string& role) {
 
 }  // namespace
 
-std::optional<observe::Fault> Node::SickDisk() const {
+std::optional<observe::Fault> Node::SickDisk(std::string_view reaction) const {
   const auto status = parts_.board.Get();
   for (const auto& [key, fault] : status->faults) {
     if (fault.disk == nullptr || !fault.disk->confirmed || !fault.disk->fatal) continue;
+    if (!reaction.empty() && fault.disk->reaction != reaction) continue;
     if (std::ranges::any_of(fault.disk->roles, IsDatabaseRole)) return fault;
   }
   return std::nullopt;
@@ -37,8 +38,8 @@ void Node::CheckChecksums() {
 
 void Node::CheckDisks() {
   CheckChecksums();
-  const std::optional<observe::Fault> sick = SickDisk();
-  if (!sick || sick->disk->reaction != "demote") return;
+  const std::optional<observe::Fault> sick = SickDisk("demote");
+  if (!sick) return;
   const TermRecord record = parts_.terms.Get();
   // Without an orchestrator there is nobody to fail over to: it is told, and left alone.
   if (record.term == 0 || record.fence.active || record.role_wanted != observe::Role::kPrimary) {

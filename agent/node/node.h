@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -286,10 +287,11 @@ class Node {
   absl::StatusOr<pg::PromoteResult> PromoteServer(OperationContext& context,
                                                   pg::SqlSession& session, absl::Duration timeout);
   absl::StatusOr<OperationResult> RunFence(OperationContext& context);
-  // A confirmed fatal fault of a disk under the database, as the status shows it.
-  std::optional<observe::Fault> SickDisk() const;
-  // Fences a primary on a sick disk, where the configuration allows it (disk.reaction = demote) and
-  // an orchestrator has ever spoken. Of the role watch; touches no disk but the term store's.
+  // A confirmed fatal fault of a disk under the database, as the status shows it: one that asks for
+  // this reaction, or, where it is empty, any.
+  std::optional<observe::Fault> SickDisk(std::string_view reaction = {}) const;
+  // Fences a primary on a sick disk, where the configuration lets the class do so (demote) and an
+  // orchestrator has ever spoken. Of the role watch; touches no disk but the term store's.
   void CheckDisks();
   // Hands in that pages with wrong checksums were read.
   void CheckChecksums();

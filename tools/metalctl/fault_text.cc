@@ -35,12 +35,30 @@ std::string EvidenceText(const v1::FaultEvidence& evidence) {
   return text;
 }
 
+// What the node asks for because of it, as the configuration of the class has it.
+std::string WishText(const v1::DiskFault& fault) {
+  const char* const when =
+      fault.confidence() == v1::FAULT_CONFIDENCE_CONFIRMED ? "" : ", once it is confirmed";
+  switch (fault.reaction()) {
+    case v1::FAULT_REACTION_DRAIN:
+      return fmt::format("  asks for: drain (a planned move of the lead){}\n", when);
+    case v1::FAULT_REACTION_DEMOTE:
+      return fmt::format("  asks for: demote (a failover{}){}\n",
+                         fault.fatal() ? "; a primary fences itself" : "", when);
+    case v1::FAULT_REACTION_OBSERVE:
+      return "  asks for: nothing (observe)\n";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 std::string FaultText(const v1::Fault& fault) {
   std::string text =
       fmt::format("FAULT {} {}: {}\n", fault.fault_class(), fault.subject(), fault.message());
   for (const auto& evidence : fault.disk().evidence()) text += EvidenceText(evidence);
+  text += WishText(fault.disk());
   for (const std::string& action : fault.disk().actions()) {
     text += fmt::format("  done: {}\n", action);
   }

@@ -72,9 +72,9 @@ void FaultDesk::ForgetRole(const std::string& role) {
   Show(book_.ForgetRole(role));
 }
 
-void FaultDesk::SetStrongest(Reaction strongest) {
+void FaultDesk::SetPolicy(ReactionPolicy policy) {
   MutexLock lock(mutex_);
-  strongest_ = strongest;
+  policy_ = std::move(policy);
 }
 
 void FaultDesk::NoteAction(const std::string& fault_class, const std::string& subject,
@@ -118,7 +118,7 @@ void FaultDesk::ShowInStatus(const DiskFault& fault) {
   detail.roles.assign(facts.roles.begin(), facts.roles.end());
   detail.confirmed = fault.confirmed;
   detail.fatal = row.fatal;
-  detail.reaction = std::string(ReactionName(std::min(row.reaction, strongest_)));
+  detail.reaction = std::string(ReactionName(policy_.For(fault)));
   detail.last_seen = fault.last_seen;
   for (const Evidence& each : fault.evidence) detail.evidence.push_back(Shown(each));
   observe::Fault shown;
@@ -145,7 +145,7 @@ void FaultDesk::Tell(const FaultChange& change) {
       {"roles", fmt::format("{}", fmt::join(facts.roles, ","))},
       {"seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(clock_.Now() - fault.first_seen))},
       {"fatal", row.fatal ? "true" : "false"},
-      {"reaction", std::string(ReactionName(std::min(row.reaction, strongest_)))}};
+      {"reaction", std::string(ReactionName(policy_.For(fault)))}};
   for (const Evidence& each : fault.evidence) {
     witnesses.push_back(WitnessName(each.witness));
     if (!each.kernel_line.empty()) attributes["kernel_line"] = each.kernel_line;

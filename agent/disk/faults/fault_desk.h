@@ -16,6 +16,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/mutex.h"
 #include "agent/disk/faults/fault_book.h"
+#include "agent/disk/faults/reaction_policy.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 
@@ -42,8 +43,8 @@ class FaultDesk {
   void SetDisks(std::map<std::string, DiskFacts> disks);
   // A role is not watched any more: what only it has seen ends.
   void ForgetRole(const std::string& role);
-  // What the status asks for at most, whatever a row wants. Until then: anything.
-  void SetStrongest(Reaction strongest);
+  // What faults ask for in the status. Until then: what their rows want.
+  void SetPolicy(ReactionPolicy policy);
   // What was done about a fault that is shown; of one that is over: no-op.
   void NoteAction(const std::string& fault_class, const std::string& subject,
                   const std::string& text);
@@ -60,7 +61,7 @@ class FaultDesk {
   base::Mutex mutex_;
   FaultBook book_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, DiskFacts> disks_ ABSL_GUARDED_BY(mutex_);
-  Reaction strongest_ ABSL_GUARDED_BY(mutex_) = Reaction::kDemote;
+  ReactionPolicy policy_ ABSL_GUARDED_BY(mutex_);
   // By class and subject, until the fault ends.
   std::map<std::pair<std::string, std::string>, std::vector<std::string>> actions_
       ABSL_GUARDED_BY(mutex_);

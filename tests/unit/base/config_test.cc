@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "agent/base/config_checks.h"
+#include "agent/base/fault_reactions.h"
 #include "agent/base/option_table.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
@@ -163,6 +164,32 @@ TEST(ConfigTest, UnknownOptionSuggestsTheNearest) {
               Rejected("bakcup: unknown section. HINT: did you mean backup?"));
   EXPECT_THAT(ParseAfterMinimal("[backup]\ncompletely_different = 1\n"),
               Rejected("HINT: known: codec, io_engine"));
+}
+
+TEST(ConfigTest, EachClassOfFaultMayHaveAReactionOfItsOwn) {
+  ASSERT_OK_AND_ASSIGN(
+      const AgentConfig config,
+      ParseAfterMinimal("[disk]\nreaction = \"observe\"\n[disk.reactions]\ngone = \"demote\"\n"));
+  EXPECT_EQ(config.disk_reaction, "observe");
+  EXPECT_EQ(config.disk_reactions, (std::map<std::string, std::string>{{"gone", "demote"}}));
+  EXPECT_THAT(EffectiveConfigText(config), HasSubstr("\n[disk.reactions]\ngone = \"demote\"\n"));
+  EXPECT_THAT(ParseAfterMinimal("[disk.reactions]\nburning = \"drain\"\n"),
+              Rejected("agent.toml:4: disk.reactions.burning: unknown class of fault. HINT: known: "
+                       "media_error, write_error, "));
+  EXPECT_THAT(ParseAfterMinimal("[disk.reactions]\ngone = \"panic\"\n"),
+              Rejected("disk.reactions.gone: must be one of observe, drain, demote"));
+  EXPECT_THAT(ParseAfterMinimal("[disk]\nreactions = 3\n"), Rejected("[disk.reactions]"));
+  ASSERT_OK_AND_ASSIGN(const AgentConfig written, Parse(Uncommented(DefaultConfigText())));
+  for (const FaultReaction& each : kFaultReactions) {
+    EXPECT_EQ(written.disk_reactions.at(std::string(each.fault_class)), each.reaction);
+  }
+}
+
+TEST(ConfigTest, AWatchdogIsADeviceThatProbesFeed) {
+  EXPECT_OK(ParseAfterMinimal("[disk]\nwatchdog = \"/dev/watchdog0\"\n").status());
+  EXPECT_THAT(ParseAfterMinimal("[disk]\nwatchdog = \"/dev/sda\"\n"), Rejected("disk.watchdog"));
+  EXPECT_THAT(ParseAfterMinimal("[disk]\nwatchdog = \"/dev/watchdog\"\nprobe_enabled = false\n"),
+              Rejected("disk.probe_enabled"));
 }
 
 TEST(ConfigTest, SyntaxErrorNamesTheLine) {

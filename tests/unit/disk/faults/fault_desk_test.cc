@@ -37,5 +37,43 @@ TEST(FaultDeskTest, WhoKnowsOnlyTheDiskSpeaksOfEachFilesystemOnIt) {
   EXPECT_THAT(Faults(board), UnorderedElementsAre("nvme0n1:data confirmed", "nvme0n1:wal"));
 }
 
+// The reaction that the status shows for a fault of the class, seen by these.
+std::string ReactionTo(const ReactionPolicy& policy, FaultClass fault_class,
+                       const std::vector<Witness>& witnesses) {
+  metal::testing::SimulatedClock clock;
+  metal::testing::RecordedEvents events;
+  observe::StatusBoard board(clock);
+  FaultDesk desk(board, events, clock);
+  desk.SetPolicy(policy);
+  for (const Witness witness : witnesses) {
+    Evidence evidence;
+    evidence.fault_class = fault_class;
+    evidence.witness = witness;
+    evidence.device = "nvme0n1";
+    desk.Take(evidence);
+  }
+  return board.Get()->faults.begin()->second.disk->reaction;
+}
+
+TEST(FaultDeskTest, AClassThatIsNamedAsksForWhatTheConfigurationSays) {
+  const ReactionPolicy policy = MakeReactionPolicy(
+      "drain", {{"write_error", "demote"}, {"media_error", "observe"}, {"slow", "demote"}});
+  const std::vector<Witness> one = {Witness::kKernelLog};
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kWriteError, one), "demote") << "above disk.reaction";
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kMediaError, one), "observe") << "below its row";
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kGone, one), "drain") << "not named: disk.reaction";
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kFull, one), "observe") << "not named: its row";
+}
+
+TEST(FaultDeskTest, NoClassThatItsRowDoesNotDemoteIsDemotedOnTheWordOfOneSource) {
+  const ReactionPolicy policy = MakeReactionPolicy("drain", {{"unreliable", "demote"}});
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kUnreliable, {Witness::kSmartLog}), "drain");
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kUnreliable, {Witness::kSmartLog, Witness::kErrorLog}),
+            "drain")
+      << "both are the drive";
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kUnreliable, {Witness::kSmartLog, Witness::kKernelLog}),
+            "demote");
+}
+
 }  // namespace
 }  // namespace metal::disk

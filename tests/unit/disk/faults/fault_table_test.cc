@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <set>
 
+#include "agent/base/fault_reactions.h"
 #include "agent/base/file.h"
 #include "agent/disk/faults/runbook.h"
 #include "gmock/gmock.h"
@@ -31,6 +32,15 @@ TEST(FaultTableTest, HasARowForEachClassInTheirOrder) {
     }
     EXPECT_GE(row.witnesses, 1);
     EXPECT_EQ(row.sightings > 0, row.within > absl::ZeroDuration());
+  }
+}
+
+TEST(FaultTableTest, TheConfigurationKnowsTheClassesAndWhatTheyAskFor) {
+  ASSERT_EQ(std::size(base::kFaultReactions), kFaultClasses);
+  for (const FaultRow& row : FaultTable()) {
+    const base::FaultReaction& known = base::kFaultReactions[static_cast<size_t>(row.fault_class)];
+    EXPECT_EQ(known.fault_class, FaultClassName(row.fault_class));
+    EXPECT_EQ(known.reaction, ReactionName(row.reaction)) << known.fault_class;
   }
 }
 
