@@ -58,7 +58,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   METAL_ASSIGN_OR_RETURN(const auto flight,
                          FlightRecorder::Start(config, std::move(kernel_log), clock));
   observe::EventLog& events = flight->events();
-  auto terms = node::TermStore::Open(config.state_dir + "/term", clock, board, events);
+  auto terms = node::TermStore::Open({config.state_dir + "/term", config.socket + ".fence"}, clock,
+                                     board, events);
   const auto lease = AttachLease(config, *terms, clock);
   METAL_ASSIGN_OR_RETURN(auto operations, flight->OpenOperations(board));
   pg::Install install(config.pg_bin_dir);

@@ -38,6 +38,7 @@ void Node::CheckChecksums() {
 
 void Node::CheckDisks() {
   CheckChecksums();
+  parts_.terms.KeepFence();
   const std::optional<observe::Fault> sick = SickDisk("demote");
   if (!sick) return;
   const TermRecord record = parts_.terms.Get();
@@ -46,7 +47,7 @@ void Node::CheckDisks() {
     return;
   }
   const std::string reason = fmt::format("disk: {} {}", sick->fault_class, sick->subject);
-  const absl::Status fenced = parts_.terms.Fence({record.term, record.orchestrator_id}, reason);
+  const absl::Status fenced = parts_.terms.FenceNow({record.term, record.orchestrator_id}, reason);
   if (!fenced.ok()) {
     base::LogWarning("event=disk_fence message=\"{}\"", fenced.ToString());
     return;

@@ -291,7 +291,7 @@ class Node {
   // this reaction, or, where it is empty, any.
   std::optional<observe::Fault> SickDisk(std::string_view reaction = {}) const;
   // Fences a primary on a sick disk, where the configuration lets the class do so (demote) and an
-  // orchestrator has ever spoken. Of the role watch; touches no disk but the term store's.
+  // orchestrator has ever spoken. Of the role watch; waits for no disk.
   void CheckDisks();
   // Hands in that pages with wrong checksums were read.
   void CheckChecksums();

@@ -303,6 +303,16 @@ absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder
   return WithRole(next, observe::Role::kStandby);
 }
 
+TermRecord WithFence(const TermRecord& record, const TermRecord& fenced) {
+  TermRecord next = record;
+  if (fenced.term > next.term) {
+    next.term = fenced.term;
+    next.orchestrator_id = fenced.orchestrator_id;
+  }
+  if (!next.fence.active || fenced.fence.term > next.fence.term) next.fence = fenced.fence;
+  return WithRole(next, observe::Role::kStandby);
+}
+
 absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHolder& who) {
   METAL_RETURN_IF_ERROR(CheckHolder(record, who));
   TermRecord next = record;

@@ -98,6 +98,9 @@ absl::StatusOr<TermRecord> ApplyUndoDemote(const TermRecord& record, const TermH
 absl::StatusOr<TermRecord> ApplyFollow(const TermRecord& record, const TermHolder& who);
 absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder& who,
                                       const std::string& reason, absl::Time now);
+// `record` with the fence of `fenced`, whichever is newer, and the role of a standby. The higher
+// term of the two and its orchestrator.
+TermRecord WithFence(const TermRecord& record, const TermRecord& fenced);
 absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHolder& who);
 
 }  // namespace metal::node

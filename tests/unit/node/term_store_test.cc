@@ -3,9 +3,15 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <cstdlib>
+#include <functional>
+
+#include "agent/base/clock.h"
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/base/thread.h"
 #include "tests/harness/recorded_events.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
@@ -18,10 +24,20 @@ namespace {
 using ::metal::testing::StatusIs;
 using ::testing::HasSubstr;
 
+bool Await(const std::function<bool()>& condition) {
+  for (int i = 0; i < 3000 && !condition(); ++i) base::RealClock().Sleep(absl::Milliseconds(10));
+  return condition();
+}
+
 class TermStoreTest : public ::testing::Test {
  protected:
-  std::unique_ptr<TermStore> Open(const std::string& path) {
-    return TermStore::Open(path, clock_, board_, events_);
+  std::unique_ptr<TermStore> Open(TermPlaces places) {
+    return TermStore::Open(std::move(places), clock_, board_, events_);
+  }
+  TermPlaces WithMemory() { return {directory_.File("term"), directory_.File("memory")}; }
+  // The fence is written in the background.
+  static bool AwaitStored(const TermStore& store) {
+    return Await([&] { return store.FenceIsStored(); });
   }
   std::unique_ptr<TermStore> Open() { return Open(directory_.File("term")); }
 
@@ -76,6 +92,66 @@ TEST_F(TermStoreTest, FenceSurvivesARestartAndIsLiftedOnlyByItsTermOrLater) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("fenced")));
   ASSERT_OK(store->Unfence({6, "b"}));
   EXPECT_FALSE(Open()->Get().fence.active);
+}
+
+TEST_F(TermStoreTest, ANodeThatFencesItselfIsFencedInMemoryAndThenOnTheDisk) {
+  {
+    auto store = Open(WithMemory());
+    ASSERT_OK(store->BeginTerm({5, "a"}));
+    ASSERT_OK(store->SetRoleWanted({5, "a"}, observe::Role::kPrimary));
+    ASSERT_OK(store->FenceNow({5, "a"}, "disk: gone"));
+    EXPECT_TRUE(store->Get().fence.active);
+    EXPECT_FALSE(store->Get().MayRunAsPrimary());
+    EXPECT_TRUE(board_.Get()->node.fenced);
+    EXPECT_TRUE(base::PathExists(directory_.File("memory")));
+    EXPECT_TRUE(AwaitStored(*store));
+  }
+  auto store = Open();  // without the file in memory, as after a reboot
+  EXPECT_EQ(store->Get().fence.reason, "disk: gone");
+  EXPECT_FALSE(store->Get().MayRunAsPrimary());
+}
+
+// The directory of the store is away, as with its drive.
+TEST_F(TermStoreTest, AFenceCountsWithoutTheDiskAndIsStoredOnceItTakesIt) {
+  const std::string away = directory_.File("away"), here = directory_.File("here");
+  for (const std::string& state : {away, here}) {
+    ASSERT_OK(base::MakeDirectories(state));
+    auto store = Open(state + "/term");
+    ASSERT_OK(store->BeginTerm({5, "a"}));
+    ASSERT_OK(store->SetRoleWanted({5, "a"}, observe::Role::kPrimary));
+  }
+  {
+    auto store = Open({away + "/term", directory_.File("memory")});
+    ASSERT_OK(base::RemoveTree(away));
+    ASSERT_OK(store->FenceNow({5, "a"}, "disk: gone"));
+    EXPECT_FALSE(store->Get().MayRunAsPrimary());
+    EXPECT_FALSE(store->FenceIsStored());
+    EXPECT_THAT(store->SetRoleWanted({5, "a"}, observe::Role::kPrimary),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("fenced")));
+    EXPECT_FALSE(store->Unfence({5, "a"}).ok());
+    EXPECT_TRUE(store->Get().fence.active);
+  }
+  // The agent starts again, and its disk says that it is the primary.
+  const TermPlaces places(here + "/term", directory_.File("memory"));
+  auto store = Open(places);
+  EXPECT_EQ(store->Get().fence.reason, "disk: gone");
+  EXPECT_FALSE(store->Get().MayRunAsPrimary());
+  EXPECT_EQ(events_.Count("term.fence_found"), 1u);
+  store->KeepFence();
+  EXPECT_TRUE(AwaitStored(*store));
+  EXPECT_TRUE(Open(here + "/term")->Get().fence.active);
+  ASSERT_OK(store->Unfence({5, "a"}));
+  EXPECT_FALSE(base::PathExists(directory_.File("memory")));
+  EXPECT_FALSE(Open(places)->Get().fence.active);
+}
+
+TEST_F(TermStoreTest, AFenceThatCannotBeReadIsOne) {
+  directory_.Write("memory", "metal-term 1\nterm=9\n");
+  auto store = Open(WithMemory());
+  EXPECT_TRUE(store->Get().fence.active);
+  ASSERT_OK(store->BeginTerm({10, "a"}));
+  ASSERT_OK(store->Unfence({10, "a"}));
+  EXPECT_FALSE(Open(WithMemory())->Get().fence.active);
 }
 
 TEST_F(TermStoreTest, DroppedRoleStaysDropped) {
@@ -197,6 +273,43 @@ TEST_P(TermStoreCrashTest, LeavesTheOldOrTheNewTerm) {
 INSTANTIATE_TEST_SUITE_P(EveryStep, TermStoreCrashTest,
                          ::testing::Values(CrashStep{"term.before_write", 1},
                                            CrashStep{"term.written", 2}));
+
+// In a process whose writes of the term hang while a file is there. 0: as promised.
+int FenceBesideAWriteThatHangs() {
+  testing::TempDir directory;
+  testing::SimulatedClock clock;
+  observe::StatusBoard board{clock};
+  metal::testing::RecordedEvents events;
+  const std::string path = directory.File("term"), trace = directory.File("trace");
+  TermRecord primary;
+  primary.term = primary.role_term = 5;
+  primary.orchestrator_id = "a";
+  primary.role_wanted = observe::Role::kPrimary;
+  if (!base::WriteFileDurably(path, EncodeTermRecord(primary)).ok()) return 1;
+  const std::string pause = directory.Write("pause", "");
+  ::setenv("METAL_FAULT_POINTS", "term.before_write=pause", 1);
+  ::setenv("METAL_FAULT_PAUSE_FILE", pause.c_str(), 1);
+  ::setenv("METAL_FAULT_TRACE", trace.c_str(), 1);
+  auto store = TermStore::Open({path, directory.File("memory")}, clock, board, events);
+  base::Thread hangs("hangs", [&] { (void)store->BeginTerm({6, "a"}); });
+  if (!Await([&] { return base::PathExists(trace); })) return 2;
+  if (!store->FenceNow({5, "a"}, "disk: stalled").ok()) return 3;
+  if (store->Get().MayRunAsPrimary() || store->FenceIsStored()) return 4;
+  const auto kept = base::ReadFile(directory.File("memory"));
+  if (!kept.ok() || !DecodeTermRecord(*kept)->fence.active) return 5;
+  ::unlink(pause.c_str());
+  hangs.Join();
+  // Also over the write that knew of no fence.
+  if (!Await([&] { return store->FenceIsStored(); })) return 6;
+  const auto stored = base::ReadFile(path);
+  if (!stored.ok() || !DecodeTermRecord(*stored)->fence.active) return 7;
+  return store->Get().term == 6 ? 0 : 8;
+}
+
+TEST(TermStoreDeathTest, AFenceDoesNotWaitForAWriteThatHangs) {
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT({ std::_Exit(FenceBesideAWriteThatHangs()); }, ::testing::ExitedWithCode(0), "");
+}
 
 }  // namespace
 }  // namespace metal::node
