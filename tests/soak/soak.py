@@ -115,7 +115,7 @@ class Soak:
 
     def _drop_old(self):
         """The disk must not fill: backups but the newest, and the WAL that they alone needed."""
-        names = self._node.backups()  # newest first
+        names = [each.rpartition("/")[2] for each in self._node.backups()]  # newest first
         if len(names) <= KEPT_BACKUPS:
             return
         place = glob.glob(os.path.join(self._node.repository, "[0-9]*"))[0]
@@ -169,7 +169,7 @@ class Soak:
         events = self._node.events("disk.")
         confirmed = [each for each in events if each["type"] == "disk.fault_confirmed"]
         load = {each.name: each.report() for each in loops}
-        idle = [name for name, each in load.items() if each["rounds"] == 0 and name != "status"]
+        broken = [name for name, each in load.items() if each["errors"] > 0 or (each["rounds"] == 0 and name != "status")]
         return {"soak_minutes": round(elapsed / 60, 1), "load": load,
                 "faults": sorted(self._faults.values(), key=str),
                 "confirmed": [f"{each['subject']}: {each['message']}" for each in confirmed],
@@ -178,7 +178,7 @@ class Soak:
                                   "p99": round(1e3 * percentile(self._status_s, 99), 3)} if len(self._status_s) > 1 else {},
                 "agent_peak_rss_mib": round(self._peak_kib / 1024, 1),
                 "agent_cpu_percent_of_one_core": round(100 * cpu_s / elapsed, 2),
-                "as_promised": not confirmed and not any(each["confirmed"] for each in self._faults.values()) and not idle}
+                "as_promised": not (confirmed or broken or any(each["confirmed"] for each in self._faults.values()))}
 
 
 def _name(pid):
