@@ -10,6 +10,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstring>
+#include <initializer_list>
 #include <set>
 #include <span>
 
@@ -17,6 +18,7 @@
 #include "agent/base/fd.h"
 #include "agent/base/file.h"
 #include "agent/base/mutex.h"
+#include "agent/base/proc.h"
 #include "agent/base/subprocess.h"
 #include "agent/base/thread.h"
 #include "agent/disk/nvme/nvme_status.h"
@@ -34,6 +36,7 @@ constexpr uint32_t kMaxLength = sizeof(HelperReply::data);
 constexpr size_t kMaxRunning = 8;
 constexpr uint8_t kPersistentEvents = 0x0d;
 constexpr uint32_t kReleaseContext = 2;
+constexpr absl::Duration kScopeStop = absl::Minutes(5);  // for the last checkpoint of a shutdown
 // The list of logs, error information, SMART, self-test, persistent events, OCP C0h, Amazon D0h:
 // logs that reading does not change.
 constexpr uint32_t kReadableLogs[] = {0x00, 0x01, 0x02, 0x06, kPersistentEvents, 0xc0, 0xd0};
@@ -179,9 +182,37 @@ std::vector<pid_t> WithChildren(pid_t pid) {
   return pids;
 }
 
-bool IsInScope(pid_t pid, int port) {
+bool IsInScope(pid_t pid, const std::string& scope) {
   const auto text = base::ReadFile(fmt::format("/proc/{}/cgroup", pid));
-  return text.ok() && text->find("/" + ScopeName(port, pid)) != std::string::npos;
+  return text.ok() && text->find("/" + scope) != std::string::npos;
+}
+
+// Runs busctl to its end. `what`: what it is to do, for the error.
+HelperReply CallSystemd(std::vector<std::string> command, const std::string& what) {
+  base::SubprocessOptions options;
+  options.argv = std::move(command);
+  options.timeout = absl::Seconds(5);
+  const auto result = base::RunSubprocess(options);
+  if (!result.ok()) {
+    return Answer(
+        absl::IsNotFound(result.status()) ? HelperResult::kUnsupported : HelperResult::kFailed,
+        std::string(result.status().message()));
+  }
+  if (result->ok()) return Answer(HelperResult::kOk, "");
+  return Answer(HelperResult::kFailed, fmt::format("{}: {}", what, result->LastLine()));
+}
+
+// Children that were born between the look at them and the move of their parent. One that ends
+// meanwhile makes systemd refuse all, and needs no move: hence one call for each, whose failure
+// counts where the child still lives outside.
+HelperReply MoveLateChildren(pid_t postmaster, const std::string& scope) {
+  for (const pid_t pid : WithChildren(postmaster)) {
+    if (IsInScope(pid, scope)) continue;
+    const HelperReply moved = CallSystemd(AttachCommand(pid, scope), "move a child to " + scope);
+    const auto stat = base::ReadProcStat(pid);
+    if (moved.result != HelperResult::kOk && stat.ok() && stat->state != 'Z') return moved;
+  }
+  return Answer(HelperResult::kOk, "");
 }
 
 HelperReply MoveToScope(const HelperRequest& request) {
@@ -192,28 +223,17 @@ HelperReply MoveToScope(const HelperRequest& request) {
   if (!base::PathExists("/run/systemd/system")) {
     return Answer(HelperResult::kUnsupported, "systemd is not running");
   }
-  if (IsInScope(request.pid, request.port)) return Answer(HelperResult::kOk, "");
-  base::SubprocessOptions options;
-  options.argv = ScopeCommand(WithChildren(request.pid), request.port);
-  options.timeout = absl::Seconds(5);
-  const auto result = base::RunSubprocess(options);
-  if (!result.ok()) {
-    return Answer(
-        absl::IsNotFound(result.status()) ? HelperResult::kUnsupported : HelperResult::kFailed,
-        std::string(result.status().message()));
+  const std::string scope = ScopeName(request.port, request.pid);
+  if (!IsInScope(request.pid, scope)) {
+    const HelperReply made =
+        CallSystemd(ScopeCommand(WithChildren(request.pid), request.port), "make " + scope);
+    if (made.result != HelperResult::kOk) return made;
+    for (int i = 0; i < 40 && !IsInScope(request.pid, scope); ++i) {  // the job runs in systemd
+      base::RealClock().Sleep(absl::Milliseconds(50));
+    }
   }
-  if (!result->ok()) {
-    return Answer(
-        HelperResult::kFailed,
-        fmt::format("make {}: {}", ScopeName(request.port, request.pid), result->LastLine()));
-  }
-  for (int i = 0; i < 40 && !IsInScope(request.pid, request.port);
-       ++i) {  // the job runs in systemd
-    base::RealClock().Sleep(absl::Milliseconds(50));
-  }
-  if (IsInScope(request.pid, request.port)) return Answer(HelperResult::kOk, "");
-  return Answer(HelperResult::kFailed,
-                fmt::format("systemd made no {} within 2 s", ScopeName(request.port, request.pid)));
+  if (IsInScope(request.pid, scope)) return MoveLateChildren(request.pid, scope);
+  return Answer(HelperResult::kFailed, fmt::format("systemd made no {} within 2 s", scope));
 }
 
 std::string_view DeviceOf(const HelperRequest& request) {
@@ -309,29 +329,44 @@ std::string ScopeName(int port, pid_t pid) {
 }
 
 std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port) {
-  std::vector<std::string> command = {
-      "/usr/bin/busctl",
-      "call",
-      "org.freedesktop.systemd1",
-      "/org/freedesktop/systemd1",
-      "org.freedesktop.systemd1.Manager",
-      "StartTransientUnit",
-      "ssa(sv)a(sa(sv))",
-      ScopeName(port, pids.front()),
-      "fail",
-      "3",
-      "Description",
-      "s",
-      fmt::format("PostgreSQL on port {}, run by metal-agent", port),
-      "CollectMode",
-      "s",
-      "inactive-or-failed",
-      "PIDs",
-      "au",
-      std::to_string(pids.size())};
+  std::vector<std::string> command = {"/usr/bin/busctl",
+                                      "call",
+                                      "org.freedesktop.systemd1",
+                                      "/org/freedesktop/systemd1",
+                                      "org.freedesktop.systemd1.Manager",
+                                      "StartTransientUnit",
+                                      "ssa(sv)a(sa(sv))"};
+  const auto add = [&command](std::initializer_list<std::string> words) {
+    command.insert(command.end(), words);
+  };
+  add({ScopeName(port, pids.front()), "fail", "8"});
+  add({"Description", "s", fmt::format("PostgreSQL on port {}, run by metal-agent", port)});
+  add({"CollectMode", "s", "inactive-or-failed"});
+  // Delegated: systemd leaves it alone when the kernel ends one backend for want of memory.
+  add({"Delegate", "b", "true"});
+  // When the host goes down: first the agent, then PostgreSQL in good order, then its file system.
+  add({"Before", "as", "1", "metal-agent.service"});
+  add({"After", "as", "2", "local-fs.target", "remote-fs.target"});
+  add({"KillSignal", "i", fmt::format("{}", SIGINT)});  // a fast shutdown; SIGTERM would be smart
+  add({"TimeoutStopUSec", "t", fmt::format("{}", absl::ToInt64Microseconds(kScopeStop))});
+  add({"PIDs", "au", std::to_string(pids.size())});
   for (const pid_t pid : pids) command.push_back(std::to_string(pid));
   command.push_back("0");
   return command;
+}
+
+std::vector<std::string> AttachCommand(pid_t pid, const std::string& scope) {
+  return {"/usr/bin/busctl",
+          "call",
+          "org.freedesktop.systemd1",
+          "/org/freedesktop/systemd1",
+          "org.freedesktop.systemd1.Manager",
+          "AttachProcessesToUnit",
+          "ssau",
+          scope,
+          "",
+          "1",
+          std::to_string(pid)};
 }
 
 HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root) {

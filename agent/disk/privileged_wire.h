@@ -74,6 +74,8 @@ bool IsNvmeControllerName(std::string_view name);
 std::string ScopeName(int port, pid_t pid);
 // The busctl command that asks systemd for the scope. REQUIRES: the postmaster is pids.front().
 std::vector<std::string> ScopeCommand(const std::vector<pid_t>& pids, int port);
+// The busctl command that moves one more process into a scope that is there.
+std::vector<std::string> AttachCommand(pid_t pid, const std::string& scope);
 
 // Answers requests until the other end closes, then ends the process. `device_root` is "/dev" but
 // in tests.

@@ -24,6 +24,7 @@ namespace {
 using metal::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 
 HelperRequest NvmeRequest(const std::string& controller) {
   HelperRequest request;
@@ -48,6 +49,10 @@ TEST(PrivilegedWireTest, TheScopeIsAskedForWithoutAShell) {
   EXPECT_EQ(command[7], "metal-postgres-5433-100.scope");
   const std::vector<std::string> tail(command.end() - 6, command.end());
   EXPECT_THAT(tail, ElementsAre("PIDs", "au", "2", "100", "101", "0"));
+  EXPECT_THAT(command, IsSupersetOf({"Delegate", "Before", "metal-agent.service", "KillSignal"}));
+  const std::vector<std::string> attach = AttachCommand(102, "metal-postgres-5433-100.scope");
+  EXPECT_THAT(std::vector<std::string>(attach.end() - 5, attach.end()),
+              ElementsAre("ssau", "metal-postgres-5433-100.scope", "", "1", "102"));
 }
 
 TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
