@@ -161,6 +161,12 @@ class Ledger:
             times = sorted(self._acknowledged.values())
         return max((later - earlier for earlier, later in zip(times, times[1:])), default=0.0)
 
+    def stall_since(self, moment):
+        """(begin, end), in time.monotonic(), of the longest time without an acknowledgement from that moment on."""
+        with self._lock:
+            times = [moment, *sorted(each for each in self._acknowledged.values() if each > moment)]
+        return max(zip(times, times[1:]), key=lambda pair: pair[1] - pair[0])
+
     def first_after(self, moment):
         """Seconds from a time.monotonic() to the next acknowledgement; None when none came."""
         with self._lock:

@@ -71,14 +71,17 @@ def literal(name, value):
 
 
 class Connection:
-    def __init__(self, address, timeout=30):
-        """address: path of a unix socket, or (host, port)."""
+    def __init__(self, address, timeout=30, tls=None):
+        """address: path of a unix socket, or (host, port). tls: (ssl.SSLContext with h2, name in the agent's certificate)."""
         over_tcp = isinstance(address, tuple)
         self._socket = socket.socket(socket.AF_INET if over_tcp else socket.AF_UNIX)
         self._socket.settimeout(timeout)
         self._socket.connect(address)
         if over_tcp:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            context, name = tls
+            self._socket = context.wrap_socket(self._socket, server_hostname=name)
         self._stream = 1
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self._send(SETTINGS, 0, 0, struct.pack(">HI", 4, 0x7FFFFFFF))  # initial window: as large as it goes

@@ -5,7 +5,6 @@ import time
 
 from harness.process import CommandFailed, wait_for
 from harness.wire import fields_of
-from lab.guest import Guest
 from lab.watch import EventStream, StatusCalls, StuckThreads, list_events
 
 IDLE_S, OBSERVE_S = 4.0, 6.0  # measured before the fault, and at least while it lasts
@@ -26,6 +25,7 @@ class Outcome:
     also: list = dataclasses.field(default_factory=list)  # other classes that were confirmed
     fenced_s: float = None  # from the injection to the fence in the status
     seconds: float = None  # from the injection to the event on WatchEvents
+    resumed_s: float = None  # from the injection to the next commit that a client of the shard was told of
     idle_p99_ms: float = None
     p99_ms: float = None
     exit_ms: float = None  # infinite: it had not ended after 10 s
@@ -56,11 +56,9 @@ class Outcome:
 class Experiment:
     """Scenarios call `begin` at the moment of the fault, and use `guest`."""
 
-    def __init__(self, scenario, kernel, initramfs, directory):
-        self.scenario = scenario
+    def __init__(self, scenario, guest):
+        self.scenario, self.guest = scenario, guest
         self.outcome = Outcome(scenario.name)
-        self.guest = Guest(kernel, initramfs, directory, fs=scenario.fs, state=scenario.state, options=scenario.mount_options,
-                           kernel_words=scenario.kernel_words, mapped=scenario.mapped, postgres=scenario.postgres)
         self.injected = None
         self.events = self.status = self._threads = None
 

@@ -14,8 +14,8 @@ from lab.image import QEMU
 from lab.qmp import Qmp
 
 DRIVE_BYTES, MEMORY, MEMORY_WITH_POSTGRES = 1 << 30, "512M", "1G"
-BOOT_S = 90
 CPU = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"  # rdrand: random numbers from the start
+CLOCK_WORDS = "no_timer_check"  # on a busy host the kernel's trial of the timer ends too early, and with it the boot
 SERIAL = "METAL0001"  # of the data drive; the state drive has METAL0002
 
 
@@ -55,6 +55,7 @@ class Shell:
 
 class Guest:
     """`directory` keeps the drives' images from one boot to the next, and the console's log."""
+    BOOT_S = 90
 
     def __init__(self, kernel, initramfs, directory, fs="xfs", state="memory", options="noatime", kernel_words="",
                  mapped=False, postgres=False):
@@ -66,17 +67,22 @@ class Guest:
         self.process = self.qmp = self.shell = None
         self.boot_s = None
         self._layers = 0
-        self._make_image("data.img", fs)
+        self._make_image("data.img", fs, "metal-data")
         if state == "disk":
-            self._make_image("state.img", "ext4")
+            self._make_image("state.img", "ext4", "metal-state")
+
+    @classmethod
+    def for_scenario(cls, scenario, kernel, initramfs, directory):
+        return cls(kernel, initramfs, directory, fs=scenario.fs, state=scenario.state, options=scenario.mount_options,
+                   kernel_words=scenario.kernel_words, mapped=scenario.mapped, postgres=scenario.postgres)
 
     def _path(self, name):
         return os.path.join(self.directory, name)
 
-    def _make_image(self, name, fs):
+    def _make_image(self, name, fs, label):
         with open(self._path(name), "wb") as file:
             file.truncate(DRIVE_BYTES)
-        run({"xfs": ["mkfs.xfs", "-q", "-f"], "ext4": ["mkfs.ext4", "-q", "-F"]}[fs] + [self._path(name)],
+        run({"xfs": ["mkfs.xfs", "-q", "-f"], "ext4": ["mkfs.ext4", "-q", "-F"]}[fs] + ["-L", label, self._path(name)],
             as_root=True)
 
     def _drive(self, name, node, identity, serial):
@@ -91,24 +97,30 @@ class Guest:
 
     def arguments(self, agent):
         words = (f"console=ttyS0 loglevel=6 panic=-1 rdinit=/init fs={self.fs} state={self.state} options={self.options} "
-                 f"agent={'yes' if agent else 'no'} mapped={'yes' if self.mapped else 'no'} {self.kernel_words}")
+                 f"{CLOCK_WORDS} agent={'yes' if agent else 'no'} mapped={'yes' if self.mapped else 'no'} {self.kernel_words}")
         drives = self._drive("data.img", "data", "nv0", SERIAL)
         if self.state == "disk":
             drives += self._drive("state.img", "state", "nv1", "METAL0002")
         forwards = [(self.address, 7420)] + ([(self.postgres_address, 5432)] if self.postgres else [])
+        return self._machine(words, MEMORY_WITH_POSTGRES if self.postgres else MEMORY, forwards) + drives
+
+    def _machine(self, words, memory, forwards):
+        """QEMU's arguments but for the drives. forwards: ((host, port) of this host, port of the guest), …"""
         network = "user,id=net,restrict=on" + "".join(f",hostfwd=tcp:{host}:{port}-10.0.2.15:{inner}"
                                                       for (host, port), inner in forwards)
-        return [QEMU, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-nodefaults",
-                "-m", MEMORY_WITH_POSTGRES if self.postgres else MEMORY,
+        return [QEMU, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-nodefaults", "-m", memory,
                 "-display", "none", "-no-reboot", "-kernel", self.kernel.file, "-initrd", self.initramfs, "-append", words,
                 "-serial", f"file:{self.console}", "-serial", f"unix:{self._path('shell.sock')},server=on,wait=off",
                 "-qmp", f"unix:{self._path('qmp.sock')},server=on,wait=off",
-                "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", *drives]
+                "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
+
+    def _choose_addresses(self):
+        self.address, self.postgres_address = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
 
     def boot(self, agent=True):
         """Until the agent answers (or, without one, until the shell does)."""
         begin = time.monotonic()
-        self.address, self.postgres_address = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+        self._choose_addresses()
         if os.path.exists(self.console):
             os.replace(self.console, self.console + ".before.log")
         # It ends with whoever started it, and goes before what else runs, as hardware would.
@@ -119,15 +131,16 @@ class Guest:
             if self.process.poll() is not None:
                 raise GuestEnded(f"QEMU ended with {self.process.returncode}:\n{self.text('qemu.log')}")
             return "lab: ready" in self.text("console.log")
-        wait_for("the guest is up", ready, BOOT_S, 0.05)
+        wait_for("the guest is up", ready, self.BOOT_S, 0.05)
         self.qmp, self.shell = Qmp(self._path("qmp.sock")), Shell(self._path("shell.sock"))
         self.shell("true")
         if agent:
-            wait_for("the agent answers", self._answers, BOOT_S, 0.05)
+            wait_for("the agent answers", self.answers, self.BOOT_S, 0.05)
         self.boot_s = time.monotonic() - begin
         return self
 
-    def _answers(self):
+    def answers(self):
+        """The agent's status; None when it does not answer."""
         try:
             connection = self.connect(timeout=5)
             try:
@@ -138,7 +151,14 @@ class Guest:
             return None
 
     def connect(self, timeout=30):
-        return Connection(self.address, timeout)
+        return self._connection(timeout)
+
+    def _connection(self, timeout, tls=None):
+        return Connection(self.address, timeout, tls)
+
+    def endpoint(self):
+        """metalctl's arguments that name the agent."""
+        return ["--endpoint", f"{self.address[0]}:{self.address[1]}"]
 
     def text(self, name):
         try:

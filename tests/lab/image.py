@@ -92,7 +92,7 @@ class Kernel:
         return order
 
 
-def _program(name):
+def program(name):
     """Path of a program, also of an administrator's."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is None:
@@ -125,7 +125,7 @@ def guest_tool():
 def prepare(agent):
     """(Kernel, path of the initramfs) for guests that run this program of the agent."""
     for name in (QEMU, "busybox", "cpio", "dmsetup", "mkfs.xfs", "g++"):
-        _program(name)
+        program(name)
     kernel = Kernel()
     return kernel, initramfs(kernel, agent)
 
@@ -136,10 +136,10 @@ def initramfs(kernel, agent):
     archive = os.path.join(CACHE, f"initramfs-{_key(agent, tool, init, kernel.file, os.path.abspath(__file__))}.cpio")
     if os.path.exists(archive):
         return archive
-    _remove_old("initramfs-")
+    remove_old("initramfs-")
     with tempfile.TemporaryDirectory(dir=CACHE) as tree:
-        _fill(tree, kernel, agent, {"init": init, "bin/guest_tool": tool, "bin/busybox": _program("busybox")})
-        _pack(tree, archive + ".new", "wb")
+        _fill(tree, kernel, agent, {"init": init, "bin/guest_tool": tool, "bin/busybox": program("busybox")})
+        pack(tree, archive + ".new", "wb")
     os.replace(archive + ".new", archive)
     return archive
 
@@ -152,11 +152,11 @@ def with_postgres(initramfs_path, bin_dir):
     archive = os.path.join(CACHE, f"postgres-{key}.cpio")
     if os.path.exists(archive):
         return archive
-    _remove_old("postgres-")
+    remove_old("postgres-")
     with tempfile.TemporaryDirectory(dir=CACHE) as tree:
         _fill_postgres(tree, bin_dir, version)
         shutil.copyfile(initramfs_path, archive + ".new")
-        _pack(tree, archive + ".new", "ab")
+        pack(tree, archive + ".new", "ab")
     os.replace(archive + ".new", archive)
     return archive
 
@@ -194,15 +194,16 @@ def _fill_postgres(tree, bin_dir, version):
         output_of("tar", "-C", data, "-cf", os.path.join(tree, "template/data.tar"), ".")
 
 
-def _remove_old(prefix):
-    """Those that no other run can still be booting from."""
+def remove_old(prefix):
+    """Removes those of this prefix that no other run can still be booting from."""
     for old in os.listdir(CACHE):
         path = os.path.join(CACHE, old)
         if old.startswith(prefix) and time.time() - os.path.getmtime(path) > 3600:
-            os.unlink(path)
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
 
-def _pack(tree, archive, mode):
+def pack(tree, archive, mode):
+    """Writes ("wb") or appends ("ab") what is below `tree` as a cpio archive; everything belongs to root."""
     names = "\n".join(sorted(os.path.relpath(os.path.join(directory, each), tree)
                              for directory, folders, files in os.walk(tree) for each in folders + files))
     with open(archive, mode) as file:
@@ -220,7 +221,7 @@ def _fill(tree, kernel, agent, programs):
         place(source, target)
     place(agent, "bin/metal-agent")
     output_of("strip", os.path.join(tree, "bin/metal-agent"))
-    dmsetup = _program("dmsetup")
+    dmsetup = program("dmsetup")
     place(dmsetup, "bin/dmsetup")
     for library in _libraries(agent) + _libraries(dmsetup):
         place(library, library.lstrip("/"))

@@ -11,7 +11,6 @@ from harness.wire import fields_of
 from lab.experiment import Experiment
 
 RUNNING = 4  # POSTGRES_STATE_RUNNING
-START_S = 120
 
 
 class Server:
@@ -20,12 +19,17 @@ class Server:
     def __init__(self, guest):
         self._guest = guest
 
-    def sql(self, statements, parameters=None):
-        """Rows of the last statement; none for one that has no answer."""
+    def connect(self):
+        """A session in which every statement is a transaction."""
         host, port = self._guest.postgres_address
         connection = psycopg2.connect(host=host, port=port, dbname="postgres", user="postgres", connect_timeout=20)
+        connection.autocommit = True
+        return connection
+
+    def sql(self, statements, parameters=None):
+        """Rows of the last statement; none for one that has no answer."""
+        connection = self.connect()
         try:
-            connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statements, parameters)
                 return cursor.fetchall() if cursor.description else []
@@ -34,20 +38,21 @@ class Server:
 
 
 class PostgresExperiment(Experiment):
+    START_S = 120
+
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.server, self.ledger = Server(self.guest), None
 
-    def ctl(self, *arguments, timeout=START_S):
-        host, port = self.guest.address
-        return process.run([os.path.join(BIN, "metalctl"), "--endpoint", f"{host}:{port}", "-o", "json", *arguments],
-                           as_root=True, timeout=timeout)
+    def ctl(self, *arguments):
+        return process.run([os.path.join(BIN, "metalctl"), *self.guest.endpoint(), "-o", "json", *arguments], as_root=True,
+                           timeout=self.START_S)
 
     def settle(self):
         self.ctl("pg", "start")
         self.ctl("term", "begin", "1")
         self.ctl("promote", "--term", "1")
-        wait_for("PostgreSQL runs", self.running, START_S, 0.2)
+        wait_for("PostgreSQL runs", self.running, self.START_S, 0.2)
         wait_for("the probes are healthy", self.probes_healthy, 60, 0.1)
         self.ledger = ledger.Ledger([self.guest.postgres_address], clients=2, pause=0.02).start(self.server)
         self.ledger.wait_more(10)
@@ -78,7 +83,7 @@ class PostgresExperiment(Experiment):
         self.ledger.stop()
         told = self.ledger.acknowledged
         self.guest.boot()
-        wait_for("PostgreSQL runs again", self.running, START_S, 0.2)
+        wait_for("PostgreSQL runs again", self.running, self.START_S, 0.2)
         found = {each for each, in self.server.sql("SELECT id FROM ledger")}
         if acknowledged > len(told):
             raise CommandFailed(f"{acknowledged} rows were acknowledged, and then {len(told)}")

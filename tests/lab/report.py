@@ -23,10 +23,12 @@ with Debian's kernel, faults injected from outside. Written by `{command}` ({dat
   {status:.0f} ms; on an emulated machine, whose own round trip is noted first, below that plus {margin:.0f} ms where this is more.
 - **Exit** is the time from SIGTERM to the agent's end with the fault in force: at most {exit} ms.
 - **In D** are threads of the agent that were in uninterruptible sleep for a second or longer: none may be.
-- **Lost** are records of a workload that were told to be durable and are gone after a power cut.
+- **Writes again** is the time from the injection until a client of a shard is told of a commit again, by whoever leads then.
+- **Lost** are records of a workload that were told to be durable and are gone after a power cut, or after a failover.
 
-| scenario | fault | how | expected | detected as | after | bar | confirmed | also | fenced | GetStatus | exit | in D | lost | |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+| scenario | fault | how | expected | detected as | after | bar | confirmed | also | fenced | GetStatus | exit | in D \
+| writes again | lost | |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -49,6 +51,8 @@ def line(scenario, outcome):
     said = f"{detected(outcome)} {number(outcome.seconds, 's', 1)} (bar {scenario.bar_s:g} s), " if scenario.classes else ""
     said += f"confirmed {number(outcome.confirmed_s, 's', 1)}, " + "".join(f"also {each}, " for each in outcome.also)
     calls = f"GetStatus p99 {number(outcome.idle_p99_ms, 'ms')} idle, {number(outcome.p99_ms, 'ms')} now"
+    if outcome.resumed_s is not None:
+        said += f"writes again {number(outcome.resumed_s, 's', 1)}, "
     text = f"{name} {said}{calls}, exit {number(outcome.exit_ms, 'ms')}{lost}"
     more = [f"missed: {each}" for each in misses] + [each[:200] for each in outcome.notes]
     return "\n         ".join([text, *more])
@@ -63,7 +67,7 @@ def row(scenario, outcome):
              f"{scenario.bar_s:g} s" if scenario.classes else "–",
              number(outcome.confirmed_s, "s", 1), ", ".join(outcome.also) or "–", number(outcome.fenced_s, "s", 1),
              f"{number(outcome.idle_p99_ms, 'ms')} / {number(outcome.p99_ms, 'ms')}", number(outcome.exit_ms, "ms"), stuck,
-             lost, "missed: " + "; ".join(misses) if misses else "ok"]
+             number(outcome.resumed_s, "s", 1), lost, "missed: " + "; ".join(misses) if misses else "ok"]
     return "| " + " | ".join(each.replace("|", "/").replace("\n", " ") for each in cells) + " |\n"
 
 

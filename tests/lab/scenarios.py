@@ -28,6 +28,7 @@ class Scenario:
     kernel_words: str = ""
     mapped: bool = False  # with the device mapper below the file system
     postgres: bool = False  # with a real server, whose clients are the workload
+    debian: int = 0  # so many full guests in the place of a small one
     workload: int = 20  # milliseconds between two records of the workload; None: no workload
 
 
@@ -278,6 +279,10 @@ SCENARIOS = [
           ("gone", "drive removed", "device_del", remove, classes("gone"), 2),
           ("stall", "the drive answers no more", "throttle-group bps-total=1", stall, classes("stalled"), 5),
           ("power-cut", "power cut, and boot", "QEMU killed", cut_power, classes(), 0)]],
+    Scenario("debian", "drive removed from a full host", "device_del; before it the agent restarted, killed, upgraded", remove,
+             classes("gone"), 2, postgres=True, debian=1),
+    Scenario("debian-shard", "the primary's drive removed, in a shard of three full hosts", "device_del under load", remove,
+             classes("gone"), 2, postgres=True, debian=3),
 ]
 
 

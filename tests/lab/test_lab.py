@@ -7,6 +7,7 @@ from harness.node import BIN
 from harness.process import wait_for
 from lab import image
 from lab.experiment import EXIT_LIMIT_MS, Experiment
+from lab.guest import Guest
 from lab.scenarios import named, work
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,8 @@ def programs():
 @pytest.fixture
 def lab(workspace, programs):
     """A guest whose agent's probes are healthy."""
-    made = Experiment(named("stall"), *programs, workspace.directory("guest"))
+    scenario = named("stall")
+    made = Experiment(scenario, Guest.for_scenario(scenario, *programs, workspace.directory("guest")))
     workspace.at_end(made.guest.cut_power)
     workspace.at_end(made.stop_watching)
     made.guest.boot()

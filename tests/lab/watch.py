@@ -36,10 +36,11 @@ def list_events(connection):
 
 
 class _Reader:
-    """A thread that ends with its connection."""
+    """A thread that ends with its connection. PATIENCE_S: how long it waits for what comes next."""
+    PATIENCE_S = 60
 
     def __init__(self, guest):
-        self._connection = guest.connect(timeout=60)
+        self._connection = guest.connect(timeout=self.PATIENCE_S)
         self._stop = threading.Event()
         self.error = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -59,7 +60,8 @@ class _Reader:
 
 
 class EventStream(_Reader):
-    """WatchEvents."""
+    """WatchEvents. Minutes may pass without an event."""
+    PATIENCE_S = None
 
     def __init__(self, guest):
         self.events = []
