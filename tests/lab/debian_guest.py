@@ -77,6 +77,7 @@ class DebianGuest(Guest):
         self.system, self.lan, self.name = system, lan, name
         self.gate_address = None
         super().__init__(system.kernel, system.initramfs, directory, state="disk", postgres=True)
+        self._choose_addresses()  # now: guests boot on threads of their own
         lan.config_image(name, self._path("config.img"))
 
     def _choose_addresses(self):

@@ -58,10 +58,10 @@ class Guest:
     BOOT_S = 90
 
     def __init__(self, kernel, initramfs, directory, fs="xfs", state="memory", options="noatime", kernel_words="",
-                 mapped=False, postgres=False):
+                 mapped=False, postgres=False, probe_ms=0):
         self.kernel, self.initramfs, self.directory = kernel, initramfs, directory
         self.fs, self.state, self.options, self.kernel_words = fs, state, options, kernel_words
-        self.mapped, self.postgres = mapped, postgres
+        self.mapped, self.postgres, self.probe_ms = mapped, postgres, probe_ms
         self.console = os.path.join(directory, "console.log")
         self.address = self.postgres_address = None  # of the agent's gRPC and of PostgreSQL, on this host
         self.process = self.qmp = self.shell = None
@@ -74,7 +74,8 @@ class Guest:
     @classmethod
     def for_scenario(cls, scenario, kernel, initramfs, directory):
         return cls(kernel, initramfs, directory, fs=scenario.fs, state=scenario.state, options=scenario.mount_options,
-                   kernel_words=scenario.kernel_words, mapped=scenario.mapped, postgres=scenario.postgres)
+                   kernel_words=scenario.kernel_words, mapped=scenario.mapped, postgres=scenario.postgres,
+                   probe_ms=scenario.probe_ms)
 
     def _path(self, name):
         return os.path.join(self.directory, name)
@@ -97,7 +98,8 @@ class Guest:
 
     def arguments(self, agent):
         words = (f"console=ttyS0 loglevel=6 panic=-1 rdinit=/init fs={self.fs} state={self.state} options={self.options} "
-                 f"{CLOCK_WORDS} agent={'yes' if agent else 'no'} mapped={'yes' if self.mapped else 'no'} {self.kernel_words}")
+                 f"{CLOCK_WORDS} agent={'yes' if agent else 'no'} mapped={'yes' if self.mapped else 'no'} probe={self.probe_ms} "
+                 f"{self.kernel_words}")
         drives = self._drive("data.img", "data", "nv0", SERIAL)
         if self.state == "disk":
             drives += self._drive("state.img", "state", "nv1", "METAL0002")

@@ -8,6 +8,9 @@ from harness.process import wait_for
 
 PROBE_FILE = "/data/pg/.metal-probe"
 EACH_SIDE = ("read", "write")
+FAST_MS = 50  # some hundred of the 4096 blocks are written in a scenario's time, and one of them is read each second
+# Half an hour of history before a drive is judged by it (agent/disk/slow/slow_detector.h), the last two minutes not counted.
+LEARN_S = 1800.0 + 120.0 + 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,10 @@ class Scenario:
     kernel_words: str = ""
     mapped: bool = False  # with the device mapper below the file system
     postgres: bool = False  # with a real server, whose clients are the workload
+    probe_ms: int = 0  # between two probes; 0: as the agent does by itself. It checks what it wrote and reads again by chance
+    loses: bool = False  # what was acknowledged: the drive, or the kernel, says that it is durable and does not write it
     debian: int = 0  # so many full guests in the place of a small one
+    learn_s: float = 0.0  # how long the agent sees the drive at work before the fault; such scenarios are played by name, or --long
     workload: int = 20  # milliseconds between two records of the workload; None: no workload
 
 
@@ -143,14 +149,21 @@ def fill(lab):
     lab.guest.shell("dd if=/dev/zero of=/data/ballast bs=1048576 2> /dev/null", timeout=60)
 
 
+def await_probes(seconds=10.0):
+    """Some blocks of the probe file are written, and known to the agent."""
+    begin = time.monotonic()
+    wait_for("some blocks are written", lambda: time.monotonic() - begin > seconds, seconds + 20, 0.1)
+
+
 def overwrite_probe_file(lab):
-    """Other bytes than were written, in the image itself: the drive answers reads well, and with the wrong data."""
+    """Other bytes than were written, in the image itself, behind the stamps: the drive answers reads well, with the wrong data."""
     sectors = lab.guest.sectors_of(PROBE_FILE)
+    await_probes()
     lab.begin()
     with open(f"{lab.guest.directory}/data.img", "r+b") as image:
         for sector in sectors:
-            image.seek(sector * 512)
-            image.write(b"\xa5" * 4096)
+            image.seek(sector * 512 + 2048)
+            image.write(b"\xa5" * 512)
 
 
 def put_back_probe_file(lab):
@@ -162,8 +175,7 @@ def put_back_probe_file(lab):
                 image.seek(sector * 512)
                 yield sector, image.read(4096)
         before = list(pages())
-        old = time.monotonic()
-        wait_for("some blocks are written", lambda: time.monotonic() - old > 8, 20, 0.1)
+        await_probes()
         lab.begin()
         for sector, page in before:
             image.seek(sector * 512)
@@ -235,11 +247,11 @@ SCENARIOS = [
              "one request a second, nvme_core.io_timeout=3", crawl, classes("controller_reset"), 10, patience_s=25,
              kernel_words="nvme_core.io_timeout=3 nvme_core.admin_timeout=5"),
     *[Scenario(f"slow-{factor}x", f"a {factor}th of the throughput" if factor > 2 else "half of the throughput",
-               f"throttle-group iops-total: the workload's rate / {factor}", slow(factor), classes("slow"), 60, patience_s=60,
-               workload=0)
+               f"throttle-group iops-total: the workload's rate / {factor}", slow(factor), classes("slow"), 60, patience_s=120,
+               workload=0, learn_s=LEARN_S)
       for factor in (2, 4, 10)],
     Scenario("slow-jitter", "a tenth to all of the throughput, changing", "throttle-group, another limit every 200 ms", jitter,
-             classes("slow"), 60, patience_s=5, workload=0),
+             classes("slow"), 60, patience_s=75, workload=0, learn_s=LEARN_S),
     *[Scenario(f"smart-{name}", f"SMART critical warning: {meaning}", f"smart_critical_warning = {1 << bit}", smart(1 << bit),
                classes(fault), 15, workload=None)
       for bit, (name, meaning, fault) in enumerate([
@@ -254,20 +266,21 @@ SCENARIOS = [
     *[Scenario(f"shutdown-{fs}", f"{fs} shut down", "the file system's own ioctl", shut_down, classes("filesystem_shutdown"), 2,
                fs=fs) for fs in ("xfs", "ext4")],
     Scenario("read-only-ext4", "file system made read-only under its users", "sysrq u", remount_read_only,
-             classes("filesystem_shutdown", "read_only"), 2, fs="ext4"),
+             classes("filesystem_shutdown", "read_only"), 2, fs="ext4", loses=True),  # ext4's fsync then answers 0 and does nothing
     Scenario("full", "no space left", "dd fills the file system", fill, classes("full"), 5, patience_s=45),
     Scenario("corruption", "reads answer other bytes", "the image's pages of the probe file overwritten", overwrite_probe_file,
-             classes("corruption"), 60, patience_s=90),
+             classes("corruption"), 60, patience_s=90, probe_ms=FAST_MS),
     Scenario("lost-write", "reads answer what was there before", "the image's pages of the probe file put back",
-             put_back_probe_file, classes("lost_write", "corruption"), 120, patience_s=120),
+             put_back_probe_file, classes("lost_write", "corruption"), 120, patience_s=120, probe_ms=FAST_MS),
     *[Scenario(f"mapped-{name}", fault, f"dm-{target} {more}", mapped(target, more), expected, bar, patience_s=patience,
-               mapped=True, workload=100)
-      for name, fault, target, more, expected, bar, patience in [
-          ("delay-20ms", "every request takes 20 ms longer", "delay", "20", classes("slow"), 60, 60),
-          ("delay-300ms", "every request takes 300 ms longer", "delay", "300", classes("slow"), 60, 60),
-          ("error-writes", "writes fail, reads do not", "flakey", "0 1 1 error_writes", DEAD_FS, 2, 20),
+               mapped=True, workload=100, learn_s=learn, probe_ms=FAST_MS if name == "drop-writes" else 0,
+               loses=name == "drop-writes")
+      for name, fault, target, more, expected, bar, patience, learn in [
+          ("delay-20ms", "every request takes 20 ms longer", "delay", "20", classes("slow"), 60, 120, LEARN_S),
+          ("delay-300ms", "every request takes 300 ms longer", "delay", "300", classes("slow"), 60, 60, 0),
+          ("error-writes", "writes fail, reads do not", "flakey", "0 1 1 error_writes", DEAD_FS, 2, 20, 0),
           ("drop-writes", "writes are dropped and said to be done", "flakey", "0 1 1 drop_writes",
-           classes("lost_write", "corruption"), 120, 120)]],
+           classes("lost_write", "corruption"), 120, 120, 0)]],
     Scenario("power-cut", "power cut, and boot", "QEMU killed; the agent's state on a second drive", cut_power, classes(), 0,
              state="disk"),
     *[Scenario(f"postgres-{name}", f"{fault}, under PostgreSQL", how, inject, expected, bar, state="disk", postgres=True)

