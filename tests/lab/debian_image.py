@@ -11,10 +11,11 @@ import tempfile
 from harness import process
 from harness.workspace import ROOT
 from lab import image
-from lab.image import CACHE, Kernel, Unavailable, output_of
+from lab.image import CACHE, NEW, Kernel, Unavailable, output_of
 
 SUITE = "bookworm"
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "debian")
+MAKE_PACKAGE = os.path.join(ROOT, "deploy/package")
 PACKAGES = ("systemd", "systemd-sysv", "init-system-helpers", "udev", "kmod", "iproute2", "procps", "xfsprogs", "postgresql-15",
             "pgbouncer")
 ROOT_BYTES = 1536 << 20
@@ -62,12 +63,15 @@ def package(agent):
     directory = os.path.join(CACHE, "package-" + _key(*[
         f"{os.stat(each).st_size} {os.stat(each).st_mtime_ns}" for each in
         (os.path.join(os.path.dirname(agent), name) for name in ("metal-agent", "metal-wal", "metalctl"))],
-        *[_content(os.path.join(folder, name)) for part in ("debian", "systemd")
+        _content(MAKE_PACKAGE), *[_content(os.path.join(folder, name)) for part in ("debian", "systemd")
           for folder, _, names in os.walk(os.path.join(ROOT, "deploy", part)) for name in sorted(names)]))
     if not os.path.isdir(directory):
         image.remove_old("package-")
-        output_of(os.path.join(ROOT, "deploy/package"), "--build", os.path.dirname(agent), "--output", directory + ".new")
-        os.rename(directory + ".new", directory)
+        output_of(MAKE_PACKAGE, "--build", os.path.dirname(agent), "--output", directory + NEW)
+        if os.path.isdir(directory):  # another run has made it meanwhile
+            shutil.rmtree(directory + NEW)
+        else:
+            os.rename(directory + NEW, directory)
     return os.path.join(directory, os.listdir(directory)[0])
 
 
@@ -98,8 +102,8 @@ def _base(depends):
                   "--aptopt=APT::Install-Recommends \"false\"",
                   "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
                   "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={NO_CLUSTER}",
-                  f"--include={','.join(needs)}", SUITE, archive + ".new.tar", *_sources())
-    os.rename(archive + ".new.tar", archive)
+                  f"--include={','.join(needs)}", SUITE, archive + NEW + ".tar", *_sources())
+    os.rename(archive + NEW + ".tar", archive)
     return archive
 
 
@@ -126,8 +130,8 @@ def _initramfs(kernel):
             shutil.copy(module, os.path.join(tree, "modules"))
         with open(os.path.join(tree, "modules/order"), "w", encoding="utf-8") as file:
             file.writelines(os.path.basename(each) + "\n" for each in modules)
-        image.pack(tree, archive + ".new", "wb")
-    os.replace(archive + ".new", archive)
+        image.pack(tree, archive + NEW, "wb")
+    os.replace(archive + NEW, archive)
     return archive
 
 
@@ -157,10 +161,10 @@ def _root(base, deb):
         with open(os.path.join(tree, "etc/machine-id"), "w", encoding="utf-8") as file:
             file.write("")  # made at the boot: guests of one image are machines of their own
         shutil.rmtree(os.path.join(tree, "var/lib/apt/lists"), ignore_errors=True)
-        with open(target + ".new", "wb") as file:
+        with open(target + NEW, "wb") as file:
             file.truncate(ROOT_BYTES)
-        output_of("mkfs.ext4", "-q", "-F", "-L", "metal-root", "-O", "^has_journal", "-d", tree, target + ".new")
-    os.replace(target + ".new", target)
+        output_of("mkfs.ext4", "-q", "-F", "-L", "metal-root", "-O", "^has_journal", "-d", tree, target + NEW)
+    os.replace(target + NEW, target)
     return target
 
 

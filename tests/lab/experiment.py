@@ -176,7 +176,8 @@ class Experiment:
         """SIGTERM while the drive is as it is, power off, and what the drive holds then."""
         for event in self.events.since(self.injected)[:6]:
             self.outcome.notes.append(f"{event.at - self.injected:.1f} s {event!r}")
-        if self.scenario.workload is not None:
+        counted = self.outcome.lost is not None  # by the scenario itself: the workload began anew since then
+        if self.scenario.workload is not None and not counted:
             self.outcome.acknowledged = self.acknowledged()
             error = self.guest.shell("cat /run/append.err 2> /dev/null")
             if error:
@@ -184,7 +185,7 @@ class Experiment:
         self.outcome.stuck = self.stuck_threads()
         self.stop_watching()
         self.terminate()
-        if self.scenario.workload is not None:
+        if self.scenario.workload is not None and not counted:
             self.outcome.lost = self.lost(self.outcome.acknowledged)
 
     def stuck_threads(self):

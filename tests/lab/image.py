@@ -13,6 +13,7 @@ from harness.workspace import ROOT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.path.join(ROOT, "build", "lab")
+NEW = f".{os.getpid()}.new"  # of what is being made; several runs may make the same
 QEMU = "qemu-system-x86_64"
 MODULES = ("virtio_pci", "virtio_net", "xfs", "dm-delay", "dm-flakey")
 AGENT_TOML = """[agent]
@@ -25,6 +26,8 @@ log_level = "info"
 data_dir = "/data/pg"
 socket_dir = "/run/metal"
 listen_addresses = "*"
+[disk]
+reaction = "demote"
 [recorder]
 size = "2MiB"
 """
@@ -117,8 +120,8 @@ def guest_tool():
     source, program = os.path.join(HERE, "guest_tool.cc"), os.path.join(CACHE, "guest_tool")
     if not os.path.exists(program) or os.stat(program).st_mtime < os.stat(source).st_mtime:
         os.makedirs(CACHE, exist_ok=True)
-        output_of("g++", "-std=c++20", "-O2", "-Wall", "-Werror", "-static", "-o", program + ".new", source)
-        os.replace(program + ".new", program)
+        output_of("g++", "-std=c++20", "-O2", "-Wall", "-Werror", "-static", "-o", program + NEW, source)
+        os.replace(program + NEW, program)
     return program
 
 
@@ -139,8 +142,8 @@ def initramfs(kernel, agent):
     remove_old("initramfs-")
     with tempfile.TemporaryDirectory(dir=CACHE) as tree:
         _fill(tree, kernel, agent, {"init": init, "bin/guest_tool": tool, "bin/busybox": program("busybox")})
-        pack(tree, archive + ".new", "wb")
-    os.replace(archive + ".new", archive)
+        pack(tree, archive + NEW, "wb")
+    os.replace(archive + NEW, archive)
     return archive
 
 
@@ -155,9 +158,9 @@ def with_postgres(initramfs_path, bin_dir):
     remove_old("postgres-")
     with tempfile.TemporaryDirectory(dir=CACHE) as tree:
         _fill_postgres(tree, bin_dir, version)
-        shutil.copyfile(initramfs_path, archive + ".new")
-        pack(tree, archive + ".new", "ab")
-    os.replace(archive + ".new", archive)
+        shutil.copyfile(initramfs_path, archive + NEW)
+        pack(tree, archive + NEW, "ab")
+    os.replace(archive + NEW, archive)
     return archive
 
 
