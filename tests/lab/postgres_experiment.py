@@ -58,9 +58,14 @@ class PostgresExperiment(Experiment):
         self.ledger.wait_more(10)
         self.watch()
 
+    def status_now(self):
+        return fields_of(fields_of(self.ask("HostService/GetStatus"))[1][0])
+
     def running(self):
-        status = fields_of(fields_of(self.ask("HostService/GetStatus"))[1][0])
-        return fields_of(status[4][0]).get(1) == [RUNNING]
+        return fields_of(self.status_now()[4][0]).get(1) == [RUNNING]
+
+    def fenced(self):
+        return fields_of(self.status_now()[3][0]).get(9) == [1]
 
     def failure_of(self, statement):
         """What a client hears of a statement that fails."""
@@ -83,6 +88,8 @@ class PostgresExperiment(Experiment):
         self.ledger.stop()
         told = self.ledger.acknowledged
         self.guest.boot()
+        if self.fenced():  # it stays down until it is told to start, as a standby
+            self.ctl("pg", "start")
         wait_for("PostgreSQL runs again", self.running, self.START_S, 0.2)
         found = {each for each, in self.server.sql("SELECT id FROM ledger")}
         if acknowledged > len(told):

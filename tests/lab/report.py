@@ -51,6 +51,8 @@ def line(scenario, outcome):
     said = f"{detected(outcome)} {number(outcome.seconds, 's', 1)} (bar {scenario.bar_s:g} s), " if scenario.classes else ""
     said += f"confirmed {number(outcome.confirmed_s, 's', 1)}, " + "".join(f"also {each}, " for each in outcome.also)
     calls = f"GetStatus p99 {number(outcome.idle_p99_ms, 'ms')} idle, {number(outcome.p99_ms, 'ms')} now"
+    if outcome.fenced_s is not None:
+        said += f"fenced {number(outcome.fenced_s, 's', 1)}, "
     if outcome.resumed_s is not None:
         said += f"writes again {number(outcome.resumed_s, 's', 1)}, "
     text = f"{name} {said}{calls}, exit {number(outcome.exit_ms, 'ms')}{lost}"

@@ -242,7 +242,8 @@ SCENARIOS = [
              classes("fsync_error") | DEAD_FS, 2),
     Scenario("stall", "the drive answers no more", "throttle-group bps-total=1", stall, classes("stalled"), 5),
     Scenario("stall-ext4", "the same on ext4", "throttle-group bps-total=1", stall, classes("stalled"), 5, fs="ext4"),
-    Scenario("crawl", "one request a second", "throttle-group iops-total=1", crawl, classes("stalled"), 5, patience_s=30),
+    # The first requests come back: the oldest is 3 s old only once three wait before it.
+    Scenario("crawl", "one request a second", "throttle-group iops-total=1", crawl, classes("stalled"), 8, patience_s=30),
     Scenario("command-timeout", "the kernel aborts commands and resets the controller",
              "one request a second, nvme_core.io_timeout=3", crawl, classes("controller_reset"), 10, patience_s=25,
              kernel_words="nvme_core.io_timeout=3 nvme_core.admin_timeout=5"),
