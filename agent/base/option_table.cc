@@ -189,6 +189,19 @@ const Option kOptions[] = {
     {"disk", "watchdog_timeout", &C::disk_watchdog_timeout, R"("30s")",
      "How long the watchdog waits before it resets the host.", TextRule::kAny, "10s to 10m",
      10 * 1000, 10 * 60 * 1000},
+    {"disk", "reserve", &C::disk_reserve, R"("1GiB")",
+     "Space kept back in a file beside the data directory (and beside the directory of pg_wal when "
+     "it\n"
+     "lies on another file system), which the server is given when it ends for want of space or "
+     "soon would.\n"
+     "At most 1 % of the file system, or 64 MiB where that is more. 0B: none.",
+     TextRule::kAny, "0B to 1TiB", 0, 1024 * kGibi},
+    {"disk", "read_only_at", &C::disk_read_only_at, "97",
+     "Percent of its disk from which a primary makes transactions read-only, until there is half "
+     "as much\n"
+     "more free again; also with less than 64 MiB free. A session that sets\n"
+     "default_transaction_read_only itself still writes. 0: never.",
+     TextRule::kAny, "0 to 99", 0, 99},
 
     {"recorder", "directory", &C::recorder_directory, R"("")",
      "Where the flight recorder keeps its ring, and what it captured after a fault. Another device "

@@ -1,12 +1,11 @@
 // The inventory thread: slow sources, each with a deadline.
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <set>
 
 #include "agent/base/file.h"
+#include "agent/base/log.h"
 #include "agent/disk/disk_monitor_impl.h"
 
 namespace metal::disk {
@@ -14,17 +13,13 @@ namespace {
 
 // Together with LogWatch's patience below the second in which the monitor must end.
 constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
+constexpr absl::Duration kHistoryPatience = absl::Milliseconds(200);
 
 PathFacts ReadPathFacts(const std::string& path) {
   PathFacts facts;
   char real[PATH_MAX];
   if (realpath(path.c_str(), real) != nullptr) facts.real_path = real;
-  struct statvfs info {};
-  if (statvfs(path.c_str(), &info) == 0) {
-    facts.space.emplace();
-    facts.space->size_bytes = uint64_t{info.f_blocks} * info.f_frsize;
-    facts.space->free_bytes = uint64_t{info.f_bavail} * info.f_frsize;
-  }
+  if (auto room = base::ReadFilesystemRoom(path); room.ok()) facts.room = *room;
   return facts;
 }
 
@@ -37,7 +32,8 @@ bool LostItsDisk(const std::optional<StorageStack>& before, const StorageStack& 
 }  // namespace
 
 void DiskMonitor::Impl::TakeInventory() {
-  std::optional<base::MonotonicTime> last_inventory, last_drives;
+  std::optional<base::MonotonicTime> last_inventory, last_drives, last_space;
+  LoadSpaceHistory();
   while (true) {
     const base::MonotonicTime now = clock_.Monotonic();
     bool inventory = !last_inventory || now - *last_inventory >= options_.inventory_interval;
@@ -50,15 +46,20 @@ void DiskMonitor::Impl::TakeInventory() {
       last_inventory = now;
       ReadStacks();
     }
+    if (inventory || !last_space || now - *last_space >= options_.space_interval) {
+      last_space = now;
+      ReadSpace();
+    }
     // A disk that was just found is asked at once.
     if (inventory || !last_drives || now - *last_drives >= options_.smart_interval) {
       last_drives = now;
       ReadDrives();
     }
-    const absl::Duration until_drives =
-        options_.smart_interval - (clock_.Monotonic() - *last_drives);
+    const base::MonotonicTime done = clock_.Monotonic();
+    const absl::Duration until_next = std::min(options_.smart_interval - (done - *last_drives),
+                                               options_.space_interval - (done - *last_space));
     base::MutexLock lock(mutex_);
-    changed_.WaitFor(mutex_, std::max(until_drives, absl::Milliseconds(100)),
+    changed_.WaitFor(mutex_, std::max(until_next, absl::Milliseconds(100)),
                      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_ || inventory_due_; });
   }
 }
@@ -70,17 +71,11 @@ void DiskMonitor::Impl::ReadStacks() {
     for (const auto& [role, target] : targets_) targets.push_back(target);
   }
   for (const std::shared_ptr<Target>& target : targets) {
-    const auto facts = target->path_call.Run(
-        "disk-path", [path = target->directory] { return ReadPathFacts(path); }, kPathPatience);
+    LookAtPath(*target);
     std::string path;
     {
       base::MutexLock lock(mutex_);
       if (stop_) return;
-      if (facts && !facts->real_path.empty()) target->real_path = facts->real_path;
-      if (facts && facts->space) {
-        target->space = facts->space;
-        target->space->time = {.captured_at = clock_.Now(), .monotonic = clock_.Monotonic()};
-      }
       path = target->real_path.empty() ? target->directory : target->real_path;
     }
     absl::StatusOr<StorageStack> stack = ReadStorageStack(options_.roots, path);
@@ -89,6 +84,73 @@ void DiskMonitor::Impl::ReadStacks() {
     publish_ = true;
   }
   TellOfDisks();
+}
+
+bool DiskMonitor::Impl::LookAtPath(Target& target) {
+  const auto facts = target.path_call.Run(
+      "disk-path", [path = target.directory] { return ReadPathFacts(path); }, kPathPatience);
+  if (!facts) return false;
+  base::MutexLock lock(mutex_);
+  if (!facts->real_path.empty()) target.real_path = facts->real_path;
+  if (!facts->room) return false;
+  target.space = FilesystemSpace{*facts->room, {}};
+  target.space->time = {.captured_at = clock_.Now(), .monotonic = clock_.Monotonic()};
+  return true;
+}
+
+void DiskMonitor::Impl::ReadSpace() {
+  std::map<std::string, std::shared_ptr<Target>> targets;
+  {
+    base::MutexLock lock(mutex_);
+    targets = targets_;
+  }
+  std::vector<RoomView> views;
+  for (const auto& [role, target] : targets) {
+    if (!LookAtPath(*target)) continue;  // what hangs tells nothing
+    base::MutexLock lock(mutex_);
+    if (stop_) return;
+    // Before its disk is known a fault would be shown under another name than later.
+    if (!target->stack) continue;
+    const std::vector<DiskInfo>& disks = target->stack->disks;
+    views.push_back({.role = role,
+                     .device = disks.empty() ? "" : disks.front().name,
+                     .mount_point = target->stack->mount.mount_point,
+                     .room = *target->space});
+  }
+  Findings findings = space_.Observe(views, clock_.Now());
+  {
+    base::MutexLock lock(mutex_);
+    for (const auto& [role, target] : targets) {
+      if (target->space) target->room = space_.SectionOf(target->space->id);
+    }
+  }
+  for (observe::Event& event : findings.events) events_.Append(std::move(event));
+  for (Evidence& evidence : findings.evidence) desk_.Take(std::move(evidence));
+  if (space_.TakeChanged()) SaveSpaceHistory();
+}
+
+// Of the state directory, whose disk may hang as well. Without it the forecast begins anew.
+void DiskMonitor::Impl::LoadSpaceHistory() {
+  if (options_.space_history.empty()) return;
+  DetachedCall<std::string> call;
+  const auto text = call.Run(
+      "space-history",
+      [path = options_.space_history] { return base::ReadFile(path).value_or(""); },
+      kHistoryPatience);
+  if (text) space_.Restore(*text);
+}
+
+void DiskMonitor::Impl::SaveSpaceHistory() {
+  if (options_.space_history.empty()) return;
+  const auto saved = space_save_.Run(
+      "space-history",
+      [path = options_.space_history, text = space_.Encode()] {
+        return base::WriteFileDurably(path, text);
+      },
+      kHistoryPatience);
+  if (saved && !saved->ok()) {
+    base::LogWarning("event=space_history message=\"{}\"", std::string(saved->message()));
+  }
 }
 
 void DiskMonitor::Impl::TellOfDisks() {

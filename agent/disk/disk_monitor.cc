@@ -36,6 +36,7 @@ DiskMonitor::Impl::Impl(DiskMonitorOptions options, observe::StatusBoard& board,
           options_.postgres_log.empty()
               ? nullptr
               : std::make_unique<PostgresLogWatch>(options_.postgres_log, sink_, events, clock)),
+      space_(options_.read_only_at),
       supervisor_("disk-supervisor", [this] { Supervise(); }),
       inventory_("disk-inventory", [this] { TakeInventory(); }) {
   desk_.SetPolicy(options_.reactions);
@@ -109,6 +110,7 @@ void DiskMonitor::Impl::StopProbing(const std::string& role) {
     unprobed->real_path = target->real_path;
     unprobed->stack = target->stack;
     unprobed->space = target->space;
+    unprobed->room = target->room;
     found->second = std::move(unprobed);
     publish_ = true;
     desk_.ForgetRole(role);

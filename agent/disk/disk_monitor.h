@@ -6,8 +6,8 @@
 // Faults: the classes of the fault table (faults/fault_table.h), weighed by the fault desk from
 // what probes, drives' logs, the kernel, file systems and PostgreSQL's log say. Events:
 // disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported of the
-// probes, subject "<disk>:<role>"; those of the fault desk (faults/fault_desk.h) and of the sources
-// (disk.kernel_line, disk.postgres_line).
+// probes, subject "<disk>:<role>"; those of the fault desk (faults/fault_desk.h), of the sources
+// (disk.kernel_line, disk.postgres_line) and of the space watch (space/space_judge.h).
 #pragma once
 
 #include <functional>
@@ -43,6 +43,9 @@ struct DiskMonitorOptions {
   absl::Duration publish_interval = absl::Seconds(2);  // besides every change of a probe's state
   absl::Duration inventory_interval = absl::Seconds(30);
   absl::Duration smart_interval = absl::Seconds(10);
+  absl::Duration space_interval = absl::Seconds(2);
+  int read_only_at = 0;       // config disk.read_only_at
+  std::string space_history;  // the file that keeps it; empty: it begins anew with each monitor
   std::optional<XfsRetryLimits> xfs_retries;  // nullopt: XFS keeps its settings
   std::string postgres_log;                   // the file that PostgreSQL logs to; empty: none
   // config disk.reaction, disk.reactions

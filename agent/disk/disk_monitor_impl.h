@@ -20,13 +20,14 @@
 #include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/sources/kernel_sources.h"
 #include "agent/disk/sources/postgres_log_watch.h"
+#include "agent/disk/space/space_watch.h"
 
 namespace metal::disk {
 
 // What only the filesystem itself can tell.
 struct PathFacts {
   std::string real_path;  // empty: it could not be resolved
-  std::optional<FilesystemSpace> space;
+  std::optional<base::FilesystemRoom> room;
 };
 
 // A watched directory.
@@ -43,6 +44,7 @@ struct Target {
   std::string real_path;
   std::optional<StorageStack> stack;
   std::optional<FilesystemSpace> space;
+  std::optional<observe::SpaceSection> room;
   DetachedCall<PathFacts> path_call;  // used by the inventory thread alone
 };
 
@@ -84,6 +86,11 @@ class DiskMonitor::Impl {
   // ---- disk_inventory.cc ----
   void TakeInventory();
   void ReadStacks();
+  // Asks the file system for its room, and what the path leads to; false: it did not say.
+  bool LookAtPath(Target& target);
+  void ReadSpace();
+  void LoadSpaceHistory();
+  void SaveSpaceHistory();
   // Tells the sources and the desk which disks there are.
   void TellOfDisks();
   void ReadDrives();
@@ -98,6 +105,8 @@ class DiskMonitor::Impl {
   KernelSources kernel_;
   SlowWatch slow_{sink_};
   std::unique_ptr<PostgresLogWatch> postgres_log_;  // null: no log is followed
+  SpaceWatch space_;                                // of the inventory thread
+  DetachedCall<absl::Status> space_save_;           // of the inventory thread
 
   base::Mutex mutex_;  // never held while something may hang
   base::CondVar changed_;

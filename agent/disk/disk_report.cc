@@ -38,6 +38,7 @@ void DescribeFilesystem(const TargetView& target, observe::DiskSection& section)
     section.filesystem_free_bytes = target.space->free_bytes;
     section.filesystem_time = target.space->time;
   }
+  section.space = target.room;
 }
 
 void DescribeDisk(const DiskInfo& disk, observe::DiskSection& section) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "agent/base/filesystem_room.h"
 #include "agent/disk/inventory.h"
 #include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/probe_state.h"
@@ -18,9 +19,7 @@
 
 namespace metal::disk {
 
-struct FilesystemSpace {
-  uint64_t size_bytes = 0;
-  uint64_t free_bytes = 0;    // for an ordinary user
+struct FilesystemSpace : base::FilesystemRoom {
   observe::SectionTime time;  // when it was read
 };
 
@@ -37,6 +36,7 @@ struct TargetView {
   ProbeCounts counts;
   std::optional<StorageStack> stack;  // nullopt: not known yet
   std::optional<FilesystemSpace> space;
+  std::optional<observe::SpaceSection> room;  // what the space watch makes of it
 };
 
 // What its state means, for people.

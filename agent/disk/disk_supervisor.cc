@@ -88,6 +88,7 @@ TargetView DiskMonitor::Impl::ViewOf(const std::string& role, Target& target) {
   view.state_since = target.state_since;
   view.stack = target.stack;
   view.space = target.space;
+  view.room = target.room;
   view.probed = target.prober != nullptr;
   if (!target.prober) return view;
   view.state = target.machine.state();

@@ -211,6 +211,20 @@ struct ActivitySection {
   uint64_t in_flight = 0;
 };
 
+// How full a file system is, and for how long its room will last.
+struct SpaceSection {
+  double used_percent = 0;                    // as df counts
+  std::optional<double> inodes_used_percent;  // nullopt: it has no limit of them
+  int level_percent = 0;  // highest of 60, 75, 85, 90, 95 that was reached, of bytes or inodes
+  uint64_t least_free_bytes = 0;  // below it counts as full
+  bool tight = false;             // it does, until half as much more is free
+  bool exhausted = false;         // hardly a WAL file fits any more
+  // Steady growth in bytes per second during the last hours and days; nullopt: not known yet.
+  std::optional<double> recent_growth, long_growth;
+  // Until nothing is free at that growth; nullopt: not known, or it does not grow.
+  std::optional<absl::Duration> full_in_recent, full_in_long;
+};
+
 struct DiskSection {
   SectionTime time;                // of the probes' state
   std::string device;              // "nvme0n1"
@@ -222,6 +236,7 @@ struct DiskSection {
   uint64_t size_bytes = 0, logical_block_size = 0, physical_block_size = 0;
   uint64_t filesystem_size_bytes = 0, filesystem_free_bytes = 0;
   SectionTime filesystem_time;  // of these two
+  std::optional<SpaceSection> space;
   bool rotational = false;
   SmartSection smart;
   std::optional<SlownessSection> slowness;
@@ -322,6 +337,21 @@ struct Fault {
   std::shared_ptr<const DiskFaultDetail> disk{};  // null: not of a disk
 };
 
+// Space kept back on a file system.
+struct ReserveSection {
+  std::string role;  // "data", "wal"
+  std::string path;
+  uint64_t size_bytes = 0;  // 0: none is kept back now
+  std::string reason;       // why
+};
+
+// What the node does about space.
+struct RoomSection {
+  bool read_only = false;  // default_transaction_read_only is on until there is room
+  std::string read_only_reason;
+  std::vector<ReserveSection> reserves;
+};
+
 struct NodeStatus {
   // Grows with every change, also across restarts of the agent: it starts from the clock's
   // milliseconds. Only a clock that was set back lowers it.
@@ -335,6 +365,7 @@ struct NodeStatus {
   FollowersSection followers;
   ArchiveSection archive;
   std::vector<DiskSection> disks;
+  RoomSection room;
   BackupsSection backups;
   GateSection gate;
   OperationSection operation;

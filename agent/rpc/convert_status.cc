@@ -170,6 +170,32 @@ void ActivityToProto(const observe::ActivitySection& activity, v1::DiskActivity*
   out->set_in_flight(static_cast<int64_t>(activity.in_flight));
 }
 
+void SpaceToProto(const observe::SpaceSection& space, v1::SpaceStatus* out) {
+  out->set_used_percent(space.used_percent);
+  if (space.inodes_used_percent) out->set_inodes_used_percent(*space.inodes_used_percent);
+  out->set_level_percent(space.level_percent);
+  out->set_least_free_bytes(static_cast<int64_t>(space.least_free_bytes));
+  out->set_tight(space.tight);
+  if (space.recent_growth) out->set_recent_growth(*space.recent_growth);
+  if (space.long_growth) out->set_long_growth(*space.long_growth);
+  if (space.full_in_recent) {
+    *out->mutable_full_in_recent() = rpc::ToProto(*space.full_in_recent);
+  }
+  if (space.full_in_long) *out->mutable_full_in_long() = rpc::ToProto(*space.full_in_long);
+}
+
+void RoomToProto(const observe::RoomSection& room, v1::RoomStatus* out) {
+  out->set_read_only(room.read_only);
+  out->set_read_only_reason(room.read_only_reason);
+  for (const observe::ReserveSection& each : room.reserves) {
+    v1::SpaceReserve* reserve = out->add_reserves();
+    reserve->set_role(each.role);
+    reserve->set_path(each.path);
+    reserve->set_size_bytes(static_cast<int64_t>(each.size_bytes));
+    reserve->set_reason(each.reason);
+  }
+}
+
 void SmartToProto(const observe::SmartSection& smart, base::MonotonicTime now,
                   v1::SmartStatus* out) {
   out->set_supported(smart.supported);
@@ -370,6 +396,7 @@ void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::Disk
   if (disk.slowness) SlownessToProto(*disk.slowness, out->mutable_slowness());
   if (disk.activity) ActivityToProto(*disk.activity, out->mutable_activity());
   for (const auto& probe : disk.probes) ProbeToProto(probe, out->add_probes());
+  if (disk.space) SpaceToProto(*disk.space, out->mutable_space());
   SetAge(disk.time, now, out);
   if (disk.filesystem_time.captured_at != absl::InfinitePast()) {
     *out->mutable_filesystem_observe_age() = ToProto(now - disk.filesystem_time.monotonic);
@@ -435,6 +462,7 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
   }
   ToProto(status.archive, now, out->mutable_archive());
   for (const auto& disk : status.disks) ToProto(disk, now, out->add_disks());
+  RoomToProto(status.room, out->mutable_room());
   out->mutable_backups()->set_repository(status.backups.repository);
   out->mutable_backups()->set_error(status.backups.error);
   out->mutable_backups()->set_count(static_cast<int64_t>(status.backups.count));

@@ -75,7 +75,7 @@ class Node(Database):
             "postgres": {"bin_dir": version.bin_dir, "data_dir": self.data_dir, "socket_dir": self.run_dir, "port": self.port},
             "repository": {"path": self.repository},
             "backup": {"memory": "64MiB"},
-            "disk": {"probe_enabled": False},
+            "disk": {"probe_enabled": False, "reserve": "0B"},
             "recorder": {"size": "2MiB"},
         }
         for section, options in config.items():

@@ -1,5 +1,8 @@
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
@@ -78,6 +81,31 @@ std::string SpeedText(const v1::DiskSlowness& slowness) {
                      slowness.factor(), slowness.confidence());
 }
 
+// "86.2 %": of bytes, or of inodes when they are nearer to their end.
+std::string UsedText(const v1::DiskStatus& disk) {
+  if (!disk.has_space()) return "";
+  return fmt::format("{:.0f} %",
+                     std::max(disk.space().used_percent(), disk.space().inodes_used_percent()));
+}
+
+std::string ForecastText(const char* span, bool known, double growth, bool fills,
+                         const google::protobuf::Duration& full_in) {
+  if (!known) return fmt::format("by the last {}: not known yet", span);
+  std::string text = fmt::format("by the last {}: {}{}/day", span, growth < 0 ? "-" : "+",
+                                 FormatBytes(static_cast<int64_t>(std::abs(growth) * 24 * 3600)));
+  return text + (fills ? ", full in " + FormatDuration(full_in) : ", does not fill");
+}
+
+std::string SpaceText(const v1::SpaceStatus& space) {
+  std::string text = fmt::format("{:.1f} % used", space.used_percent());
+  if (space.has_inodes_used_percent()) {
+    text += fmt::format(", inodes {:.1f} %", space.inodes_used_percent());
+  }
+  if (space.level_percent() > 0) text += fmt::format(", above {} %", space.level_percent());
+  if (space.tight()) text += ", full";
+  return text + fmt::format("; {} are to stay free", FormatBytes(space.least_free_bytes()));
+}
+
 }  // namespace
 
 std::string DiskText(const v1::DiskStatus& disk) {
@@ -95,6 +123,15 @@ std::string DiskText(const v1::DiskStatus& disk) {
   facts.Add("filesystem", fmt::format("{} on {}, {} free of {}", disk.filesystem(),
                                       disk.mount_point(), FormatBytes(disk.filesystem_free_bytes()),
                                       FormatBytes(disk.filesystem_size_bytes())));
+  if (disk.has_space()) {
+    const v1::SpaceStatus& space = disk.space();
+    facts.Add("space", SpaceText(space));
+    facts.Add("forecast", ForecastText("hours", space.has_recent_growth(), space.recent_growth(),
+                                       space.has_full_in_recent(), space.full_in_recent()) +
+                              "; " +
+                              ForecastText("days", space.has_long_growth(), space.long_growth(),
+                                           space.has_full_in_long(), space.full_in_long()));
+  }
   facts.Add("smart", SmartText(disk.smart()));
   if (disk.has_activity()) facts.Add("activity", ActivityText(disk.activity()));
   if (disk.has_slowness()) facts.Add("speed", SpeedText(disk.slowness()));
@@ -129,11 +166,11 @@ int ListDisks(const Client& client) {
     return kExitOk;
   }
   TextTable table({"DISK", "HOLDS", "?MODEL", "?TRANSPORT", "?>SIZE", "?FILESYSTEM", ">FREE",
-                   "HEALTH", "SMART"});
+                   ">USED", "HEALTH", "SMART"});
   for (const auto& disk : response.disks()) {
     table.AddRow({disk.device(), Join(disk.roles(), ","), disk.model(), disk.transport(),
                   FormatBytes(disk.size_bytes()), disk.filesystem(),
-                  FormatBytes(disk.filesystem_free_bytes()), DiskHealth(disk),
+                  FormatBytes(disk.filesystem_free_bytes()), UsedText(disk), DiskHealth(disk),
                   !disk.smart().supported() ? "unsupported"
                   : disk.smart().critical_warning() == 0
                       ? "ok"

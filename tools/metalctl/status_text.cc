@@ -120,6 +120,7 @@ class Writer {
                                  ? "not seen yet"
                                  : RoleWord(postgres.role_observed());
     facts_.Add("  role", fmt::format("{}, timeline {}", role, postgres.timeline()));
+    AddRoom();
     if (!postgres.in_recovery() && postgres.current_lsn() != 0) {
       facts_.Add("  WAL", fmt::format("{} written, {} flushed", FormatLsn(postgres.current_lsn()),
                                       FormatLsn(postgres.flush_lsn())));
@@ -134,6 +135,19 @@ class Writer {
     if (postgres.settings_pending_restart()) {
       facts_.Add("  settings", Colored("some wait for a restart", Tone::kCaution) +
                                    ": metalctl pg config get --effective");
+    }
+  }
+
+  void AddRoom() {
+    const v1::RoomStatus& room = status_.room();
+    if (room.read_only()) {
+      facts_.Add("  read-only", Colored(room.read_only_reason(), Tone::kBad));
+    }
+    for (const v1::SpaceReserve& reserve : room.reserves()) {
+      const std::string kept = reserve.size_bytes() > 0
+                                   ? FormatBytes(reserve.size_bytes()) + " in " + reserve.path()
+                                   : Colored("none: " + reserve.reason(), Tone::kCaution);
+      facts_.Add("  reserve " + reserve.role(), kept);
     }
   }
 

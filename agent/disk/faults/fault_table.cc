@@ -258,14 +258,21 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .severity = Severity::kCritical,
      .of_filesystem = true,
      .quiet = absl::Seconds(30),
-     .ends_at_once = true,
      .reaction = Reaction::kObserve,
-     .meaning = "No space or no inodes are left. The server ends itself when it cannot write WAL.",
-     .evidence = "statvfs, a probe's write that ends with ENOSPC, \"No space left on device\" in "
-                 "the server's log.",
-     .guard = "A quota gives the same error with space left.",
-     .hint = "metalctl slots shows who holds WAL back, metalctl status whether archiving fails. "
-             "Never delete files in pg_wal."},
+     .meaning = "Hardly any space or inodes are left, or none. The server ends itself when it "
+                "cannot write WAL; before that its node makes new transactions read-only.",
+     .evidence = "statvfs: less free than disk.read_only_at leaves; a probe's write that ends with "
+                 "ENOSPC; \"No space left on device\" in the server's log.",
+     .guard = "A quota gives the same error with space left. The reserve file counts as used.",
+     .did =
+         "A primary's new transactions are read-only (disk.read_only_at). Near the end, and when "
+         "the server ended for want of space, it was given the reserve (disk.reserve) and "
+         "started again. Both are undone once there is room.",
+     .hint =
+         "pg_replication_slots shows who holds WAL back, metalctl status whether archiving fails. "
+         "Never delete files in pg_wal. Writes are let in again by themselves once half as "
+         "much more is free; until then a session that has to delete says SET "
+         "default_transaction_read_only = off."},
     {.fault_class = FaultClass::kWrongDevice,
      .title = "Another drive than before",
      .severity = Severity::kError,

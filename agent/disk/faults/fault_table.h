@@ -47,6 +47,7 @@ struct FaultRow {
   std::string_view meaning;   // what it is, and what it does to the database
   std::string_view evidence;  // where it shows
   std::string_view guard;     // what looks like it and is not
+  std::string_view did = {};  // what the agent does of itself, whatever the reaction; may be empty
   std::string_view hint;      // what to do, for the operator
 };
 

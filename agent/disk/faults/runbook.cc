@@ -44,6 +44,7 @@ std::string RunbookPage(const FaultRow& row) {
   const auto does = [&]() -> std::string {
     switch (row.reaction) {
       case Reaction::kObserve:
+        if (!row.did.empty()) return fmt::format("It tells: status, event, journal. {}", row.did);
         return "It tells: status, event, journal. Nothing else is changed.";
       case Reaction::kDrain:
         return "It tells, and asks the orchestrator to move the role away in good order (status "
