@@ -108,6 +108,9 @@ pg::SessionFactory SessionsOf(const base::AgentConfig& config, absl::Duration st
   options.port = config.pg_port;
   options.user = config.pg_superuser;
   options.statement_timeout = statement_timeout;
+  // What the agent writes (terms, heartbeats, roles) it writes also while others may not: a full
+  // disk, or a user's own default.
+  options.settings = {{"default_transaction_read_only", "off"}};
   return [options] { return pg::ConnectLibpq(options); };
 }
 
@@ -148,6 +151,7 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   options.role_for_launch = [&terms, data_dir = config.pg_data_dir] {
     return node::DecideStartRole(terms, data_dir);
   };
+  options.make_room = [&config] { return node::MakeRoomToStart(config); };
   options.may_be_primary = [&terms] { return terms.Get().MayRunAsPrimary(); };
   options.before_standby_launch = [&lease] { lease.Disarm(); };
   return options;
@@ -264,6 +268,8 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   options.limits.stall_after = config.probe_stall_after;
   options.reactions = disk::MakeReactionPolicy(config.disk_reaction, config.disk_reactions);
   options.postgres_log = config.state_dir + "/postgres.log";
+  options.read_only_at = config.disk_read_only_at;
+  options.space_history = config.state_dir + "/space-history";
   if (config.xfs_retry_for > absl::ZeroDuration()) {
     options.xfs_retries = disk::XfsRetryLimits{.timeout = config.xfs_retry_for};
   }

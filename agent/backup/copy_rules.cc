@@ -23,7 +23,7 @@ struct SkipRule {
   Where where;
 };
 
-constexpr std::array<SkipRule, 18> kSkipRules = {{
+constexpr std::array<SkipRule, 19> kSkipRules = {{
     // The server's own, as basebackup.c skips them.
     {"postmaster.pid", Match::kExact, Where::kAnywhere},
     {"postmaster.opts", Match::kExact, Where::kAnywhere},
@@ -44,6 +44,7 @@ constexpr std::array<SkipRule, 18> kSkipRules = {{
     // The agent's own.
     {"metal.incomplete", Match::kPrefix, Where::kTop},
     {"metal.initdb", Match::kExact, Where::kTop},
+    {"metal.readonly.conf", Match::kExact, Where::kTop},  // this disk is full, not that of the copy
     {"metal.restoring", Match::kPrefix, Where::kAnywhere},
     {".metal-probe", Match::kPrefix, Where::kAnywhere},
 }};

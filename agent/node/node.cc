@@ -97,6 +97,7 @@ Node::~Node() {
   directory_refresher_.Join();
   repository_refresher_.Join();
   cleaner_.Join();
+  room_keeper_.Join();
 }
 
 // These are safe to run from the beginning: each first looks at what is already done, only reads,
@@ -147,6 +148,7 @@ void Node::Begin() {
       base::Thread("node-refresh", [this] { RefreshLoop(&Node::RefreshDirectories); });
   repository_refresher_ =
       base::Thread("node-backups", [this] { RefreshLoop(&Node::RefreshBackups); });
+  room_keeper_ = base::Thread("node-room", [this] { RefreshLoop(&Node::KeepRoom); });
   if (left.empty()) return;
   cleaner_ =
       base::Thread("node-cleaner", [this, left = std::move(left)] { RemoveLeftRehearsals(left); });

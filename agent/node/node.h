@@ -42,6 +42,7 @@
 #include "agent/node/rewind_run.h"
 #include "agent/node/role_steps.h"
 #include "agent/node/role_table.h"
+#include "agent/node/room_work.h"
 #include "agent/node/term_store.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
@@ -387,6 +388,13 @@ class Node {
   // pg_control said when the directory refresher read it last. Not known yet: waits, 2 s at most;
   // UNAVAILABLE, or why pg_control cannot be read, when it stays so. Never looks at the data disk.
   absl::StatusOr<std::optional<uint64_t>> OwnSystem();
+  // ---- room_actions.cc, on a thread of its own ----
+  // Makes a primary on a full disk read-only and undoes it, keeps the reserve and gives it back.
+  absl::Duration KeepRoom();
+  void ReportRoom(const RoomLook& look);
+  void ReportReserve(const observe::ReserveSection& before, const observe::ReserveSection& now);
+  void NoteFull(const std::string& text);
+  void CheckpointForRoom();
   void ReportDataLock(const absl::Status& lock);
   void RefreshProbeTargets(const absl::StatusOr<pg::DataDirectory>& directory);
   absl::Duration RefreshBackups();
@@ -432,6 +440,11 @@ class Node {
   bool device_compared_ = false;
   // WAL that the node must have replayed before it counts as synchronous again; 0: none.
   base::Lsn rewind_floor_ ABSL_GUARDED_BY(mutex_);
+  // Of the room keeper.
+  disk::DetachedCall<RoomLook> room_call_;
+  disk::DetachedCall<absl::Status> room_checkpoint_;
+  std::optional<RoomLook> room_;  // as last seen; nullopt: not yet
+  base::MonotonicTime reserve_next_;
   // Of the role watch thread.
   bool lease_seen_running_ = false;  // by this process
   uint64_t lease_ended_term_ = 0;    // its end has been begun
@@ -442,7 +455,7 @@ class Node {
   std::atomic<pid_t> fence_proven_pid_{0};  // found read-only by RunFence under the present fence
   std::atomic<pid_t> promoted_pid_{0};      // told to become a primary; it never is a standby again
   base::MonotonicTime enforce_next_;
-  base::Thread role_watch_, directory_refresher_, repository_refresher_, cleaner_;
+  base::Thread role_watch_, directory_refresher_, repository_refresher_, cleaner_, room_keeper_;
 };
 
 }  // namespace metal::node

@@ -9,6 +9,7 @@
 #include "agent/base/check.h"
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/pg/read_only_file.h"
 
 namespace metal::pg {
 namespace {
@@ -164,7 +165,8 @@ absl::StatusOr<ManagedSettings> ParseManagedSettings(std::string_view text) {
 }
 
 std::string WithManagedInclude(std::string_view postgresql_conf) {
-  const std::string block = fmt::format("{}include '{}'\n{}", kBegin, kManagedSettingsFile, kEnd);
+  const std::string block = fmt::format("{}include '{}'\ninclude_if_exists '{}'\n{}", kBegin,
+                                        kManagedSettingsFile, kReadOnlyFile, kEnd);
   const size_t found = postgresql_conf.rfind(block);
   if (found != std::string_view::npos && postgresql_conf.find(kBegin) == found &&
       postgresql_conf.substr(found + block.size()).find_first_not_of(" \t\r\n") ==
@@ -231,8 +233,8 @@ absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSett
   METAL_ASSIGN_OR_RETURN(const bool present,
                          base::Exists(base::JoinPath(data_dir, kManagedSettingsFile)));
   METAL_ASSIGN_OR_RETURN(ManagedSettings settings, LoadManagedSettings(data_dir));
-  const std::string path = base::JoinPath(data_dir, "postgresql.conf");
-  METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
+  METAL_ASSIGN_OR_RETURN(const std::string before,
+                         base::ReadFile(base::JoinPath(data_dir, "postgresql.conf")));
   if (!present) settings.user = WithoutOwn(initial, before);
   SettingMap owned = AgentOwnedSettings(agent);
   for (const std::string_view verb : kVerbSettings) {
@@ -244,6 +246,12 @@ absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSett
     settings.agent = std::move(owned);
     METAL_RETURN_IF_ERROR(StoreManagedSettings(data_dir, settings));
   }
+  return EnsureManagedInclude(data_dir);
+}
+
+absl::Status EnsureManagedInclude(const std::string& data_dir) {
+  const std::string path = base::JoinPath(data_dir, "postgresql.conf");
+  METAL_ASSIGN_OR_RETURN(const std::string before, base::ReadFile(path));
   const std::string after = WithManagedInclude(before);
   if (after == before) return absl::OkStatus();
   METAL_ASSIGN_OR_RETURN(const mode_t mode, ModeOf(path));

@@ -87,6 +87,10 @@ std::string WithManagedInclude(std::string_view postgresql_conf);
 absl::Status InstallManagedSettings(const std::string& data_dir, const AgentSettings& agent,
                                     const SettingMap& initial = InitialUserSettings());
 
+// Adds the include block to postgresql.conf where it is missing, not at the end, or of an older
+// agent. Durable.
+absl::Status EnsureManagedInclude(const std::string& data_dir);
+
 // Changes settings of VerbSettings in the agent's part; nullopt removes one. Durable; writes
 // nothing that is already so.
 using SettingPatch = std::map<std::string, std::optional<std::string>>;

@@ -236,12 +236,21 @@ absl::Status PostgresSupervisor::WithServerStopped(const std::string& what,
   return status;
 }
 
+absl::Status PostgresSupervisor::CheckDirectory(const PostgresVersion& version) {
+  const auto check = [&]() -> absl::Status {
+    METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
+    return CheckStartable(directory, version, geteuid());
+  };
+  const absl::Status startable = check();
+  if (!LacksRoom(startable) || !options_.make_room) return startable;
+  return options_.make_room() ? check() : startable;
+}
+
 absl::Status PostgresSupervisor::CheckStart(const StartOptions& options, LaunchOptions& launch) {
   METAL_ASSIGN_OR_RETURN(launch.program, install_.Program("postgres"));
   METAL_ASSIGN_OR_RETURN(const PostgresVersion version, install_.Version());
   if (options_.lock_directory) METAL_RETURN_IF_ERROR(options_.lock_directory());
-  METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
-  METAL_RETURN_IF_ERROR(CheckStartable(directory, version, geteuid()));
+  METAL_RETURN_IF_ERROR(CheckDirectory(version));
   launch.place = Place();
   launch.lock_deadline = clock_.Monotonic() + kLockPatience;
   launch.log_path = options_.log_path;

@@ -57,6 +57,9 @@ struct SupervisorOptions {
   // Asked while a server that was launched as the primary comes up; false: it is stopped (fast,
   // immediate, kill) and launched again as a standby. Touches no disk. Empty: always true.
   std::function<bool()> may_be_primary;
+  // Asked when the data directory's disk has too little room for a launch; true: there may be more
+  // now. May read and write the data disk. Empty: always false.
+  std::function<bool()> make_room;
   // No server runs, and the next one is launched as a standby. Called before each such launch; must
   // not block. May be empty.
   std::function<void()> before_standby_launch;
@@ -145,6 +148,8 @@ class PostgresSupervisor {
   absl::Status StopRevoked();
   // Changes nothing; fills `launch`.
   absl::Status CheckStart(const StartOptions& options, LaunchOptions& launch);
+  // CheckStartable, once more after make_room when only room is missing.
+  absl::Status CheckDirectory(const PostgresVersion& version);
   // False: it may no longer be the primary and was stopped.
   absl::StatusOr<bool> AwaitReady(const Postmaster& process, const StartOptions& options);
   std::string LaunchFailure();
@@ -163,6 +168,12 @@ class PostgresSupervisor {
   void HandleExit(const Postmaster& process);
   void ScheduleRestart(const std::string& why);
   void TryRestart();
+  // The server was not launched, or ended while it started, because its disk is full: it is tried
+  // again when there is more room than then, however long that takes.
+  void AwaitRoom(const std::string& why);
+  static bool LacksRoom(const absl::Status& status);
+  // OK, or NO_SPACE: not more than when it failed last.
+  absl::Status CheckMoreRoom();
   void Quarantine(const std::string& why);
   absl::Duration NextWait();
 
@@ -207,7 +218,9 @@ class PostgresSupervisor {
   base::CondVar action_ended_;
 
   // Of the watch thread.
-  bool restarting_ = false;  // the server that is starting was restarted after a crash
+  bool restarting_ = false;      // the server that is starting was restarted after a crash
+  bool awaiting_room_ = false;   // told
+  base::ByteCount room_needed_;  // for the next restart, beyond what every start needs; 0: none
   std::optional<StartProgressTracker> tracker_;  // while a server starts that no caller waits for
   base::MonotonicTime next_sample_;
   StartSampler sampler_;

@@ -8,6 +8,7 @@
 #include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
+#include "agent/base/units.h"
 #include "agent/pg/control_file.h"
 #include "agent/pg/data_directory.h"
 #include "agent/pg/supervisor.h"
@@ -18,6 +19,8 @@ namespace {
 
 constexpr absl::Duration kLook = absl::Seconds(1);
 constexpr absl::Duration kStartingLook = absl::Milliseconds(100);
+constexpr absl::Duration kRoomLook = absl::Seconds(5);
+constexpr base::ByteCount kMoreRoom{16 * base::kMiB};
 
 // True: the process is in this process's own cgroup. Unknown is false: then it is left where it is.
 bool SharesCgroup(pid_t pid) {
@@ -124,6 +127,8 @@ void PostgresSupervisor::WatchStarting(const Postmaster& process) {
     return;
   }
   tracker_.reset();
+  awaiting_room_ = false;
+  room_needed_ = {};
   PublishControl();
   PublishState(observe::PostgresState::kRunning, restarting_ ? "restarted after a crash" : "");
   if (std::exchange(restarting_, false)) {
@@ -230,6 +235,13 @@ void PostgresSupervisor::HandleExit(const Postmaster& process) {
   if (was_starting || last_words.find("PANIC") != std::string::npos) why += "; " + last_words;
   Emit(observe::Severity::kError, "postgres.crashed", why,
        {{"pid", fmt::format("{}", pid)}, {"clean", clean ? "true" : "false"}});
+  if (was_starting && last_words.find("No space left on device") != std::string::npos) {
+    const auto directory = InspectDataDirectory(options_.data_dir);
+    if (directory.ok()) {
+      room_needed_ = std::min(directory->data_free, directory->wal_free) + kMoreRoom;
+    }
+    return AwaitRoom(why);
+  }
   ScheduleRestart(why);
 }
 
@@ -261,13 +273,54 @@ void PostgresSupervisor::TryRestart() {
   StartOptions start;
   // The callback decides where there is one.
   start.as_standby = !options_.role_for_launch && state.role == StartRole::kStandby;
+  const absl::Status room = CheckMoreRoom();
   // Readiness is watched for by WatchStarting, so that callers can stop a long recovery.
-  const absl::StatusOr<std::shared_ptr<const Postmaster>> process = LaunchServer(start);
+  const absl::StatusOr<std::shared_ptr<const Postmaster>> process =
+      room.ok() ? LaunchServer(start) : room;
   restarting_ = process.ok();
   if (process.ok()) tracker_.emplace(options_.no_progress_limit);
   if (process.ok() || postmaster()) return;
+  if (LacksRoom(process.status())) {
+    return AwaitRoom(std::string(process.status().message()));
+  }
   Emit(observe::Severity::kError, "postgres.start_failed", std::string(process.status().message()));
   ScheduleRestart(std::string(process.status().message()));
+}
+
+// Nothing is repaired by trying, so tries are not counted; without more room none is made.
+void PostgresSupervisor::AwaitRoom(const std::string& why) {
+  {
+    base::MutexLock lock(mutex_);
+    restart_at_ = clock_.Monotonic() + kRoomLook;
+  }
+  PublishState(observe::PostgresState::kCrashed, fmt::format("waits for room: {}", why));
+  if (std::exchange(awaiting_room_, true)) return;
+  Emit(observe::Severity::kCritical, "postgres.waits_for_room",
+       fmt::format("postgres is started again as soon as there is room: {}", why));
+}
+
+bool PostgresSupervisor::LacksRoom(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  return reason && reason->reason == "NO_SPACE";
+}
+
+absl::Status PostgresSupervisor::CheckMoreRoom() {
+  if (room_needed_.value == 0) return absl::OkStatus();
+  const auto free = [this]() -> absl::StatusOr<base::ByteCount> {
+    METAL_ASSIGN_OR_RETURN(const DataDirectory directory, InspectDataDirectory(options_.data_dir));
+    return std::min(directory.data_free, directory.wal_free);
+  };
+  METAL_ASSIGN_OR_RETURN(base::ByteCount now, free());
+  if (now < room_needed_ && options_.make_room && options_.make_room()) {
+    METAL_ASSIGN_OR_RETURN(now, free());
+  }
+  if (now >= room_needed_) return absl::OkStatus();
+  return base::WithReason(
+      base::Error(absl::StatusCode::kResourceExhausted,
+                  "{} has {} free, which was not enough before; {} are waited for. HINT: free "
+                  "space on its disk (never inside pg_wal by hand)",
+                  options_.data_dir, now.ToString(), room_needed_.ToString()),
+      {"NO_SPACE", {{"path", options_.data_dir}, {"data_directory", options_.data_dir}}});
 }
 
 void PostgresSupervisor::Quarantine(const std::string& why) {
