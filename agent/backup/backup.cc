@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "agent/backup/backup_room.h"
 #include "agent/backup/backup_wal.h"
 #include "agent/backup/control_copy.h"
 #include "agent/backup/copy_pipeline.h"
@@ -15,7 +16,6 @@
 #include "agent/backup/page_recheck.h"
 #include "agent/backup/publish.h"
 #include "agent/backup/replayed_tablespaces.h"
-#include "agent/backup/server_watch.h"
 #include "agent/backup/tablespace_list.h"
 #include "agent/backup/text_fields.h"
 #include "agent/base/fault_point.h"
@@ -108,7 +108,7 @@ class BackupRun {
   TablespaceList tablespaces_;  // that are there right after the start
   std::set<uint32_t> copied_tablespaces_;  // of those with a link, by the walk
   std::string backup_directory_, pack_directory_;
-  std::optional<ServerWatch> server_watch_;
+  std::optional<BackupWatch> watch_;
   std::unique_ptr<BackupSource> source_;
   std::unique_ptr<PageRechecker> rechecker_;
   std::unique_ptr<FileListWriter> list_;
@@ -186,6 +186,11 @@ absl::Status BackupRun::Prepare() {
   if (freed > 0) {
     base::LogInfo("backup.garbage_removed system={} bytes={}", control.system_identifier, freed);
   }
+  if (!request_.ignore_free_space) {
+    METAL_ASSIGN_OR_RETURN(const auto earlier,
+                           Catalog(*repository_).List(control.system_identifier));
+    METAL_RETURN_IF_ERROR(CheckBackupRoom(BackupRoomOf(context_.config, codec_), earlier));
+  }
   METAL_RETURN_IF_ERROR(ChooseLabel());
   return TakeMemory();
 }
@@ -236,7 +241,7 @@ absl::Status BackupRun::StartSource() {
   header_.page_size = control.block_size;
   header_.segment_blocks = control.segment_blocks;
   header_.wal_segment_size = control.wal_segment_size;
-  server_watch_.emplace(context_.config.pg_data_dir, context_.clock);
+  watch_.emplace(BackupRoomOf(context_.config, codec_), context_.clock);
   checksums_on_ = control.checksum_version != 0 && control.block_size == stream::kPageSize;
   char* resolved = realpath(context_.config.pg_data_dir.c_str(), nullptr);
   header_.data_directory = resolved != nullptr ? resolved : context_.config.pg_data_dir;
@@ -264,7 +269,7 @@ absl::Status BackupRun::MakePipeline() {
   options.packs.directory = pack_directory_;
   options.packs.system_identifier = header_.system_identifier;
   options.packs.label = header_.label;
-  options.watch = [this] { return server_watch_->Check(); };
+  options.watch = [this] { return watch_->Check(); };
   if (request_.rate_limit != 0) {
     throttle_.emplace(request_.rate_limit, context_.clock);
     options.throttle = &*throttle_;

@@ -28,6 +28,7 @@ struct BackupRequest {
       level;  // unset: config.backup_level for the configured codec, else the codec's 1
   bool spread_checkpoint = false;  // wait for a spread checkpoint, up to checkpoint_timeout
   uint64_t rate_limit = 0;         // bytes of the data directory read in a second; 0: none
+  bool ignore_free_space = false;  // begin although it may not fit (backup_room.h)
   // For the backup's WAL to become durable in the archive, counted from the newest archived WAL.
   absl::Duration wal_patience = absl::Minutes(10);
   std::map<std::string, std::string> annotations;  // free text kept with the backup

@@ -67,6 +67,7 @@ absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,
   }
   if (request.level) spec.parameters["level"] = fmt::format("{}", *request.level);
   if (request.spread_checkpoint) spec.parameters["spread_checkpoint"] = "true";
+  if (request.ignore_free_space) spec.parameters["ignore_free_space"] = "true";
   METAL_RETURN_IF_ERROR(base::Throttle::CheckRate(request.rate_limit));
   if (request.rate_limit != 0)
     spec.parameters["rate_limit"] = fmt::format("{}", request.rate_limit);
@@ -85,6 +86,7 @@ absl::StatusOr<OperationResult> Node::RunBackup(OperationContext& context,
   backup.spread_checkpoint = request.spread_checkpoint;
   backup.annotations = request.annotations;
   backup.rate_limit = request.rate_limit;
+  backup.ignore_free_space = request.ignore_free_space;
   pg::ConnectOptions connect;
   connect.socket_dir = parts_.config.pg_socket_dir;
   connect.port = parts_.config.pg_port;

@@ -235,7 +235,8 @@ struct CreateBackupRequest {
   std::optional<int> level;  // nullopt: as configured
   bool spread_checkpoint = false;
   std::map<std::string, std::string> annotations;
-  uint64_t rate_limit = 0;  // bytes per second; 0: none
+  uint64_t rate_limit = 0;         // bytes per second; 0: none
+  bool ignore_free_space = false;  // start although it may not fit
 };
 
 struct VerifyBackupRequest {

@@ -95,6 +95,7 @@ grpc::Status BackupService::CreateBackup(grpc::ServerContext* context,
         if (request->has_level()) domain.level = request->level();
         domain.spread_checkpoint = request->spread_checkpoint();
         domain.rate_limit = request->bytes_per_second_max();
+        domain.ignore_free_space = request->ignore_free_space();
         domain.annotations = {request->annotations().begin(), request->annotations().end()};
         METAL_ASSIGN_OR_RETURN(
             const auto operation,

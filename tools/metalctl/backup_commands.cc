@@ -69,6 +69,7 @@ int TryRestore(const Client& client, const v1::RestoreBackupRequest& request) {
 int CreateBackup(const Client& client, const BackupCreateOptions& options) {
   v1::CreateBackupRequest request;
   request.set_bytes_per_second_max(options.rate_limit);
+  request.set_ignore_free_space(options.ignore_free_space);
   request.set_request_id(NewRequestId());
   if (options.codec == "zstd") request.set_codec(v1::BACKUP_CODEC_ZSTD);
   if (options.codec == "lz4") request.set_codec(v1::BACKUP_CODEC_LZ4);

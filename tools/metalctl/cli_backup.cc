@@ -16,6 +16,8 @@ void AddCreateCommand(CLI::App* backup, Invocation& invocation) {
   command->add_flag("--spread-checkpoint", create->spread_checkpoint,
                     "Do not hurry the first checkpoint");
   AddRate(command, &create->rate_limit, "Most bytes read per second (default no limit)");
+  command->add_flag("--ignore-free-space", create->ignore_free_space,
+                    "Start although the repository's disk has hardly room for it");
   AddPairs(command, "--note", &create->annotations, "Free text kept with the backup");
   AddDetach(command, &create->follow);
   OnRun(command, invocation,

@@ -193,6 +193,7 @@ struct BackupCreateOptions {
   bool spread_checkpoint = false;
   std::map<std::string, std::string> annotations;
   uint64_t rate_limit = 0;  // bytes per second; 0: none
+  bool ignore_free_space = false;
   FollowOptions follow;
 };
 int CreateBackup(const Client& client, const BackupCreateOptions& options);
