@@ -110,3 +110,19 @@ def test_a_server_that_ended_for_want_of_room_comes_back(node):
     node.disk.empty()
     node.wait_status("as before", lambda each: not is_read_only(each) and reserve_of(each) >= 64 * MIB, 40)
     wait_for("writes are let in", lambda: insert(node, -1).code == 0, 20)
+
+
+def test_a_backup_that_would_fill_its_repository_is_refused(workspace, pg):
+    try:
+        disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
+    except Unavailable as why:
+        pytest.skip(str(why))
+    node = Node(workspace, pg)
+    node.config["repository"]["path"] = node.repository = os.path.join(disk.mount, "repository")
+    node.make_primary()
+    disk.fill(left=66 * MIB)
+    refused = node.ctl("backup", "create")
+    assert refused.code and refused.reason == "NO_SPACE" and "--ignore-free-space" in refused.error, refused
+    assert not node.ok("backup", "list").get("backups")
+    assert node.ctl("backup", "create", "--ignore-free-space").code == 0
+    assert node.ctl("backup", "create").reason == "NO_SPACE", "by what the last one took"
