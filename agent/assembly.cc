@@ -270,6 +270,7 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   options.postgres_log = config.state_dir + "/postgres.log";
   options.read_only_at = config.disk_read_only_at;
   options.space_history = config.state_dir + "/space-history";
+  options.record_path = config.state_dir + "/disks";
   if (config.xfs_retry_for > absl::ZeroDuration()) {
     options.xfs_retries = disk::XfsRetryLimits{.timeout = config.xfs_retry_for};
   }

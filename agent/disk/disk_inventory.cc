@@ -14,6 +14,7 @@ namespace {
 // Together with LogWatch's patience below the second in which the monitor must end.
 constexpr absl::Duration kPathPatience = absl::Milliseconds(300);
 constexpr absl::Duration kHistoryPatience = absl::Milliseconds(200);
+constexpr absl::Duration kRecordPatience = absl::Milliseconds(200);
 
 PathFacts ReadPathFacts(const std::string& path) {
   PathFacts facts;
@@ -42,6 +43,7 @@ void DiskMonitor::Impl::TakeInventory() {
       if (stop_) return;
       inventory = inventory || std::exchange(inventory_due_, false);
     }
+    LoadRecord();
     if (inventory) {
       last_inventory = now;
       ReadStacks();
@@ -50,11 +52,14 @@ void DiskMonitor::Impl::TakeInventory() {
       last_space = now;
       ReadSpace();
     }
+    NoteDrives();
     // A disk that was just found is asked at once.
     if (inventory || !last_drives || now - *last_drives >= options_.smart_interval) {
       last_drives = now;
       ReadDrives();
     }
+    // What cannot be stored is tried again with the next look.
+    SaveRecord(kRecordPatience).IgnoreError();
     const base::MonotonicTime done = clock_.Monotonic();
     const absl::Duration until_next = std::min(options_.smart_interval - (done - *last_drives),
                                                options_.space_interval - (done - *last_space));
@@ -184,12 +189,14 @@ void DiskMonitor::Impl::TellOfDisks() {
 
 void DiskMonitor::Impl::ReadDrives() {
   std::map<std::string, DiskInfo> disks;
+  std::map<std::string, DriveIdentity> expected;
   {
     base::MutexLock lock(mutex_);
     for (const auto& [role, target] : targets_) {
       if (!target->stack) continue;
       for (const DiskInfo& disk : target->stack->disks) disks[disk.name] = disk;
     }
+    expected = ExpectedDrives();
   }
   std::set<std::string> names;
   for (const auto& [name, disk] : disks) names.insert(name);
@@ -199,7 +206,11 @@ void DiskMonitor::Impl::ReadDrives() {
       base::MutexLock lock(mutex_);
       if (stop_) return;
     }
-    drives_.Refresh(WatchedDriveOf(options_.roots, disk));
+    WatchedDrive watched = WatchedDriveOf(options_.roots, disk);
+    if (const auto noted = expected.find(name); noted != expected.end()) {
+      watched.noted = noted->second;
+    }
+    drives_.Refresh(watched);
   }
 }
 

@@ -37,6 +37,7 @@ DiskMonitor::Impl::Impl(DiskMonitorOptions options, observe::StatusBoard& board,
               ? nullptr
               : std::make_unique<PostgresLogWatch>(options_.postgres_log, sink_, events, clock)),
       space_(options_.read_only_at),
+      record_file_(options_.record_path),
       supervisor_("disk-supervisor", [this] { Supervise(); }),
       inventory_("disk-inventory", [this] { TakeInventory(); }) {
   desk_.SetPolicy(options_.reactions);
@@ -225,6 +226,11 @@ void DiskMonitor::SetPeers(const std::vector<PeerExcess>& peers) { impl_->SetPee
 std::map<std::string, DriveReport> DiskMonitor::DriveReports() const {
   return impl_->DriveReports();
 }
+absl::StatusOr<std::vector<observe::Fault>> DiskMonitor::Acknowledge(
+    const AcknowledgeRequest& request) {
+  return impl_->Acknowledge(request);
+}
+void DiskMonitor::NoteDrivesAnew() { impl_->NoteDrivesAnew(); }
 std::string DiskMonitor::DirectoryOf(const std::string& role) const {
   return impl_->DirectoryOf(role);
 }

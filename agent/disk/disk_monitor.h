@@ -7,7 +7,8 @@
 // what probes, drives' logs, the kernel, file systems and PostgreSQL's log say. Events:
 // disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported of the
 // probes, subject "<disk>:<role>"; those of the fault desk (faults/fault_desk.h), of the sources
-// (disk.kernel_line, disk.postgres_line) and of the space watch (space/space_judge.h).
+// (disk.kernel_line, disk.postgres_line) and of the space watch (space/space_judge.h);
+// disk.drive_noted, subject the role, when another drive takes the place of the noted one.
 #pragma once
 
 #include <functional>
@@ -20,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
+#include "agent/disk/faults/fault_desk.h"
 #include "agent/disk/faults/reaction_policy.h"
 #include "agent/disk/inventory.h"
 #include "agent/disk/nvme/log_watch.h"
@@ -36,6 +38,8 @@ namespace metal::disk {
 struct DiskMonitorOptions {
   SysRoots roots;
   std::string node_id;  // stamped into the written probes
+  // What is kept between two runs (disk_record.h); empty: nothing.
+  std::string record_path;
   bool probe_enabled = true;
   ProbeSchedule schedule;  // config probe_read_interval, probe_write_interval
   ProbeLimits limits;      // config probe_stall_after
@@ -91,6 +95,13 @@ class DiskMonitor {
   // What was done about a fault that is shown; of one that is over: no-op.
   void NoteAction(const std::string& fault_class, const std::string& subject,
                   const std::string& text);
+  // Takes faults for known (faults/acknowledgement.h); OK: it is stored. Waits for the state
+  // directory's disk, 5 s at most, and changes nothing when that does not answer. A drive that is
+  // another than noted is the noted one from then on.
+  absl::StatusOr<std::vector<observe::Fault>> Acknowledge(const AcknowledgeRequest& request);
+  // The database was made anew on purpose: the drives that its directories then lie on are to be
+  // noted, whichever were there before.
+  void NoteDrivesAnew();
   // What the shard's other members told of their disks; counts for 10 s.
   void SetPeers(const std::vector<PeerExcess>& peers);
   // Kernel name of the disk under a role; empty while unknown.

@@ -1,12 +1,14 @@
-// The monitor's inside: what its three files share.
+// The monitor's inside: what its four files share.
 //   disk_monitor.cc    targets, and what others ask
 //   disk_supervisor.cc the supervisor's thread: looks at clocks and counters, touches no disk
 //   disk_inventory.cc  the inventory thread: slow sources, each with a deadline
+//   disk_noted.cc      what is kept between two runs: drives by role, acknowledged faults
 #pragma once
 
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +17,7 @@
 #include "agent/base/thread.h"
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_monitor.h"
+#include "agent/disk/disk_record.h"
 #include "agent/disk/disk_report.h"
 #include "agent/disk/faults/fault_desk.h"
 #include "agent/disk/nvme/log_watch.h"
@@ -64,6 +67,8 @@ class DiskMonitor::Impl {
   void Take(Evidence evidence);
   void NoteAction(const std::string& fault_class, const std::string& subject,
                   const std::string& text);
+  absl::StatusOr<std::vector<observe::Fault>> Acknowledge(const AcknowledgeRequest& request);
+  void NoteDrivesAnew();
   std::string DiskOf(const std::string& role);
   std::string DirectoryOf(const std::string& role);
   std::map<std::string, DriveReport> DriveReports() const { return drives_.Reports(); }
@@ -95,6 +100,19 @@ class DiskMonitor::Impl {
   void TellOfDisks();
   void ReadDrives();
 
+  // ---- disk_noted.cc ----
+  // Reads the record, once its disk answers.
+  void LoadRecord();
+  // Notes the drives of roles that have none noted.
+  void NoteDrives();
+  void NoteDrivesOf(const std::string& role, const Target& target)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of each disk, by kernel name, which one should be there; a disk of several roles is held
+  // against the one whose note it is not.
+  std::map<std::string, DriveIdentity> ExpectedDrives() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Stores what has changed since it was last stored.
+  absl::Status SaveRecord(absl::Duration patience);
+
   DiskMonitorOptions options_;
   observe::StatusBoard& board_;
   observe::EventLog& events_;
@@ -108,9 +126,16 @@ class DiskMonitor::Impl {
   SpaceWatch space_;                                // of the inventory thread
   DetachedCall<absl::Status> space_save_;           // of the inventory thread
 
+  RecordFile record_file_;
+
   base::Mutex mutex_;  // never held while something may hang
   base::CondVar changed_;
   std::map<std::string, std::shared_ptr<Target>> targets_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, NotedDrives> noted_ ABSL_GUARDED_BY(mutex_);  // by role
+  std::set<std::string> note_anew_ ABSL_GUARDED_BY(mutex_);           // roles
+  bool record_loaded_ ABSL_GUARDED_BY(mutex_) = false;
+  DiskRecord stored_ ABSL_GUARDED_BY(mutex_);  // as the file has it
+  uint64_t record_version_ ABSL_GUARDED_BY(mutex_) = 0;
   bool publish_ ABSL_GUARDED_BY(mutex_) = true;
   bool inventory_due_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

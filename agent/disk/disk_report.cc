@@ -45,6 +45,7 @@ void DescribeDisk(const DiskInfo& disk, observe::DiskSection& section) {
   section.device = disk.name;
   section.model = disk.model;
   section.serial = disk.serial;
+  section.wwid = disk.wwid;
   section.firmware = disk.firmware;
   section.transport = disk.transport;
   section.scheduler = disk.scheduler;

@@ -4,6 +4,7 @@
 
 #include "agent/disk/disk_monitor_impl.h"
 #include "agent/disk/probe_evidence.h"
+#include "agent/disk/sources/pressure.h"
 #include "agent/disk/tick_guard.h"
 
 namespace metal::disk {
@@ -112,7 +113,12 @@ void DiskMonitor::Impl::Publish(base::MonotonicTime now) {
       section.activity = SectionOf(*activity);
     }
   }
-  board_.Update([&](observe::NodeStatus& status) { status.disks = std::move(sections); });
+  observe::PressureSection pressure = ReadPressure(options_.roots);
+  pressure.time = {.captured_at = clock_.Now(), .monotonic = now};
+  board_.Update([&](observe::NodeStatus& status) {
+    status.disks = std::move(sections);
+    status.pressure = pressure;
+  });
 }
 
 }  // namespace metal::disk

@@ -125,6 +125,8 @@ DiskInfo DescribeDisk(const fs::path& disk) {
   info.serial = Attribute(disk, "serial");
   if (info.serial.empty()) info.serial = Attribute(identity, "serial");
   if (info.serial.empty()) info.serial = ScsiSerial(device);
+  info.wwid = Attribute(disk, "wwid");
+  if (info.wwid.empty()) info.wwid = Attribute(device, "wwid");
   info.firmware = Attribute(identity, "firmware_rev");
   if (info.firmware.empty()) info.firmware = Attribute(device, "rev");
   info.transport = Transport(disk, info.name, controller);

@@ -46,6 +46,7 @@ struct DiskInfo {
   std::string name;             // "nvme0n1", "vda", "sda"
   std::string nvme_controller;  // "nvme0", for admin commands; empty when it is not NVMe
   std::string model, serial, firmware;
+  std::string wwid;       // world-wide name: "eui.…", "nvme.…", "naa.…"
   std::string transport;  // nvme, nvme-tcp, nvme-rdma, nvme-fc, virtio, sata, sas, usb, scsi, xen,
                           // mmc, memory, unknown
   std::string scheduler;  // the active one

@@ -273,6 +273,7 @@ absl::StatusOr<backup::CloneReport> Node::CopyFromSource(OperationContext& conte
   // A probe file in the directory would make it one that is not empty.
   parts_.disks.StopProbing("data");
   METAL_RETURN_IF_ERROR(parts_.supervisor.WithServerStopped("clone", body));
+  parts_.disks.NoteDrivesAnew();
   return report;
 }
 

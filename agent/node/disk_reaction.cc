@@ -22,6 +22,7 @@ std::optional<observe::Fault> Node::SickDisk(std::string_view reaction) const {
   const auto status = parts_.board.Get();
   for (const auto& [key, fault] : status->faults) {
     if (fault.disk == nullptr || !fault.disk->confirmed || !fault.disk->fatal) continue;
+    if (fault.disk->acknowledged) continue;
     if (!reaction.empty() && fault.disk->reaction != reaction) continue;
     if (std::ranges::any_of(fault.disk->roles, IsDatabaseRole)) return fault;
   }

@@ -153,6 +153,9 @@ class Node {
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
   // How fast the other members' disks are; what is told of this node is left out.
   void TellPeers(std::vector<disk::PeerExcess> peers);
+  // As disk::DiskMonitor::Acknowledge. INVALID_ARGUMENT: no class, or a reason above 500 bytes.
+  absl::StatusOr<std::vector<observe::Fault>> AcknowledgeFault(
+      const disk::AcknowledgeRequest& request);
   absl::Status Unfence(const RequestContext& context, const TermHolder& holder);
 
   // ---- Replication (demote_actions.cc, follow_actions.cc, synchronous_actions.cc) ----

@@ -111,6 +111,7 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
   const absl::Status made =
       parts_.supervisor.WithServerStopped("initialize the data directory", make);
   METAL_RETURN_IF_ERROR(made);
+  parts_.disks.NoteDrivesAnew();
   ForgetRewind();
   METAL_RETURN_IF_ERROR(base::FaultPoint("node.after_initdb"));
   if (parts_.data_lock) METAL_RETURN_IF_ERROR(parts_.data_lock->LockDirectory());

@@ -204,6 +204,7 @@ absl::StatusOr<OperationResult> Node::RunRestore(OperationContext& context,
   const absl::Status restored = parts_.supervisor.WithServerStopped("restore a backup", body);
   RequestRefresh();
   METAL_RETURN_IF_ERROR(restored);
+  parts_.disks.NoteDrivesAnew();
   ForgetRewind();
   if (parts_.data_lock) METAL_RETURN_IF_ERROR(parts_.data_lock->LockDirectory());
   return ResultOf(report);

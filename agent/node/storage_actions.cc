@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kReadsDefault = 1000, kReadsMax = 100000;
 constexpr int kWritesDefault = 200, kWritesMax = 10000;
+constexpr size_t kLongestReason = 500;
 constexpr absl::Duration kProbeTimeout = absl::Minutes(10);
 
 std::string Microseconds(absl::Duration duration) {
@@ -31,6 +32,19 @@ void PutSummary(OperationResult& result, const std::string& prefix,
 void Node::TellPeers(std::vector<disk::PeerExcess> peers) {
   std::erase_if(peers, [this](const auto& each) { return each.node == parts_.config.node_id; });
   parts_.disks.SetPeers(peers);
+}
+
+absl::StatusOr<std::vector<observe::Fault>> Node::AcknowledgeFault(
+    const disk::AcknowledgeRequest& request) {
+  if (request.fault_class.empty()) {
+    return base::Error(absl::StatusCode::kInvalidArgument,
+                       "no fault_class. HINT: metalctl status names the faults");
+  }
+  if (request.reason.size() > kLongestReason) {
+    return base::Error(absl::StatusCode::kInvalidArgument, "reason has {} bytes. HINT: at most {}",
+                       request.reason.size(), kLongestReason);
+  }
+  return parts_.disks.Acknowledge(request);
 }
 
 absl::StatusOr<Operation> Node::RunStorageProbe(const RequestContext& context,

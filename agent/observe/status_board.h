@@ -232,7 +232,7 @@ struct DiskSection {
   std::vector<std::string>
       stack;  // from the filesystem's device down to the disk: "/dev/loop0", "vda"
   std::string mount_point, filesystem;
-  std::string model, serial, firmware, transport, scheduler, write_cache;
+  std::string model, serial, wwid, firmware, transport, scheduler, write_cache;
   uint64_t size_bytes = 0, logical_block_size = 0, physical_block_size = 0;
   uint64_t filesystem_size_bytes = 0, filesystem_free_bytes = 0;
   SectionTime filesystem_time;  // of these two
@@ -316,6 +316,12 @@ struct FaultEvidence {
   absl::Time time;
 };
 
+// That an operator knows of a fault, and that it is over or understood.
+struct FaultAcknowledgement {
+  std::string caller, reason;
+  absl::Time time;
+};
+
 // A fault of a disk, weighed by the fault table.
 struct DiskFaultDetail {
   std::string device, serial, path;  // kernel name, serial number, /dev/…; empty while unknown
@@ -325,7 +331,8 @@ struct DiskFaultDetail {
   std::string reaction;              // "observe", "drain", "demote": what is wanted once confirmed
   absl::Time last_seen;
   std::vector<FaultEvidence> evidence;
-  std::vector<std::string> actions;  // what the agent did, oldest first
+  std::vector<std::string> actions;                    // what the agent did, oldest first
+  std::optional<FaultAcknowledgement> acknowledged{};  // counts in no decision then
 };
 
 struct Fault {
@@ -352,6 +359,16 @@ struct RoomSection {
   std::vector<ReserveSection> reserves;
 };
 
+// Shares of the time in which processes of the host wait, 0 to 1.
+struct Pressure {
+  double some_10s = 0, some_60s = 0;  // at least one process waited
+  double full_10s = 0, full_60s = 0;  // all that were not idle did
+};
+struct PressureSection {
+  SectionTime time;
+  std::optional<Pressure> io, memory, cpu;  // unset where the kernel does not tell
+};
+
 struct NodeStatus {
   // Grows with every change, also across restarts of the agent: it starts from the clock's
   // milliseconds. Only a clock that was set back lowers it.
@@ -366,6 +383,7 @@ struct NodeStatus {
   ArchiveSection archive;
   std::vector<DiskSection> disks;
   RoomSection room;
+  PressureSection pressure;
   BackupsSection backups;
   GateSection gate;
   OperationSection operation;

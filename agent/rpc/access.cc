@@ -60,6 +60,7 @@ constexpr std::array kPermissions = {
     RpcPermission{"StorageService/GetDriveLogs", Permission::kObserve, Pace::kInstant},
     RpcPermission{"StorageService/RunStorageProbe", Permission::kOperate},
     RpcPermission{"StorageService/TellPeers", Permission::kOperate},
+    RpcPermission{"StorageService/AcknowledgeFault", Permission::kOperate},
 };
 
 // Null: it is not in the table.

@@ -49,6 +49,10 @@ void DetailToProto(const observe::Fault& fault, v1::DiskFault* out) {
     EvidenceToProto(each, out->add_evidence());
   }
   for (const std::string& action : detail.actions) out->add_actions(action);
+  if (!detail.acknowledged) return;
+  out->mutable_acknowledgement()->set_caller(detail.acknowledged->caller);
+  out->mutable_acknowledgement()->set_reason(detail.acknowledged->reason);
+  *out->mutable_acknowledgement()->mutable_time() = ToProto(detail.acknowledged->time);
 }
 
 }  // namespace

@@ -382,6 +382,7 @@ void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::Disk
   out->set_filesystem(disk.filesystem);
   out->set_model(disk.model);
   out->set_serial(disk.serial);
+  out->set_wwid(disk.wwid);
   out->set_firmware(disk.firmware);
   out->set_transport(disk.transport);
   out->set_scheduler(disk.scheduler);
@@ -463,6 +464,7 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
   ToProto(status.archive, now, out->mutable_archive());
   for (const auto& disk : status.disks) ToProto(disk, now, out->add_disks());
   RoomToProto(status.room, out->mutable_room());
+  if (IsKnown(status.pressure)) ToProto(status.pressure, now, out->mutable_pressure());
   out->mutable_backups()->set_repository(status.backups.repository);
   out->mutable_backups()->set_error(status.backups.error);
   out->mutable_backups()->set_count(static_cast<int64_t>(status.backups.count));

@@ -30,6 +30,10 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
 void ToProto(const observe::DiskSection& disk, base::MonotonicTime now, v1::DiskStatus* out);
 void ToProto(const observe::ArchiveSection& archive, base::MonotonicTime now,
              v1::ArchiveStatus* out);
+// Whether the kernel tells any of it.
+bool IsKnown(const observe::PressureSection& pressure);
+void ToProto(const observe::PressureSection& pressure, base::MonotonicTime now,
+             v1::HostPressure* out);
 void ToProto(const observe::Fault& fault, v1::Fault* out);
 void ToProto(const observe::TermHistoryEntry& entry, v1::TermHistoryEntry* out);
 void ToProto(const observe::DurabilityRule& rule, v1::DurabilityRule* out);

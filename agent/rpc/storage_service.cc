@@ -24,6 +24,11 @@ bool Concerns(const observe::Fault& fault, const observe::DiskSection& disk) {
       });
 }
 
+template <typename Response>
+void PressureToProto(const observe::NodeStatus& status, base::MonotonicTime now, Response* out) {
+  if (IsKnown(status.pressure)) ToProto(status.pressure, now, out->mutable_pressure());
+}
+
 void ToProto(const disk::LogTable& table, v1::DriveLog* log) {
   log->set_name(std::string(table.name));
   for (const disk::LogRecord& record : table.records) {
@@ -41,9 +46,11 @@ void ToProto(const disk::LogTable& table, v1::DriveLog* log) {
 grpc::Status StorageService::ListDisks(grpc::ServerContext* context, const v1::ListDisksRequest*,
                                        v1::ListDisksResponse* response) {
   return handler_.Run("StorageService/ListDisks", *context, [&](const std::string&) {
-    for (const auto& disk : board_.Get()->disks) {
+    const auto status = board_.Get();
+    for (const auto& disk : status->disks) {
       ToProto(disk, clock_.Monotonic(), response->add_disks());
     }
+    PressureToProto(*status, clock_.Monotonic(), response);
     return absl::OkStatus();
   });
 }
@@ -60,6 +67,7 @@ grpc::Status StorageService::GetStorageHealth(grpc::ServerContext* context,
           for (const auto& [key, fault] : status->faults) {
             if (Concerns(fault, disk)) ToProto(fault, response->add_faults());
           }
+          PressureToProto(*status, clock_.Monotonic(), response);
           return absl::OkStatus();
         }
         return base::Error(absl::StatusCode::kNotFound,
@@ -85,6 +93,7 @@ grpc::Status StorageService::WatchStorageHealth(
           if (Concerns(fault, disk)) ToProto(fault, response.add_faults());
         }
       }
+      PressureToProto(*status, clock_.Monotonic(), &response);
       if (!writer->Write(response)) break;
       clock_.Sleep(kSlice);
     }
@@ -113,6 +122,25 @@ grpc::Status StorageService::TellPeers(grpc::ServerContext* context,
         node_.TellPeers(peers);
         return absl::OkStatus();
       });
+}
+
+grpc::Status StorageService::AcknowledgeFault(grpc::ServerContext* context,
+                                              const v1::AcknowledgeFaultRequest* request,
+                                              v1::AcknowledgeFaultResponse* response) {
+  return handler_.Run("StorageService/AcknowledgeFault", *context,
+                      [&](const std::string& caller) -> absl::Status {
+                        METAL_ASSIGN_OR_RETURN(const std::vector<observe::Fault> faults,
+                                               node_.AcknowledgeFault({
+                                                   .fault_class = request->fault_class(),
+                                                   .subject = request->subject(),
+                                                   .device = request->device(),
+                                                   .caller = caller,
+                                                   .reason = request->reason(),
+                                                   .force = request->force(),
+                                               }));
+                        for (const auto& fault : faults) ToProto(fault, response->add_faults());
+                        return absl::OkStatus();
+                      });
 }
 
 grpc::Status StorageService::GetDriveLogs(grpc::ServerContext* context,

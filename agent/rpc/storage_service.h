@@ -33,6 +33,9 @@ class StorageService final : public metal::agent::v1::StorageService::Service {
   grpc::Status RunStorageProbe(grpc::ServerContext* context,
                                const metal::agent::v1::RunStorageProbeRequest* request,
                                metal::agent::v1::RunStorageProbeResponse* response) override;
+  grpc::Status AcknowledgeFault(grpc::ServerContext* context,
+                                const metal::agent::v1::AcknowledgeFaultRequest* request,
+                                metal::agent::v1::AcknowledgeFaultResponse* response) override;
 
  private:
   const Handler& handler_;

@@ -61,7 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   metal::disk::ParseInflight(text);
   metal::disk::ParseLinkSpeed(text);
   metal::disk::ParseAerTotal(text);
-  if (const auto pressure = metal::disk::ParseIoPressure(text)) {
+  if (const auto pressure = metal::disk::ParsePressure(text)) {
     METAL_CHECK(pressure->some_10s >= 0 && pressure->some_10s <= 1);
   }
   return 0;

@@ -79,6 +79,29 @@ void AddOperationCommands(CLI::App& app, Invocation& invocation) {
         [wait](const Client& client) { return WaitForOperation(client, *wait); });
 }
 
+namespace {
+
+void AddAcknowledge(CLI::App* disk, Invocation& invocation) {
+  auto options = std::make_shared<AcknowledgeOptions>();
+  auto* command = AddCommand(
+      disk, "acknowledge",
+      "Take a fault for known: it counts in no decision until it is seen again",
+      "disk acknowledge media_error --reason 'sector was rewritten, scrub is clean'\n"
+      "disk acknowledge wrong_device --device nvme0n1 --reason 'new drive, inventory 4711'");
+  command->add_option("class", options->fault_class, "Class, as metalctl status names it")
+      ->required();
+  auto* subject = command->add_option(
+      "subject", options->subject, "Subject, as metalctl status names it (default: the only one)");
+  command->add_option("--device", options->device, "All of the class on this disk (kernel name)")
+      ->excludes(subject);
+  command->add_option("--reason", options->reason, "Why, for whoever looks later");
+  command->add_flag("--force", options->force, "Although the fault is fatal and still seen");
+  OnRun(command, invocation,
+        [options](const Client& client) { return AcknowledgeFault(client, *options); });
+}
+
+}  // namespace
+
 void AddDiskCommands(CLI::App& app, Invocation& invocation) {
   auto* disk = AddFamily(app, "disk", "Look at the disks that this node depends on", kDisks);
   OnRun(AddCommand(disk, "list", "List the disks", "disk list"), invocation, ListDisks);
@@ -96,6 +119,7 @@ void AddDiskCommands(CLI::App& app, Invocation& invocation) {
         [device](const Client& client) { return ShowDriveLogs(client, *device); });
   OnRun(AddCommand(disk, "watch", "Show disks live, until Ctrl-C", "disk watch"), invocation,
         WatchDisks);
+  AddAcknowledge(disk, invocation);
   auto probe = std::make_shared<ProbeOptions>();
   auto* command = AddCommand(disk, "probe", "Measure small reads and durable writes",
                              "disk probe\ndisk probe wal --writes 1000");

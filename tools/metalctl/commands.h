@@ -237,7 +237,14 @@ struct ProbeOptions {
   FollowOptions follow;
 };
 int ProbeDisk(const Client& client, const ProbeOptions& options);
+struct AcknowledgeOptions {
+  std::string fault_class, subject, device, reason;
+  bool force = false;
+};
+int AcknowledgeFault(const Client& client, const AcknowledgeOptions& options);
 std::string DiskText(const v1::DiskStatus& disk);
+// "I/O 12 % (all 3 %), memory 0 %, CPU 40 %", of the last 10 s; empty where it is not known.
+std::string PressureText(const v1::HostPressure& pressure);
 // "FAULT …", and a line for each witness of a disk's fault.
 std::string FaultText(const v1::Fault& fault);
 

@@ -115,6 +115,7 @@ std::string DiskText(const v1::DiskStatus& disk) {
   facts.Add("stack", Join(disk.stack(), " → "));
   facts.Add("model", disk.model());
   facts.Add("serial", disk.serial());
+  facts.Add("WWN", disk.wwid());
   facts.Add("firmware", disk.firmware());
   facts.Add("transport", disk.transport());
   facts.Add("size", FormatBytes(disk.size_bytes()));
@@ -153,6 +154,30 @@ std::string DiskText(const v1::DiskStatus& disk) {
   if (!table.empty()) out += "\n" + table.ToString();
   return out;
 }
+
+std::string PressureText(const v1::HostPressure& pressure) {
+  std::string text;
+  const auto add = [&](const char* what, bool known, const v1::Pressure& of) {
+    if (!known) return;
+    text += fmt::format("{}{} {:.0f} %", text.empty() ? "" : ", ", what, of.some_10s() * 100);
+    if (of.full_10s() >= 0.005) text += fmt::format(" (all {:.0f} %)", of.full_10s() * 100);
+  };
+  add("I/O", pressure.has_io(), pressure.io());
+  add("memory", pressure.has_memory(), pressure.memory());
+  add("CPU", pressure.has_cpu(), pressure.cpu());
+  return text.empty() ? "" : text + " of the last 10 s somebody waited";
+}
+
+namespace {
+
+std::string PressureLine(const v1::HostPressure& pressure) {
+  FactList facts;
+  facts.Add("pressure", PressureText(pressure));
+  const std::string text = facts.ToString();
+  return text.empty() ? "" : "\n" + text;
+}
+
+}  // namespace
 
 int ListDisks(const Client& client) {
   grpc::ClientContext context;
@@ -194,6 +219,7 @@ int ShowDiskHealth(const Client& client, const std::string& device) {
       for (int i = 0; i < response.disks_size(); ++i) {
         fmt::print("{}{}", i == 0 ? "" : "\n", DiskText(response.disks(i)));
       }
+      fmt::print("{}", PressureLine(response.pressure()));
     }
     return kExitOk;
   }
@@ -209,7 +235,7 @@ int ShowDiskHealth(const Client& client, const std::string& device) {
     Client::PrintJson(response);
     return kExitOk;
   }
-  fmt::print("{}", DiskText(response.disk()));
+  fmt::print("{}{}", DiskText(response.disk()), PressureLine(response.pressure()));
   for (const auto& fault : response.faults()) fmt::print("{}", FaultText(fault));
   return kExitOk;
 }
@@ -226,6 +252,7 @@ int WatchDisks(const Client& client) {
         if (client.json()) return Client::PrintJson(response, false);
         std::string text;
         for (const auto& disk : response.disks()) text += DiskText(disk) + "\n";
+        text += PressureLine(response.pressure());
         for (const auto& fault : response.faults()) text += FaultText(fault);
         fmt::print("{}", terminal ? ScreenText(text) : text + "---\n");
         std::fflush(stdout);
@@ -286,6 +313,27 @@ int ProbeDisk(const Client& client, const ProbeOptions& options) {
   };
   return RunOperation(client, *client.storage, &v1::StorageService::Stub::RunStorageProbe, request,
                       options.follow, show);
+}
+
+int AcknowledgeFault(const Client& client, const AcknowledgeOptions& options) {
+  v1::AcknowledgeFaultRequest request;
+  request.set_fault_class(options.fault_class);
+  request.set_subject(options.subject);
+  request.set_device(options.device);
+  request.set_reason(options.reason);
+  request.set_force(options.force);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  v1::AcknowledgeFaultResponse response;
+  if (auto status = client.storage->AcknowledgeFault(&context, request, &response); !status.ok()) {
+    return client.Fail(status);
+  }
+  if (client.json()) {
+    Client::PrintJson(response);
+    return kExitOk;
+  }
+  for (const v1::Fault& fault : response.faults()) fmt::print("{}", FaultText(fault));
+  return kExitOk;
 }
 
 }  // namespace metal::ctl

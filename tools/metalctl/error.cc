@@ -112,6 +112,7 @@ std::string HintForPeople(std::string_view hint) {
     std::string_view rpc, command;
   };
   static constexpr std::array kCommands = {
+      Row{"AcknowledgeFault", "disk acknowledge"},
       Row{"BeginTerm", "term begin"},
       Row{"CancelOperation", "op cancel"},
       Row{"CaptureDiagnostics", "diag"},

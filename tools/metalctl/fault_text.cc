@@ -4,6 +4,7 @@
 
 #include "fmt/format.h"
 #include "tools/metalctl/commands.h"
+#include "tools/metalctl/format.h"
 
 namespace metal::ctl {
 namespace {
@@ -61,6 +62,11 @@ std::string FaultText(const v1::Fault& fault) {
   text += WishText(fault.disk());
   for (const std::string& action : fault.disk().actions()) {
     text += fmt::format("  done: {}\n", action);
+  }
+  if (fault.disk().has_acknowledgement()) {
+    const v1::FaultAcknowledgement& known = fault.disk().acknowledgement();
+    text += fmt::format("  acknowledged by {}, {}{}\n", known.caller(), FormatTime(known.time()),
+                        known.reason().empty() ? "" : ": " + known.reason());
   }
   return text;
 }

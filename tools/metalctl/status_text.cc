@@ -59,6 +59,7 @@ class Writer {
     AddArchive();
     AddOperation();
     AddRepository();
+    facts_.Add("pressure", PressureText(status_.pressure()));
     return Faults() + facts_.ToString() + Followers() + Disks() + Backups();
   }
 
@@ -312,6 +313,11 @@ class Writer {
       out += fmt::format("{} {} {}, since {}: {}\n", Colored("FAULT", tone), fault.fault_class(),
                          fault.subject(), FormatAge(fault.since_time(), status_.capture_time()),
                          fault.message());
+      if (!fault.disk().has_acknowledgement()) continue;
+      const v1::FaultAcknowledgement& known = fault.disk().acknowledgement();
+      out += fmt::format("  acknowledged by {}, {} ago{}\n", known.caller(),
+                         FormatAge(known.time(), status_.capture_time()),
+                         known.reason().empty() ? "" : ": " + known.reason());
     }
     return out.empty() ? out : out + "\n";
   }

@@ -14,7 +14,8 @@ std::string SubjectOf(const Evidence& evidence) {
   return by_role ? evidence.device + ":" + evidence.role : evidence.device;
 }
 
-// A log says that something happened and never that it is over; neither does a counter.
+}  // namespace
+
 bool TellsOfAnEvent(const Evidence& evidence) {
   switch (evidence.witness) {
     case Witness::kKernelLog:
@@ -27,8 +28,6 @@ bool TellsOfAnEvent(const Evidence& evidence) {
       return evidence.delta.has_value();
   }
 }
-
-}  // namespace
 
 void FaultBook::Refresh(Entry& entry) {
   entry.fault.evidence.clear();

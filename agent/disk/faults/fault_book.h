@@ -72,6 +72,10 @@ class FaultBook {
   std::map<Key, Entry> entries_;
 };
 
+// A log says that something happened and never that it is over; neither does a counter. The others
+// tell of states.
+bool TellsOfAnEvent(const Evidence& evidence);
+
 // "nvme0n1 media_error, confirmed by probe, kernel_log: …", for people, with the row's hint.
 std::string FaultMessage(const DiskFault& fault);
 

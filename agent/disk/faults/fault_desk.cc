@@ -13,7 +13,7 @@ namespace {
 using base::MutexLock;
 using observe::Severity;
 
-observe::FaultEvidence Shown(const Evidence& evidence) {
+observe::FaultEvidence ShownEvidence(const Evidence& evidence) {
   observe::FaultEvidence shown;
   shown.witness = std::string(WitnessName(evidence.witness));
   shown.text = evidence.text;
@@ -54,6 +54,7 @@ void FaultDesk::Take(Evidence evidence) {
 void FaultDesk::Tick() {
   MutexLock lock(mutex_);
   Show(book_.Expire(clock_.Monotonic()));
+  ForgetThoseThatStayedAway();
 }
 
 void FaultDesk::SetDisks(std::map<std::string, DiskFacts> disks) {
@@ -64,7 +65,10 @@ void FaultDesk::SetDisks(std::map<std::string, DiskFacts> disks) {
     if (!fault.device.empty() && !disks_.contains(fault.device)) others.insert(fault.device);
   }
   for (const std::string& device : others) Show(book_.Forget(device));
-  for (const DiskFault& fault : book_.faults()) ShowInStatus(fault);  // with what is known now
+  for (const DiskFault& fault : book_.faults()) {  // with what is known now
+    Reconsider(fault);
+    ShowInStatus(fault);
+  }
 }
 
 void FaultDesk::ForgetRole(const std::string& role) {
@@ -93,7 +97,9 @@ void FaultDesk::Show(const std::vector<FaultChange>& changes) {
       const std::string fault_class(FaultClassName(change.fault.fault_class));
       board_.ClearFault(fault_class, change.fault.subject);
       actions_.erase({fault_class, change.fault.subject});
+      acknowledged_.erase({fault_class, change.fault.subject});
     } else {
+      Reconsider(change.fault);
       ShowInStatus(change.fault);
     }
     if (change.news != FaultNews::kMore) Tell(change);
@@ -108,7 +114,7 @@ DiskFacts FaultDesk::FactsOf(const DiskFault& fault) const {
   return facts;
 }
 
-void FaultDesk::ShowInStatus(const DiskFault& fault) {
+observe::Fault FaultDesk::Shown(const DiskFault& fault) const {
   const FaultRow& row = RowOf(fault.fault_class);
   const DiskFacts facts = FactsOf(fault);
   observe::DiskFaultDetail detail;
@@ -120,18 +126,24 @@ void FaultDesk::ShowInStatus(const DiskFault& fault) {
   detail.fatal = row.fatal;
   detail.reaction = std::string(ReactionName(policy_.For(fault)));
   detail.last_seen = fault.last_seen;
-  for (const Evidence& each : fault.evidence) detail.evidence.push_back(Shown(each));
+  for (const Evidence& each : fault.evidence) detail.evidence.push_back(ShownEvidence(each));
   observe::Fault shown;
   shown.fault_class = std::string(FaultClassName(fault.fault_class));
   const auto actions = actions_.find({shown.fault_class, fault.subject});
   if (actions != actions_.end()) detail.actions = actions->second;
   shown.subject = fault.subject;
   shown.severity = SeverityOf(fault);
+  if (const Acknowledgement* const known = AcknowledgementOf(fault)) {
+    shown.severity = Severity::kInfo;
+    detail.acknowledged = {known->caller, known->reason, known->time};
+  }
   shown.message = FaultMessage(fault);
   shown.since = fault.first_seen;
   shown.disk = std::make_shared<const observe::DiskFaultDetail>(std::move(detail));
-  board_.RaiseFault(std::move(shown));
+  return shown;
 }
+
+void FaultDesk::ShowInStatus(const DiskFault& fault) { board_.RaiseFault(Shown(fault)); }
 
 void FaultDesk::Tell(const FaultChange& change) {
   const DiskFault& fault = change.fault;

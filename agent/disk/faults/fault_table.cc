@@ -280,9 +280,11 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .meaning = "Under the name of a disk of this node there is another drive: a wrong slot, an "
                 "exchanged one, another size or block size.",
      .evidence = "Serial number, model, size and block size against what was noted.",
-     .guard = "A planned exchange looks the same: the fault ends when the old drive is back, or "
-              "with the next start of the agent.",
-     .hint = "Compare with the inventory before the server is started on it."},
+     .guard = "A planned exchange looks the same: the fault ends when the old drive is back, when "
+              "the database was made anew there (clone, restore), or when an operator acknowledges "
+              "it. What was noted outlives a restart of the agent.",
+     .hint = "Compare with the inventory before the server is started on it. metalctl disk "
+             "acknowledge wrong_device takes the new drive for the right one."},
     {.fault_class = FaultClass::kFirmwareClock,
      .title = "Firmware that fails at an age",
      .severity = Severity::kError,

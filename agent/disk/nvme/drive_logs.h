@@ -21,8 +21,11 @@ namespace metal::disk {
 
 // Which drive it is. Empty and 0: not known.
 struct DriveIdentity {
-  std::string model, serial, firmware;
+  std::string model, serial;
+  std::string wwid{};  // world-wide name: "eui.…", "nvme.…", "naa.…"
+  std::string firmware;
   uint64_t size_bytes = 0;
+  friend bool operator==(const DriveIdentity&, const DriveIdentity&) = default;
 };
 
 struct DriveLogs {

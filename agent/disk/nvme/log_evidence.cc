@@ -146,6 +146,7 @@ void FindInIdentity(const DriveLogs& present, Findings& found) {
       differences.push_back(fmt::format("{} {} instead of {}", what, now, before));
     };
     compare("serial", was.serial, is.serial);
+    compare("world-wide name", was.wwid, is.wwid);
     compare("model", was.model, is.model);
     // A volume may grow.
     if (is.size_bytes != 0 && is.size_bytes < was.size_bytes) {

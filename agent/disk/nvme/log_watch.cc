@@ -36,6 +36,7 @@ WatchedDrive WatchedDriveOf(const SysRoots& roots, const DiskInfo& disk) {
   drive.controller = disk.nvme_controller;
   drive.identity = {.model = disk.model,
                     .serial = disk.serial,
+                    .wwid = disk.wwid,
                     .firmware = disk.firmware,
                     .size_bytes = disk.size_bytes};
   const auto text = base::ReadFile(fmt::format("{}/class/block/{}/nsid", roots.sys, disk.name));

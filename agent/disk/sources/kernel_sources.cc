@@ -338,9 +338,4 @@ std::map<std::string, std::string> KernelSources::unsupported() const {
   return impl_->unsupported();
 }
 
-std::optional<IoPressure> ReadIoPressure(const SysRoots& roots) {
-  const auto text = base::ReadFile(roots.proc + "/pressure/io", 4096);
-  return text.ok() ? ParseIoPressure(*text) : std::nullopt;
-}
-
 }  // namespace metal::disk

@@ -22,7 +22,6 @@
 #include "agent/disk/privileged.h"
 #include "agent/disk/sources/block_stat.h"
 #include "agent/disk/sources/outlet.h"
-#include "agent/disk/sources/pressure.h"
 #include "agent/observe/event_log.h"
 
 namespace metal::disk {
@@ -68,9 +67,5 @@ class KernelSources {
   class Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// Of the host; reads /proc/pressure/io, which waits for nothing. nullopt where the kernel does not
-// have it.
-std::optional<IoPressure> ReadIoPressure(const SysRoots& roots);
 
 }  // namespace metal::disk

@@ -4,8 +4,12 @@
 #include <charconv>
 #include <string>
 
+#include "agent/base/file.h"
+
 namespace metal::disk {
 namespace {
+
+constexpr size_t kMaxText = 4096;
 
 // "avg10=1.25" in a line → 0.0125.
 std::optional<double> Share(std::string_view line, std::string_view key) {
@@ -20,8 +24,8 @@ std::optional<double> Share(std::string_view line, std::string_view key) {
 
 }  // namespace
 
-std::optional<IoPressure> ParseIoPressure(std::string_view text) {
-  IoPressure pressure;
+std::optional<observe::Pressure> ParsePressure(std::string_view text) {
+  observe::Pressure pressure;
   bool found = false;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
@@ -41,6 +45,18 @@ std::optional<IoPressure> ParseIoPressure(std::string_view text) {
   }
   if (!found) return std::nullopt;
   return pressure;
+}
+
+observe::PressureSection ReadPressure(const SysRoots& roots) {
+  const auto read = [&](const char* name) {
+    const auto text = base::ReadFile(roots.proc + "/pressure/" + name, kMaxText);
+    return text.ok() ? ParsePressure(*text) : std::nullopt;
+  };
+  observe::PressureSection section;
+  section.io = read("io");
+  section.memory = read("memory");
+  section.cpu = read("cpu");
+  return section;
 }
 
 }  // namespace metal::disk

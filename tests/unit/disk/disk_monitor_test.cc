@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "agent/base/file.h"
 #include "agent/disk/nvme/smart_log.h"
 #include "agent/disk/probe_run.h"
 #include "gmock/gmock.h"
@@ -94,6 +95,7 @@ class DiskMonitorTest : public ::testing::Test {
     DiskMonitorOptions options;
     options.roots = {.proc = dir_.File("proc"), .sys = dir_.File("sys"), .dev = dir_.File("dev")};
     options.node_id = "db1";
+    options.record_path = record_path_;
     options.schedule.read_interval = absl::Milliseconds(2);
     options.schedule.write_interval = absl::Milliseconds(4);
     options.schedule.reopen_interval = absl::Milliseconds(20);
@@ -128,6 +130,7 @@ class DiskMonitorTest : public ::testing::Test {
   bool HasFault(const std::string& key) { return board_.Get()->faults.contains(key); }
 
   bool probe_enabled_ = true;
+  std::string record_path_;
   metal::testing::TempDir dir_;
   observe::StatusBoard board_{base::RealClock()};
   metal::testing::RecordedEvents events_;
@@ -317,6 +320,62 @@ TEST_F(DiskMonitorTest, AStorageProbeMeasuresAndCanBeCancelled) {
   cancelled.RequestCancel();
   EXPECT_THAT(RunStorageProbe(monitor, {.role = "data"}, cancelled),
               StatusIs(absl::StatusCode::kCancelled));
+}
+
+TEST_F(DiskMonitorTest, ADriveThatWasChangedWhileTheAgentWasDownIsNamedUntilAnOperatorTakesIt) {
+  record_path_ = dir_.File("state/disks");
+  dir_.Write("state/x", "");
+  dir_.Write("sys/devices/nvme0/serial", "S1\n");
+  dir_.Write("sys/devices/nvme0/nvme0n1/wwid", "eui.01\n");
+  const auto noted = [&](const std::string& serial) {
+    return Eventually([&] {
+      const auto text = base::ReadFile(record_path_);
+      return text.ok() && text->find("\t" + serial + "\t") != std::string::npos;
+    });
+  };
+  Start().AddTarget("data", dir_.path());
+  ASSERT_TRUE(noted("S1"));
+  EXPECT_FALSE(HasFault("wrong_device/nvme0n1"));
+  monitor_.reset();
+  dir_.Write("sys/devices/nvme0/serial", "S2\n");
+  dir_.Write("sys/devices/nvme0/nvme0n1/wwid", "eui.02\n");
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return HasFault("wrong_device/nvme0n1"); }));
+  const observe::Fault fault = board_.Get()->faults.at("wrong_device/nvme0n1");
+  EXPECT_THAT(fault.message, HasSubstr("serial S2 instead of S1"));
+  EXPECT_THAT(fault.message, HasSubstr("world-wide name eui.02 instead of eui.01"));
+  const auto taken = monitor.Acknowledge({.fault_class = "wrong_device",
+                                          .subject = "",
+                                          .device = "nvme0n1",
+                                          .caller = "unix",
+                                          .reason = "new drive"});
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  ASSERT_TRUE(noted("S2"));
+  EXPECT_TRUE(Eventually([&] { return !HasFault("wrong_device/nvme0n1"); }));
+  EXPECT_THAT(events_.types(), Contains("disk.drive_noted"));
+}
+
+TEST_F(DiskMonitorTest, ADatabaseThatIsMadeAnewOnAnotherDriveIsExpectedThere) {
+  record_path_ = dir_.File("state/disks");
+  dir_.Write("state/x", "");
+  dir_.Write("state/disks", "drive\tdata\t" + dir_.path() + "\tTest Drive\tS1\t\t\t1048576\n");
+  dir_.Write("sys/devices/nvme0/serial", "S2\n");
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return HasFault("wrong_device/nvme0n1"); }));
+  monitor.NoteDrivesAnew();
+  EXPECT_TRUE(Eventually([&] { return !HasFault("wrong_device/nvme0n1"); }));
+}
+
+TEST_F(DiskMonitorTest, ARecordThatCannotBeReadIsNamedAndBegunAnew) {
+  record_path_ = dir_.File("state/disks");
+  dir_.Write("state/disks", "stranger\n");
+  Start().AddTarget("data", dir_.path());
+  EXPECT_TRUE(Eventually([&] {
+    const auto types = events_.types();
+    return std::ranges::find(types, "disk.record_lost") != types.end();
+  }));
 }
 
 }  // namespace

@@ -71,6 +71,7 @@ TEST(ConvertFaultTest, AFaultOfADiskCarriesItsEvidence) {
   evidence.nvme_status_code = 0x80;
   evidence.sector = 8;
   detail.evidence = {evidence};
+  detail.acknowledged = {"unix", "known", absl::FromUnixSeconds(30)};
   observe::Fault fault;
   fault.fault_class = "write_error";
   fault.subject = "nvme0n1";
@@ -94,6 +95,9 @@ TEST(ConvertFaultTest, AFaultOfADiskCarriesItsEvidence) {
   EXPECT_EQ(seen.nvme_status_code(), 0x80);
   EXPECT_EQ(seen.sector(), 8);
   EXPECT_FALSE(seen.has_delta());
+  EXPECT_EQ(out.disk().acknowledgement().caller(), "unix");
+  EXPECT_EQ(out.disk().acknowledgement().reason(), "known");
+  EXPECT_EQ(out.disk().acknowledgement().time().seconds(), 30);
 }
 
 TEST(ConvertFaultTest, EveryWitnessIsKnownToTheApi) {

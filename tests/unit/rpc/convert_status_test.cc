@@ -79,6 +79,21 @@ TEST(ConvertStatusTest, AGateThatIsOffSaysSoAndAHeldOneUntilWhen) {
   EXPECT_EQ(held.gate().read_only().state(), v1::READ_ONLY_DOOR_STATE_CLOSED);
 }
 
+TEST(ConvertStatusTest, PressureIsThereWhereTheKernelTellsIt) {
+  observe::NodeStatus status;
+  v1::NodeStatus without;
+  ToProto(status, At(absl::ZeroDuration()), &without);
+  EXPECT_FALSE(without.has_pressure());
+  status.pressure.time = {absl::FromUnixSeconds(1000), At(absl::Seconds(5))};
+  status.pressure.io = {.some_10s = 0.5, .full_10s = 0.25};
+  v1::NodeStatus out;
+  ToProto(status, At(absl::Seconds(6)), &out);
+  EXPECT_EQ(out.pressure().io().some_10s(), 0.5);
+  EXPECT_EQ(out.pressure().io().full_10s(), 0.25);
+  EXPECT_FALSE(out.pressure().has_cpu());
+  EXPECT_EQ(out.pressure().observe_age().seconds(), 1);
+}
+
 TEST(ConvertStatusTest, DurationsBelowASecondKeepTheirSign) {
   const auto out = ToProto(absl::Milliseconds(-1500));
   EXPECT_EQ(out.seconds(), -1);

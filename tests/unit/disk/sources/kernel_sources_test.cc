@@ -142,13 +142,5 @@ TEST(KernelSourcesWithoutLogTest, TheReasonIsTold) {
   EXPECT_THAT(sources.unsupported(), Contains(Key("kernel_log")));
 }
 
-TEST(KernelSourcesWithoutLogTest, PressureIsReadWhereTheKernelHasIt) {
-  metal::testing::TempDir dir;
-  const SysRoots roots{.proc = dir.File("proc"), .sys = dir.File("sys"), .dev = dir.File("dev")};
-  EXPECT_FALSE(ReadIoPressure(roots).has_value());
-  dir.Write("proc/pressure/io", "some avg10=50.00 avg60=0.00 avg300=0.00 total=1\n");
-  EXPECT_DOUBLE_EQ(ReadIoPressure(roots)->some_10s, 0.5);
-}
-
 }  // namespace
 }  // namespace metal::disk

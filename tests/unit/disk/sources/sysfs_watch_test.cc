@@ -2,7 +2,6 @@
 
 #include <filesystem>
 
-#include "agent/disk/sources/pressure.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/temp_dir.h"
@@ -188,21 +187,6 @@ TEST(SysfsWatchTest, ADrivesDirectoriesAreRead) {
   EXPECT_THAT(look.resets, Optional(2u));
 
   EXPECT_FALSE(ReadDiskSysfs(roots, "nvme1n1", "nvme1").present);
-}
-
-TEST(PressureTest, SharesAreDecoded) {
-  const auto pressure = ParseIoPressure(
-      "some avg10=12.50 avg60=1.00 avg300=0.10 total=123\n"
-      "full avg10=2.00 avg60=0.50 avg300=0.00 total=45\n");
-  ASSERT_TRUE(pressure.has_value());
-  EXPECT_THAT(pressure->some_10s, DoubleEq(0.125));
-  EXPECT_THAT(pressure->some_60s, DoubleEq(0.01));
-  EXPECT_THAT(pressure->full_10s, DoubleEq(0.02));
-  EXPECT_THAT(pressure->full_60s, DoubleEq(0.005));
-  for (const char* text :
-       {"", "some", "full avg10=1 avg60=1", "some avg10=x avg60=1", "some avg10=nan avg60=1"}) {
-    EXPECT_FALSE(ParseIoPressure(text).has_value()) << text;
-  }
 }
 
 }  // namespace

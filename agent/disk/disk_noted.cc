@@ -1,0 +1,172 @@
+// What the monitor keeps between two runs of the agent: which drives lie under each role, so that
+// one that was changed meanwhile is named and never taken for the old one, and what operators have
+// acknowledged. The file is written by the inventory thread, and by whoever acknowledges.
+#include <algorithm>
+
+#include "agent/base/log.h"
+#include "agent/base/status.h"
+#include "agent/disk/disk_monitor_impl.h"
+#include "agent/observe/emit.h"
+
+namespace metal::disk {
+namespace {
+
+constexpr absl::Duration kLoadPatience = absl::Milliseconds(200);
+constexpr absl::Duration kAcknowledgePatience = absl::Seconds(5);
+
+bool IsKnown(const DriveIdentity& drive) { return !drive.serial.empty() || !drive.wwid.empty(); }
+
+// Whether both can be of one drive: what one of them does not know is no difference.
+bool IsSame(const DriveIdentity& a, const DriveIdentity& b) {
+  const auto differ = [](const std::string& x, const std::string& y) {
+    return !x.empty() && !y.empty() && x != y;
+  };
+  return !differ(a.serial, b.serial) && !differ(a.wwid, b.wwid) && !differ(a.model, b.model);
+}
+
+bool Holds(const std::vector<DriveIdentity>& drives, const DriveIdentity& drive) {
+  return std::ranges::any_of(drives, [&](const auto& each) { return IsSame(each, drive); });
+}
+
+DriveIdentity IdentityOf(const DiskInfo& disk) {
+  return {.model = disk.model,
+          .serial = disk.serial,
+          .wwid = disk.wwid,
+          .firmware = disk.firmware,
+          .size_bytes = disk.size_bytes};
+}
+
+std::string NamesOf(const std::vector<DriveIdentity>& drives) {
+  std::string names;
+  for (const DriveIdentity& each : drives) {
+    names += (names.empty() ? "" : ", ") + each.model + " " +
+             (each.serial.empty() ? each.wwid : each.serial);
+  }
+  return names;
+}
+
+}  // namespace
+
+void DiskMonitor::Impl::LoadRecord() {
+  {
+    base::MutexLock lock(mutex_);
+    if (record_loaded_) return;
+  }
+  absl::StatusOr<DiskRecord> record = record_file_.Load(kLoadPatience);
+  if (absl::IsDeadlineExceeded(record.status())) return;
+  if (!record.ok()) {
+    observe::Emit(events_, observe::Severity::kError, "disk.record_lost", options_.record_path,
+                  fmt::format("what was noted of the drives, and of acknowledged faults, cannot be "
+                              "read and begins anew: {}. HINT: compare the serial numbers of "
+                              "metalctl disk health with the inventory",
+                              std::string(record.status().message())),
+                  {});
+    record = DiskRecord();
+  }
+  desk_.Restore(record->acknowledged);
+  base::MutexLock lock(mutex_);
+  noted_ = record->drives;
+  stored_ = *std::move(record);
+  record_loaded_ = true;
+}
+
+void DiskMonitor::Impl::NoteDrives() {
+  base::MutexLock lock(mutex_);
+  if (!record_loaded_) return;
+  for (const auto& [role, target] : targets_) NoteDrivesOf(role, *target);
+}
+
+void DiskMonitor::Impl::NoteDrivesOf(const std::string& role, const Target& target) {
+  if (!target.stack || target.stack->disks.empty()) return;
+  NotedDrives now{.directory = target.directory, .drives = {}};
+  for (const DiskInfo& disk : target.stack->disks) {
+    if (IsKnown(IdentityOf(disk))) now.drives.push_back(IdentityOf(disk));
+  }
+  if (now.drives.empty()) return;  // a drive without a name is nobody's double
+  const auto noted = noted_.find(role);
+  const bool moved = noted != noted_.end() && noted->second.directory != target.directory;
+  if (noted != noted_.end() && !moved && !note_anew_.contains(role)) return;
+  note_anew_.erase(role);
+  const std::string before = noted == noted_.end() ? "" : NamesOf(noted->second.drives);
+  if (!before.empty() && before != NamesOf(now.drives)) {
+    observe::Emit(events_, observe::Severity::kInfo, "disk.drive_noted", role,
+                  fmt::format("the drive of {} is {} from now on, it was {}", role,
+                              NamesOf(now.drives), before),
+                  {{"before", before}, {"after", NamesOf(now.drives)}});
+  }
+  noted_[role] = std::move(now);
+}
+
+std::map<std::string, DriveIdentity> DiskMonitor::Impl::ExpectedDrives() {
+  std::map<std::string, DriveIdentity> expected;
+  for (const auto& [role, target] : targets_) {
+    const auto noted = noted_.find(role);
+    if (!target->stack || noted == noted_.end() || noted->second.directory != target->directory) {
+      continue;
+    }
+    std::vector<DriveIdentity> missing = noted->second.drives;
+    for (const DiskInfo& disk : target->stack->disks) {
+      std::erase_if(missing, [&](const auto& each) { return IsSame(each, IdentityOf(disk)); });
+    }
+    for (const DiskInfo& disk : target->stack->disks) {
+      const DriveIdentity present = IdentityOf(disk);
+      if (!IsKnown(present)) continue;
+      if (!Holds(noted->second.drives, present)) {
+        if (!missing.empty()) expected[disk.name] = missing.front();
+        continue;
+      }
+      const auto same = std::ranges::find_if(
+          noted->second.drives, [&](const auto& each) { return IsSame(each, present); });
+      expected.try_emplace(disk.name, *same);
+    }
+  }
+  return expected;
+}
+
+absl::Status DiskMonitor::Impl::SaveRecord(absl::Duration patience) {
+  DiskRecord record;
+  uint64_t version = 0;
+  {
+    base::MutexLock lock(mutex_);
+    if (!record_loaded_) {
+      return base::Error(absl::StatusCode::kUnavailable,
+                         "{} was not read yet: its disk does not answer. HINT: try again",
+                         options_.record_path);
+    }
+    record = {.drives = noted_, .acknowledged = desk_.acknowledged()};
+    if (record == stored_) return absl::OkStatus();
+    version = ++record_version_;
+  }
+  METAL_RETURN_IF_ERROR(record_file_.Save(record, version, patience));
+  base::MutexLock lock(mutex_);
+  if (version == record_version_) stored_ = std::move(record);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<observe::Fault>> DiskMonitor::Impl::Acknowledge(
+    const AcknowledgeRequest& request) {
+  METAL_ASSIGN_OR_RETURN(std::vector<observe::Fault> faults, desk_.Acknowledge(request));
+  {
+    base::MutexLock lock(mutex_);
+    for (const observe::Fault& fault : faults) {
+      if (fault.fault_class != FaultClassName(FaultClass::kWrongDevice)) continue;
+      note_anew_.insert(fault.disk->roles.begin(), fault.disk->roles.end());
+    }
+  }
+  NoteDrives();
+  const absl::Status stored = SaveRecord(kAcknowledgePatience);
+  if (stored.ok()) return faults;
+  desk_.Withdraw(faults);
+  return base::Annotate(stored, "acknowledge a fault");
+}
+
+void DiskMonitor::Impl::NoteDrivesAnew() {
+  base::MutexLock lock(mutex_);
+  for (const auto& [role, noted] : noted_) {
+    if (role != "repository") note_anew_.insert(role);
+  }
+  inventory_due_ = true;
+  changed_.NotifyAll();
+}
+
+}  // namespace metal::disk
