@@ -58,6 +58,10 @@ void DiskMonitor::Impl::TakeInventory() {
       last_drives = now;
       ReadDrives();
     }
+    {
+      base::MutexLock lock(mutex_);
+      if (stop_) return;
+    }
     // What cannot be stored is tried again with the next look.
     SaveRecord(kRecordPatience).IgnoreError();
     const base::MonotonicTime done = clock_.Monotonic();

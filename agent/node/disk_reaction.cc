@@ -40,6 +40,7 @@ void Node::CheckChecksums() {
 void Node::CheckDisks() {
   CheckChecksums();
   parts_.terms.KeepFence();
+  if (const auto any = SickDisk()) AskForRebuild(*any);
   const std::optional<observe::Fault> sick = SickDisk("demote");
   if (!sick) return;
   const TermRecord record = parts_.terms.Get();

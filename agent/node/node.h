@@ -297,6 +297,8 @@ class Node {
   // Fences a primary on a sick disk, where the configuration lets the class do so (demote) and an
   // orchestrator has ever spoken. Of the role watch; waits for no disk.
   void CheckDisks();
+  // Of a standby: once for each fault, as an event and among what was done about the fault.
+  void AskForRebuild(const observe::Fault& fault);
   // Hands in that pages with wrong checksums were read.
   void CheckChecksums();
   // Ends the server by force and leaves it down.
@@ -322,6 +324,8 @@ class Node {
   absl::StatusOr<OperationResult> RunControlReplay(OperationContext& context, ReplayAction action);
   absl::StatusOr<OperationResult> RunSetSynchronous(OperationContext& context,
                                                     const SetSynchronousStandbysRequest& request);
+  // As an event, with the request's reason.
+  void TellOfChange(OperationResult& result, const SetSynchronousStandbysRequest& request);
   absl::Status ChangePolicy(RoleStepContext& steps, pg::SqlSession& session,
                             const pg::SynchronousPolicy& before,
                             const SetSynchronousStandbysRequest& request, OperationResult& result);

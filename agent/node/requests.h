@@ -161,6 +161,7 @@ struct SetSynchronousStandbysRequest {
   std::string expected;  // the value as it is now, in any form that means the same; else refused
   absl::Duration timeout = absl::Seconds(30);  // for the new standbys to acknowledge
   bool accept_data_loss = false;  // although standbys of the old policy do not learn of the new one
+  std::string reason;             // for people; told in the event
 };
 struct SetSynchronousStandbysAnswer {
   std::string before, after;  // as rendered

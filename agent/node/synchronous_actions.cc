@@ -109,11 +109,20 @@ absl::StatusOr<OperationResult> Node::RunSetSynchronous(
     return result;
   }
   METAL_RETURN_IF_ERROR(ChangePolicy(steps, *session, before, request, result));
-  Emit(parts_.events, observe::Severity::kInfo, "replication.synchronous", "postgres",
-       fmt::format("synchronous standbys: \"{}\", before \"{}\"", result.values["after"],
-                   result.values["before"]),
-       {{"before", result.values["before"]}, {"after", result.values["after"]}});
+  TellOfChange(result, request);
   return result;
+}
+
+void Node::TellOfChange(OperationResult& result, const SetSynchronousStandbysRequest& request) {
+  const std::string &before = result.values["before"], &after = result.values["after"];
+  std::string text = fmt::format("synchronous standbys: \"{}\", before \"{}\"", after, before);
+  if (!request.reason.empty()) text += ": " + request.reason;
+  const auto names = static_cast<int>(request.policy.names.size());
+  const bool needs_all = names > 0 && names == request.policy.count;
+  if (needs_all) text += ". Every one of them has to acknowledge: commits wait when one is lost";
+  Emit(parts_.events, needs_all ? observe::Severity::kWarning : observe::Severity::kInfo,
+       "replication.synchronous", "postgres", text,
+       {{"before", before}, {"after", after}, {"reason", request.reason}});
 }
 
 // On a primary. While it runs, commits wait for `first`, which implies both policies.

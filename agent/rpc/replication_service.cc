@@ -314,6 +314,7 @@ grpc::Status ReplicationService::SetSynchronousStandbys(
                         }
                         domain.expected = request->expected();
                         domain.accept_data_loss = request->accept_data_loss();
+                        domain.reason = request->reason();
                         METAL_ASSIGN_OR_RETURN(domain.timeout, TimeoutOf(*request, domain.timeout));
                         METAL_ASSIGN_OR_RETURN(const auto answer,
                                                node_.SetSynchronousStandbys(

@@ -13,12 +13,7 @@ using ::testing::IsEmpty;
 class AutoPilotTest : public ::testing::Test {
  protected:
   void Ask(size_t node, FaultWish wanted, bool fatal = true) {
-    views_[node].faults.push_back({.fault_class = "write_error",
-                                   .subject = "nvme0n1",
-                                   .message = "",
-                                   .severe = true,
-                                   .fatal_disk = fatal,
-                                   .wanted = wanted});
+    views_[node].faults.push_back(ConfirmedFault(wanted, fatal));
   }
   AutoChange Decide() { return DecideChange(config_, views_); }
 
@@ -64,10 +59,44 @@ TEST_F(AutoPilotTest, NeverWhenMoreThanOneMemberIsSick) {
   EXPECT_THAT(Decide().why, HasSubstr("more than one member"));
 }
 
-TEST_F(AutoPilotTest, ASickStandbyIsNamedAndLeftToPeople) {
+TEST_F(AutoPilotTest, ASickStandbyLeavesTheSynchronousSetOnTwoLooksAndItsRebuildIsAsked) {
+  AutoPilot pilot;
+  views_[0].synchronous_standbys = config_.policy.Setting({"b", "c"});
   Ask(1, FaultWish::kFailover);
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kNone);
+  const AutoChange change = pilot.Observe(config_, views_, now_);
+  ASSERT_EQ(change.kind, Kind::kSet);
+  EXPECT_EQ(change.set.kind, SetChange::Kind::kLeaveOut);
+  EXPECT_EQ(change.set.node, 1u);
+  views_[0].synchronous_standbys = config_.policy.Setting(change.set.standbys);
+  EXPECT_EQ(pilot.Observe(config_, views_, now_).kind, Kind::kNone);
+  EXPECT_THAT(Decide().why, HasSubstr("rebuild wanted: metalctl shard replace b"));
+}
+
+TEST_F(AutoPilotTest, TheSetDoesNotFlapWithAFaultThatComesAndGoes) {
+  AutoPilot pilot;
+  views_[0].synchronous_standbys = config_.policy.Setting({"b", "c"});
+  Ask(1, FaultWish::kFailover);
+  for (int i = 0; i < 2; ++i) pilot.Observe(config_, views_, now_);
+  views_[0].synchronous_standbys = config_.policy.Setting({"c"});
+  views_[1].faults.clear();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(pilot.Observe(config_, views_, now_ + absl::Seconds(50)).kind, Kind::kNone);
+  }
+  const AutoChange change = pilot.Observe(config_, views_, now_ + absl::Minutes(2));
+  EXPECT_EQ(change.set.kind, SetChange::Kind::kTakeBack);
+}
+
+TEST_F(AutoPilotTest, WhatOnlyTheProbesOfAStandbySaySetsNothingInMotion) {
+  views_[0].synchronous_standbys = config_.policy.Setting({"b", "c"});
+  views_[1].disk = "stalled";
   EXPECT_EQ(Decide().kind, Kind::kNone);
-  EXPECT_THAT(Decide().why, HasSubstr("metalctl shard replace " + config_.nodes[1].id));
+  EXPECT_THAT(Decide().why, HasSubstr("as its probes alone see it"));
+}
+
+TEST_F(AutoPilotTest, ASickPrimaryIsLeftAsItsOwnPolicySaysAndNeverATakenOutStandby) {
+  Ask(0, FaultWish::kNothing);
+  EXPECT_EQ(Decide(), AutoChange()) << "it only observes";
 }
 
 TEST_F(AutoPilotTest, WithoutAStandbyThatIsWellNothingIsDone) {

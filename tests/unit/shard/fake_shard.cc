@@ -112,6 +112,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
   view.gate = !has_door ? "" : door_held ? "held" : "open";
   view.gate_target = door;
   view.disk = disk_sick ? "stalled" : "healthy";
+  if (disk_condemned) view.faults.push_back(ConfirmedFault(FaultWish::kFailover));
   const bool streams = shard_.Streams(*this) || (missed_wal && flickers && source);
   view.receiver_state = streams ? "streaming" : "";
   view.sender_host = streams ? shard_.config_.nodes[*source].postgres.host : "";

@@ -50,12 +50,13 @@ class FakeNode : public NodeCalls {
   bool reachable = true;  // its agent
   bool hangs = false;     // its server: changes of role get no answer in time
   bool server_up = true;
-  int starts_for = 0;  // looks at the node during which its server only starts
+  int starts_for = 0;         // looks at the node during which its server only starts
   int unchecked_follows = 0;  // orders to follow that are obeyed before its WAL is known
   bool empty = false;
   bool read_write = false;  // while the server is up
   bool fenced = false;
-  bool disk_sick = false;
+  bool disk_sick = false;       // as its probes see it
+  bool disk_condemned = false;  // a fatal fault is confirmed
   bool refuses_promotion = false;
   bool lags = false;           // what the primary sees of it
   bool disk_full = false;      // it cannot start

@@ -133,6 +133,15 @@ std::vector<Case> CasesOfReplication() {
          v[1].faults.push_back({"corruption", "base/1", "bad", true});
        },
        {"node_fault"}},
+      {"a standby is condemned and left out",
+       [](Views& v) {
+         v[1].faults.push_back(ConfirmedFault(FaultWish::kFailover));
+         v[1].received = {0x1000};
+         v[0].synchronous_standbys = "ANY 1 (\"c\")";
+         v[0].followers[0].sync_state = "async";
+         v[0].received = {uint64_t{4} << 20};
+       },
+       {"rebuild_wanted", "left_out", "slot_holds_wal", "node_fault"}},
       {"a small fault",
        [](Views& v) {
          v[1].faults.push_back({"slow", "nvme0", "", false});

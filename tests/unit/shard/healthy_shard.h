@@ -22,6 +22,16 @@ inline ShardConfig ThreeNodes() {
   return config;
 }
 
+// Of a disk that refuses writes.
+inline NodeFault ConfirmedFault(FaultWish wanted, bool fatal = true) {
+  return {.fault_class = "write_error",
+          .subject = "nvme0n1",
+          .message = "",
+          .severe = true,
+          .fatal_disk = fatal,
+          .wanted = wanted};
+}
+
 inline NodeView HealthyNode(const std::string& id) {
   NodeView view;
   view.id = view.node_id = id;

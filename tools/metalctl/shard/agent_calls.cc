@@ -16,7 +16,6 @@ constexpr absl::Duration kPromotion = absl::Seconds(60);
 constexpr absl::Duration kShutdown = absl::Seconds(20);
 constexpr absl::Duration kCheckpoint = absl::Minutes(10);
 constexpr absl::Duration kFollow = absl::Seconds(30);
-constexpr absl::Duration kAcknowledge = absl::Seconds(30);
 constexpr absl::Duration kStart = absl::Minutes(10);
 constexpr absl::Duration kRewind = absl::Hours(1);
 constexpr absl::Duration kClone = absl::Hours(24 * 7);
@@ -286,8 +285,9 @@ absl::Status AgentCalls::SetSynchronousStandbys(const TermHolder& holder,
   request.set_first(change.policy.method == SyncPolicy::Method::kFirst);
   request.set_expected(change.expected);
   request.set_accept_data_loss(change.accept_data_loss);
-  *request.mutable_timeout() = ctl::DurationProto(kAcknowledge);
-  return Call(kAcknowledge + kShort, [&](grpc::ClientContext* context) {
+  request.set_reason(change.reason);
+  *request.mutable_timeout() = ctl::DurationProto(change.patience);
+  return Call(change.patience + kShort, [&](grpc::ClientContext* context) {
     v1::SetSynchronousStandbysResponse response;
     return client_.replication->SetSynchronousStandbys(context, request, &response);
   });

@@ -10,24 +10,8 @@ namespace {
 
 using Kind = AutoChange::Kind;
 
-const NodeFault* WorstFault(const NodeView& view) {
-  const NodeFault* worst = nullptr;
-  for (const NodeFault& fault : view.faults) {
-    if (fault.wanted == FaultWish::kNothing) continue;
-    if (worst == nullptr || fault.wanted > worst->wanted) worst = &fault;
-  }
-  return worst;
-}
-
 bool IsSick(const NodeView& view) {
-  return view.answered &&
-         (view.disk_is_sick() || std::ranges::any_of(view.faults, &NodeFault::fatal_disk) ||
-          WorstFault(view) != nullptr);
-}
-
-// A primary that fenced itself is no primary any more, and still the one that asks.
-bool FencedByItsDisk(const NodeView& view) {
-  return view.answered && view.fenced && view.fence_reason.starts_with("disk: ");
+  return view.is_condemned() || (view.answered && view.disk_is_sick());
 }
 
 // The standby that is well and has most WAL.
@@ -47,37 +31,48 @@ AutoChange Nothing(std::string why) {
   return change;
 }
 
+AutoChange ChangeOfSet(SetChange set) {
+  if (set.kind == SetChange::Kind::kNone) return Nothing(std::move(set.why));
+  AutoChange change;
+  change.kind = Kind::kSet;
+  change.why = set.why;
+  change.set = std::move(set);
+  return change;
+}
+
 }  // namespace
 
 AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& views) {
-  const auto sick = [&](size_t i) { return IsSick(views[i]) || FencedByItsDisk(views[i]); };
   std::vector<size_t> all;
   for (size_t i = 0; i < views.size(); ++i) {
-    if (sick(i)) all.push_back(i);
+    if (IsSick(views[i])) all.push_back(i);
   }
-  if (all.empty()) return {};
   if (all.size() > 1) {
     return Nothing(fmt::format("{} and {} are sick: more than one member, so nothing is changed",
                                config.nodes[all[0]].id, config.nodes[all[1]].id));
   }
+  const auto primary = FindPrimary(views);
+  if (all.empty()) return primary ? ChangeOfSet(DecideSet(config, views, *primary)) : AutoChange();
   const size_t node = all.front();
   const std::string& id = config.nodes[node].id;
-  const auto primary = FindPrimary(views);
-  const NodeFault* fault = WorstFault(views[node]);
-  const bool fenced = !primary && FencedByItsDisk(views[node]);
-  if (!fenced && (!primary || *primary != node)) {
+  const NodeFault* fault = views[node].condemned_by();
+  // A primary that fenced itself is no primary any more, and still the one that asks.
+  const bool fenced = !primary && views[node].fenced_by_disk();
+  if (primary && *primary != node) {
+    if (views[node].is_condemned()) return ChangeOfSet(DecideSet(config, views, *primary));
     return Nothing(
-        fmt::format("{} is sick and does not lead: metalctl shard replace {} once its "
-                    "drive is",
-                    id, id));
+        fmt::format("a disk of {} is {}, as its probes alone see it", id, views[node].disk));
   }
-  if (!fenced && fault == nullptr) return {};
+  if (!primary && !fenced) {
+    return Nothing(fmt::format("{} is sick, and no node leads: metalctl shard recover", id));
+  }
+  if (!fenced && (fault == nullptr || fault->wanted == FaultWish::kNothing)) return {};
   const auto to = BestStandby(views);
   if (!to) return Nothing(fmt::format("{} is sick, and no standby that is well answers", id));
   AutoChange change;
   change.to = *to;
   change.kind = fenced || fault->wanted == FaultWish::kFailover ? Kind::kFailover : Kind::kReparent;
-  change.may_be_forced = fault != nullptr && fault->fatal_disk;
+  change.may_be_forced = views[node].has_fatal_disk();
   change.why = fault != nullptr
                    ? fmt::format("{} asks for it: {} {}", id, fault->fault_class, fault->subject)
                    : fmt::format("{} fenced itself: {}", id, views[node].fence_reason);
@@ -91,11 +86,14 @@ AutoChange AutoPilot::Observe(const ShardConfig& config, const std::vector<NodeV
   last_ = change;
   if (change.kind == Kind::kNone) return change;
   if (!again) return Nothing("asked once: " + change.why);
-  if (changed_ && now - *changed_ < kPause) {
+  const bool of_set = change.kind == Kind::kSet;
+  std::optional<base::MonotonicTime>& changed = of_set ? set_changed_ : changed_;
+  const absl::Duration pause = of_set ? kSetPause : kPause;
+  if (changed && now - *changed < pause) {
     return Nothing(fmt::format("{}; the last change was less than {} ago", change.why,
-                               absl::FormatDuration(kPause)));
+                               absl::FormatDuration(pause)));
   }
-  changed_ = now;
+  changed = now;
   last_ = {};
   return change;
 }

@@ -1,7 +1,9 @@
-// What `shard watch --auto` does by itself: it carries out what a node asks for because of its
-// disk, a planned change (drain) or a failover (demote), and nothing else.
+// What `shard watch --auto` does by itself because of a node's disk, and nothing else: what a
+// primary asks for, a planned change (drain) or a failover (demote); and it takes a standby with a
+// sick disk out of the synchronous set and, when it is well again, back (synchronous_set.h).
 // Guards: two looks in a row have to say the same; never when more than one member is sick, for
-// then the cause may be another; only to a standby that is well; one change in ten minutes.
+// then the cause may be another; only to a standby that is well; one change of the lead in ten
+// minutes, and of the set in one.
 // Threading: not thread-safe; no I/O and no clock.
 #pragma once
 
@@ -13,14 +15,16 @@
 #include "agent/base/clock.h"
 #include "tools/metalctl/shard/node_view.h"
 #include "tools/metalctl/shard/shard_config.h"
+#include "tools/metalctl/shard/synchronous_set.h"
 
 namespace metal::shard {
 
 struct AutoChange {
-  enum class Kind { kNone, kReparent, kFailover };
+  enum class Kind { kNone, kReparent, kFailover, kSet };
   Kind kind = Kind::kNone;
   size_t to = 0;               // the next primary
   bool may_be_forced = false;  // of kReparent: the disk is dying, so a failover where that fails
+  SetChange set;               // of kSet
   std::string why;  // for people; of kNone: what keeps it from acting, empty when nothing is asked
   friend bool operator==(const AutoChange&, const AutoChange&) = default;
 };
@@ -30,7 +34,9 @@ AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& 
 
 class AutoPilot {
  public:
-  static constexpr absl::Duration kPause = absl::Minutes(10);  // between two changes
+  static constexpr absl::Duration kPause = absl::Minutes(10);  // between two changes of the lead
+  // Between two of the set: a fault that comes and goes does not make the policy flap.
+  static constexpr absl::Duration kSetPause = absl::Minutes(1);
 
   // One look. A change is answered once, and the pause begins with it.
   AutoChange Observe(const ShardConfig& config, const std::vector<NodeView>& views,
@@ -38,7 +44,7 @@ class AutoPilot {
 
  private:
   AutoChange last_;
-  std::optional<base::MonotonicTime> changed_;
+  std::optional<base::MonotonicTime> changed_, set_changed_;
 };
 
 }  // namespace metal::shard

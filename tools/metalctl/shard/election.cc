@@ -135,12 +135,22 @@ absl::StatusOr<Choice> Procedure::Choose(const Frozen& frozen, const ChangeOptio
                                          std::optional<size_t> leaving) {
   std::vector<Standing> standings;
   std::vector<std::string> names;
+  const auto may_lead = [&](size_t i) {
+    return frozen.positions[i] && !views_[i].fenced && (i != leaving || options.to == i);
+  };
+  // Nobody leads from a disk that may lose what it is given, as long as there is another: that
+  // takes over the WAL which only such a node has.
+  bool other = false;
+  for (size_t i = 0; i < views_.size(); ++i) {
+    other = other || (may_lead(i) && !views_[i].has_fatal_disk());
+  }
   for (size_t i = 0; i < views_.size(); ++i) {
     names.push_back(NameOf(i));
     if (!frozen.positions[i]) continue;
+    const bool avoided = other && options.to != i && views_[i].has_fatal_disk();
     standings.push_back({.node = i,
-                         .may_lead = !views_[i].fenced && (i != leaving || options.to == i),
-                         .disk_sick = views_[i].disk_is_sick(),
+                         .may_lead = may_lead(i) && !avoided,
+                         .disk_sick = views_[i].disk_is_sick() || views_[i].is_condemned(),
                          .position = *frozen.positions[i]});
   }
   Choice choice;
@@ -217,7 +227,7 @@ absl::Status Procedure::Failover(const ChangeOptions& options) {
   const auto primary = FindPrimary(views_);
   if (!primary) return Elect(options, std::nullopt);
   const NodeView& view = views_[*primary];
-  const bool well = !view.disk_is_sick() && view.seen < kFreshFacts;
+  const bool well = !view.disk_is_sick() && !view.has_fatal_disk() && view.seen < kFreshFacts;
   if (options.to != primary && (options.to || !well)) return Elect(options, primary);
   // As a repeated run finds it. One that is well is not left without being told where to go.
   log_.Note(fmt::format("{} is the primary and answers{}", NameOf(*primary),

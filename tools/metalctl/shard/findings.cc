@@ -8,6 +8,7 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "tools/metalctl/format.h"
+#include "tools/metalctl/shard/synchronous_set.h"
 
 namespace metal::shard {
 namespace {
@@ -78,6 +79,15 @@ constexpr FindingKind kKinds[] = {
      "metalctl status and metalctl events on the node"},
     {"disk_sick", kError, "a disk stalls or fails",
      "metalctl disk health on the node; metalctl shard reparent when it is the primary's"},
+    {"rebuild_wanted", kError, "a standby's disk has a confirmed fault: it is no copy to rely on",
+     "metalctl shard replace NODE once its drive is changed; metalctl disk acknowledge on the node "
+     "when the fault is over"},
+    {"left_out", kWarning, "a standby's acknowledgement does not count, because of its disk",
+     "commits wait for the others alone; metalctl shard watch --auto puts it back when it is well, "
+     "so does metalctl shard recover"},
+    {"slot_holds_wal", kWarning, "the slot of a standby with a sick disk keeps WAL on the primary",
+     "metalctl disk list on the primary shows what is free; metalctl shard replace, or metalctl "
+     "slots without it, ends that"},
     {"archive_failing", kWarning, "WAL cannot be archived", "metalctl backup archive on the node"},
     {"node_fault", kWarning, "the node reports a fault", "metalctl status on the node"},
 };
@@ -107,6 +117,7 @@ class Analysis {
       if (view.is_standby() && primary_) CheckStandby(view, views_[*primary_]);
       CheckDoor(view);
       CheckHealth(view);
+      if (primary_ && view.id != views_[*primary_].id) CheckCondemned(view, views_[*primary_]);
     }
     if (primary_) CheckPolicy(views_[*primary_]);
     std::stable_sort(found_.begin(), found_.end(), [](const Finding& a, const Finding& b) {
@@ -271,6 +282,24 @@ class Analysis {
     }
   }
 
+  void CheckCondemned(const NodeView& view, const NodeView& primary) {
+    if (!view.is_condemned()) return;
+    Add("rebuild_wanted", view.id,
+        fmt::format("{}; rebuild wanted: metalctl shard replace {} once its drive is changed",
+                    view.CondemnedFor(), view.id));
+    const auto in = SetInForce(config_, primary);
+    const auto index = config_.Find(view.id);
+    if (in && index && std::ranges::find(*in, *index) == in->end()) {
+      Add("left_out", view.id, fmt::format("commits wait for {}", primary.synchronous_standbys));
+    }
+    const uint64_t kept = primary.received.value - std::min(view.received, primary.received).value;
+    if (view.received.valid() && kept > config_.max_lag_bytes) {
+      Add("slot_holds_wal", primary.id,
+          fmt::format("slot {} keeps {} of WAL for {}", SlotName(view.id),
+                      ctl::FormatBytes(static_cast<int64_t>(kept)), view.id));
+    }
+  }
+
   void CheckPolicy(const NodeView& primary) {
     if (!primary.followers_seen) return;
     int counted = 0;
@@ -284,7 +313,8 @@ class Analysis {
       }
       if (follower.state != "streaming") continue;
       if (counts) ++counted;
-      if (follower.sync_state == "async") ignored.push_back(follower.name);
+      const bool sick = views_[*config_.Find(follower.name)].is_condemned();
+      if (follower.sync_state == "async" && !sick) ignored.push_back(follower.name);
     }
     for (const std::string& name : ignored) {
       Add("policy_not_in_force", name,

@@ -48,8 +48,10 @@ struct CloneSource {
 struct SynchronousChange {
   SyncPolicy policy;
   std::vector<std::string> standbys;
-  std::string expected;           // synchronous_standby_names as it is now
-  bool accept_data_loss = false;  // ask for less although standbys do not learn of it
+  std::string expected;                         // synchronous_standby_names as it is now
+  bool accept_data_loss = false;                // ask for less although standbys do not learn of it
+  std::string reason = {};                      // for people; told in the primary's event
+  absl::Duration patience = absl::Seconds(30);  // for the standbys to acknowledge
 };
 
 enum class FollowBy { kSlot, kNoSlot };

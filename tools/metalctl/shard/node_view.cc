@@ -1,6 +1,7 @@
 #include "tools/metalctl/shard/node_view.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tools/metalctl/format.h"
 
@@ -89,12 +90,17 @@ bool IsConfirmed(const v1::Fault& fault) {
   return fault.disk().confidence() == v1::FAULT_CONFIDENCE_CONFIRMED;
 }
 
-// Of the database's disks: for a repository nobody has to lead elsewhere.
-FaultWish WishOf(const v1::Fault& fault) {
+// Confirmed, of the database's disks (for a repository nobody has to lead elsewhere), and not
+// taken for known by an operator.
+bool Counts(const v1::Fault& fault) {
   const auto& roles = fault.disk().roles();
   const bool database = std::any_of(roles.begin(), roles.end(),
                                     [](const std::string& role) { return role != "repository"; });
-  if (!IsConfirmed(fault) || !database) return FaultWish::kNothing;
+  return IsConfirmed(fault) && database && !fault.disk().has_acknowledgement();
+}
+
+FaultWish WishOf(const v1::Fault& fault) {
+  if (!Counts(fault)) return FaultWish::kNothing;
   switch (fault.disk().reaction()) {
     case v1::FAULT_REACTION_DRAIN:
       return FaultWish::kReparent;
@@ -125,6 +131,34 @@ std::string_view ServerStateName(ServerState state) {
       return "down";
   }
   return "unknown";
+}
+
+const NodeFault* NodeView::condemned_by() const {
+  const NodeFault* worst = nullptr;
+  if (!answered) return worst;
+  const auto rank = [](const NodeFault& fault) {
+    return std::pair(fault.wanted, fault.fatal_disk);
+  };
+  for (const NodeFault& fault : faults) {
+    if (fault.wanted == FaultWish::kNothing && !fault.fatal_disk) continue;
+    if (worst == nullptr || rank(fault) > rank(*worst)) worst = &fault;
+  }
+  return worst;
+}
+
+bool NodeView::fenced_by_disk() const {
+  return answered && fenced && fence_reason.starts_with("disk: ");
+}
+
+bool NodeView::has_fatal_disk() const {
+  return answered && std::any_of(faults.begin(), faults.end(),
+                                 [](const NodeFault& fault) { return fault.fatal_disk; });
+}
+
+std::string NodeView::CondemnedFor() const {
+  const NodeFault* const fault = condemned_by();
+  if (fault != nullptr) return fault->fault_class + " " + fault->subject;
+  return fenced_by_disk() ? "fenced: " + fence_reason : "";
 }
 
 NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
@@ -163,12 +197,13 @@ NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
   view.archive_error = status.archive().last_error();
   if (status.has_operation()) view.operation = status.operation().kind();
   for (const auto& fault : status.faults()) {
-    view.faults.push_back({.fault_class = fault.fault_class(),
-                           .subject = fault.subject(),
-                           .message = fault.message(),
-                           .severe = fault.severity() >= v1::SEVERITY_ERROR,
-                           .fatal_disk = IsConfirmed(fault) && fault.disk().fatal(),
-                           .wanted = WishOf(fault)});
+    view.faults.push_back(
+        {.fault_class = fault.fault_class(),
+         .subject = fault.subject(),
+         .message = fault.message(),
+         .severe = fault.severity() >= v1::SEVERITY_ERROR && !fault.disk().has_acknowledgement(),
+         .fatal_disk = Counts(fault) && fault.disk().fatal(),
+         .wanted = WishOf(fault)});
   }
   for (const auto& disk : status.disks()) {
     if (!disk.slowness().has_median_excess() || disk.slowness().learning()) continue;

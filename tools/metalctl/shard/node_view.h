@@ -30,10 +30,11 @@ struct Follower {
 // What a node asks for because of a confirmed fault of its disk.
 enum class FaultWish { kNothing, kReparent, kFailover };
 
+// One that an operator has acknowledged is none of the three.
 struct NodeFault {
   std::string fault_class, subject, message;
   bool severe = false;      // error or critical
-  bool fatal_disk = false;  // confirmed, of a disk that no longer keeps what it is given
+  bool fatal_disk = false;  // confirmed, of a database's disk that no longer keeps what it is given
   FaultWish wanted = FaultWish::kNothing;
 };
 
@@ -104,7 +105,19 @@ struct NodeView {
   bool is_ordered_primary() const {
     return is_primary() && wanted == NodeRole::kPrimary && !fenced;
   }
+  // As its probes see it at this moment; one witness alone.
   bool disk_is_sick() const { return disk == "stalled" || disk == "faulted"; }
+  // The worst confirmed fault of its database's disks, for which the node is to serve no longer, or
+  // to count as no copy; null when there is none.
+  const NodeFault* condemned_by() const;
+  // It fenced itself because of its disk.
+  bool fenced_by_disk() const;
+  // One of the two: whatever it acknowledges proves little.
+  bool is_condemned() const { return condemned_by() != nullptr || fenced_by_disk(); }
+  // Confirmed: its disk may have lost what it was given.
+  bool has_fatal_disk() const;
+  // "write_error nvme0n1", "fenced: disk: …".
+  std::string CondemnedFor() const;
 };
 
 // `id`: of shard.toml.

@@ -26,6 +26,7 @@
 #include "tools/metalctl/shard/proof.h"
 #include "tools/metalctl/shard/shard_config.h"
 #include "tools/metalctl/shard/step_log.h"
+#include "tools/metalctl/shard/synchronous_set.h"
 
 namespace metal::shard {
 
@@ -66,6 +67,11 @@ class Procedure {
   // Wipes a standby and clones it from another one, or from the primary. FAILED_PRECONDITION: it is
   // the primary; or the others are not enough for the policy meanwhile, unless `force`.
   absl::Status Replace(size_t node, bool force);
+
+  // Takes a standby with a sick disk out of the set whose acknowledgement counts, or puts one back
+  // that is well again, as `change` was decided by an earlier look (synchronous_set.h). ABORTED
+  // when the nodes say otherwise by now: nothing changed.
+  absl::Status ChangeSet(const SetChange& change);
 
   // From now on the policy of the file comes into force even where it asks for less than the one
   // before and standbys of that one do not learn of it. Failover with accept_data_loss says so too.
@@ -155,7 +161,7 @@ class Procedure {
 
   // ---- settle.cc: make the shard what it should be around its primary ----
   // Slots and policy on a node that is to lead, while it is a standby: in force from its first
-  // moment as the primary.
+  // moment as the primary. Who is condemned by its disk does not count in it.
   absl::Status PrepareLeader(size_t leader, const TermHolder& holder);
   absl::StatusOr<std::string> Follow(size_t node, size_t primary, const TermHolder& holder);
   // Also of a node that still writes.
@@ -177,6 +183,9 @@ class Procedure {
   absl::Status WaitUntilStreaming(size_t node, size_t primary, const TermHolder& holder);
   bool FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const;
   absl::Status Settle(size_t primary, const TermHolder& holder);
+  // The file's policy over the wanted set, once enough of it follow.
+  absl::Status PutPolicyInForce(size_t primary, const TermHolder& holder,
+                                const std::vector<bool>& follows);
   // Waits until the statuses say what was done: they are a moment old.
   absl::Status Verify(size_t primary, const TermHolder& holder);
   // Nodes that answer and have a door.

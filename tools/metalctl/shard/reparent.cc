@@ -60,6 +60,7 @@ absl::Status Procedure::CheckCandidate(size_t primary, size_t candidate) const {
                                     written - each.flushed.value, config_.max_lag_bytes));
   }
   if (view.disk_is_sick()) return NotFit(name, "a disk of it is " + view.disk);
+  if (view.is_condemned()) return NotFit(name, "its disk is sick: " + view.CondemnedFor());
   return absl::OkStatus();
 }
 

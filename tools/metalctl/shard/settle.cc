@@ -19,6 +19,8 @@ constexpr absl::Duration kStreamingPatience = absl::Seconds(30);
 constexpr absl::Duration kAskWhy = absl::Seconds(3);
 constexpr absl::Duration kAskAgain = absl::Seconds(10);
 constexpr absl::Duration kStatusPatience = absl::Seconds(2);
+// Of a change of the set: whoever looks after the shard looks at nothing else meanwhile.
+constexpr absl::Duration kSetPatience = absl::Seconds(10);
 constexpr absl::Duration kCopiesPatience = absl::Seconds(10);
 constexpr absl::Duration kVerifyPatience = absl::Seconds(10);
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
@@ -43,12 +45,19 @@ std::string CauseOf(const absl::Status& status) {
   return text.substr(0, text.find(". HINT: "));
 }
 
+absl::Status NotOurs(const TermHolder& holder) {
+  return base::Error(absl::StatusCode::kFailedPrecondition,
+                     "term {} is held by {}: its orchestrator looks after the shard. HINT: "
+                     "metalctl shard reparent takes the shard over with a term of its own",
+                     holder.term, holder.orchestrator);
+}
+
 }  // namespace
 
 absl::Status Procedure::PrepareLeader(size_t leader, const TermHolder& holder) {
   std::vector<std::string> slots;
-  const std::vector<std::string> standbys = IdsOf(Others(leader));
-  for (const std::string& id : standbys) slots.push_back(SlotName(id));
+  for (const std::string& id : IdsOf(Others(leader))) slots.push_back(SlotName(id));
+  const std::vector<std::string> standbys = IdsOf(WantedSet(config_, views_, leader));
   return Step("prepare", NameOf(leader), [&]() -> absl::StatusOr<std::string> {
     METAL_RETURN_IF_ERROR(calls_.node(leader).ReconcileSlots(holder, slots));
     METAL_RETURN_IF_ERROR(calls_.node(leader).SetSynchronousStandbys(
@@ -141,6 +150,13 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const
   if (FollowsRightly(view, primary, holder.term) && SeenStreaming(views_[primary], NameOf(node))) {
     METAL_RETURN_IF_ERROR(calls.ReconcileSlots(holder, {}));  // of a reparent that was cut off
     return "follows already";
+  }
+  if (view.has_fatal_disk() && !view.running()) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "its server is not started on a disk that is condemned ({}). HINT: rebuild "
+                       "wanted: metalctl shard replace {} once its drive is changed; metalctl disk "
+                       "acknowledge on the node when the fault is over",
+                       view.CondemnedFor(), NameOf(node));
   }
   if (view.server == ServerState::kEmpty) {
     METAL_RETURN_IF_ERROR(CloneNode(node, primary, holder, false));
@@ -289,13 +305,50 @@ void Procedure::LeaveBehind(size_t node, const absl::Status& why) {
                             : ". HINT: metalctl shard recover, when that is mended"));
 }
 
-absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
-  if (!config_.IsOurs(holder.orchestrator)) {
-    return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "term {} is held by {}: its orchestrator looks after the shard. HINT: "
-                       "metalctl shard reparent takes the shard over with a term of its own",
-                       holder.term, holder.orchestrator);
+absl::Status Procedure::PutPolicyInForce(size_t primary, const TermHolder& holder,
+                                         const std::vector<bool>& follows) {
+  const auto count = [&](const std::vector<size_t>& nodes) {
+    return static_cast<int>(std::ranges::count_if(nodes, [&](size_t i) { return follows[i]; }));
+  };
+  std::vector<size_t> set = WantedSet(config_, views_, primary);
+  if (count(set) < config_.policy.count) set = Others(primary);
+  const std::string setting = config_.policy.Setting(IdsOf(set));
+  // Its promotion may have kept more in force than it was given.
+  const auto now = calls_.node(primary).GetStatus(kStatusPatience);
+  const std::string in_force = (now.ok() ? *now : views_[primary]).synchronous_standbys;
+  if (in_force == setting || count(set) < config_.policy.count) return absl::OkStatus();
+  return Step("policy", NameOf(primary), [&]() -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(calls_.node(primary).SetSynchronousStandbys(
+        holder, {config_.policy, IdsOf(set), in_force, accept_data_loss_}));
+    return setting;
+  });
+}
+
+absl::Status Procedure::ChangeSet(const SetChange& change) {
+  METAL_RETURN_IF_ERROR(Look());
+  const auto primary = FindPrimary(views_);
+  const SetChange now = primary ? DecideSet(config_, views_, *primary) : SetChange();
+  if (now.kind != change.kind || now.node != change.node || now.standbys != change.standbys) {
+    return base::Error(absl::StatusCode::kAborted,
+                       "the nodes do not say any more that {}. HINT: metalctl shard status",
+                       change.why);
   }
+  const NodeView& view = views_[*primary];
+  if (!config_.IsOurs(view.orchestrator)) return NotOurs({view.term, view.orchestrator});
+  const std::string setting = config_.policy.Setting(change.standbys);
+  return Step("policy", NameOf(*primary), [&]() -> absl::StatusOr<std::string> {
+    METAL_RETURN_IF_ERROR(calls_.node(*primary).SetSynchronousStandbys(
+        {view.term, view.orchestrator}, {.policy = config_.policy,
+                                         .standbys = change.standbys,
+                                         .expected = view.synchronous_standbys,
+                                         .reason = now.why,
+                                         .patience = kSetPatience}));
+    return setting;
+  });
+}
+
+absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
+  if (!config_.IsOurs(holder.orchestrator)) return NotOurs(holder);
   ReadViews();
   std::vector<std::string> slots;
   const std::vector<size_t> others = Others(primary);
@@ -308,29 +361,17 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
   const std::unique_ptr<bool[]> judged(new bool[views_.size()]());
   const std::vector<absl::Status> rejoined = OnEach(
       "rejoin", others, [&](size_t node) { return Rejoin(node, primary, holder, &judged[node]); });
-  auto streaming = static_cast<int>(std::ranges::count_if(rejoined, &absl::Status::ok));
+  std::vector<bool> follows(views_.size());
   for (size_t i = 0; i < others.size(); ++i) {
     absl::Status status = rejoined[i];
     // A node that only cannot start, for want of space or WAL, keeps its directory.
     if (judged[others[i]] && base::NoRewindHelps(status)) {
       status = CloneInstead(others[i], primary, holder, status);
-      streaming += status.ok() ? 1 : 0;
     }
+    follows[others[i]] = status.ok();
     if (!status.ok()) LeaveBehind(others[i], status);
   }
-  const std::string setting = config_.policy.Setting(IdsOf(others));
-  // Its promotion may have kept more in force than it was given.
-  const auto now = calls_.node(primary).GetStatus(kStatusPatience);
-  const std::string in_force = (now.ok() ? *now : views_[primary]).synchronous_standbys;
-  if (in_force != setting && streaming >= config_.policy.count) {
-    const absl::Status agreed =
-        Step("policy", NameOf(primary), [&]() -> absl::StatusOr<std::string> {
-          METAL_RETURN_IF_ERROR(calls_.node(primary).SetSynchronousStandbys(
-              holder, {config_.policy, IdsOf(others), in_force, accept_data_loss_}));
-          return setting;
-        });
-    METAL_RETURN_IF_ERROR(agreed);
-  }
+  METAL_RETURN_IF_ERROR(PutPolicyInForce(primary, holder, follows));
   std::vector<size_t> astray;
   for (const size_t door : Doors()) {
     const NodeView& view = views_[door];

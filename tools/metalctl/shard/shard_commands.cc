@@ -67,6 +67,12 @@ int ShowShard(const Client& client, const ShardConfig& config, bool findings_onl
 // What `watch --auto` does after a look; the text is for the last line of the screen.
 std::string ActBy(const AutoChange& change, const Client& client, const ShardConfig& config) {
   if (change.kind == AutoChange::Kind::kNone) return change.why.empty() ? "" : change.why + "\n";
+  if (change.kind == AutoChange::Kind::kSet) {
+    fmt::print("synchronous set: {}\n", change.why);
+    RunProcedure(client, config, "synchronous", false,
+                 [&](Procedure& procedure) { return procedure.ChangeSet(change.set); });
+    return "";
+  }
   const ChangeOptions options{.to = change.to};
   const auto run = [&](const char* name, auto change_lead) {
     fmt::print("{} to {}: {}\n", name, config.nodes[change.to].id, change.why);
@@ -133,9 +139,12 @@ void AddLookCommands(CLI::App* shard, ctl::Invocation& invocation,
       shard, "watch",
       "Show the same live, until Ctrl-C; the agents learn how fast their peers' disks are",
       "shard watch\nshard watch --auto");
-  watch->add_flag("--auto", *automatic,
-                  "Move the lead when its node asks for that because of its disk (disk.reaction): "
-                  "one member at a time, at most once in 10 minutes");
+  watch->add_flag(
+      "--auto", *automatic,
+      "Move the lead when its node asks for that because of its disk (disk.reaction), "
+      "and take a standby with a sick disk out of the synchronous set, and back when it "
+      "is well and has caught up: one member at a time, the lead at most once in 10 "
+      "minutes, never with fewer acknowledgements than the policy asks for");
   on_shard(watch, [automatic](const Client& client, const ShardConfig& config) {
     return WatchShard(client, config, *automatic);
   });
