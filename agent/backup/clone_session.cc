@@ -17,6 +17,7 @@ namespace metal::backup {
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
+constexpr absl::Duration kQuery = absl::Seconds(5);
 constexpr absl::Duration kReplayPatience = absl::Minutes(10);
 constexpr size_t kFillsPerTurn = 256;
 constexpr size_t kWaitingReadsMax = 8;
@@ -124,6 +125,12 @@ absl::StatusOr<std::shared_ptr<CloneSession>> CloneSession::Begin(const CloneSou
 absl::Status CloneSession::AwaitReplay(const std::function<bool()>& cancelled) {
   if (!request_.replay_lsn.valid()) return absl::OkStatus();
   METAL_ASSIGN_OR_RETURN(const auto session, parts_.connect());
+  METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));
+  if (state.in_recovery && !state.pause_state.empty() && state.pause_state != "not paused") {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "the replay of this standby is paused: a copy of it could not begin. HINT: "
+                       "ResumeReplay (metalctl replay resume), or clone from another node");
+  }
   pg::WaitForLsnRequest wait;
   wait.lsn = request_.replay_lsn;
   wait.timeout = kReplayPatience;

@@ -19,7 +19,7 @@ ANSWERS = [
     ("diag --output {root}/diag.tar.zst", 0),
     ("backup list", 0), ("backup show", 0), ("backup archive", 0), ("backup verify", 0), ("backup create", 0),
     ("backup restore --target {root}/copy --dry-run", 0), ("disk list", 0), ("disk health", 0), ("disk logs nowhere", 4),
-    ("disk probe --for 1s", None),
+    ("disk probe --for 1s", None), ("disk acknowledge media_error", 4),
     ("gate status", None), ("gate hold --term 1 --for 1s", None), ("gate release /nowhere --term 1", None),
     ("synchronous --term 1", 0), ("slots one --term 1", 0), ("lease renew --term 1 --ttl 60s", 0),
     ("demote --term 2", 0), ("undo-demote --term 2", 0), ("replay pause", 5), ("replay resume", 5), ("receiver stop", 5),

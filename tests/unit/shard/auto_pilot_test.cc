@@ -52,6 +52,25 @@ TEST_F(AutoPilotTest, APrimaryThatFencedItselfIsFailedOver) {
   EXPECT_EQ(Decide().kind, Kind::kNone) << "somebody else did that, and knows why";
 }
 
+TEST_F(AutoPilotTest, AChangeThatFailedIsTriedAgainSoonAndOneThatSucceededIsNotFollowedByAnother) {
+  AutoPilot pilot;
+  Ask(0, FaultWish::kFailover);
+  const auto look = [&](absl::Duration after) {
+    const Kind first = pilot.Observe(config_, views_, now_ + after).kind;
+    return first != Kind::kNone ? first : pilot.Observe(config_, views_, now_ + after).kind;
+  };
+  ASSERT_EQ(look(absl::ZeroDuration()), Kind::kFailover);
+  pilot.Ended(false, now_);
+  EXPECT_EQ(look(absl::Seconds(4)), Kind::kNone);
+  ASSERT_EQ(look(absl::Seconds(6)), Kind::kFailover);
+  pilot.Ended(false, now_ + absl::Seconds(6));
+  EXPECT_EQ(look(absl::Seconds(15)), Kind::kNone) << "twice as long";
+  ASSERT_EQ(look(absl::Seconds(17)), Kind::kFailover);
+  pilot.Ended(true, now_ + absl::Seconds(17));
+  EXPECT_EQ(look(absl::Minutes(10)), Kind::kNone);
+  EXPECT_EQ(look(absl::Minutes(11)), Kind::kFailover);
+}
+
 TEST_F(AutoPilotTest, NeverWhenMoreThanOneMemberIsSick) {
   Ask(0, FaultWish::kFailover);
   Ask(1, FaultWish::kNothing);

@@ -88,14 +88,21 @@ AutoChange AutoPilot::Observe(const ShardConfig& config, const std::vector<NodeV
   if (!again) return Nothing("asked once: " + change.why);
   const bool of_set = change.kind == Kind::kSet;
   std::optional<base::MonotonicTime>& changed = of_set ? set_changed_ : changed_;
-  const absl::Duration pause = of_set ? kSetPause : kPause;
+  const absl::Duration pause = of_set ? kSetPause : pause_;
   if (changed && now - *changed < pause) {
     return Nothing(fmt::format("{}; the last change was less than {} ago", change.why,
                                absl::FormatDuration(pause)));
   }
   changed = now;
+  if (!of_set) pause_ = kPause;
   last_ = {};
   return change;
+}
+
+void AutoPilot::Ended(bool succeeded, base::MonotonicTime now) {
+  changed_ = now;
+  pause_ = succeeded ? kPause : retry_;
+  retry_ = succeeded ? kRetry : std::min(2 * retry_, kPause);
 }
 
 }  // namespace metal::shard

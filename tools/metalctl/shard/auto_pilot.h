@@ -38,13 +38,20 @@ class AutoPilot {
   // Between two of the set: a fault that comes and goes does not make the policy flap.
   static constexpr absl::Duration kSetPause = absl::Minutes(1);
 
+  // After a change of the lead that failed; twice as long after each further one, up to kPause.
+  static constexpr absl::Duration kRetry = absl::Seconds(5);
+
   // One look. A change is answered once, and the pause begins with it.
   AutoChange Observe(const ShardConfig& config, const std::vector<NodeView>& views,
                      base::MonotonicTime now);
+  // How the change of the lead ended that Observe answered last.
+  void Ended(bool succeeded, base::MonotonicTime now);
 
  private:
   AutoChange last_;
   std::optional<base::MonotonicTime> changed_, set_changed_;
+  absl::Duration pause_ = kPause;  // since changed_
+  absl::Duration retry_ = kRetry;  // the pause after the next failure
 };
 
 }  // namespace metal::shard

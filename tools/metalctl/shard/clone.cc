@@ -16,11 +16,13 @@ bool HasData(const NodeView& view) { return view.answered && view.server != Serv
 
 absl::Status Procedure::CloneNode(size_t node, size_t primary, const TermHolder& holder,
                                   bool replace) {
-  // A standby that streams is copied from first: the primary has clients to serve.
+  // A standby that streams is copied from first: the primary has clients to serve. One whose replay
+  // is paused cannot begin, one on a sick disk is no source.
   std::optional<size_t> source;
   for (size_t i = 0; i < views_.size(); ++i) {
     if (i == node || !config_.nodes[i].transfer.is_set()) continue;
-    const bool standby = FollowsRightly(views_[i], primary, holder.term);
+    const bool standby = FollowsRightly(views_[i], primary, holder.term) &&
+                         !views_[i].replay_paused && !views_[i].is_condemned();
     if (standby || (i == primary && !source)) source = i;
   }
   if (!source) {

@@ -65,7 +65,8 @@ int ShowShard(const Client& client, const ShardConfig& config, bool findings_onl
 }
 
 // What `watch --auto` does after a look; the text is for the last line of the screen.
-std::string ActBy(const AutoChange& change, const Client& client, const ShardConfig& config) {
+std::string ActBy(AutoPilot& pilot, const AutoChange& change, const Client& client,
+                  const ShardConfig& config) {
   if (change.kind == AutoChange::Kind::kNone) return change.why.empty() ? "" : change.why + "\n";
   if (change.kind == AutoChange::Kind::kSet) {
     fmt::print("synchronous set: {}\n", change.why);
@@ -83,8 +84,9 @@ std::string ActBy(const AutoChange& change, const Client& client, const ShardCon
   if (change.kind == AutoChange::Kind::kReparent) code = run("reparent", &Procedure::Reparent);
   // A primary whose disk hangs cannot hand over in good order.
   if (change.kind == AutoChange::Kind::kFailover || (code != kExitOk && change.may_be_forced)) {
-    run("failover", &Procedure::Failover);
+    code = run("failover", &Procedure::Failover);
   }
+  pilot.Ended(code == kExitOk, base::RealClock().Monotonic());
   return "";
 }
 
@@ -101,7 +103,7 @@ int WatchShard(const Client& client, const ShardConfig& config, bool automatic) 
     shard.TellPeers(views, kWatchPeriod);
     const std::vector<Finding> findings = Analyse(config, views);
     std::string word;
-    if (automatic) word = ActBy(pilot.Observe(config, views, begin), client, config);
+    if (automatic) word = ActBy(pilot, pilot.Observe(config, views, begin), client, config);
     if (client.json()) {
       fmt::print("{}", StatusJson(config, views, findings, false));
     } else {

@@ -111,17 +111,17 @@ SetChange DecideSet(const ShardConfig& config, const std::vector<NodeView>& view
     return Nothing(fmt::format("{} are sick: more than one member, so none leaves the set",
                                fmt::join(IdsOf(config, condemned), " and ")));
   }
-  const std::optional<size_t> sick =
-      condemned.empty() || condemned[0] == primary ? std::nullopt : std::optional(condemned[0]);
+  const bool any = !condemned.empty() && condemned[0] != primary;
+  const size_t sick = any ? condemned[0] : primary;
   if (!in || !views[primary].followers_seen) {
-    if (!sick) return {};
+    if (!any) return {};
     return Nothing(fmt::format(
         "{} is sick ({}), and what is in force on {} is not the file's policy: metalctl "
         "shard recover",
-        config.nodes[*sick].id, views[*sick].CondemnedFor(), config.nodes[primary].id));
+        config.nodes[sick].id, views[sick].CondemnedFor(), config.nodes[primary].id));
   }
-  if (sick && std::ranges::find(*in, *sick) != in->end()) {
-    return LeaveOut(config, views, primary, *in, *sick);
+  if (any && std::ranges::find(*in, sick) != in->end()) {
+    return LeaveOut(config, views, primary, *in, sick);
   }
   for (size_t i = 0; i < views.size(); ++i) {
     if (i == primary || std::ranges::find(*in, i) != in->end()) continue;
@@ -134,10 +134,10 @@ SetChange DecideSet(const ShardConfig& config, const std::vector<NodeView>& view
             .why = fmt::format("{} streams and has caught up, and no fault of its disk counts",
                                config.nodes[i].id)};
   }
-  if (!sick) return {};
+  if (!any) return {};
   return Nothing(fmt::format("{} is sick ({}), its acknowledgement does not count; {}",
-                             config.nodes[*sick].id, views[*sick].CondemnedFor(),
-                             RebuildWanted(config.nodes[*sick].id)));
+                             config.nodes[sick].id, views[sick].CondemnedFor(),
+                             RebuildWanted(config.nodes[sick].id)));
 }
 
 std::vector<size_t> WantedSet(const ShardConfig& config, const std::vector<NodeView>& views,
