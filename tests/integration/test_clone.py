@@ -108,6 +108,10 @@ def test_second_replica_from_the_first(source, workspace, pg):
     first.ok(*clone_arguments(source, source))
     source.sql("INSERT INTO t SELECT g, 'new' FROM generate_series(1, 20000) g")
     second = replica_of(workspace, pg, "second")
+    first.ok("replay", "pause")
+    refused = second.ctl(*clone_arguments(first, source))
+    assert refused.code == 5 and "replay" in refused.error and "paused" in refused.error, refused
+    first.ok("replay", "resume")
     facts = second.ok(*clone_arguments(first, source))
     assert "replica" in str(facts)
     assert_same_table(source, second)

@@ -107,6 +107,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
                               : NodeRole::kStandby;
   view.timeline = wal.timeline;
   view.received = view.replayed = {wal.received.value - status_behind};
+  view.replay_paused = replay_paused;
   view.synchronous_standbys = synchronous;
   if (view.running()) view.durability = wal.durability;
   view.gate = !has_door ? "" : door_held ? "held" : "open";
@@ -323,7 +324,10 @@ absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) 
   if (!empty && !from.replace) return Refused("DATA_DIRECTORY_NOT_EMPTY", "there is one");
   if (IsPrimary()) return Refused("ROLE_TRANSITION", "it is the primary");
   for (size_t i = 0; i < shard_.size(); ++i) {
-    if (shard_.config_.nodes[i].transfer == from.transfer) wal = shard_.at(i).wal;
+    if (shard_.config_.nodes[i].transfer == from.transfer) {
+      if (shard_.at(i).replay_paused) return Refused("", "the source's replay is paused");
+      wal = shard_.at(i).wal;
+    }
     if (shard_.config_.nodes[i].postgres == from.primary) source = i;
   }
   empty = false;

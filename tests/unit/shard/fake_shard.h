@@ -50,8 +50,9 @@ class FakeNode : public NodeCalls {
   bool reachable = true;  // its agent
   bool hangs = false;     // its server: changes of role get no answer in time
   bool server_up = true;
-  int starts_for = 0;         // looks at the node during which its server only starts
-  int unchecked_follows = 0;  // orders to follow that are obeyed before its WAL is known
+  int starts_for = 0;          // looks at the node during which its server only starts
+  bool replay_paused = false;  // no copy of it can begin
+  int unchecked_follows = 0;   // orders to follow that are obeyed before its WAL is known
   bool empty = false;
   bool read_write = false;  // while the server is up
   bool fenced = false;

@@ -60,6 +60,14 @@ TEST_F(ProcedureTest, RecoverClonesANodeWithoutData) {
   ExpectHealthy("cloned");
 }
 
+TEST_F(ProcedureTest, NoCopyIsTakenFromAStandbyWhoseReplayIsPaused) {
+  node(1).replay_paused = true;
+  node(2).empty = true;
+  node(2).server_up = false;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("rejoin c: cloned, follows a"));
+}
+
 TEST_F(ProcedureTest, RecoverClonesANodeThatCannotBeRewound) {
   LetAReturnDiverged(*shard_);
   node(0).refuses_rewind = "WAL_MISSING";
