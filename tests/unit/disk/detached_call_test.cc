@@ -29,6 +29,7 @@ TEST(DetachedCallTest, AHungCallHoldsNobodyAndGetsNoSecondThread) {
   auto call = std::make_unique<DetachedCall<int>>();
   EXPECT_EQ(call->Run("hang", hang, absl::Milliseconds(10)), std::nullopt);
   EXPECT_EQ(call->Run("hang", hang, absl::Seconds(10)), std::nullopt);
+  while (*calls == 0) base::RealClock().Sleep(absl::Milliseconds(1));  // it may start late
   EXPECT_EQ(*calls, 1);
   call.reset();  // while the thread still hangs
   *release = true;
