@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "agent/base/log.h"
+#include "agent/node/database_role.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 
@@ -10,11 +11,6 @@ namespace metal::node {
 namespace {
 
 constexpr absl::Duration kImmediate = absl::Seconds(2), kKill = absl::Seconds(5);
-
-// Of the database: a sick repository is no reason to stop it.
-bool IsDatabaseRole(const std::string& role) {
-  return role == "data" || role == "wal" || role.starts_with("tablespace:");
-}
 
 }  // namespace
 

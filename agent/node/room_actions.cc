@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "agent/base/log.h"
+#include "agent/node/database_role.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 
@@ -19,10 +20,6 @@ constexpr absl::Duration kPatience = absl::Seconds(2);
 constexpr absl::Duration kCheckpointPatience = absl::Milliseconds(100);
 constexpr absl::Duration kReserveRetry = absl::Minutes(1);
 constexpr absl::Duration kCheckpoint = absl::Seconds(30);
-
-bool IsDatabaseRole(const std::string& role) {
-  return role == "data" || role == "wal" || role.starts_with("tablespace:");
-}
 
 bool Same(const observe::RoomSection& a, const observe::RoomSection& b) {
   return a.read_only == b.read_only && a.read_only_reason == b.read_only_reason &&

@@ -1,15 +1,12 @@
 // What is ordered about room, from what is published.
 #include <algorithm>
 
+#include "agent/node/database_role.h"
 #include "agent/node/room_work.h"
 #include "fmt/ranges.h"
 
 namespace metal::node {
 namespace {
-
-bool IsDatabaseRole(const std::string& role) {
-  return role == "data" || role == "wal" || role.starts_with("tablespace:");
-}
 
 bool HoldsDatabase(const observe::DiskSection& disk) {
   return disk.space && std::ranges::any_of(disk.roles, IsDatabaseRole);

@@ -12,7 +12,7 @@ import struct
 
 from harness import process
 from harness.certificates import Authority
-from harness.ledger import PREPARE, Client, Ledger, WriteWatch
+from harness.ledger import PREPARE, Ledger, WriteWatch, lets_in
 from harness.loop_disk import LoopDisk, Unavailable
 from harness.network import Network
 from harness.node import BIN, Node
@@ -108,7 +108,7 @@ class Hosts(Shard):
         first.sql(PREPARE)
         self.wait_healthy()
         for node in self.nodes.values():
-            wait_for(f"the door of {node.name} lets clients in", lambda node=node: self.lets_in(node), 30)
+            wait_for(f"the door of {node.name} lets clients in", lambda node=node: lets_in(*node.door, 5), 30)
         return self
 
     def let_clients_in(self, node):
@@ -118,17 +118,6 @@ class Hosts(Shard):
             text = file.read()
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"local all ledger scram-sha-256\nhost all all {self.subnet} scram-sha-256\n{text}")
-
-    def lets_in(self, node):
-        client = None
-        try:
-            client = Client(*node.door, patience=5)
-            return client.execute("SELECT 1") == (1,)
-        except Exception:  # whatever it is: not yet
-            return False
-        finally:
-            if client:
-                client.close()
 
     @contextlib.contextmanager
     def clients_and_watch(self):

@@ -88,6 +88,19 @@ class Client:
         self._connection.close()
 
 
+def lets_in(host, port, patience):
+    """Whether clients are served there now."""
+    client = None
+    try:
+        client = Client(host, port, patience=patience)
+        return client.execute("SELECT 1") == (1,)
+    except Exception:  # whatever it is: not yet
+        return False
+    finally:
+        if client:
+            client.close()
+
+
 class Ledger:
     """`places`: (host, port) of servers or doors."""
 

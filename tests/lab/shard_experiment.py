@@ -6,7 +6,7 @@ import os
 import signal
 
 from harness import process
-from harness.ledger import Client, Ledger, Violation, WriteWatch
+from harness.ledger import Ledger, Violation, WriteWatch, lets_in
 from harness.node import BIN
 from harness.postgres import find_versions
 from harness.process import CommandFailed, run, wait_for
@@ -100,7 +100,8 @@ class ShardExperiment(Experiment):
         self.ledger = Ledger([guest.gate_address for guest in self.guests], clients=CLIENTS, pause=PAUSE_S)
         self.writes = WriteWatch({guest.name: guest.postgres_address for guest in self.guests}, every=WATCH_S)
         self.ledger.start(primary)
-        self.each(lambda guest: wait_for(f"the door of {guest.name} lets clients in", lambda: lets_in(guest), PATIENCE_S, 0.5))
+        self.each(lambda guest: wait_for(f"the door of {guest.name} lets clients in",
+                                         lambda: lets_in(*guest.gate_address, 10), PATIENCE_S, 0.5))
         self.writes.start()
         self.ledger.wait_more(20, PATIENCE_S)
         host, port = self.guest.postgres_address
@@ -170,15 +171,3 @@ class ShardExperiment(Experiment):
         if self.pilot:
             with open(f"{target}.watch", "w", encoding="utf-8") as file:
                 file.write(self.pilot_text())
-
-
-def lets_in(guest):
-    client = None
-    try:
-        client = Client(*guest.gate_address, patience=10)
-        return client.execute("SELECT 1") == (1,)
-    except Exception:  # whatever it is: not yet
-        return False
-    finally:
-        if client:
-            client.close()
