@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <array>
 
+#include "agent/backup/clone_piece.h"
 #include "agent/backup/clone_receiver.h"
-#include "agent/base/crc32c.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/store/frame.h"
@@ -218,10 +218,8 @@ absl::Status CloneReceiver::ReadFrame(transfer::Channel& channel, Link& link, ui
 absl::Status CloneReceiver::VerifyPieces(const Job& job, uint32_t raw_length) const {
   for (const ClonePiece& piece : job.data.pieces) {
     if (piece.frame_offset + piece.length > raw_length) return CloneDamage("a piece is cut off");
-    const auto bytes = job.frame.raw.subspan(piece.frame_offset, piece.length);
-    if (base::Crc32c(bytes) == piece.crc32c) continue;
-    return CloneDamage(
-        fmt::format("{} at {} does not match its checksum", piece.path, piece.file_offset));
+    METAL_RETURN_IF_ERROR(
+        VerifyPiece(piece, job.frame.raw.subspan(piece.frame_offset, piece.length)));
   }
   return absl::OkStatus();
 }

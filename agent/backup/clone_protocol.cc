@@ -2,6 +2,7 @@
 
 #include "agent/base/status.h"
 #include "agent/store/frame.h"
+#include "agent/stream/page_checksum.h"
 #include "agent/transfer/message.h"
 
 namespace metal::backup {
@@ -16,6 +17,7 @@ constexpr size_t kTextMax = 4096;
 constexpr size_t kControlMax = 64 << 10;
 constexpr size_t kMapMax = 128 << 10;   // of tablespaces
 constexpr size_t kTablespaceLeast = 8;  // bytes of an OID and an empty location
+constexpr size_t kPieceLeast = 54;      // of a piece without path and unsettled pages
 
 absl::Status Bad(std::string_view what) {
   return base::Error(absl::StatusCode::kDataLoss,
@@ -60,6 +62,7 @@ absl::Status CheckPiece(const ClonePiece& piece) {
                     piece.file_offset % store::kFrameRawMax == 0 && piece.size <= uint64_t{1} << 50;
   if (!fits || (piece.whole && piece.file_offset != 0)) return Bad("a piece of a file lies wrong");
   if ((piece.mode & ~07777u) != 0) return Bad("a file's mode is wrong");
+  if (piece.checked && piece.length % stream::kPageSize != 0) return Bad("a page is cut off");
   return absl::OkStatus();
 }
 
@@ -198,7 +201,9 @@ std::string Encode(const CloneData& message) {
   for (const ClonePiece& piece : message.pieces) {
     out.Text(piece.path).U64(piece.size).U64(static_cast<uint64_t>(piece.mtime)).U32(piece.mode);
     out.U64(piece.file_offset).U32(piece.frame_offset).U32(piece.length).U32(piece.crc32c);
-    out.U8(piece.whole ? 1 : 0);
+    out.U8(piece.whole ? 1 : 0).U8(piece.checked ? 1 : 0).U32(piece.first_block);
+    out.U32(static_cast<uint32_t>(piece.unsettled.size()));
+    for (const base::BlockNumber block : piece.unsettled) out.U32(block);
   }
   return out.Take();
 }
@@ -206,7 +211,7 @@ std::string Encode(const CloneData& message) {
 absl::StatusOr<CloneData> DecodeCloneData(std::string_view body) {
   FieldReader in(body);
   CloneData message;
-  const uint32_t count = in.Count(45);
+  const uint32_t count = in.Count(kPieceLeast);
   if (!in.ok() || count == 0 || count > kClonePiecesMax) return Bad("a frame holds no files");
   message.pieces.resize(count);
   for (ClonePiece& piece : message.pieces) {
@@ -219,6 +224,11 @@ absl::StatusOr<CloneData> DecodeCloneData(std::string_view body) {
     piece.length = in.U32();
     piece.crc32c = in.U32();
     piece.whole = in.U8() != 0;
+    piece.checked = in.U8() != 0;
+    piece.first_block = in.U32();
+    for (uint32_t left = in.Count(sizeof(uint32_t)); left > 0 && in.ok(); --left) {
+      piece.unsettled.push_back(in.U32());
+    }
     if (!in.ok()) break;
     METAL_RETURN_IF_ERROR(CheckPiece(piece));
   }

@@ -102,7 +102,11 @@ struct ClonePiece {
   uint32_t frame_offset = 0;
   uint32_t length = 0;
   uint32_t crc32c = 0;
-  bool whole = false;  // the file is this piece and ends here
+  bool whole = false;    // the file is this piece and ends here
+  bool checked = false;  // consists of pages with checksums, the first of them `first_block`
+  base::BlockNumber first_block = 0;
+  // Blocks that were being written: their checksums do not match, and WAL replay gives them.
+  std::vector<base::BlockNumber> unsettled;
   friend bool operator==(const ClonePiece&, const ClonePiece&) = default;
 };
 struct CloneData {

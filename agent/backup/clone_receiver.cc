@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "agent/backup/clone_piece.h"
 #include "agent/base/crc32c.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
@@ -31,10 +32,6 @@ base::ByteCount CloneReceiveWanted(size_t links, std::string_view codec) {
 
 base::ByteCount CloneReceiveLeast(size_t links, std::string_view codec) {
   return {kJobsMin * store::kFrameRawMax + EncodedBytes(links, codec)};
-}
-
-FileEntry EntryOf(const ClonePiece& piece) {
-  return {.path = piece.path, .size = piece.size, .mtime = piece.mtime, .mode = piece.mode};
 }
 
 uint32_t CloneEngineDepth(const CloneReceiveOptions& options) {

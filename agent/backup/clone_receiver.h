@@ -34,9 +34,6 @@
 
 namespace metal::backup {
 
-// What is known of a file from one of its parts.
-FileEntry EntryOf(const ClonePiece& piece);
-
 struct CloneReceiveOptions {
   transfer::Address source;
   transfer::TlsFiles tls;

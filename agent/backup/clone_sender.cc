@@ -230,7 +230,10 @@ absl::Status CloneSender::Prepare(CloneOutgoing& message, size_t worker) {
   }
   auto described = message.data.pieces.begin();
   for (const FramePiece& piece : job.pieces) {
-    if (piece.got > 0) (described++)->crc32c = piece.crc32c;
+    if (piece.got == 0) continue;
+    described->crc32c = piece.crc32c;
+    described->unsettled = piece.unsettled;
+    ++described;
   }
   message.body = Encode(message.data);
   return base::FaultPoint("clone.source_frame");

@@ -348,7 +348,10 @@ void CloneSession::SubmitReady() {
                                       .frame_offset = piece.frame_offset,
                                       .length = piece.got,
                                       .crc32c = 0,
-                                      .whole = whole});
+                                      .whole = whole,
+                                      .checked = piece.file->check_pages,
+                                      .first_block = FirstBlock(piece),
+                                      .unsettled = {}});
     }
     sender_.Submit(std::move(message));
   }

@@ -15,6 +15,11 @@ constexpr uint32_t kCheckedAtOnce = 4 * stream::kPageSize;
 
 }  // namespace
 
+base::BlockNumber FirstBlock(const FramePiece& piece) {
+  return piece.file->first_block +
+         static_cast<base::BlockNumber>(piece.file_offset / stream::kPageSize);
+}
+
 FrameJob::FrameJob(std::span<std::byte> raw_buffer, std::span<std::byte> encoded,
                    std::vector<CodecState>& states, PageRechecker* rechecker)
     : raw(raw_buffer), encoded_(encoded), states_(states), rechecker_(rechecker) {
@@ -34,11 +39,10 @@ void FrameJob::Reset() {
   status = absl::OkStatus();
 }
 
-absl::Status FrameJob::CheckPages(const FramePiece& piece, uint32_t from, uint32_t length,
+absl::Status FrameJob::CheckPages(FramePiece& piece, uint32_t from, uint32_t length,
                                   CodecState& state) {
   const uint64_t file_offset = piece.file_offset + from;
-  const auto first =
-      piece.file->first_block + static_cast<base::BlockNumber>(file_offset / stream::kPageSize);
+  const auto first = FirstBlock(piece) + static_cast<base::BlockNumber>(from / stream::kPageSize);
   const auto bytes = raw.subspan(piece.frame_offset + from, length);
   state.bad_blocks.clear();
   stream::VerifyPages(bytes, first, state.bad_blocks);
@@ -49,6 +53,7 @@ absl::Status FrameJob::CheckPages(const FramePiece& piece, uint32_t from, uint32
         const RecheckVerdict verdict,
         rechecker_->Check(suspect, bytes.subspan(at, stream::kPageSize), state.page.span()));
     if (verdict == RecheckVerdict::kInWindow) ++pages_in_window;
+    if (!IsCorrupt(verdict) && verdict != RecheckVerdict::kValid) piece.unsettled.push_back(block);
     if (IsCorrupt(verdict)) {
       corrupt_pages.push_back({suspect.path, block, std::string(RecheckReason(verdict))});
     }
@@ -60,6 +65,7 @@ absl::Status FrameJob::CheckPages(const FramePiece& piece, uint32_t from, uint32
 // just read.
 absl::Status FrameJob::CheckPiece(FramePiece& piece, CodecState& state) {
   piece.crc32c = 0;
+  piece.unsettled.clear();
   for (uint32_t at = 0; at < piece.got; at += kCheckedAtOnce) {
     const uint32_t length = std::min(kCheckedAtOnce, piece.got - at);
     if (piece.file->check_pages) METAL_RETURN_IF_ERROR(CheckPages(piece, at, length, state));

@@ -52,7 +52,12 @@ struct FramePiece {
   uint32_t got = 0;     // length that was there
   uint32_t crc32c = 0;
   uint32_t extent = 0;  // index in file->extents
+  // Pages whose checksum does not match and that WAL replay gives: they were being written.
+  std::vector<base::BlockNumber> unsettled;
 };
+
+// Of the piece's first page, in its relation fork.
+base::BlockNumber FirstBlock(const FramePiece& piece);
 
 class FrameJob;
 struct FrameRead {
@@ -102,8 +107,7 @@ class FrameJob final : public WorkItem {
  private:
   absl::Status CheckPiece(FramePiece& piece, CodecState& state);
   // The pages at [from, from + length) of the piece.
-  absl::Status CheckPages(const FramePiece& piece, uint32_t from, uint32_t length,
-                          CodecState& state);
+  absl::Status CheckPages(FramePiece& piece, uint32_t from, uint32_t length, CodecState& state);
   absl::Status Encode(CodecState& state);
 
   const std::span<std::byte> encoded_;

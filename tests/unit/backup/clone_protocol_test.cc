@@ -18,7 +18,10 @@ ClonePiece Piece() {
           .frame_offset = 0,
           .length = 1 << 20,
           .crc32c = 0xdeadbeef,
-          .whole = false};
+          .whole = false,
+          .checked = true,
+          .first_block = 131200,
+          .unsettled = {131201, 131207}};
 }
 
 TEST(CloneProtocolTest, MessagesSurviveTheWire) {
@@ -103,6 +106,7 @@ TEST(CloneProtocolTest, PiecesLieInsideTheirFrameAndFile) {
   EXPECT_TRUE(refused([](ClonePiece& piece) { piece.file_offset += 1; }));
   EXPECT_TRUE(refused([](ClonePiece& piece) { piece.whole = true; }));
   EXPECT_TRUE(refused([](ClonePiece& piece) { piece.mode = 0100644; }));
+  EXPECT_TRUE(refused([](ClonePiece& piece) { piece.length -= 1; }));  // a checked page is cut off
   EXPECT_FALSE(DecodeCloneData(Encode(CloneData{})).ok());
   EXPECT_FALSE(
       DecodeCloneData(Encode(CloneData{std::vector<ClonePiece>(kClonePiecesMax + 1, Piece())}))

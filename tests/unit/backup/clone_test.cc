@@ -181,6 +181,15 @@ TEST_F(CloneTest, CorruptPageIsNamed) {
   ExpectCopy();
 }
 
+// Its checksum cannot match yet; the target takes it as it is, and WAL replay replaces it.
+TEST_F(CloneTest, PageThatIsBeingWrittenIsCopied) {
+  std::string pages = TestPages(400, 0, 2, kTestStart.value + 1000);
+  pages[300 * stream::kPageSize + 5000] ^= 1;
+  Put("base/1/16384", pages);
+  ASSERT_OK(RunClone(Request()));
+  ExpectCopy();
+}
+
 TEST_F(CloneTest, ErrorsOfTheSourcesDiskAndServerAreTold) {
   script_.start = absl::FailedPreconditionError("wal_level is minimal");
   EXPECT_THAT(RunClone(Request()),
