@@ -52,6 +52,7 @@ void DiskMonitor::Impl::TakeInventory() {
       last_space = now;
       ReadSpace();
     }
+    ShareProbers();
     NoteDrives();
     // A disk that was just found is asked at once.
     if (inventory || !last_drives || now - *last_drives >= options_.smart_interval) {

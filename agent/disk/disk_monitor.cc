@@ -89,13 +89,25 @@ void DiskMonitor::Impl::RemoveTarget(const std::string& role) {
     if (found == targets_.end()) return;
     target = std::move(found->second);
     targets_.erase(found);
+    ReturnProber(*target);
     TellRoles();
     publish_ = true;
     inventory_due_ = true;  // its disk may not be in use any more
     changed_.NotifyAll();
     desk_.ForgetRole(role);
   }
-  if (target->prober) target->prober->Stop(kTargetStopPatience);
+  if (target->prober && !target->borrowed) target->prober->Stop(kTargetStopPatience);
+}
+
+std::shared_ptr<Target> DiskMonitor::Impl::Unprobed(const Target& target) {
+  auto unprobed = std::make_shared<Target>(target.directory, options_.limits);
+  unprobed->state_since = clock_.Now();
+  unprobed->state_since_monotonic = clock_.Monotonic();
+  unprobed->real_path = target.real_path;
+  unprobed->stack = target.stack;
+  unprobed->space = target.space;
+  unprobed->room = target.room;
+  return unprobed;
 }
 
 void DiskMonitor::Impl::StopProbing(const std::string& role) {
@@ -105,18 +117,12 @@ void DiskMonitor::Impl::StopProbing(const std::string& role) {
     const auto found = targets_.find(role);
     if (found == targets_.end() || !found->second->prober) return;
     target = found->second;
-    auto unprobed = std::make_shared<Target>(target->directory, options_.limits);
-    unprobed->state_since = clock_.Now();
-    unprobed->state_since_monotonic = clock_.Monotonic();
-    unprobed->real_path = target->real_path;
-    unprobed->stack = target->stack;
-    unprobed->space = target->space;
-    unprobed->room = target->room;
-    found->second = std::move(unprobed);
+    found->second = Unprobed(*target);
+    ReturnProber(*target);
     publish_ = true;
     desk_.ForgetRole(role);
   }
-  target->prober->Stop(kTargetStopPatience);
+  if (!target->borrowed) target->prober->Stop(kTargetStopPatience);
 }
 
 std::vector<std::string> DiskMonitor::Impl::roles() {

@@ -1,6 +1,7 @@
 // Watches the disks under this node's directories: identity, SMART, probes; publishes them and
 // raises faults and events.
-// Threads: one prober per target (may hang with its device), one supervisor (200 ms tick, judges
+// Threads: one prober per file system (may hang with its device; each directory has its own until
+// it is known to lie on another's), one supervisor (200 ms tick, judges
 // deadlines, touches no disk), one inventory thread (sysfs, free space, SMART; slow things with
 // deadlines). The status path reads the StatusBoard alone.
 // Faults: the classes of the fault table (faults/fault_table.h), weighed by the fault desk from
@@ -75,7 +76,8 @@ class DiskMonitor {
   // Starts to watch the directory under the role's name: "data", "wal", "tablespace:16385",
   // "repository". The probe file is <directory>/.metal-probe (16 MiB; whoever copies the directory
   // must leave it out). Same role and path: no-op; same role, another path: replaced. A directory
-  // that is not there (yet) is retried every 10 s and reported as unknown.
+  // that is not there (yet) is retried every 10 s and reported as unknown. Directories on the same
+  // file system share one prober and its file, once their probes come back.
   void AddTarget(const std::string& role, const std::string& directory);
   // Stops watching; takes up to 500 ms when the device hangs. Clears the role's faults. Unknown
   // role: no-op. The probe file stays. Call it before the directory is removed, replaced or

@@ -1,5 +1,6 @@
-// The monitor's inside: what its four files share.
+// The monitor's inside: what its five files share.
 //   disk_monitor.cc    targets, and what others ask
+//   disk_sharing.cc    one prober for all directories on a file system
 //   disk_supervisor.cc the supervisor's thread: looks at clocks and counters, touches no disk
 //   disk_inventory.cc  the inventory thread: slow sources, each with a deadline
 //   disk_noted.cc      what is kept between two runs: drives by role, acknowledged faults
@@ -39,6 +40,7 @@ struct Target {
       : directory(std::move(directory_in)), machine(limits) {}
   const std::string directory;
   std::shared_ptr<Prober> prober;  // null: probing is off
+  bool borrowed = false;           // it is another target's, on the same file system
   ProbeStateMachine machine;
   absl::Time state_since = absl::InfinitePast();
   base::MonotonicTime state_since_monotonic;
@@ -75,8 +77,16 @@ class DiskMonitor::Impl {
 
  private:
   std::shared_ptr<Prober> MakeProber(const std::string& role, const std::string& directory);
+  // The same directory as it was found, without a prober, as if it had just been added.
+  std::shared_ptr<Target> Unprobed(const Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   KernelSourcesOptions KernelOptions(PrivilegedHelper* helper);
   void TellRoles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- disk_sharing.cc ----
+  // Directories on one file system need one prober: the first role's, once both are healthy.
+  void ShareProbers();
+  // Before the target loses its prober: who borrowed it gets one of its own.
+  void ReturnProber(const Target& lender) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- disk_supervisor.cc ----
   void Supervise();

@@ -103,6 +103,9 @@ class ProbeStateMachine {
   // Takes one observation at monotonic time `now`; answers the signal it stood for. `now` never
   // goes backwards.
   ProbeSignal Observe(const ProbeObservation& observation, base::MonotonicTime now);
+  // Another prober is watched from here on, of which this is known: its counters say nothing of
+  // what was before.
+  void Follow(const ProbeObservation& observation) { last_ = observation; }
   ProbeState state() const { return state_; }
   // What the last error was, while the state is kFaulted; else kNone.
   ProbeFault fault() const { return state_ == ProbeState::kFaulted ? fault_ : ProbeFault::kNone; }

@@ -108,6 +108,7 @@ class DiskMonitorTest : public ::testing::Test {
     options.probe_enabled = probe_enabled_;
     options.make_device = [this](const std::string&) {
       scripts_.push_back(std::make_shared<DeviceScript>());
+      if (fail_next_) scripts_.back()->FailWrites(-EIO);
       return std::make_unique<metal::testing::ScriptedProbeDevice>(scripts_.back());
     };
     monitor_ =
@@ -130,12 +131,13 @@ class DiskMonitorTest : public ::testing::Test {
   bool HasFault(const std::string& key) { return board_.Get()->faults.contains(key); }
 
   bool probe_enabled_ = true;
+  bool fail_next_ = false;  // the next devices fail each write
   std::string record_path_;
   metal::testing::TempDir dir_;
   observe::StatusBoard board_{base::RealClock()};
   metal::testing::RecordedEvents events_;
   std::unique_ptr<FakeHelper> helper_ = std::make_unique<FakeHelper>();
-  std::vector<std::shared_ptr<DeviceScript>> scripts_;  // one for each AddTarget
+  std::vector<std::shared_ptr<DeviceScript>> scripts_;  // one for each prober
   std::unique_ptr<DiskMonitor> monitor_;
 };
 
@@ -235,6 +237,53 @@ TEST_F(DiskMonitorTest, ADirectoryThatIsNotProbedForAWhileKeepsItsDiskInView) {
   EXPECT_TRUE(HasFault("unreliable/nvme0n1"));
   monitor.AddTarget("data", dir_.path());
   EXPECT_TRUE(Eventually([&] { return StateOf("data") == "healthy"; }));
+}
+
+TEST_F(DiskMonitorTest, DirectoriesOnOneFileSystemShareAProber) {
+  DiskMonitor& monitor = Start();
+  for (const char* role : {"wal", "data", "repository"}) monitor.AddTarget(role, dir_.path());
+  const auto shared = [&](const char* role) {
+    const auto one = monitor.FindProber("data"), other = monitor.FindProber(role);
+    return one.ok() && other.ok() && *one == *other;
+  };
+  ASSERT_TRUE(Eventually([&] { return shared("wal") && shared("repository"); }));
+  scripts_[1]->Hang(true);  // of "data", the first by name
+  for (const char* role : {"data", "wal", "repository"}) {
+    ASSERT_TRUE(Eventually([&] { return StateOf(role) == "stalled"; })) << role;
+  }
+  EXPECT_TRUE(HasFault("stalled/nvme0n1"));
+  scripts_[1]->Hang(false);
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("wal") == "healthy" && !HasFault("stalled/nvme0n1"); }));
+  EXPECT_EQ(scripts_.size(), 3u);
+  // The lender goes: the others probe for themselves, then share again.
+  monitor.RemoveTarget("data");
+  EXPECT_EQ(scripts_.size(), 5u);
+  ASSERT_TRUE(Eventually([&] {
+    const auto one = monitor.FindProber("repository"), other = monitor.FindProber("wal");
+    return one.ok() && other.ok() && *one == *other && StateOf("wal") == "healthy";
+  }));
+  // A borrower goes: the lender goes on.
+  monitor.StopProbing("wal");
+  EXPECT_EQ(StateOf("repository"), "healthy");
+  monitor.AddTarget("wal", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy"; }));
+}
+
+TEST_F(DiskMonitorTest, AProberThatSeesAFaultIsNotGivenUpForAnother) {
+  DiskMonitor& monitor = Start();
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("data") == "healthy"; }));
+  fail_next_ = true;
+  monitor.AddTarget("wal", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "faulted"; }));
+  ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1"); }));
+  EXPECT_NE(*monitor.FindProber("data"), *monitor.FindProber("wal"));
+  fail_next_ = false;
+  scripts_[1]->FailWrites(DeviceScript::kGood);
+  ASSERT_TRUE(
+      Eventually([&] { return *monitor.FindProber("data") == *monitor.FindProber("wal"); }));
+  ASSERT_TRUE(Eventually([&] { return board_.Get()->faults.empty(); }));
 }
 
 TEST_F(DiskMonitorTest, TheMonitorEndsWithinASecondWhileEveryProbeHangs) {
