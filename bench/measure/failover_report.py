@@ -47,6 +47,12 @@ def report(planned, emergency):
             "all_runs": {**planned, "emergency": {"metal": emergency}}}
 
 
+def broken_promises(result):
+    """What must be zero in every run, however slow the machine is, and was not: lines for people."""
+    return [f"{part}.{name} is {result[part][name]}" for part in PARTS for name in ("lost_acknowledged", "double_primaries")
+            if result[part][name]]
+
+
 def print_table(result):
     print(f"\nfailover, {result['planned']['runs']} runs of each; seconds; a stall is the longest one of any client")
     print(f"{'':<36} {'median':>8} {'max':>8} {'errors':>7} {'lost':>5} {'double':>7}")

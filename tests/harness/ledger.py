@@ -146,12 +146,16 @@ class Ledger:
                 connection = None
                 self._stop.wait(0.05)
                 continue
-            with self._lock:
-                self._acknowledged[last] = time.monotonic()
+            self.acknowledge(last)
             if self.pause:
                 self._stop.wait(self.pause)
         if connection is not None:
             connection.close()
+
+    def acknowledge(self, number):
+        """A client was told that this id is durable."""
+        with self._lock:
+            self._acknowledged[number] = time.monotonic()
 
     @property
     def acknowledged(self):
@@ -196,6 +200,10 @@ class Ledger:
                            (self.first, self.first + (1 << 32)))
             found = dict(cursor.fetchall())
         connection.close()
+        return self.compare(found)
+
+    def compare(self, found):
+        """As check() does with what a server has: id → how many rows."""
         lost = sorted(self.acknowledged - found.keys())
         promised(not lost, f"{len(lost)} acknowledged rows are lost, the first ones: {lost[:10]}")
         twice = [each for each, count in found.items() if count > 1]
@@ -240,8 +248,12 @@ class WriteWatch:
                     connection.close()
                 connection = None
                 continue
-            with self._lock:
-                self._accepted.append((begin, time.monotonic(), timeline, name))
+            self.accept(begin, time.monotonic(), timeline, name)
+
+    def accept(self, begin, end, timeline, name):
+        """A server took a write of this timeline, which was begun and acknowledged at these moments."""
+        with self._lock:
+            self._accepted.append((begin, end, timeline, name))
 
     def writes(self, name):
         """(begin, end) in time.monotonic() of what a server accepted."""
@@ -250,9 +262,11 @@ class WriteWatch:
 
     def check(self):
         """A Violation when a server accepted a write of an older timeline after one of a newer was acknowledged, or when a
-        timeline had two writers. Answers the names of those that wrote, in order."""
+        timeline had two writers. Answers the names of those that wrote, in order. A watch that saw nobody write proves nothing:
+        that is an AssertionError."""
         with self._lock:
             accepted = sorted(self._accepted)
+        assert accepted, f"the watch saw none of {', '.join(self.servers)} accept a write"
         writers = {}
         for begin, _, timeline, name in accepted:
             first = writers.setdefault(timeline, name)
