@@ -16,7 +16,10 @@ AMOUNT_MAX = 2 << 30  # bytes to write or to encode in one measurement
 
 
 class Limits:
-    """Measures once per round; figures() gives medians. `seconds`: for each codec and direction."""
+    """Samples of what bounds a tool; figures() gives their medians. `seconds`: for each codec and direction.
+
+    The disk's own speed is what changes most between two moments, on shared storage by a factor of two. So a round takes it before
+    its tools and after them: before_tools(), after_tools()."""
 
     def __init__(self, place, seconds):
         self._seconds = seconds
@@ -34,17 +37,24 @@ class Limits:
     def _median(self, name):
         return statistics.median(self._seen[name])
 
-    def round(self, kind):
-        """One measurement of everything that bounds a "backup" or a "restore"."""
-        if kind == "backup":
-            self._add("read", self._disk.read())
-        else:
-            self._add("write", self._disk.write(self._amount))
+    def before_tools(self, kind):
+        """One sample of everything that bounds a "backup" or a "restore"."""
+        self._sample_disk(kind)
         for codec in CODECS:
             alone = self._codecs.both(codec, self._seconds)
             self._add(f"{codec}_compress", alone["compress_mb_s"] * 1e6)
             self._add(f"{codec}_decompress", alone["decompress_mb_s"] * 1e6)
             self._add(f"{codec}_beside_io", self._beside_io(kind, codec, alone["ratio"]))
+
+    def after_tools(self, kind):
+        """Another sample of the disk."""
+        self._sample_disk(kind)
+
+    def _sample_disk(self, kind):
+        if kind == "backup":
+            self._add("read", self._disk.read())
+        else:
+            self._add("write", self._disk.write(self._amount))
 
     def _beside_io(self, kind, codec, ratio):
         """A backup reads everything and writes what is left of it; a restore the other way round."""

@@ -1,4 +1,4 @@
-"""The rounds of `backup` and `restore`: each runs every tool once and measures the limits of the machine."""
+"""The rounds of `backup` and `restore`: each runs every tool once and measures the limits of the machine around them."""
 
 import shutil
 
@@ -17,12 +17,14 @@ def measure(place, kind, rounds, seconds):
             tool.backup()
     for number in range(1, rounds + 1):
         process.say(f"round {number} of {rounds}: limits")
-        limits.round(kind)
+        limits.before_tools(kind)
         first = (number - 1) % max(1, len(place.tools))  # nobody is always the first after the limits
         for tool in place.tools[first:] + place.tools[:first]:
             run = tool.backup() if kind == "backup" else _restore_once(place, tool)
             process.say(f"round {number} of {rounds}: {tool.name} {tool.codec}: {run.wall_s:.2f} s")
             runs.append(run)
+        process.say(f"round {number} of {rounds}: the disk again")
+        limits.after_tools(kind)
     return runs, limits
 
 
