@@ -70,13 +70,14 @@ def test_dry_run_changes_nothing(primary):
 
 
 @pytest.mark.parametrize("setting,says", [
-    ("shared_buffers=1", "shared_buffers"),  # below the least value
-    ("wal_level=sometimes", "wal_level"),
-    ("autovacuum=perhaps", "autovacuum"),
-    ("TimeZone=Nowhere/Never", "imeZone"),
-    ("max_wal_size=10", "max_wal_size"),
+    ("shared_buffers=1", '1 8kB is outside the valid range for parameter "shared_buffers" (16 .. '),
+    ("wal_level=sometimes", 'invalid value for parameter "wal_level": "sometimes".\nHINT: Available values: minimal, '),
+    ("autovacuum=perhaps", 'parameter "autovacuum" requires a Boolean value'),
+    ("TimeZone=Nowhere/Never", 'invalid value for parameter "TimeZone": "Nowhere/Never"'),
+    ("max_wal_size=10", 'max_wal_size" must be at least twice'),  # what only a server that starts finds out
 ])
 def test_value_that_postgres_rejects_is_refused_with_its_reason(primary, setting, says):
+    """`says`: PostgreSQL's own words."""
     refused(primary, setting, says=[says])
 
 
@@ -157,12 +158,19 @@ def test_effective_settings(primary):
     assert found["shared_buffers"]["value"] == str(32 * 128) and found["shared_buffers"]["unit"] == "8kB"
 
 
+def test_new_cluster_has_the_locale_the_encoding_and_the_segments_that_were_asked_for(node):
+    """None of them is the default."""
+    node.init("--locale", "C", "--encoding", "LATIN1", "--wal-segment-bytes", str(1 << 20))
+    node.ok("pg", "start")
+    assert node.sql("SELECT DISTINCT datcollate, datctype FROM pg_database; SHOW server_encoding") == "C|C\nLATIN1"
+    assert node.sql("SHOW lc_messages; SHOW wal_segment_size") == "C\n1MB"
+
+
 def test_password_of_the_superuser_is_a_scram_verifier(node):
     secret = node.workspace.file("password", "a secret of the test\n", 0o600)
-    node.init("--password-file", secret, "--locale", "C.UTF-8", "--encoding", "UTF8", "--wal-segment-bytes", str(1 << 20))
+    node.init("--password-file", secret)
     node.ok("pg", "start")
     assert node.sql("SELECT substr(rolpassword, 1, 14) FROM pg_authid WHERE rolname = 'postgres'") == "SCRAM-SHA-256$"
-    assert node.sql("SHOW wal_segment_size; SHOW server_encoding") == "1MB\nUTF8"
     connect = ["-h", "127.0.0.1", "-w", "-c", "SELECT 1"]
     from harness.process import run
     psql = [node.version.program("psql"), "-XAt", *connect]

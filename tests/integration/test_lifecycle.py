@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness import process
-from harness.node import Node, elapsed, has_hint
+from harness.node import BIN, Node, elapsed, has_hint
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
 from harness.wire import CallRefused, Connection, fields_of, message
@@ -350,3 +350,25 @@ def test_start_without_progress_is_given_up(primary):
     assert 2.5 < took < 20
     assert postmaster_pid(primary.data_dir) != 0
     primary.ok("pg", "stop", "--mode", "immediate")
+
+
+def test_start_that_makes_progress_may_last_longer_than_the_limit(primary, workspace):
+    """A copy that is consistent only after several segments, each of which takes a while to come from the archive."""
+    limit_s, segment_s, segments = 3, 0.9, 5
+    pause = workspace.file("pause", "")
+    primary.restart_agent(faults="backup.frame=pause", pause=pause)
+    backup = primary.detach("backup", "create")
+    wait_for("it copies", lambda: "copy" in primary.operation(backup)["progress"]["phase"])
+    for _ in range(segments):
+        primary.switch_wal()
+    os.unlink(pause)
+    assert primary.wait_operation(backup)["state"] == "OPERATION_STATE_SUCCEEDED"
+
+    copy = Node(workspace, primary.version, "copy").start_agent()
+    copy.ok("term", "begin", "1")
+    copy.restore(copy.data_dir, "--recover", "standby", "--term", "1")
+    fetch = f"{BIN}/metal-wal fetch --socket={copy.config['agent']['wal_socket']} %f %p"
+    with open(os.path.join(copy.data_dir, "postgresql.auto.conf"), "a", encoding="utf-8") as file:
+        file.write(f"restore_command = 'case %f in *.history) ;; *) sleep {segment_s} ;; esac; exec {fetch}'\n")
+    took, started = elapsed(lambda: copy.ok("pg", "start", "--no-progress-timeout", str(limit_s)))
+    assert limit_s < segments * segment_s < took and started["result"]["role"] == "standby"
