@@ -244,11 +244,19 @@ def test_standby_as_the_source(small, workspace):
     assert done["state"] == "OPERATION_STATE_SUCCEEDED", done
     assert standby.ok("backup", "show")["from_standby"] is True
     assert standby.ok("backup", "verify")["result"]["wal_segments"] != "0", "segments that were switched are whole too"
+    reference = os.path.join(workspace.path, "reference")
+    primary.run("pg_basebackup", "-D", reference, "--checkpoint=fast", "-X", "none")
     lsn = settled_lsn(primary)
     rows = database.tables(primary)
     copy = os.path.join(workspace.path, "copy")
     standby.restore(copy, "--recover", "standby")
     database.verify_restored(standby, copy)
+    workspace.file("reference/standby.signal", "")
+    for directory in (copy, reference):
+        replay(primary, directory, lsn, "shutdown")
+    found, pages = compare.differences(copy, reference)
+    assert found == [], "\n".join(found[:40])
+    assert pages > 1000
     server = replay(primary, copy, lsn, "promote")
     wait_for("it is promoted", lambda: server.sql("SELECT pg_is_in_recovery()") == "f", 60)
     assert database.tables(server) == rows
