@@ -6,7 +6,8 @@ from harness.faults import Faults
 
 PROCESSES = ["kill_postgres", "kill_agent", "kill_both", "kill_door", "freeze_agent", "freeze_postgres", "freeze_door"]
 NETWORK = ["isolate", "part", "mute", "deafen", "cut_agent", "cut_replication"]
-DISKS = ["fill_disk", "slow_disk"]
+FULL_DISKS = ["fill_disk"]
+DISKS = [*FULL_DISKS, "slow_disk"]
 CLOCK = ["step_clock"]
 SERVERS = ["stop_receiver", "pause_replay", "restart_postgres", "lose_slot"]
 PROCEDURES = ["reparent", "failover", "recover", "replace", "killed_procedure", "killed_procedure", "old_orchestrator"]
@@ -18,7 +19,7 @@ def possible_on(shard):
     """Lists of actions, of which each is drawn as often as the others."""
     kinds = [PROCESSES, SERVERS, PROCEDURES, PROCEDURES]
     kinds += [NETWORK, NETWORK] if shard.network else []
-    kinds += [DISKS] if shard.disks else []
+    kinds += [] if shard.no_disks else [FULL_DISKS if shard.no_throttle else DISKS]
     kinds += [CLOCK] if all(node.clock for node in shard.nodes.values()) else []
     return kinds
 

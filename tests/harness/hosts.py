@@ -4,7 +4,8 @@ TLS between all, passwords, a data disk and a clock of its own.
 As root each host is a network namespace (network.py) and each disk a loop device (loop_disk.py), so that the network can part and
 disks can be full or slow. Agents probe their disks and servers sync as in production: a slow disk delays commits, and is known to
 be sick. Without root, or where the kernel has neither, everything is on the loopback address and one disk, and only processes can
-fail: `network` and `node.disk` are None. So is `node.clock` where the programs are built with a sanitizer.
+fail: `network` and `node.disk` are None, and `no_disks` says why. Disks that cannot be held back are there, and `no_throttle` says
+why they are never slow. `node.clock` is None where the programs are built with a sanitizer.
 """
 import contextlib
 import os
@@ -42,7 +43,8 @@ class Hosts(Shard):
 
     def __init__(self, workspace, version, names=("a", "b", "c"), disks=True, **config):
         self.network = Network(workspace, names) if process.IS_ROOT else None
-        self.disks = disks and process.IS_ROOT
+        self.no_disks = None if disks and process.IS_ROOT else "no loop device: not root, or none wanted"
+        self.no_throttle = self.no_disks
         self.authority = Authority(workspace)
         self.operator = self.authority.issue("operator", "DNS:operator.test")
         self.password = workspace.file("replication-password", "of-the-standbys\n", 0o600)
@@ -56,7 +58,7 @@ class Hosts(Shard):
         return f"{self.network.subnet}.0/24" if self.network else "127.0.0.1/32"
 
     def make_node(self, name):
-        disk = self.make_disk(name)
+        disk, words = self.make_disk(name)
         node = Node(self.workspace, self.version, name=name, data_dir=disk and os.path.join(disk.mount, "data"), **self.config)
         node.disk = disk
         node.host = self.network.address(name) if self.network else "127.0.0.1"
@@ -65,7 +67,7 @@ class Hosts(Shard):
         node.door = (node.host, node.ports[GATE])
         node.clock = WallClock(self.workspace, name) if os.path.exists(CLOCK_STEP) else None
         node.agent_env = node.clock.env if node.clock else {}
-        node.enter = [*(disk.enter() if disk else []), *(self.network.enter(name) if self.network else [])]
+        node.enter = [*words, *(self.network.enter(name) if self.network else [])]
         certificate, key = self.authority.issue(name, f"IP:{node.host}", f"DNS:{name}.test")
         for section, options in {
                 "agent": {"cluster_id": "orders", "listen": f"{node.host}:{node.ports[AGENT]}"},
@@ -81,15 +83,22 @@ class Hosts(Shard):
         return node
 
     def make_disk(self, name):
-        if not self.disks:
-            return None
+        """(the disk or None, words before a command whose I/O to it can be held back)"""
+        if self.no_disks:
+            return None, []
         self.workspace.directory(name, 0o755)
         try:
-            return LoopDisk(self.workspace, os.path.join(self.workspace.path, name, "disk"), name)
+            disk = LoopDisk(self.workspace, os.path.join(self.workspace.path, name, "disk"), name)
         except Unavailable as why:
             print(f"one disk for all: {why}")
-            self.disks = False
-            return None
+            self.no_disks = self.no_throttle = str(why)
+            return None, []
+        try:
+            return disk, disk.enter()
+        except Unavailable as why:
+            print(f"no disk is ever slow: {why}")
+            self.no_throttle = str(why)
+            return disk, []
 
     def places(self, node):
         return {"agent": f"{node.host}:{node.ports[AGENT]}", "server_name": f"{node.name}.test",
@@ -101,7 +110,7 @@ class Hosts(Shard):
         first = next(iter(self.nodes.values()))
         self.start_agents()
         # Where all share one disk, syncs cost time and prove nothing.
-        sync = "on" if self.disks else "off"
+        sync = "off" if self.no_disks else "on"
         first.init("--set", "shared_buffers=32MB", "max_wal_size=128MB", "min_wal_size=64MB", f"fsync={sync}")
         self.let_clients_in(first)
         assert self.ok("init")["left_behind"] == []

@@ -1,25 +1,20 @@
-"""A disk that can be made to hang: a loop device whose I/O the kernel's block throttle (cgroup v1) holds back. Needs root."""
+"""A disk of a test's own: a file system on a loop device, which can be filled and whose I/O can be held back. Needs root."""
 import contextlib
 import os
 
 from harness import process
 from harness.node import Node
 from harness.process import run
-
-BLKIO = "/sys/fs/cgroup/blkio"
-
-
-class Unavailable(Exception):
-    """This machine cannot make such a disk; the text says why."""
+from harness.throttle import STOPPED, Throttle, Unavailable
 
 
 class LoopDisk:
-    """A file system on a loop device, which can be filled, and a cgroup in which I/O to that device can be slowed or stopped."""
+    """What can be filled needs a loop device alone. What is to be slow needs a throttle too, which is made when it is first asked
+    for: Unavailable where the machine has none."""
 
     def __init__(self, workspace, mount, name="disk", image_dir=None):
         """`image_dir`: where the disk's image lies; what that has no room for, the disk refuses to write."""
-        if not os.path.exists(f"{BLKIO}/blkio.throttle.write_bps_device"):
-            raise Unavailable("this kernel has no blkio throttle (cgroup v1)")
+        self._workspace, self._name, self._throttle = workspace, name, None
         image = os.path.join(image_dir or workspace.path, f"{name}.img")
         with open(image, "wb") as file:
             file.truncate(1 << 30)
@@ -39,19 +34,19 @@ class LoopDisk:
         os.chmod(mount, 0o700)
         with open(f"/sys/class/block/{os.path.basename(self.device)}/dev", encoding="utf-8") as file:
             self.number = file.read().strip()
-        self.cgroup = f"{BLKIO}/metal-test-{os.getpid()}-{name}"
-        os.makedirs(self.cgroup)
-        workspace.at_end(self._leave)
 
-    def _set(self, bytes_per_second):
-        for what in ("read_bps_device", "write_bps_device"):
-            with open(f"{self.cgroup}/blkio.throttle.{what}", "w", encoding="utf-8") as file:
-                file.write(f"{self.number} {bytes_per_second}")
+    # ---- slow: who is in the cgroup waits ----
+
+    @property
+    def throttle(self):
+        if self._throttle is None:
+            self._throttle = Throttle(f"metal-test-{os.getpid()}-{self._name}")
+            self._workspace.at_end(self._leave)
+        return self._throttle
 
     def capture(self, pid):
         """The process and its children to come."""
-        with open(f"{self.cgroup}/cgroup.procs", "w", encoding="utf-8") as file:
-            file.write(str(pid))
+        self.throttle.enter(pid)
 
     @contextlib.contextmanager
     def capturing_new(self):
@@ -60,18 +55,28 @@ class LoopDisk:
         try:
             yield
         finally:
-            with open(f"{BLKIO}/cgroup.procs", "w", encoding="utf-8") as file:
-                file.write(str(os.getpid()))
+            self.throttle.leave(os.getpid())
 
     def enter(self):
         """Words before a command: it and its children are in the cgroup."""
-        return ["sh", "-c", f'echo $$ > {self.cgroup}/cgroup.procs && exec "$@"', "sh"]
+        return ["sh", "-c", f'echo $$ > {self.throttle.directory}/cgroup.procs && exec "$@"', "sh"]
 
     def hang(self):
-        self._set(1)
+        self.slow(STOPPED)
 
     def slow(self, bytes_per_second):
-        self._set(bytes_per_second)
+        self.throttle.limit(self.number, bytes_per_second)
+
+    def work(self):
+        """As fast as it can."""
+        if self._throttle:
+            self._throttle.limit(self.number, None)
+
+    def _leave(self):
+        self.work()
+        self._throttle.close()
+
+    # ---- full ----
 
     def fill(self, left=0):
         """Takes what is free for users other than root, but for `left` bytes."""
@@ -89,33 +94,15 @@ class LoopDisk:
     def _ballast(self):
         return os.path.join(self.mount, "ballast")
 
-    def work(self):
-        self._set(0)  # no limit; what waits is let through
-
-    def _leave(self):
-        self.work()
-        process.wait_for("the cgroup is empty", lambda: not self._members(), 20)
-        os.rmdir(self.cgroup)
-
-    def _members(self):
-        with open(f"{self.cgroup}/cgroup.procs", encoding="utf-8") as file:
-            members = file.read().split()
-        for pid in members:
-            try:
-                with open(f"{BLKIO}/cgroup.procs", "w", encoding="utf-8") as file:
-                    file.write(pid)
-            except ProcessLookupError:
-                pass
-        return members
-
 
 def primary_on_loop_disk(workspace, version):
     """A primary whose data disk (`node.disk`) can be made to hang, with the agent and all its children in the cgroup."""
     disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
+    throttle = disk.throttle  # or Unavailable, before anything is started
     node = Node(workspace, version, data_dir=disk.mount, disk={
         "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "probe_stall_after": "2s"})
     node.disk = disk
     node.launch()
-    disk.capture(node.process.pid)
+    throttle.enter(node.process.pid)
     process.wait_for("the agent answers", lambda: node.ctl("status", timeout=2).code == 0)
     return node.make_primary()
