@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""Reads a backup repository by its document alone (agent/docs/repository-format.md), without any code of the agent.
+"""Reads a backup repository by its documents alone (agent/docs/repository-format.md, repository-format-wal.md), without any code of
+the agent.
 
   read_repository.py list REPOSITORY
   read_repository.py verify REPOSITORY LABEL              every frame and file
   read_repository.py restore REPOSITORY LABEL DIRECTORY [--tablespace OID=PATH]...
+  read_repository.py wal REPOSITORY [--into DIRECTORY]   every file of the WAL archive; writes them there
 
 LABEL may be "latest". Debian packages: python3-zstandard python3-lz4 python3-xxhash. Exits 1 and names what is wrong.
 """
@@ -22,6 +24,9 @@ import zstandard
 
 FRAME_HEADER = struct.Struct("<4sBBHIIQII")
 PACK_HEADER = struct.Struct("<8sIIQI")
+WAL_HEADER = struct.Struct("<8sIIQQQQII64sII")
+WAL_PAGE = struct.Struct("<HHIQI4xQII")  # PostgreSQL's long header of a segment's first page
+WAL_NAME = re.compile(r"[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
 FRAME_MAX = 1 << 20
 
 
@@ -222,7 +227,28 @@ def lines_of(stream):
         yield rest
 
 
-# ---- packs
+# ---- frames and packs
+
+
+def decode_frame(stored, where):
+    """The raw bytes of a frame: its header and its payload, nothing behind them."""
+    check(len(stored) > FRAME_HEADER.size, f"{where}: cut off")
+    magic, codec, flags, zero, raw_length, payload_length, xxh3, raw_crc, header_crc = FRAME_HEADER.unpack(
+        stored[:FRAME_HEADER.size])
+    check(magic == b"FRM1" and flags == 0 and zero == 0, f"{where}: not a frame")
+    check(crc32c(stored[:28]) == header_crc, f"{where}: damaged header")
+    payload = stored[FRAME_HEADER.size:]
+    check(len(payload) == payload_length and 0 < raw_length <= FRAME_MAX, f"{where}: another frame")
+    check(xxhash.xxh3_64_intdigest(payload) == xxh3, f"{where}: payload does not match its hash")
+    if codec == 0:
+        raw = payload
+    elif codec == 1:
+        raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw_length)
+    else:
+        check(codec == 2, f"{where}: unknown codec {codec}")
+        raw = lz4.block.decompress(payload, uncompressed_size=raw_length)
+    check(len(raw) == raw_length and crc32c(raw) == raw_crc, f"{where}: raw bytes do not match their CRC")
+    return raw
 
 
 class Packs:
@@ -261,23 +287,45 @@ class Packs:
         file.seek(extent.pack_offset)
         stored = file.read(extent.stored)
         where = f"{file.name} offset {extent.pack_offset}"
-        check(len(stored) == extent.stored and extent.stored > FRAME_HEADER.size, f"{where}: cut off")
-        magic, codec, flags, zero, raw_length, payload_length, xxh3, raw_crc, header_crc = FRAME_HEADER.unpack(
-            stored[:FRAME_HEADER.size])
-        check(magic == b"FRM1" and flags == 0 and zero == 0, f"{where}: not a frame")
-        check(crc32c(stored[:28]) == header_crc, f"{where}: damaged header")
-        payload = stored[FRAME_HEADER.size:]
-        check(len(payload) == payload_length and raw_length == extent.raw, f"{where}: another frame")
-        check(xxhash.xxh3_64_intdigest(payload) == xxh3, f"{where}: payload does not match its hash")
-        if codec == 0:
-            raw = payload
-        elif codec == 1:
-            raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw_length)
-        else:
-            check(codec == 2, f"{where}: unknown codec {codec}")
-            raw = lz4.block.decompress(payload, uncompressed_size=raw_length)
-        check(len(raw) == raw_length and crc32c(raw) == raw_crc, f"{where}: raw bytes do not match their CRC")
+        check(len(stored) == extent.stored, f"{where}: cut off")
+        raw = decode_frame(stored, where)
+        check(len(raw) == extent.raw, f"{where}: another frame")
         return raw
+
+
+# ---- the WAL archive
+
+
+def read_wal(path, system, name):
+    """What PostgreSQL handed over as `name`; every check of the document, "How to read one"."""
+    with open(path, "rb") as file:
+        data = file.read()
+    check(len(data) >= WAL_HEADER.size, f"{path}: cut off")
+    magic, version, frame, owner, raw_length, rest, digest, raw_crc, zero, field, zero2, header_crc = WAL_HEADER.unpack(
+        data[:WAL_HEADER.size])
+    check(magic == b"METALWL1" and crc32c(data[:124]) == header_crc, f"{path}: damaged header")
+    check(version == 1 and frame == FRAME_MAX and zero == zero2 == 0, f"{path}: not format 1")
+    check(owner == system and field == name.encode().ljust(64, b"\0"), f"{path}: another file")
+    check(len(data) == WAL_HEADER.size + rest, f"{path}: wrong size")
+    pieces, at = [], WAL_HEADER.size
+    while at < len(data):
+        check(not pieces or len(pieces[-1]) == FRAME_MAX, f"{path}: a short frame before the last one")
+        end = at + FRAME_HEADER.size + int.from_bytes(data[at + 12:at + 16], "little")
+        pieces.append(decode_frame(data[at:end], f"{path} offset {at}"))
+        at = end
+    raw = b"".join(pieces)
+    hashes = b"".join(xxhash.xxh3_64_intdigest(piece).to_bytes(8, "little") for piece in pieces)
+    check(len(raw) == raw_length and crc32c(raw) == raw_crc, f"{path}: raw bytes do not match their CRC")
+    check(xxhash.xxh3_64_intdigest(hashes) == digest, f"{path}: raw bytes do not match their digest")
+    return raw
+
+
+def check_segment(raw, system, name):
+    """What the writer promises of a segment: its first page is of this place, this timeline or an ancestor, and this cluster."""
+    magic, info, timeline, address, _, owner, size, _ = WAL_PAGE.unpack(raw[:WAL_PAGE.size])
+    check(magic >= 0xD106 and info & 2, f"{name}: no page header of PostgreSQL 13 or newer")
+    check(owner == system and size == len(raw) and timeline <= int(name[:8], 16), f"{name}: WAL of another server")
+    check(address == (int(name[8:16], 16) << 32) + int(name[16:24], 16) * size, f"{name}: WAL of another place")
 
 
 # ---- what can be done
@@ -360,13 +408,39 @@ def command_restore(options):
             os.makedirs(location, mode=0o700, exist_ok=True)
             os.symlink(location, os.path.join(target, b"pg_tblspc/%d" % oid))
         else:
+            data = file_bytes(packs, rest[0])
             if rest[0].path == b"global/pg_control":
-                control = rest[0]
+                control = rest[0], data
             else:
-                write_file(target, rest[0], file_bytes(packs, rest[0]))
+                write_file(target, rest[0], moved_map(manifest, mapping) if rest[0].path == b"tablespace_map" else data)
     check(control is not None, "no global/pg_control")
-    write_file(target, control, file_bytes(packs, control))
+    write_file(target, *control)
     print(f"{manifest.text('label')}: restored into {options.directory}")
+
+
+def command_wal(options):
+    files = size = 0
+    for system in open_repository(options.repository):
+        for timeline in sorted(set(os.listdir(os.path.join(system, "wal"))) - {"incoming"}):
+            for entry in sorted(os.listdir(os.path.join(system, "wal", timeline))):
+                name = entry.removesuffix(".wal")
+                path = os.path.join(system, "wal", timeline, entry)
+                check(entry != name and WAL_NAME.fullmatch(name) and name[:8] == timeline, f"{path}: does not belong there")
+                owner = int(os.path.basename(system))
+                raw = read_wal(path, owner, name)
+                if len(name) == 24 or name.endswith(".partial"):
+                    check_segment(raw, owner, name)
+                files, size = files + 1, size + len(raw)
+                if options.into:
+                    with open(os.path.join(options.into, name), "xb") as file:
+                        file.write(raw)
+    print(f"{files} files of WAL, {size} bytes are good")
+
+
+def moved_map(manifest, mapping):
+    """PostgreSQL links each tablespace anew when it starts, to the place that this file names."""
+    places = {oid: mapping.get(oid, location) for oid, location in manifest.tablespaces.items()}
+    return b"".join(b"%d %s\n" % (oid, re.sub(rb"([\n\r\\])", rb"\\\1", place)) for oid, place in sorted(places.items()))
 
 
 def write_file(target, record, data):
@@ -381,7 +455,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     for name, function, arguments in (("list", command_list, ()), ("verify", command_verify, ("label",)),
-                                      ("restore", command_restore, ("label", "directory"))):
+                                      ("restore", command_restore, ("label", "directory")), ("wal", command_wal, ())):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         command.add_argument("repository")
@@ -389,6 +463,8 @@ def main():
             command.add_argument(argument)
         if name == "restore":
             command.add_argument("--tablespace", action="append", default=[], metavar="OID=PATH")
+        if name == "wal":
+            command.add_argument("--into", metavar="DIRECTORY")
     options = parser.parse_args()
     try:
         options.function(options)
