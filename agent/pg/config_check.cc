@@ -13,6 +13,7 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/base/subprocess.h"
+#include "agent/pg/memory_check.h"
 
 namespace metal::pg {
 namespace {
@@ -101,6 +102,8 @@ class ScratchDirectory {
   std::string path_;
 };
 
+constexpr size_t kPrintedSetting = 2;  // in argv
+
 // `postgres -C name` over the real configuration files; -C comes first, then root may run it too.
 base::SubprocessOptions ReadOptions(const std::string& program, const std::string& name,
                                     const std::string& data_dir, const std::string& working_dir) {
@@ -176,6 +179,34 @@ absl::Status CheckStartRules(Install& install, const std::string& data_dir,
   return Rejected(settings.contains(kReserved) ? kReserved : kConnections,
                   fmt::format("{} ({}) must be less than {} ({})", kReserved, values[0],
                               kConnections, values[1]));
+}
+
+// The number that postgres prints for a computed setting with `settings` on top of the files.
+std::optional<uint64_t> Number(const base::SubprocessResult& printed) {
+  const std::string& text = printed.standard_output;
+  uint64_t value = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
+  return printed.ok() && read.ec == std::errc() ? std::optional(value) : std::nullopt;
+}
+
+// What PostgreSQL asks of the machine only when it starts. `options` print shared_memory_size,
+// `shown` is what they printed. What is not known refuses nothing.
+absl::Status CheckMemory(base::SubprocessOptions options, const base::SubprocessResult& shown,
+                         const SettingMap& settings) {
+  const auto huge = settings.find("huge_pages");
+  const bool huge_only = huge != settings.end() && huge->second == "on";
+  if (!huge_only && !settings.contains("shared_buffers")) return absl::OkStatus();
+  const std::optional<MemoryFacts> facts = ReadMemoryFacts();
+  const std::optional<uint64_t> mib = Number(shown);
+  if (!facts || !mib) return absl::OkStatus();
+  if (const std::string why = WhyNotMapped(*mib, *facts); !why.empty()) {
+    return Rejected(settings.contains("shared_buffers") ? "shared_buffers" : "huge_pages", why);
+  }
+  if (!huge_only) return absl::OkStatus();
+  options.argv[kPrintedSetting] = "shared_memory_size_in_huge_pages";
+  METAL_ASSIGN_OR_RETURN(const base::SubprocessResult pages, base::RunSubprocess(options));
+  const std::string why = WhyNoHugePages(Number(pages).value_or(0), *facts);
+  return why.empty() ? absl::OkStatus() : Rejected("huge_pages", why);
 }
 
 }  // namespace
@@ -258,7 +289,7 @@ absl::Status CheckSettings(Install& install, const std::string& data_dir,
   }
   METAL_ASSIGN_OR_RETURN(const base::SubprocessResult result, base::RunSubprocess(options));
   if (result.ok()) {
-    if (version.major() >= kRuntimeComputedSince) return absl::OkStatus();
+    if (version.major() >= kRuntimeComputedSince) return CheckMemory(options, result, settings);
     return CheckStartRules(install, data_dir, settings);
   }
   const std::string reason = PostgresReason(result.standard_error);

@@ -42,9 +42,9 @@ std::string PostgresReason(std::string_view standard_error);
 // Lets postgres read the directory's configuration with `settings` on top, in a scratch directory,
 // so that a running server is not touched; files of the user in the data directory (certificates)
 // are seen through links. This covers what depends on several settings and the libraries that are
-// preloaded; before version 15, of these only the reserved connections and whether the libraries
-// exist. INVALID_ARGUMENT (SETTING_REJECTED, metadata setting and postgres_message) with Postgres's
-// reason.
+// preloaded, and whether the machine can map the shared memory (memory_check.h); before version 15,
+// of these only the reserved connections and whether the libraries exist. INVALID_ARGUMENT
+// (SETTING_REJECTED, metadata setting and postgres_message) with Postgres's reason.
 absl::Status CheckSettings(Install& install, const std::string& data_dir,
                            const std::string& scratch_parent, const SettingMap& settings);
 

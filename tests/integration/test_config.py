@@ -81,6 +81,16 @@ def test_value_that_postgres_rejects_is_refused_with_its_reason(primary, setting
     refused(primary, setting, says=[says])
 
 
+@pytest.mark.parametrize("settings, says", [
+    (["shared_buffers=6TB"], "could not map anonymous shared memory: Cannot allocate memory"),
+    (["huge_pages=on", "shared_buffers=1TB", "max_connections=20"], "Cannot allocate memory")])
+def test_memory_that_the_machine_lacks_is_refused_before_a_restart_needs_it(primary, settings, says):
+    refused(primary, *settings, says=[says, "shared_buffers"])
+    primary.ok("pg", "config", "set", "shared_buffers=32MB")
+    primary.ok("pg", "restart")
+    assert primary.sql("SHOW shared_buffers") == "32MB"
+
+
 def test_tls_of_the_server_with_its_certificate_in_the_data_directory(primary):
     certificate, key = certificates.Authority(primary.workspace).issue("server", "DNS:localhost")
     refused(primary, "ssl=on", says=["server.crt"])
