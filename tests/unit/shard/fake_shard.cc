@@ -132,6 +132,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
 
 absl::StatusOr<TermAnswer> FakeNode::BeginTerm(const TermHolder& holder, absl::Duration patience) {
   REACHED();
+  if (denies_terms) return absl::PermissionDeniedError("the caller's role may not do this");
   METAL_RETURN_IF_ERROR(CheckNotStale(holder));
   if (holder.term == stored.term && wanted == NodeRole::kPrimary) {
     return Refused("ROLE_TRANSITION", "it is the primary of this term");
@@ -330,6 +331,7 @@ absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) 
     }
     if (shard_.config_.nodes[i].postgres == from.primary) source = i;
   }
+  cloned_at = from.bytes_per_second_max;
   empty = false;
   server_up = true;
   refuses_rewind.clear();

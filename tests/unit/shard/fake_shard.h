@@ -59,6 +59,8 @@ class FakeNode : public NodeCalls {
   bool disk_sick = false;       // as its probes see it
   bool disk_condemned = false;  // a fatal fault is confirmed
   bool refuses_promotion = false;
+  uint64_t cloned_at = 0;      // bytes per second, as the last Clone was told
+  bool denies_terms = false;   // its role table does
   bool lags = false;           // what the primary sees of it
   bool disk_full = false;      // it cannot start
   bool missed_wal = false;     // of its source, which has removed it: a clone helps

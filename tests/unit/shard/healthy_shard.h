@@ -11,6 +11,7 @@ inline ShardConfig ThreeNodes() {
   config.name = "orders";
   config.orchestrator = "metalctl";
   config.max_lag_bytes = 1 << 20;
+  config.clone_rate = 5 << 20;
   for (const char* id : {"a", "b", "c"}) {
     config.nodes.push_back({.id = id,
                             .agent = std::string(id) + ".example:7420",

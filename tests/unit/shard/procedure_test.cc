@@ -195,6 +195,21 @@ TEST_F(ProcedureTest, FailoverWithoutProofChangesNothingAndNamesWhoIsMissing) {
   EXPECT_EQ(Primary(), 1u);
 }
 
+// They answer: to lead without them is not what helps.
+TEST_F(ProcedureTest, NodesThatLetTheCallerChangeNothingAreNotMissing) {
+  node(0).reachable = node(0).server_up = false;
+  for (size_t i : {1, 2}) node(i).denies_terms = true;
+  EXPECT_THAT(Run(Command::kFailover),
+              StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("begin_term on ")));
+  EXPECT_THAT(Run(Command::kFailover, {.to = std::nullopt, .accept_data_loss = true}),
+              StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("begin_term on ")));
+  EXPECT_EQ(node(1).stored.term, 4u);
+  // One of them is enough for the proof with the old primary's answer.
+  node(0).reachable = node(0).server_up = true;
+  node(1).denies_terms = false;
+  EXPECT_THAT(Run(Command::kFailover, {.to = 1}), IsOk()) << log_.text;
+}
+
 TEST_F(ProcedureTest, ANodeThatLostItsDataIsNoProof) {
   node(0).reachable = node(0).server_up = false;
   node(1).empty = true;
@@ -287,6 +302,7 @@ TEST_F(ProcedureTest, InitLeavesDataAlone) {
 TEST_F(ProcedureTest, ReplaceClonesAStandby) {
   node(2).wal = {9, {0x9999}, {}};
   ASSERT_THAT(Run(Command::kReplace, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_EQ(node(2).cloned_at, shard_->config().clone_rate);
   ExpectHealthy("replaced");
   EXPECT_THAT(Run(Command::kReplace, {.to = 0}),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("it is the primary")));

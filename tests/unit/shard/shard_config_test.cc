@@ -36,6 +36,7 @@ TEST(ShardConfigTest, ReadsWhatIsGivenAndDefaultsTheRest) {
   EXPECT_EQ(config.orchestrator, "metalctl");
   EXPECT_EQ(config.policy.ToString(), "ANY 1");
   EXPECT_EQ(config.max_lag_bytes, 16u << 20);
+  EXPECT_EQ(config.clone_rate, 0u);
   ASSERT_EQ(config.nodes.size(), 2u);
   EXPECT_EQ(config.nodes[1].postgres, (HostPort{"/run/b", 5433}));
   EXPECT_EQ(config.nodes[1].gate.ToString(), "[::1]:6432");
@@ -73,6 +74,7 @@ TEST(ShardConfigTest, ErrorsNameFileLineKeyAndTheNextStep) {
   refused(name + "synchronous = \"ANY 2\"\n", kNodes, ": shard.synchronous", "has 1 standbys");
   refused(name + "max_lag = 5\n", kNodes, ":3: shard.max_lag", "must be a string");
   refused(name + "max_lag = \"much\"\n", kNodes, ":3: shard.max_lag", "a size");
+  refused(name + "clone_rate = \"4KiB\"\n", kNodes, ":3: shard.clone_rate", "at least 1MiB");
   refused(name + "[tls]\nca = \"x\"\n", kNodes, ": tls", "or none");
   refused(name + "[shard\n", kNodes, ":3:", "TOML");
   refused(name, "[[node]]\nid = \"a\"\nagent = \"h:1\"\n", ":3: node.postgres", "must be given");

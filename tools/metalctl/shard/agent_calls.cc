@@ -354,6 +354,7 @@ absl::Status AgentCalls::Clone(const TermHolder& holder, const CloneSource& sour
   request.set_primary_host(source.primary.host);
   request.set_primary_port(source.primary.port);
   request.set_replace(source.replace);
+  request.set_bytes_per_second_max(source.bytes_per_second_max);
   v1::CloneResponse response;
   METAL_RETURN_IF_ERROR(Call(kShort, [&](grpc::ClientContext* context) {
     return client_.replication->Clone(context, request, &response);

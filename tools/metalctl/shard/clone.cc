@@ -37,7 +37,8 @@ absl::Status Procedure::CloneNode(size_t node, size_t primary, const TermHolder&
   if (!begun.ok() && !(replace && absl::IsDeadlineExceeded(begun))) return begun;
   METAL_RETURN_IF_ERROR(calls.Clone(holder, {.transfer = config_.nodes[*source].transfer,
                                              .primary = config_.nodes[primary].postgres,
-                                             .replace = replace}));
+                                             .replace = replace,
+                                             .bytes_per_second_max = config_.clone_rate}));
   return WaitUntilStreaming(node, primary, holder);
 }
 
@@ -97,7 +98,7 @@ absl::Status Procedure::Init(const InitOptions& options) {
   if (const auto primary = FindPrimary(views_)) {
     return Settle(*primary, {views_[*primary].term, views_[*primary].orchestrator});
   }
-  if (const auto promoting = FindPromoting()) return FinishPromotion(*promoting);
+  if (const auto promoting = FindPromoting(config_, views_)) return FinishPromotion(*promoting);
   METAL_ASSIGN_OR_RETURN(const size_t first, ChooseFirst());
   return MakeFirst(first, options);
 }

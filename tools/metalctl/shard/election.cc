@@ -49,11 +49,17 @@ Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<siz
     return fmt::format("timeline {}, WAL up to {}", position.timeline,
                        position.received.ToString());
   };
+  const auto note_denied = [&](const std::vector<absl::Status>& ends) {
+    for (const absl::Status& end : ends) {
+      if (absl::IsPermissionDenied(end)) frozen.denied = end;
+    }
+  };
   std::vector<size_t> nodes;
   for (size_t i = 0; i < views_.size(); ++i) {
     if (!views_[i].answered) continue;
     if (i == leaving && views_[i].is_primary() && !views_[i].disk_is_sick()) {
-      OnEach("begin_term", {i}, [&](size_t node) { return freeze(node, kLeavingPatience); });
+      note_denied(
+          OnEach("begin_term", {i}, [&](size_t node) { return freeze(node, kLeavingPatience); }));
     } else {
       nodes.push_back(i);
     }
@@ -68,8 +74,8 @@ Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<siz
                             return Judge(read).holds;
                           },
                       .grace = kGrace};
-  OnEach(
-      "begin_term", nodes, [&](size_t node) { return freeze(node, kFreezePatience); }, enough);
+  note_denied(OnEach(
+      "begin_term", nodes, [&](size_t node) { return freeze(node, kFreezePatience); }, enough));
   return frozen;
 }
 
@@ -195,6 +201,8 @@ absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t
     if (overtaken) frozen = FreezeAll(next, leaving);
     i = overtaken ? 0 : i + 1;
   }
+  // Nodes that are there and refuse the caller are not missing: to accept a loss would be no help.
+  if (!frozen.denied.ok() && !CheckProof(Judge(frozen), options).ok()) return frozen.denied;
   METAL_RETURN_IF_ERROR(Prove(frozen, options));
   METAL_ASSIGN_OR_RETURN(Choice choice, Choose(frozen, options, leaving));
   if (choice.ahead) {
@@ -222,7 +230,7 @@ absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t
 absl::Status Procedure::Failover(const ChangeOptions& options) {
   if (options.accept_data_loss) AcceptDataLoss();
   METAL_RETURN_IF_ERROR(Look());
-  const auto promoting = FindPromoting();
+  const auto promoting = FindPromoting(config_, views_);
   if (promoting && (!options.to || options.to == promoting)) return FinishPromotion(*promoting);
   const auto primary = FindPrimary(views_);
   if (!primary) return Elect(options, std::nullopt);

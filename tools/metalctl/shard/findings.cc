@@ -75,6 +75,8 @@ constexpr FindingKind kKinds[] = {
      "it opens by itself at its deadline; metalctl shard recover opens it now"},
     {"gate_astray", kError, "the door of a node leads to another server than the primary",
      kRecover},
+    {"gate_off", kError, "a node has no door, and the shard's file names one",
+     "gate.enabled in the configuration of its agent, or leave gate out of the file"},
     {"gate_down", kError, "the door of a node does not work",
      "metalctl status and metalctl events on the node"},
     {"disk_sick", kError, "a disk stalls or fails",
@@ -262,6 +264,11 @@ class Analysis {
 
   void CheckDoor(const NodeView& view) {
     if (view.gate == "held") Add("traffic_held", view.id, "clients wait");
+    const auto index = config_.Find(view.id);
+    if (view.gate.empty() && index && config_.nodes[*index].gate.is_set()) {
+      Add("gate_off", view.id,
+          fmt::format("clients are to connect to {}", config_.nodes[*index].gate.ToString()));
+    }
     if (view.gate == "down") Add("gate_down", view.id, view.gate_reason);
     if (view.gate != "open" || !primary_) return;
     const HostPort& wanted = config_.nodes[*primary_].postgres;
@@ -391,6 +398,18 @@ std::optional<size_t> FindPrimary(const std::vector<NodeView>& views) {
     found = i;
   }
   return found;
+}
+
+std::optional<size_t> FindPromoting(const ShardConfig& config, const std::vector<NodeView>& views) {
+  for (size_t i = 0; i < views.size(); ++i) {
+    const NodeView& view = views[i];
+    if (view.answered && view.term == HighestTerm(views) && view.wanted == NodeRole::kPrimary &&
+        !view.fenced && view.is_standby() && !view.has_fatal_disk() &&
+        config.IsOurs(view.orchestrator)) {
+      return i;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace metal::shard

@@ -46,6 +46,10 @@ bool HasErrors(const std::vector<Finding>& findings);
 // The index of the one node that is read-write by order of the highest term seen; nullopt when
 // there is none. A read-write server that no term ordered, or only an older term, does not count.
 std::optional<size_t> FindPrimary(const std::vector<NodeView>& views);
+// The standby that the highest term ordered to lead: its promotion has not ended, or it came back
+// as a standby. Only where the term is ours (ShardConfig::IsOurs), and its disk is not dying;
+// nullopt when there is none.
+std::optional<size_t> FindPromoting(const ShardConfig& config, const std::vector<NodeView>& views);
 uint64_t HighestTerm(const std::vector<NodeView>& views);
 
 }  // namespace metal::shard

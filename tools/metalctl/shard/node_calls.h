@@ -40,9 +40,10 @@ struct InitOptions {
 };
 
 struct CloneSource {
-  HostPort transfer;     // of the agent that is copied from
-  HostPort primary;      // PostgreSQL that the copy follows
-  bool replace = false;  // what is there may go
+  HostPort transfer;                  // of the agent that is copied from
+  HostPort primary;                   // PostgreSQL that the copy follows
+  bool replace = false;               // what is there may go
+  uint64_t bytes_per_second_max = 0;  // 0: no limit
 };
 
 struct SynchronousChange {

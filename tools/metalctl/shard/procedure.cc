@@ -209,17 +209,6 @@ std::optional<size_t> Procedure::AwaitPrimary() {
   return primary;
 }
 
-std::optional<size_t> Procedure::FindPromoting() const {
-  for (size_t i = 0; i < views_.size(); ++i) {
-    const NodeView& view = views_[i];
-    if (view.answered && view.term == HighestTerm(views_) && view.wanted == NodeRole::kPrimary &&
-        !view.fenced && view.is_standby() && config_.IsOurs(view.orchestrator)) {
-      return i;
-    }
-  }
-  return std::nullopt;
-}
-
 absl::Status Procedure::FinishPromotion(size_t node) {
   const TermHolder holder{views_[node].term, views_[node].orchestrator};
   const absl::Status promoted = Step("promote", NameOf(node), [&]() -> absl::StatusOr<std::string> {
@@ -248,7 +237,7 @@ absl::Status Procedure::RecoverOnce() {
   if (const auto primary = AwaitPrimary()) {
     return Settle(*primary, {views_[*primary].term, views_[*primary].orchestrator});
   }
-  if (const auto promoting = FindPromoting()) return FinishPromotion(*promoting);
+  if (const auto promoting = FindPromoting(config_, views_)) return FinishPromotion(*promoting);
   const bool has_data = std::any_of(views_.begin(), views_.end(), [](const NodeView& view) {
     return view.answered && view.server != ServerState::kEmpty;
   });

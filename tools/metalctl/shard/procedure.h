@@ -118,8 +118,6 @@ class Procedure {
   bool PrimaryIsStarting() const;
   // The primary; one that is just being restarted gets a moment, so that no other takes its place.
   std::optional<size_t> AwaitPrimary();
-  // A node whose promotion was ordered in the highest term and has not ended.
-  std::optional<size_t> FindPromoting() const;
   absl::Status FinishPromotion(size_t node);
 
   // ---- reparent.cc ----
@@ -139,6 +137,7 @@ class Procedure {
   // ---- election.cc ----
   struct Frozen {
     std::vector<std::optional<WalPosition>> positions;  // of those that count as answers
+    absl::Status denied;  // OK unless a node let us begin no term: its role table decides
   };
   absl::Status Elect(const ChangeOptions& options, std::optional<size_t> leaving);
   Frozen FreezeAll(const TermHolder& next, std::optional<size_t> leaving);

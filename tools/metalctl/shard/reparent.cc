@@ -204,7 +204,8 @@ absl::Status Procedure::SwitchOver(size_t primary, size_t candidate) {
 
 absl::Status Procedure::Reparent(const ChangeOptions& options) {
   METAL_RETURN_IF_ERROR(Look());
-  if (const auto promoting = FindPromoting()) METAL_RETURN_IF_ERROR(FinishPromotion(*promoting));
+  if (const auto promoting = FindPromoting(config_, views_))
+    METAL_RETURN_IF_ERROR(FinishPromotion(*promoting));
   const auto primary = FindPrimary(views_);
   if (!primary) return Elect({options.to, false}, std::nullopt);
   if (options.to == primary) {

@@ -70,6 +70,8 @@ constexpr std::string_view kName = "1 to 63 letters, digits, '.', '_' or '-'";
 constexpr std::string_view kFile = "a path";
 constexpr std::string_view kAddress = "\"host:port\" or \"/socket-directory:port\"";
 
+constexpr uint64_t kCloneRateMin = 1 << 20;  // what an agent takes
+
 const Key kKeys[] = {
     {"shard", "name", true,
      [](const Target& t, const std::string& v) { return ReadName(t.config.name, v); }, "orders",
@@ -97,6 +99,15 @@ const Key kKeys[] = {
      },
      "16MiB", "a size, for example 16MiB",
      "A standby farther behind is reported, and a planned reparent does not go to it."},
+    {"shard", "clone_rate", false,
+     [](const Target& t, const std::string& v) {
+       const auto bytes = base::ByteCount::Parse(v);
+       t.config.clone_rate = bytes ? bytes->value : 0;
+       return bytes && (bytes->value == 0 || bytes->value >= kCloneRateMin);
+     },
+     "0", "a size, for example 200MiB, at least 1MiB; 0: no limit",
+     "Bytes per second of a node that init, replace or recover clones, so that its source has disk "
+     "and network left for clients."},
     {"tls", "ca", false,
      [](const Target& t, const std::string& v) { return ReadPath(t, t.config.ca, v); }, "", kFile,
      "PEM file of the authority that signs agents' certificates. Give all three files or none."},
@@ -122,7 +133,7 @@ const Key kKeys[] = {
      "10.0.0.1:5432", kAddress, "Its PostgreSQL, as the other nodes reach it."},
     {"node", "gate", false,
      [](const Target& t, const std::string& v) { return ReadHostPort(t.node->gate, v); }, "",
-     kAddress, "Its PgBouncer, where clients connect. Left out: it has none."},
+     kAddress, "Its PgBouncer, where clients connect. Given: check finds a node that has none."},
     {"node", "transfer", false,
      [](const Target& t, const std::string& v) { return ReadHostPort(t.node->transfer, v); }, "",
      "\"host:port\"", "Its agent's transfer.listen. Left out: no node is cloned from it."},

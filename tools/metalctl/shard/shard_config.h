@@ -51,6 +51,7 @@ struct ShardConfig {
   std::string orchestrator;  // under which name terms are begun; one per operator's tool
   SyncPolicy policy;
   uint64_t max_lag_bytes = 0;    // a standby farther behind is a finding, and no candidate
+  uint64_t clone_rate = 0;       // bytes per second of a node that is cloned; 0: no limit
   std::string ca, cert, key;     // of metalctl towards agents; empty: no TLS
   std::vector<ShardNode> nodes;  // in the file's order; at least two, ids are unique
   std::string file;
