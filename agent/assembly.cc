@@ -151,6 +151,9 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   options.role_for_launch = [&terms, data_dir = config.pg_data_dir] {
     return node::DecideStartRole(terms, data_dir);
   };
+  options.comes_back_as_standby = [data_dir = config.pg_data_dir] {
+    return node::SharesCommits(data_dir);
+  };
   options.make_room = [&config] { return node::MakeRoomToStart(config); };
   options.may_be_primary = [&terms] { return terms.Get().MayRunAsPrimary(); };
   options.before_standby_launch = [&lease] { lease.Disarm(); };

@@ -8,6 +8,7 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
+#include "agent/node/synchronous_steps.h"
 #include "agent/pg/replication.h"
 
 namespace metal::node {
@@ -79,6 +80,13 @@ pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_di
   const auto restored = base::Exists(base::JoinPath(data_dir, "backup_label"));
   if (!restored.ok() || *restored) return pg::StartRole::kStandby;
   return DecideStartRole(terms.Get(), pg::ReadControlFile(data_dir));
+}
+
+bool SharesCommits(const std::string& data_dir) {
+  const auto settings = pg::LoadManagedSettings(data_dir);
+  if (!settings.ok()) return true;
+  const auto names = settings->agent.find(kSynchronousSetting);
+  return names != settings->agent.end() && !names->second.empty();
 }
 
 Node::Node(NodeParts parts)

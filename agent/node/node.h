@@ -90,6 +90,9 @@ pg::StartRole DecideStartRole(const TermRecord& record,
                               const absl::StatusOr<pg::ControlFile>& control);
 // The same for a data directory, for SupervisorOptions::role_for_launch.
 pg::StartRole DecideStartRole(const TermStore& terms, const std::string& data_dir);
+// Whether others have to acknowledge its commits (synchronous_standby_names among the managed
+// settings): then they can lead without it. Also when that cannot be read. Blocks on the data disk.
+bool SharesCommits(const std::string& data_dir);
 
 class Node {
  public:

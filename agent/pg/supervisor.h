@@ -3,7 +3,7 @@
 // publishes state, pid, start time, restarts, control state and start progress of PostgresSection
 // (PgMonitor publishes the rest and moves between running and unresponsive), and the events
 // postgres.started, .stopped, .crashed, .restarted, .quarantined, .adopted, .start_failed,
-// .start_revoked.
+// .start_revoked, .back_as_standby.
 // Threading: thread-safe. Start, Stop and Restart block their caller; one at a time, a second gets
 // ABORTED. One watch thread.
 #pragma once
@@ -54,6 +54,10 @@ struct SupervisorOptions {
   // check before it may have taken hours. Also the role of a crashed server's restart. Empty: the
   // role of the last Start or SetRole. May read the data disk.
   std::function<StartRole()> role_for_launch;
+  // Asked when the server that should run is dead and this agent has never seen it alive: nobody
+  // watched it, and others may have gone on without it. True: it comes back as a standby, whatever
+  // role_for_launch says. May read the data disk. Empty: always false.
+  std::function<bool()> comes_back_as_standby;
   // Asked while a server that was launched as the primary comes up; false: it is stopped (fast,
   // immediate, kill) and launched again as a standby. Touches no disk. Empty: always true.
   std::function<bool()> may_be_primary;
@@ -168,6 +172,8 @@ class PostgresSupervisor {
   void HandleExit(const Postmaster& process);
   void ScheduleRestart(const std::string& why);
   void TryRestart();
+  // The role that the server may come back in is the standby's alone.
+  bool ComesBackAsStandby();
   // The server was not launched, or ended while it started, because its disk is full: it is tried
   // again when there is more room than then, however long that takes.
   void AwaitRoom(const std::string& why);
@@ -217,7 +223,10 @@ class PostgresSupervisor {
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // this object is being destroyed
   base::CondVar action_ended_;
 
+  bool seen_alive_ ABSL_GUARDED_BY(mutex_) = false;  // a server, by this agent
+
   // Of the watch thread.
+  bool unwatched_ = false;       // the server died unseen; until it runs again
   bool restarting_ = false;      // the server that is starting was restarted after a crash
   bool awaiting_room_ = false;   // told
   base::ByteCount room_needed_;  // for the next restart, beyond what every start needs; 0: none

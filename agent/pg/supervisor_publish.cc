@@ -69,6 +69,7 @@ void PostgresSupervisor::SetProcess(std::shared_ptr<const Postmaster> process) {
   {
     base::MutexLock lock(mutex_);
     process_ = std::move(process);
+    seen_alive_ |= process_ != nullptr;
   }
   Wake();
 }

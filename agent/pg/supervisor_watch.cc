@@ -164,6 +164,7 @@ void PostgresSupervisor::WatchDead() {
     base::MutexLock lock(mutex_);
     state = desired_;
     waiting = restart_at_.has_value();
+    unwatched_ |= !seen_alive_;
   }
   if (state.quarantined || waiting) return PublishLook();
   if (!state.running) {
@@ -216,6 +217,7 @@ void PostgresSupervisor::HandleExit(const Postmaster& process) {
   SetProcess(nullptr);
   tracker_.reset();
   restarting_ = false;
+  if (!was_starting) unwatched_ = false;
   if (!desired().running) {
     PublishStopped();
     Emit(observe::Severity::kInfo, "postgres.stopped",
@@ -262,6 +264,17 @@ void PostgresSupervisor::ScheduleRestart(const std::string& why) {
                fmt::format("{}; restart in {}", why, absl::FormatDuration(*delay)));
 }
 
+// Until it has run, for a second crash meanwhile makes nothing known.
+bool PostgresSupervisor::ComesBackAsStandby() {
+  if (!unwatched_ || !options_.comes_back_as_standby) return false;
+  if (options_.role_for_launch && options_.role_for_launch() == StartRole::kStandby) return false;
+  if (!options_.comes_back_as_standby()) return false;
+  Emit(observe::Severity::kWarning, "postgres.back_as_standby",
+       "the primary was dead when the agent started; it comes back as a standby, for another node "
+       "may lead by now. HINT: metalctl shard recover lets it follow, or lead again");
+  return true;
+}
+
 void PostgresSupervisor::TryRestart() {
   DesiredState state;
   {
@@ -272,7 +285,8 @@ void PostgresSupervisor::TryRestart() {
   if (!state.running || state.quarantined) return;
   StartOptions start;
   // The callback decides where there is one.
-  start.as_standby = !options_.role_for_launch && state.role == StartRole::kStandby;
+  start.as_standby =
+      ComesBackAsStandby() || (!options_.role_for_launch && state.role == StartRole::kStandby);
   const absl::Status room = CheckMoreRoom();
   // Readiness is watched for by WatchStarting, so that callers can stop a long recovery.
   const absl::StatusOr<std::shared_ptr<const Postmaster>> process =

@@ -1,7 +1,5 @@
 """A standby whose disk refuses writes leaves the synchronous set under `shard watch --auto`, until an operator knows its fault."""
 import os
-import signal
-import subprocess
 
 import pytest
 from test_disk_fence import RefusingDisk, options
@@ -9,6 +7,7 @@ from test_disk_fence import RefusingDisk, options
 from harness import process
 from harness.loop_disk import Unavailable
 from harness.process import wait_for
+from harness.shard_watch import ShardWatch
 from harness.three_nodes import Shard
 
 pytestmark = pytest.mark.skipif(not process.IS_ROOT, reason="loop devices need root")
@@ -32,27 +31,6 @@ class ShardWithRefusingStandby(Shard):
         return node
 
 
-class Watch:
-    """metalctl shard watch --auto, until the end of the block."""
-
-    def __init__(self, workspace, shard):
-        arguments = shard["a"].ctl_arguments("shard", "--config", shard.file, "watch", "--auto")
-        self.log = open(workspace.file("watch.log", ""), "w+", encoding="utf-8")
-        self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(20) == 130
-        self.log.close()
-
-    def said(self):
-        with open(self.log.name, encoding="utf-8") as file:
-            return file.read()
-
-
 def in_force(shard, expected):
     shard["a"].wait_status(f"the set is {expected}",
                            lambda status: status["postgres"].get("synchronous_standby_names") == expected, 60)
@@ -70,7 +48,7 @@ def test_a_sick_standby_leaves_the_synchronous_set(workspace, pg):
     shard.wait_healthy()
     sick = shard["b"]
     after, before = shard["a"].last_event_id(), sick.last_event_id()
-    with Watch(workspace, shard) as watch, shard.clients() as ledger:
+    with ShardWatch(workspace, shard) as watch, shard.clients() as ledger:
         assert shard.primary() is shard["a"]
         in_force(shard, BOTH)
         sick.disk.refuse()

@@ -13,6 +13,7 @@ from harness.ledger import promised
 from harness.node import elapsed
 from harness.postgres import postmaster_pid
 from harness.process import run, wait_for
+from harness.shard_watch import ShardWatch
 from harness.terminal import Terminal
 from harness.three_nodes import Shard
 from harness.workspace import free_port
@@ -209,6 +210,9 @@ def test_failover_when_the_primary_is_lost(orders):
     others = [node for node in orders.nodes.values() if node is not lost]
     with orders.clients() as ledger:
         pass
+    for node in others:
+        node.ok("receiver", "stop")
+    lost.sql("SET synchronous_commit = local; CREATE TABLE of_its_own ()")
     lost.kill_agent()
     os.kill(postmaster_pid(lost.data_dir), signal.SIGKILL)
     others[0].kill_agent()
@@ -220,11 +224,11 @@ def test_failover_when_the_primary_is_lost(orders):
     orders.check(ledger)
     wait_for("commits are acknowledged", lambda: orders.primary().sql("INSERT INTO ledger VALUES (0, 0) RETURNING id") == "0", 20)
 
-    # It comes back with its old order and WAL of its own. Its rewind fails half way, and the notes of that are lost: only a
-    # copy helps.
+    # It comes back with its old order and WAL of its own, and as a standby: nobody reads old rows there as if it led. Its rewind
+    # fails half way, and the notes of that are lost: only a copy helps.
     lost.start_agent(faults="rewind.rewound=error")
-    wait_for("it leads, as it thinks", lambda: lost.answers() and lost.sql("SELECT pg_is_in_recovery()") == "f", 30)
-    lost.sql("CHECKPOINT")
+    wait_for("it comes back", lambda: lost.answers() and lost.sql("SELECT pg_is_in_recovery()") == "t", 30)
+    assert "postgres.back_as_standby" in [event["type"] for event in lost.events()]
     assert orders.ctl("recover", code=1).json["left_behind"] == [lost.name]
     lost.restart_agent()
     shutil.rmtree(f"{lost.state}/rewind")
@@ -232,6 +236,22 @@ def test_failover_when_the_primary_is_lost(orders):
     assert ("clone", lost.name) in steps(result) and result["left_behind"] == []
     assert orders.primary() is not lost
     orders.wait_healthy()
+    orders.check(ledger)
+
+
+def test_primary_whose_host_restarts_waits_to_be_told(orders):
+    """Nobody led meanwhile: it leads again when an operator, or the watch, says so. Before that it takes no writes."""
+    primary = orders.primary()
+    with orders.clients() as ledger:
+        primary.kill_agent()
+        os.kill(postmaster_pid(primary.data_dir), signal.SIGKILL)
+        primary.start_agent()
+        wait_for("it comes back", lambda: primary.answers() and primary.sql("SELECT pg_is_in_recovery()") == "t", 30)
+        with ShardWatch(orders.workspace, orders) as watch:
+            wait_for("it leads again", lambda: primary.sql("SELECT pg_is_in_recovery()") == "f", 30)
+            orders.wait_healthy()
+            assert f"recover: nobody leads, and {primary.name} is ordered to" in watch.said()
+    assert orders.primary() is primary
     orders.check(ledger)
 
 

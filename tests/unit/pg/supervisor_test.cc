@@ -61,6 +61,7 @@ class SupervisorTest : public ::testing::Test {
     options.lock_directory = [this] { return directory_lock_; };
     options.role_for_launch = role_for_launch_;
     options.may_be_primary = [this] { return may_be_primary_.load(); };
+    options.comes_back_as_standby = [this] { return shares_commits_.load(); };
     supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
                                                        base::RealClock());
   }
@@ -88,6 +89,7 @@ class SupervisorTest : public ::testing::Test {
   std::function<StartRole()> role_for_launch_;
   std::atomic<StartRole> launch_role_ = StartRole::kPrimary;
   std::atomic<bool> may_be_primary_ = true;
+  std::atomic<bool> shares_commits_ = false;
   observe::StatusBoard board_{base::RealClock()};
   metal::testing::RecordedEvents events_;
   std::unique_ptr<PostgresSupervisor> supervisor_;
@@ -328,6 +330,52 @@ TEST_F(SupervisorTest, AServerThatDiedWhileTheAgentWasAwayIsStartedAgain) {
   ASSERT_TRUE(process->WaitExit(absl::Seconds(5)));
   MakeSupervisor();
   ASSERT_TRUE(events_.Await("postgres.restarted"));
+}
+
+// Others may lead by now. A crash that the agent sees is another matter: nobody else was asked.
+TEST_F(SupervisorTest, APrimaryThatDiedUnseenComesBackAsAStandby) {
+  const auto restarted = [this](size_t times) {
+    return Await([&](const auto&) { return events_.Count("postgres.restarted") == times; });
+  };
+  shares_commits_ = true;
+  role_for_launch_ = [this] { return launch_role_.load(); };
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  const auto first = supervisor_->postmaster();
+  supervisor_.reset();
+  MakeSupervisor();
+  ASSERT_TRUE(events_.Await("postgres.adopted"));
+  ASSERT_OK(first->Signal(SIGKILL));
+  ASSERT_TRUE(restarted(1));
+  EXPECT_FALSE(HasStandbySignal());
+
+  const auto second = supervisor_->postmaster();
+  supervisor_.reset();
+  ASSERT_OK(second->Signal(SIGKILL));
+  ASSERT_TRUE(second->WaitExit(absl::Seconds(5)));
+  MakeSupervisor();
+  ASSERT_TRUE(restarted(2));
+  EXPECT_THAT(events_.types(), ::testing::Contains("postgres.back_as_standby"));
+  EXPECT_TRUE(HasStandbySignal());
+  ASSERT_TRUE(AwaitState(PostgresState::kRunning));
+
+  // It has run: from here on its term decides again.
+  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
+  ASSERT_TRUE(restarted(3));
+  EXPECT_FALSE(HasStandbySignal());
+}
+
+TEST_F(SupervisorTest, APrimaryWithoutStandbysComesBackAsItWas) {
+  role_for_launch_ = [this] { return launch_role_.load(); };
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({.as_standby = false}));
+  const auto process = supervisor_->postmaster();
+  supervisor_.reset();
+  ASSERT_OK(process->Signal(SIGKILL));
+  ASSERT_TRUE(process->WaitExit(absl::Seconds(5)));
+  MakeSupervisor();
+  ASSERT_TRUE(events_.Await("postgres.restarted"));
+  EXPECT_FALSE(HasStandbySignal());
 }
 
 TEST_F(SupervisorTest, AStoppedServerIsLeftAlone) {

@@ -52,6 +52,23 @@ TEST_F(AutoPilotTest, APrimaryThatFencedItselfIsFailedOver) {
   EXPECT_EQ(Decide().kind, Kind::kNone) << "somebody else did that, and knows why";
 }
 
+TEST_F(AutoPilotTest, APrimaryThatCameBackAsAStandbyLeadsAgain) {
+  views_[0].role = NodeRole::kStandby;  // still wanted as the primary
+  EXPECT_EQ(Decide().kind, Kind::kRecover);
+  EXPECT_EQ(Decide().to, 0u);
+  views_[2].answered = false;
+  EXPECT_EQ(Decide().kind, Kind::kRecover) << "one copy of the policy may be missing";
+  views_[1].answered = false;
+  EXPECT_EQ(Decide().kind, Kind::kNone) << "the two others may have a primary";
+  EXPECT_THAT(Decide().why, HasSubstr("too few nodes answer"));
+  views_[1].answered = views_[2].answered = true;
+  views_[1].term = 5;
+  EXPECT_EQ(Decide(), AutoChange()) << "a later term was begun";
+  views_[1].term = 4;
+  views_[0].orchestrator = "somebody";
+  EXPECT_EQ(Decide(), AutoChange()) << "another orchestrator's term";
+}
+
 TEST_F(AutoPilotTest, AChangeThatFailedIsTriedAgainSoonAndOneThatSucceededIsNotFollowedByAnother) {
   AutoPilot pilot;
   Ask(0, FaultWish::kFailover);

@@ -31,6 +31,24 @@ AutoChange Nothing(std::string why) {
   return change;
 }
 
+// Nobody leads. The answers are as many as an election needs: then no others have begun another
+// term.
+AutoChange LeadAgain(const ShardConfig& config, const std::vector<NodeView>& views) {
+  const auto returned = FindPromoting(config, views);
+  if (!returned) return {};
+  const std::string& id = config.nodes[*returned].id;
+  const auto answers =
+      std::count_if(views.begin(), views.end(), [](const NodeView& view) { return view.answered; });
+  if (static_cast<int>(views.size()) - answers > config.policy.count) {
+    return Nothing(fmt::format("nobody leads; {} led last, but too few nodes answer", id));
+  }
+  AutoChange change;
+  change.kind = Kind::kRecover;
+  change.to = *returned;
+  change.why = fmt::format("nobody leads, and {} is ordered to: it came back as a standby", id);
+  return change;
+}
+
 AutoChange ChangeOfSet(SetChange set) {
   if (set.kind == SetChange::Kind::kNone) return Nothing(std::move(set.why));
   AutoChange change;
@@ -52,7 +70,9 @@ AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& 
                                config.nodes[all[0]].id, config.nodes[all[1]].id));
   }
   const auto primary = FindPrimary(views);
-  if (all.empty()) return primary ? ChangeOfSet(DecideSet(config, views, *primary)) : AutoChange();
+  if (all.empty()) {
+    return primary ? ChangeOfSet(DecideSet(config, views, *primary)) : LeadAgain(config, views);
+  }
   const size_t node = all.front();
   const std::string& id = config.nodes[node].id;
   const NodeFault* fault = views[node].condemned_by();

@@ -1,9 +1,11 @@
-// What `shard watch --auto` does by itself because of a node's disk, and nothing else: what a
+// What `shard watch --auto` does by itself, and nothing else. Because of a node's disk: what a
 // primary asks for, a planned change (drain) or a failover (demote); and it takes a standby with a
-// sick disk out of the synchronous set and, when it is well again, back (synchronous_set.h).
+// sick disk out of the synchronous set and, when it is well again, back (synchronous_set.h). And
+// where nobody leads, it lets the primary lead again that came back as a standby.
 // Guards: two looks in a row have to say the same; never when more than one member is sick, for
-// then the cause may be another; only to a standby that is well; one change of the lead in ten
-// minutes, and of the set in one.
+// then the cause may be another; only to a standby that is well; only with so many answers that no
+// others can have gone on without them; one change of the lead in ten minutes, and of the set in
+// one.
 // Threading: not thread-safe; no I/O and no clock.
 #pragma once
 
@@ -20,9 +22,9 @@
 namespace metal::shard {
 
 struct AutoChange {
-  enum class Kind { kNone, kReparent, kFailover, kSet };
+  enum class Kind { kNone, kReparent, kFailover, kRecover, kSet };
   Kind kind = Kind::kNone;
-  size_t to = 0;               // the next primary
+  size_t to = 0;               // the next primary; of kRecover: it led before
   bool may_be_forced = false;  // of kReparent: the disk is dying, so a failover where that fails
   SetChange set;               // of kSet
   std::string why;  // for people; of kNone: what keeps it from acting, empty when nothing is asked

@@ -86,6 +86,11 @@ std::string ActBy(AutoPilot& pilot, const AutoChange& change, const Client& clie
   if (change.kind == AutoChange::Kind::kFailover || (code != kExitOk && change.may_be_forced)) {
     code = run("failover", &Procedure::Failover);
   }
+  if (change.kind == AutoChange::Kind::kRecover) {
+    fmt::print("recover: {}\n", change.why);
+    code = RunProcedure(client, config, "recover", false,
+                        [](Procedure& procedure) { return procedure.Recover(); });
+  }
   pilot.Ended(code == kExitOk, base::RealClock().Monotonic());
   return "";
 }
@@ -146,7 +151,8 @@ void AddLookCommands(CLI::App* shard, ctl::Invocation& invocation,
       "Move the lead when its node asks for that because of its disk (disk.reaction), "
       "and take a standby with a sick disk out of the synchronous set, and back when it "
       "is well and has caught up: one member at a time, the lead at most once in 10 "
-      "minutes, never with fewer acknowledgements than the policy asks for");
+      "minutes, never with fewer acknowledgements than the policy asks for; where nobody leads, "
+      "let the primary lead again that came back as a standby");
   on_shard(watch, [automatic](const Client& client, const ShardConfig& config) {
     return WatchShard(client, config, *automatic);
   });
