@@ -1,4 +1,5 @@
 """A former primary whose WAL went its own way becomes a standby of the new one."""
+import contextlib
 import os
 import signal
 
@@ -9,7 +10,7 @@ from harness.node import lsn_number
 from harness.pair import Pair
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
-from harness.wal import append_cut_record, fork
+from harness.wal import append_cut_record, fork, segment_name
 
 
 def faults(node):
@@ -148,21 +149,21 @@ def test_refusals_change_nothing(pair):
 
 
 def test_missing_wal_comes_from_the_archive_or_is_named(pair):
-    old, _, shared, _, kept = pair.part()
-    for _ in range(3):
-        old.switch_wal()
-    segments = old.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
-    wait_for("WAL is archived", lambda: old.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= segments[:-1], 30)
+    """The segment in which the two parted is one that pg_rewind always reads, unlike others in pg_wal: the pair may have been
+    parted before, and a segment of an earlier timeline lie there still."""
+    old, new, shared, _, kept = pair.part()
+    needed = segment_name(*fork(new))
+    last = [old.switch_wal() for _ in range(3)][-1]
+    wait_for("WAL is archived", lambda: old.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= last, 30)
     pair.begin_term(old)
     old.ok("pg", "stop")
-    gone = sorted(name for name in os.listdir(f"{old.data_dir}/pg_wal") if len(name) == 24)[0]
-    aside = f"{old.root}/{gone}"
-    os.rename(f"{old.data_dir}/pg_wal/{gone}", aside)
+    with contextlib.suppress(FileNotFoundError):  # the server's last checkpoint may have removed it already
+        os.unlink(f"{old.data_dir}/pg_wal/{needed}")
     hidden = f"{old.repository}.hidden"
     os.rename(old.repository, hidden)
     refused = old.ctl(*pair.rewind_arguments())
     os.rename(hidden, old.repository)
-    assert refused.reason == "WAL_MISSING" and "pg_wal/" in refused.error
+    assert refused.reason == "WAL_MISSING" and f"pg_wal/{needed}" in refused.error, refused
     assert old.status()["postgres"]["state"] == "POSTGRES_STATE_STOPPED" and not faults(old)
     done = old.ok(*pair.rewind_arguments())["result"]
     assert done["rewound"] == "true" and int(done["fetched_segments"]) >= 1
