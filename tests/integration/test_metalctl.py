@@ -9,25 +9,25 @@ from harness import process
 from harness.node import BIN, elapsed, has_hint
 from harness.process import run, wait_for
 
-# What every command is asked with -o json, in this order, and its exit code. Where a test of the command itself is elsewhere, a
-# refusal will do: that is JSON too. {} are filled in by the test.
+# What every command is asked with -o json, in this order, and its exit code. Where a test of the command itself is elsewhere, the
+# agent's refusal (5) will do: that is JSON too. None is a usage error (2), which no agent has seen. {} are filled in by the test.
 ANSWERS = [
     ("status", 0), ("capabilities", 0), ("op list", 0), ("op show {operation}", 0), ("op wait {operation}", 0),
-    ("op watch {operation}", 0), ("op cancel {operation}", None), ("pg init", 5), ("pg start", 0), ("pg restart", 0),
+    ("op watch {operation}", 0), ("op cancel {operation}", 0), ("pg init", 5), ("pg start", 0), ("pg restart", 0),
     ("pg reload", 0), ("pg control", 0), ("pg status", 0), ("pg config get", 0), ("pg config get --effective", 0),
     ("pg config set work_mem=5MB", 0), ("wait-lsn 0/1", 0), ("events", 0),
     ("diag --output {root}/diag.tar.zst", 0),
     ("backup list", 0), ("backup show", 0), ("backup archive", 0), ("backup verify", 0), ("backup create", 0),
     ("backup restore --target {root}/copy --dry-run", 0), ("disk list", 0), ("disk health", 0), ("disk logs nowhere", 4),
-    ("disk probe --for 1s", None), ("disk acknowledge media_error", 4),
-    ("gate status", None), ("gate hold --term 1 --for 1s", None), ("gate release /nowhere --term 1", None),
+    ("disk probe --reads 5 --writes 5", 5), ("disk acknowledge media_error", 4),
+    ("gate status", 0), ("gate hold --term 1 --for 1s", 5), ("gate release /nowhere --term 1", 5),
     ("synchronous --term 1", 0), ("slots one --term 1", 0), ("lease renew --term 1 --ttl 60s", 0),
     ("demote --term 2", 0), ("undo-demote --term 2", 0), ("replay pause", 5), ("replay resume", 5), ("receiver stop", 5),
     ("receiver start", 5), ("fence --term 3 --reason x", 0), ("unfence --term 3", 0), ("term begin 4", 0),
     ("follow /nowhere:1 --term 4", 0), ("promote --term 4", 0),
-    ("rewind --source /nowhere:1 --term 4", None), ("clone --from 127.0.0.1:1 --term 4", None),
-    *[(f"shard --config {{shard}} {each}", None) for each in
-      ("status", "check", "init", "replace b", "reparent", "recover", "failover")],
+    ("rewind --from /nowhere:1 --term 4", 5), ("clone --from 127.0.0.1:1 --primary 127.0.0.1:2 --term 4", 5),
+    *[(f"shard --config {{shard}} {each}", code) for each, code in  # the other node of this shard never answers
+      (("status", 0), ("check", 1), ("init", 1), ("replace b", 5), ("reparent", 5), ("recover", 1), ("failover", 0))],
     ("pg stop", 0),
 ]
 LIVE = ["watch", "disk watch", "shard --config {shard} watch"]  # documents until Ctrl-C
@@ -128,9 +128,12 @@ def test_output_is_json_everywhere(primary):
     for words, _ in commands():
         assert words in TEXTS or any(each == words or each.startswith(f"{words} ") for each in told), \
             f"metalctl {words}: say in ANSWERS how it is called"
+    assert 2 not in {code for _, code in ANSWERS}
     for words, code in ANSWERS:
         answer = primary.ctl(*words.format(**filled).split())
-        assert code is None or answer.code == code, answer
+        assert answer.code == code, answer
+        if words.startswith("promote "):  # the shard's commands are told what the monitor saw
+            primary.wait_status("the promotion is seen", lambda each: each["postgres"]["role_observed"] == "ROLE_PRIMARY")
         documents = answer.stdout.splitlines() if words == "events" else filter(None, [answer.stdout])
         assert all(isinstance(json.loads(each), dict) for each in documents), answer
         assert answer.stdout if answer.code == 0 else answer.reason or '"error":' in answer.stderr or answer.stdout, answer
