@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from harness import process
-from harness.node import Node, elapsed
+from harness.node import BIN, Node, elapsed
 from harness.process import run, wait_for
 from harness.terminal import Terminal
 
@@ -184,3 +184,21 @@ def test_an_operation_is_followed_through_a_restart(primary):
     said = [json.loads(line) for line in err.splitlines()]
     assert said[-1]["error"]["reason"] == "AGENT_RESTARTED" and said[-1]["error"]["hint"], said
     assert run(primary.ctl_arguments("op", "list")).stdout
+
+
+def test_completion_of_zsh(primary, workspace):
+    """The script in a shell that a person types to, which has a key (Ctrl-T) that tells the line as it is."""
+    primary.backup()
+    name = primary.backups()[0].removeprefix("backups/")
+    home = workspace.directory("home")
+    script = workspace.file("home/metalctl.zsh", run([f"{BIN}/metalctl", "completion", "zsh"]).stdout)
+    environment = {"HOME": home, "PATH": f"{BIN}:{os.environ['PATH']}", "METAL_ENDPOINT": primary.endpoint}
+    with Terminal(["/usr/bin/zsh", "-f", "-i"], env=environment) as shell:
+        shell.press("tell() { zle -I; print -r -- \"<$BUFFER>\"; BUFFER= }; zle -N tell; bindkey '^T' tell\n")
+        shell.press(f"autoload -U compinit && compinit -u -D && source {script} && print rea''dy\n")
+        shell.expect("ready")
+        for typed, line in (("back\tsh\t", "backup show "), (f"backup show {name[:8]}\t", f"backup show {name} "),
+                            ("pg stop --mode im\t", "pg stop --mode immediate "),
+                            ("pg stop --mode=im\t", "pg stop --mode=immediate "), ("no-such-command \t", "no-such-command ")):
+            shell.press(f"metalctl {typed}\x14")
+            shell.expect(f"<metalctl {line}>")

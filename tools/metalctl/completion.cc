@@ -26,6 +26,7 @@ constexpr const char* kZsh = R"(#compdef metalctl
 _metalctl() {
   local -a offered
   offered=("${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  offered=($offered)  # an empty answer is one empty word, which would be put in
   [[ "$PREFIX" == --*=* ]] && compset -P '*='
   if [[ "$offered" == :files ]]; then
     _files
