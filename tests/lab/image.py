@@ -147,6 +147,24 @@ def initramfs(kernel, agent):
     return archive
 
 
+def with_program(initramfs_path, path):
+    """The initramfs with one more program of the host's, and with its libraries."""
+    archive = os.path.join(CACHE, f"program-{_key(initramfs_path, path, os.path.abspath(__file__))}.cpio")
+    if os.path.exists(archive):
+        return archive
+    remove_old("program-")
+    with tempfile.TemporaryDirectory(dir=CACHE) as tree:
+        for each in [path, *_libraries(path)]:
+            target = os.path.join(tree, "bin/" + os.path.basename(path) if each == path else each.lstrip("/"))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(each, target)
+        output_of("strip", os.path.join(tree, "bin", os.path.basename(path)))
+        shutil.copyfile(initramfs_path, archive + NEW)
+        pack(tree, archive + NEW, "ab")
+    os.replace(archive + NEW, archive)
+    return archive
+
+
 def with_postgres(initramfs_path, bin_dir):
     """The initramfs with PostgreSQL's programs, where the host has them, and a cluster of initdb that the data drive gets at the
     first boot. The kernel unpacks archives one after another."""

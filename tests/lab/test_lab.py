@@ -68,3 +68,14 @@ def test_a_drive_that_is_pulled_out_is_told(lab):
     lab.stop_watching()
     lab.terminate()
     assert lab.outcome.exit_ms <= BUSY_EXIT_LIMIT_MS
+
+
+def test_commands_to_a_drive_get_what_the_drive_says(workspace, programs):
+    """The unit tests that need an emulated drive, and are skipped where there is none."""
+    unit_tests = os.path.join(os.path.dirname(BIN), "tests/unit/test_disk")
+    kernel, initramfs = programs
+    guest = Guest(kernel, image.with_program(initramfs, unit_tests), workspace.directory("guest"))
+    workspace.at_end(guest.cut_power)
+    guest.boot(agent=False)
+    said = guest.shell("test_disk --gtest_color=no --gtest_filter=RealDriveTest.* 2>&1", timeout=180)
+    assert "[  PASSED  ] 3 tests." in said and "SKIPPED" not in said and "FAILED" not in said, said
