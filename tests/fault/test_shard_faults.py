@@ -2,14 +2,16 @@
 cut off, disks that are full or slow, WAL that is gone, clocks that step, metalctl killed at each step. Clients write meanwhile."""
 import contextlib
 import os
+import threading
 import time
 
+import psycopg2
 import pytest
 
 from harness import process
 from harness.faults import Faults, heal
 from harness.hosts import Hosts
-from harness.ledger import promised
+from harness.ledger import Client, promised
 from harness.node import lsn_number
 from harness.orchestrator import TTL, Orchestrator
 from harness.process import wait_for
@@ -53,15 +55,58 @@ def is_standby(node):
     return node.answers() and node.sql("SELECT pg_is_in_recovery()") == "t"
 
 
+class LonelyClient(threading.Thread):
+    """Inserts at one server, past its door, and waits for no standby. `accepted`: when each row that was accepted was sent."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.node, self.accepted, self._enough = node, [], threading.Event()
+
+    def run(self):
+        client = None
+        while not self._enough.wait(0.02):
+            begin = time.monotonic()
+            try:
+                if client is None:
+                    client = Client(self.node.run_dir, self.node.port)
+                    client.execute("SET synchronous_commit = local")
+                client.execute("INSERT INTO alone VALUES (1)")
+                self.accepted.append(begin)
+            except psycopg2.Error:
+                if client:
+                    client.close()
+                client = None
+        if client:
+            client.close()
+
+    def __enter__(self):
+        self.start()
+        wait_for("it writes", lambda: self.accepted, 20)
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        self._enough.set()
+        self.join(60)
+        assert not self.is_alive(), "the lonely client hangs"
+        return self.accepted
+
+
 def test_a_primary_that_is_cut_off_ends_with_its_lease(shard):
-    """Also for a client that is cut off with it; and it is no primary again by itself when the network is back."""
+    """Also for clients that are cut off with it, of which one waits for no standby; and it is no primary again by itself when the
+    network is back."""
     old = shard.primary()
     term = old.status()["node"]["term"]
-    with nothing_lost(shard) as (_, watch):
+    old.sql("CREATE TABLE IF NOT EXISTS alone (id int); GRANT INSERT ON alone TO ledger")
+    with nothing_lost(shard) as (_, watch), LonelyClient(old) as lonely:
         with Orchestrator(shard) as orchestrator:
             wait_for("the lease is renewed", lambda: orchestrator.renewed > 1, 20)
             shard.network.isolate(old.name)
-            end = time.monotonic() + TTL
+            cut_off = time.monotonic()
+            end = cut_off + TTL
+            wait_for("it writes on, cut off", lambda: lonely.accepted[-1:] > [cut_off], TTL)
         wait_for("it is a standby", lambda: is_standby(old), TTL + 30)
         shard.network.mend()
         old.wait_status("it knows", lambda status: any(each["fault_class"] == "lease_expired" for each in status["faults"]))
@@ -70,6 +115,8 @@ def test_a_primary_that_is_cut_off_ends_with_its_lease(shard):
         old.ok("pg", "restart")
         assert is_standby(old)
         promised(all(begin < end for begin, _ in watch.writes(old.name)), "it took a write after its lease")
+        last = lonely.stop()[-1]
+        promised(last < end, f"it took a row that no standby has {last - end:.3f} s after its lease")
 
 
 def test_a_primary_that_returns_is_rewound(shard):
@@ -180,6 +227,7 @@ def test_clock_steps(shard):
 # A reparent that is killed has a test in test_shard.py, at the steps that matter most.
 @pytest.mark.parametrize("command", ["failover", "replace", "recover", *(["reparent"] if STRIDE == 1 else [])])
 def test_metalctl_killed_at_each_step(shard, command):
+    """What was begun is finished or undone by the same command once more, or by `recover`, in turns."""
     step = 0
     with nothing_lost(shard):
         while True:
@@ -191,7 +239,8 @@ def test_metalctl_killed_at_each_step(shard, command):
                 standby.ctl("pg", "stop")
             if not shard.kill_at_step(step, command, *arguments):
                 break
-            wait_for("it is finished or undone", lambda: shard.ctl("recover").code == 0, 60)
+            finish = ("recover",) if step // STRIDE % 2 else (command, *arguments)
+            wait_for(f"{finish[0]} finishes or undoes it", lambda finish=finish: shard.ctl(*finish).code == 0, 60)
             step += STRIDE
     assert step > 3
 

@@ -7,6 +7,8 @@ from harness.node import Node
 from harness.process import wait_for
 from harness.workspace import free_port
 
+QUICK_SERVER = ("--set", "shared_buffers=32MB", "max_wal_size=256MB", "fsync=off")  # settings of a shard that is made
+
 
 class Shard:
     """`nodes`: the nodes by name; agents are not started. Each reaches the others' servers by unix sockets."""
@@ -70,7 +72,7 @@ class Shard:
 
     def init(self):
         """A shard of empty nodes is made."""
-        return self.ok("init", "--set", "shared_buffers=32MB", "max_wal_size=256MB", "fsync=off")
+        return self.ok("init", *QUICK_SERVER)
 
     def kill_at_step(self, step, command, *arguments):
         """Runs metalctl shard COMMAND and kills it when the step of this name starts, or with a number the step after as many.

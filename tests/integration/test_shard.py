@@ -15,7 +15,7 @@ from harness.postgres import postmaster_pid
 from harness.process import run, wait_for
 from harness.shard_watch import ShardWatch
 from harness.terminal import Terminal
-from harness.three_nodes import Shard
+from harness.three_nodes import QUICK_SERVER, Shard
 from harness.workspace import free_port
 
 
@@ -54,17 +54,19 @@ def orders(module_workspace, pg):
         node.config["gate"] = {"enabled": True, "listen": f"127.0.0.1:{node.door}", "auth_type": "trust"}
     made = shard.start_agents().init()
     assert made["primary"] == "a" and made["term"] == "1" and made["left_behind"] == []
+    assert len(what_it_made(made)) == 4, made
     shard.wait_healthy()
-    assert [step for step in steps(shard.init()) if step[0] in ("initdb", "promote", "clone")] == [], "nothing is left to do"
+    assert what_it_made(shard.init()) == [], "nothing is left to do"
     return shard
 
 
 class DoorClient(threading.Thread):
     """Inserts one row after the other through a door, as one connection, until it is stopped."""
 
-    def __init__(self, node, first):
+    def __init__(self, node, first, table="through_doors"):
         super().__init__(daemon=True)
         self.node, self.first, self.done, self.error, self._enough = node, first, 0, None, threading.Event()
+        self._insert = f"INSERT INTO {table} VALUES (%s)"
 
     def run(self):
         try:
@@ -72,7 +74,7 @@ class DoorClient(threading.Thread):
             connection.autocommit = True
             with connection.cursor() as cursor:
                 while not self._enough.is_set():
-                    cursor.execute(f"INSERT INTO through_doors VALUES ({self.first + self.done})")
+                    cursor.execute(self._insert, (self.first + self.done,))
                     self.done += 1
         except psycopg2.Error as error:
             self.error = error
@@ -81,6 +83,20 @@ class DoorClient(threading.Thread):
         self._enough.set()
         self.join(60)
         return self
+
+
+@pytest.mark.slow
+def test_init_that_is_killed_is_finished(workspace, pg):
+    """By the same command, which is killed once more at a later step, and at last by `recover`."""
+    shard = Shard(workspace, pg).start_agents()
+    for step in ("initdb", "promote", "slots", "rejoin", "policy"):
+        wait_for(f"it is killed at {step}", lambda step=step: shard.kill_at_step(step, "init", *QUICK_SERVER), 20, 0.1)
+    wait_for("it is finished", lambda: shard.ok("recover")["left_behind"] == [], 20, 0.1)
+    with shard.clients() as ledger:
+        ledger.wait_more()
+    shard.wait_healthy()
+    shard.check(ledger)
+    assert what_it_made(shard.init()) == [], "nothing is left to do"
 
 
 def test_a_standby_is_replaced(orders):
@@ -94,6 +110,11 @@ def test_a_standby_is_replaced(orders):
 
 def steps(result):
     return [(each["name"], each["nodes"]) for each in result["steps"]]
+
+
+def what_it_made(result):
+    """Steps of an init that found something missing."""
+    return [each for each in result["steps"] if each["name"] in ("initdb", "promote", "clone") or "cloned" in each["result"]]
 
 
 @pytest.mark.matrix
@@ -167,15 +188,54 @@ def test_refusals_change_nothing(orders):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["checkpoint", "demote", "receive", "begin_term", "promote", "slots"])
-def test_reparent_that_is_killed_is_finished_or_undone(orders, step):
+@pytest.mark.parametrize("step, again", [("checkpoint", "reparent"), ("demote", "recover"), ("receive", "reparent"),
+                                         ("begin_term", "recover"), ("promote", "reparent"), ("slots", "recover")])
+def test_reparent_that_is_killed_is_finished_or_undone(orders, step, again):
+    """By `recover`, or by the same command once more."""
     with orders.clients() as ledger:
-        orders.kill_at_step(step, "reparent", "--to", "b" if orders.primary().name != "b" else "c")
-        assert orders.ok("recover")["left_behind"] == []
-        before = len(ledger.acknowledged)
-        wait_for("the client writes on", lambda: len(ledger.acknowledged) > before + 5, 20)
+        to = "b" if orders.primary().name != "b" else "c"
+        assert orders.kill_at_step(step, "reparent", "--to", to), f"no step of that name: {step}"
+        if again == "reparent":
+            assert orders.ok("reparent", "--to", to)["primary"] == to
+        else:
+            assert orders.ok("recover")["left_behind"] == []
+        ledger.wait_more()
     orders.wait_healthy()
     orders.check(ledger)
+
+
+def restart_standby(node, **options):
+    """Until the new agent has seen what its server is."""
+    node.restart_agent(**options)
+    node.wait_status("it knows its role", lambda status: status["postgres"].get("role_observed") == "ROLE_STANDBY", 30)
+
+
+def test_reparent_whose_candidate_fails_before_its_promotion_is_undone(orders):
+    """The old primary is a standby of the new term by then, and leads again in it; clients at doors wait, and see no error."""
+    old = orders.primary()
+    candidate = next(node for node in orders.nodes.values() if node is not old)
+    term = int(old.status()["node"]["term"])
+    old.sql("CREATE TABLE IF NOT EXISTS undone (id int PRIMARY KEY)")
+    restart_standby(candidate, faults="roles.frozen=error")
+    orders.wait_healthy()
+    door = DoorClient(old, 0, "undone")
+    with orders.clients() as ledger:
+        door.start()
+        wait_for("the client of the door writes", lambda: door.done > 5 or door.error, 20)
+        answer = orders.ctl("reparent", "--to", candidate.name)
+        assert answer.code != 0 and f"{old.name} leads, as before: {candidate.name} was not promoted" in answer.error, answer
+        assert "fault point roles.frozen" in answer.error and ("undo_demote", old.name) in steps(answer.json), answer
+        ledger.wait_more()
+        before = door.done
+        wait_for("the client of the door writes on", lambda: door.done > before + 5 or door.error, 20)
+    assert door.stop().error is None
+    assert orders.primary() is old and int(old.status()["node"]["term"]) == term + 1
+    orders.wait_healthy()
+    orders.check(ledger)
+    promised(old.sql("SELECT count(*) FROM undone") == str(door.done), "rows of the client of the door are lost")
+    restart_standby(candidate)
+    assert orders.ok("reparent", "--to", candidate.name)["primary"] == candidate.name
+    orders.wait_healthy()
 
 
 def test_failover_counts_with_what_was_in_force_and_not_with_the_file(orders):
