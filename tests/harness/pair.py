@@ -1,4 +1,5 @@
 """Two nodes of one cluster: a primary and a standby that can part and come together again."""
+from harness.ledger import promised
 from harness.node import Node, lsn_number
 from harness.process import wait_for
 from harness.transfer import transfer_address, with_transfer
@@ -43,7 +44,9 @@ class Pair:
         self.together(old)
         more = set(self.write(self.primary, 10))
         old.ok("wait-lsn", self.primary.sql("SELECT pg_current_wal_lsn()"))
-        assert self.rows(old) == self.rows(self.primary) >= shared | kept | more
+        wanted, there, follows = shared | kept | more, self.rows(self.primary), self.rows(old)
+        promised(wanted <= there, f"{self.primary.name} has lost rows: {sorted(wanted - there)[:10]}")
+        promised(follows == there, f"{old.name} has not the same rows as {self.primary.name}: {sorted(follows ^ there)[:10]}")
         self.whole = True
 
     def part(self):
