@@ -22,6 +22,8 @@ constexpr absl::Duration kClone = absl::Hours(24 * 7);
 constexpr absl::Duration kDrain = absl::Seconds(5);
 // For the answer to come after the agent's own time has passed.
 constexpr absl::Duration kMargin = absl::Seconds(1);
+// For a server that was just told to start, and for its agent to have seen that it runs.
+constexpr absl::Duration kSettled = absl::Seconds(20);
 constexpr absl::Duration kBusyPoll = absl::Milliseconds(20);
 constexpr absl::Duration kOperationPoll = absl::Milliseconds(5);
 
@@ -31,6 +33,14 @@ absl::Status StatusOf(const ctl::Error& error, absl::StatusCode code) {
   absl::Status status(code, text);
   if (error.reason.empty()) return status;
   return base::WithReason(std::move(status), {.reason = error.reason, .metadata = error.metadata});
+}
+
+// The agent cannot tell yet what its server is: it was just started or stopped.
+bool IsUnsettled(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  if (!reason || reason->reason != "ROLE_TRANSITION") return false;
+  const auto state = reason->metadata.find("state");
+  return state != reason->metadata.end() && state->second == "unsettled";
 }
 
 void SetHeader(const TermHolder& holder, v1::TermHeader* header) {
@@ -233,10 +243,16 @@ absl::Status AgentCalls::UndoDemote(const TermHolder& holder) {
   v1::UndoDemoteRequest request;
   SetHeader(holder, request.mutable_header());
   *request.mutable_timeout() = ctl::DurationProto(kPromotion);
-  return Call(kPromotion, [&](grpc::ClientContext* context) {
-    v1::UndoDemoteResponse response;
-    return client_.replication->UndoDemote(context, request, &response);
-  });
+  const base::MonotonicTime end = clock_.Monotonic() + kSettled;
+  while (true) {
+    const absl::Status undone = Call(kPromotion, [&](grpc::ClientContext* context) {
+      v1::UndoDemoteResponse response;
+      return client_.replication->UndoDemote(context, request, &response);
+    });
+    // A demotion has ended before its server runs again as a standby.
+    if (!IsUnsettled(undone) || clock_.Monotonic() >= end) return undone;
+    clock_.Sleep(kBusyPoll);
+  }
 }
 
 absl::Status AgentCalls::FollowPrimary(const TermHolder& holder, const HostPort& source,
