@@ -9,6 +9,7 @@
 #include "agent/node/emit.h"
 #include "agent/node/role_answers.h"
 #include "agent/node/term_record.h"
+#include "fmt/format.h"
 
 namespace metal::node {
 

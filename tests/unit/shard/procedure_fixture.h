@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/status_matchers.h"
