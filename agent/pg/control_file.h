@@ -67,9 +67,12 @@ struct ControlFile {
   uint64_t wal_segment_size = 0;  // bytes
   uint32_t checksum_version = 0;  // 0: page checksums are off
 
-  // Stopped with everything on disk: "shut down" or "shut down in recovery".
+  // Stopped with everything on disk: "shut down", or "shut down in recovery" of a standby. A
+  // primary that is stopped in the middle of its crash recovery says the latter too, and has no
+  // minimum yet: its pages may be of WAL that it did not get to.
   bool clean() const {
-    return state == ControlState::kShutDown || state == ControlState::kShutDownInRecovery;
+    return state == ControlState::kShutDown ||
+           (state == ControlState::kShutDownInRecovery && min_recovery.value != 0);
   }
 };
 

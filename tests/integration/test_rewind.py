@@ -1,16 +1,20 @@
 """A former primary whose WAL went its own way becomes a standby of the new one."""
 import contextlib
 import os
+import re
 import signal
+import struct
 
 import pytest
 
+from format.read_repository import crc32c
 from harness import process
 from harness.node import lsn_number
 from harness.pair import Pair
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
 from harness.wal import append_cut_record, fork, segment_name
+from harness.workspace import Workspace
 
 
 def faults(node):
@@ -30,10 +34,13 @@ def pairs():
 
 @pytest.fixture
 def pair(pairs, module_workspace, pg):
-    """One for all tests, each of which ends with a pair that is together again; a new one after a test that failed."""
+    """One for all tests, each of which ends with a pair that is together again; a new one after a test that failed. It has an
+    archive of its own: two pairs are one cluster, and write other WAL under the same names."""
     usable = [each for each in pairs if each.whole and each.primary.version is pg]
     if not usable:
-        pairs.append(Pair(module_workspace, pg, names=(f"a{len(pairs)}", f"b{len(pairs)}")))
+        workspace = Workspace()
+        module_workspace.at_end(workspace.close)
+        pairs.append(Pair(workspace, pg))
     return (usable or pairs)[-1]
 
 
@@ -80,6 +87,28 @@ def test_a_crashed_primary_is_recovered_first(pair):
     old.ok("pg", "stop")
     done = old.ok(*pair.rewind_arguments())["result"]
     assert done["rewound"] == "true"
+    pair.settled(old, shared, kept)
+    assert not pair.rows(old) & lost
+
+
+def stopped_in_crash_recovery(node):
+    """Changes pg_control of a primary that is down without a shutdown to what a fast stop during its crash recovery makes of it."""
+    with open(f"{node.data_dir}/global/pg_control", "r+b") as file:
+        control = file.read(288)
+        control = control[:16] + struct.pack("<I", 2) + control[20:]
+        file.seek(0)
+        file.write(control + struct.pack("<I", crc32c(control)))
+    said = node.run("pg_controldata", node.data_dir).stdout
+    assert "shut down in recovery" in said and re.search("Minimum recovery ending location: +0/0\n", said), said
+
+
+def test_a_crash_recovery_that_was_stopped_is_finished_first(pair):
+    """How far it got is not known, and pages on the disk may be of WAL that the source has never had."""
+    old, _, shared, lost, kept = pair.part()
+    old.ok("pg", "stop", "--mode", "immediate")
+    stopped_in_crash_recovery(old)
+    pair.begin_term(old)
+    assert old.ok(*pair.rewind_arguments())["result"]["rewound"] == "true"
     pair.settled(old, shared, kept)
     assert not pair.rows(old) & lost
 

@@ -100,8 +100,16 @@ TEST(ControlFileTest, EveryStateHasPgControldatasName) {
   for (uint32_t state = 0; state < 7; ++state) {
     ASSERT_OK_AND_ASSIGN(const ControlFile control, DecodeControlFile(WithField(16, state)));
     EXPECT_EQ(ControlStateName(control.state), names[state]);
-    EXPECT_EQ(control.clean(), state == 1 || state == 2);
+    EXPECT_EQ(control.clean(), control.state == ControlState::kShutDown) << "of a primary";
   }
+}
+
+TEST(ControlFileTest, ACrashRecoveryThatWasStoppedIsNotClean) {
+  ControlFile control;
+  control.state = ControlState::kShutDownInRecovery;
+  EXPECT_FALSE(control.clean());
+  control.min_recovery = base::Lsn{0x3000000};
+  EXPECT_TRUE(control.clean()) << "a standby has one from the start";
 }
 
 TEST(ControlFileTest, ReadGivesUpOnASteadyBadFileAndNamesIt) {
