@@ -1,6 +1,6 @@
-// ThrottledDisk: a real filesystem on a loop device whose I/O the kernel can be told to hold
-// (cgroup v1 blk-throttle), for this process alone. Needs root, a free loop device and the blkio
-// controller; Unavailable() says what is missing. Threading: not thread-safe.
+// ThrottledDisk: a real filesystem on a loop device whose I/O the kernel can be told to hold, for
+// this process alone. Needs root, a free loop device and a controller of I/O: blkio of cgroup v1
+// or io of v2; reason() says what is missing. Threading: not thread-safe.
 #pragma once
 
 #include <sys/mount.h>
@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 #include "agent/base/clock.h"
 #include "agent/base/file.h"
@@ -26,7 +27,7 @@ class ThrottledDisk {
 
   ~ThrottledDisk() {
     Hold(false);
-    std::ofstream("/sys/fs/cgroup/blkio/cgroup.procs") << getpid();
+    if (!group_.empty()) std::ofstream(root_ + "/cgroup.procs") << getpid();
     for (int i = 0; mounted_ && i < 200 && umount2(mount_point().c_str(), 0) != 0; ++i) {
       base::RealClock().Sleep(absl::Milliseconds(50));  // a prober still closes its file
     }
@@ -40,20 +41,35 @@ class ThrottledDisk {
   std::string mount_point() const { return dir_.File("mnt"); }
   std::string loop_name() const { return loop_.substr(loop_.rfind('/') + 1); }
 
-  // On: I/O of this process to the disk stays in the kernel (one byte a second). Off: it flows
-  // again.
+  // On: I/O of this process to the disk stays in the kernel (two bytes a second: v2 takes no less).
+  // Off: it flows again.
   bool Hold(bool on) {
-    const std::string rule = number_ + (on ? " 1" : " 0");
-    return !group_.empty() && Put("blkio.throttle.read_bps_device", rule) &&
+    if (group_.empty()) return false;
+    if (root_ == kV2)
+      return Put("io.max", number_ + (on ? " rbps=2 wbps=2" : " rbps=max wbps=max"));
+    const std::string rule = number_ + (on ? " 2" : " 0");
+    return Put("blkio.throttle.read_bps_device", rule) &&
            Put("blkio.throttle.write_bps_device", rule);
   }
 
  private:
+  static constexpr std::string_view kV1 = "/sys/fs/cgroup/blkio", kV2 = "/sys/fs/cgroup";
+
+  // The hierarchy with a controller that holds I/O back; empty when this machine has none.
+  static std::string FindRoot() {
+    const std::string v1(kV1), v2(kV2);
+    if (base::PathExists(v1 + "/blkio.throttle.read_bps_device")) return v1;
+    std::ifstream controllers(v2 + "/cgroup.controllers");
+    for (std::string word; controllers >> word;) {
+      if (word == "io") return v2;
+    }
+    return "";
+  }
+
   void Prepare(const std::string& filesystem) {
     if (geteuid() != 0) return Give("needs root");
-    if (!base::PathExists("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device")) {
-      return Give("needs the cgroup v1 blkio controller with blk-throttle");
-    }
+    root_ = FindRoot();
+    if (root_.empty()) return Give("needs blkio of cgroup v1 or io of v2");
     const std::string image = dir_.Write("image", "");
     if (truncate(image.c_str(), 320 << 20) != 0) return Give("cannot make an image");
     if (!Run({"losetup", "-f", "--show", image}, &loop_)) return;
@@ -66,7 +82,12 @@ class ThrottledDisk {
     struct stat info {};
     if (stat(loop_.c_str(), &info) != 0) return Give("cannot stat " + loop_);
     number_ = std::to_string(major(info.st_rdev)) + ":" + std::to_string(minor(info.st_rdev));
-    group_ = "/sys/fs/cgroup/blkio/metal-test-" + std::to_string(getpid());
+    if (root_ == kV2) {
+      // With memory the kernel knows whose pages fsync writes; without, it holds back direct I/O.
+      std::ofstream(root_ + "/cgroup.subtree_control") << "+io" << std::flush;
+      std::ofstream(root_ + "/cgroup.subtree_control") << "+memory" << std::flush;
+    }
+    group_ = root_ + "/metal-test-" + std::to_string(getpid());
     if (mkdir(group_.c_str(), 0755) != 0 || !Put("cgroup.procs", std::to_string(getpid()))) {
       return Give("cannot use " + group_);
     }
@@ -92,7 +113,7 @@ class ThrottledDisk {
   }
 
   TempDir dir_;
-  std::string reason_, loop_, number_, group_;
+  std::string reason_, loop_, number_, root_, group_;
   bool mounted_ = false;
 };
 
