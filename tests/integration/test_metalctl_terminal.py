@@ -197,7 +197,7 @@ def test_completion_of_zsh(primary, workspace):
         shell.press("tell() { zle -I; print -r -- \"<$BUFFER>\"; BUFFER= }; zle -N tell; bindkey '^T' tell\n")
         shell.press(f"autoload -U compinit && compinit -u -D && source {script} && print rea''dy\n")
         shell.expect("ready")
-        for typed, line in (("back\tsh\t", "backup show "), (f"backup show {name[:8]}\t", f"backup show {name} "),
+        for typed, line in (("back\tsh\t", "backup show "), (f"backup show {name[:-2]}\t", f"backup show {name} "),
                             ("pg stop --mode im\t", "pg stop --mode immediate "),
                             ("pg stop --mode=im\t", "pg stop --mode=immediate "), ("no-such-command \t", "no-such-command ")):
             shell.press(f"metalctl {typed}\x14")
