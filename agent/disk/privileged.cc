@@ -4,9 +4,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <iterator>
 #include <map>
 
 #include "agent/base/clock.h"
@@ -61,10 +63,12 @@ class NoHelper final : public PrivilegedHelper {
   // Kernels that do not restrict their log give it to everybody.
   absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return kernel_log_.Take(); }
 
- private:
-  absl::Status Unsupported() const {
+ protected:
+  absl::Status Unsupported() const override {
     return base::Error(absl::StatusCode::kUnimplemented, "unsupported: {}", reason_);
   }
+
+ private:
   const std::string reason_;
   KernelLogHolder kernel_log_;
 };
@@ -171,9 +175,60 @@ class SocketHelper final : public PrivilegedHelper {
     return Ask(request, timeout).status();
   }
 
+  absl::Status RefuseConnections(int port, absl::Duration timeout) override {
+    return AskPort(HelperRequestKind::kRefuseConnections, port, timeout).status();
+  }
+
+  absl::Status AllowConnections(int port, absl::Duration timeout) override {
+    return AskPort(HelperRequestKind::kAllowConnections, port, timeout).status();
+  }
+
+  absl::StatusOr<int> DestroyConnections(int port, const std::vector<pid_t>& spared,
+                                         absl::Duration timeout) override {
+    HelperRequest request;
+    const size_t count = std::min(spared.size(), std::size(request.spared));
+    std::copy_n(spared.begin(), count, request.spared);
+    METAL_ASSIGN_OR_RETURN(const HelperAnswer answer,
+                           AskPort(HelperRequestKind::kDestroyConnections, port, timeout, request));
+    int32_t destroyed = 0;
+    std::memcpy(&destroyed, answer.reply.data.data(), sizeof destroyed);
+    return destroyed;
+  }
+
+  absl::Status KillServer(pid_t postmaster, int port, absl::Duration timeout) override {
+    HelperRequest request;
+    request.pid = postmaster;
+    return AskPort(HelperRequestKind::kKillServer, port, timeout, request).status();
+  }
+
+  absl::Status FeedWatchdog(const std::string& name, absl::Duration time_to_reset,
+                            absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kFeedWatchdog;
+    if (name.size() >= sizeof request.device) {
+      return base::Error(absl::StatusCode::kInvalidArgument, "\"{}\" is not a watchdog", name);
+    }
+    std::memcpy(request.device, name.data(), name.size());
+    request.seconds_to_reset = static_cast<int32_t>(absl::ToInt64Seconds(time_to_reset));
+    return Ask(request, timeout).status();
+  }
+
+  absl::Status StopWatchdog(absl::Duration timeout) override {
+    HelperRequest request;
+    request.kind = HelperRequestKind::kStopWatchdog;
+    return Ask(request, timeout).status();
+  }
+
   absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return kernel_log_.Take(); }
 
  private:
+  absl::StatusOr<HelperAnswer> AskPort(HelperRequestKind kind, int port, absl::Duration timeout,
+                                       HelperRequest request = {}) {
+    request.kind = kind;
+    request.port = port;
+    return Ask(request, timeout);
+  }
+
   absl::StatusOr<std::vector<std::byte>> AskDrive(const std::string& controller,
                                                   HelperRequest request, absl::Duration timeout) {
     if (!IsNvmeControllerName(controller)) {
@@ -253,19 +308,38 @@ class SocketHelper final : public PrivilegedHelper {
 
 }  // namespace
 
-absl::StatusOr<base::UniqueFd> PrivilegedHelper::WatchFilesystem(unsigned, unsigned,
-                                                                 absl::Duration) {
+absl::Status PrivilegedHelper::Unsupported() const {
   return base::Error(absl::StatusCode::kUnimplemented, "unsupported: no privileged helper");
 }
+
+absl::StatusOr<base::UniqueFd> PrivilegedHelper::WatchFilesystem(unsigned, unsigned,
+                                                                 absl::Duration) {
+  return Unsupported();
+}
+
+absl::Status PrivilegedHelper::RefuseConnections(int, absl::Duration) { return Unsupported(); }
+
+absl::Status PrivilegedHelper::AllowConnections(int, absl::Duration) { return Unsupported(); }
+
+absl::StatusOr<int> PrivilegedHelper::DestroyConnections(int, const std::vector<pid_t>&,
+                                                         absl::Duration) {
+  return Unsupported();
+}
+
+absl::Status PrivilegedHelper::KillServer(pid_t, int, absl::Duration) { return Unsupported(); }
+
+absl::Status PrivilegedHelper::FeedWatchdog(const std::string&, absl::Duration, absl::Duration) {
+  return Unsupported();
+}
+
+absl::Status PrivilegedHelper::StopWatchdog(absl::Duration) { return Unsupported(); }
 
 absl::Status PrivilegedHelper::SetXfsRetries(const std::string&, const XfsRetryLimits&,
                                              absl::Duration) {
-  return base::Error(absl::StatusCode::kUnimplemented, "unsupported: no privileged helper");
+  return Unsupported();
 }
 
-absl::StatusOr<base::UniqueFd> PrivilegedHelper::TakeKernelLog() {
-  return base::Error(absl::StatusCode::kUnimplemented, "unsupported: no privileged helper");
-}
+absl::StatusOr<base::UniqueFd> PrivilegedHelper::TakeKernelLog() { return Unsupported(); }
 
 absl::StatusOr<std::unique_ptr<PrivilegedHelper>> StartPrivilegedHelper() {
   if (geteuid() != 0) {

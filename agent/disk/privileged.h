@@ -3,8 +3,9 @@
 // Protocol: one SOCK_SEQPACKET socketpair, fixed-size messages both ways, no paths and no commands
 // from the client: a device is a validated "nvme<number>" or a block device's name or number, a
 // process must be a postmaster. The helper only reads from drives, by io_uring passthrough where
-// there is such, listens to errors of file systems, limits the retries of XFS, and makes one
-// systemd scope. It ends when the agent does (EOF on the socket; PR_SET_PDEATHSIG where the kernel
+// there is such, listens to errors of file systems, limits the retries of XFS, makes one systemd
+// scope or control group and kills what is in it, cuts clients off PostgreSQL's port, and feeds a
+// watchdog. It ends when the agent does (EOF on the socket; PR_SET_PDEATHSIG where the kernel
 // allows it). A drive that does not answer holds one thread of the helper, never the agent: calls
 // here end at their deadline.
 #pragma once
@@ -57,9 +58,10 @@ class PrivilegedHelper {
   // Identify Namespace, 4096 bytes. `name_space` is one that the kernel shows.
   virtual absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(
       const std::string& controller, uint32_t name_space, absl::Duration timeout) = 0;
-  // Moves a postmaster and its children, or a pgbouncer, into the scope metal-postgres-<port>.scope
-  // of the system's systemd, so that stopping the agent's unit leaves them alone. OK when it is
-  // there already.
+  // Moves a postmaster and its children, or a pgbouncer, into the scope
+  // metal-postgres-<port>-<pid>.scope of the system's systemd, so that stopping the agent's unit
+  // leaves them alone; without systemd into a control group of that name. OK when it is there
+  // already.
   virtual absl::Status MoveToSystemdScope(pid_t postmaster, int port, absl::Duration timeout) = 0;
   // A fanotify group, non-blocking, that gets the errors of the file system on the block device
   // `major`:`minor` (FAN_FS_ERROR). UNIMPLEMENTED where the kernel or the file system tells none;
@@ -70,10 +72,29 @@ class PrivilegedHelper {
   // mounted from it. INVALID_ARGUMENT: limits out of range.
   virtual absl::Status SetXfsRetries(const std::string& device, const XfsRetryLimits& limits,
                                      absl::Duration timeout);
+  // What a fence needs of the host (agent/host). Refuses new TCP connections to the port, and takes
+  // that back.
+  virtual absl::Status RefuseConnections(int port, absl::Duration timeout);
+  virtual absl::Status AllowConnections(int port, absl::Duration timeout);
+  // Destroys the port's connections, but those of the processes `spared`, which are PostgreSQL's:
+  // the first 16 count. How many.
+  virtual absl::StatusOr<int> DestroyConnections(int port, const std::vector<pid_t>& spared,
+                                                 absl::Duration timeout);
+  // SIGKILL to all in the scope or group that MoveToSystemdScope put the postmaster into.
+  // NOT_FOUND: there is none. What hangs in a disk is still there afterwards.
+  virtual absl::Status KillServer(pid_t postmaster, int port, absl::Duration timeout);
+  // Starts the watchdog `name` ("watchdog0") or feeds it; tells it that this ends.
+  virtual absl::Status FeedWatchdog(const std::string& name, absl::Duration time_to_reset,
+                                    absl::Duration timeout);
+  virtual absl::Status StopWatchdog(absl::Duration timeout);
   // /dev/kmsg, opened while the process was still root and positioned after what it held then.
   // Once: the second call has FAILED_PRECONDITION. PERMISSION_DENIED and NOT_FOUND as
   // OpenKernelLog.
   virtual absl::StatusOr<base::UniqueFd> TakeKernelLog();
+
+ protected:
+  // UNIMPLEMENTED, with the reason.
+  virtual absl::Status Unsupported() const;
 };
 
 // Forks the helper. When the process is not root no helper is forked and every call answers

@@ -25,6 +25,7 @@
 #include "agent/disk/nvme/passthrough.h"
 #include "agent/disk/privileged_wire.h"
 #include "agent/disk/sources/privileged_filesystem.h"
+#include "agent/host/server_group.h"
 #include "fmt/format.h"
 
 namespace metal::disk {
@@ -40,14 +41,6 @@ constexpr absl::Duration kScopeStop = absl::Minutes(5);  // for the last checkpo
 // The list of logs, error information, SMART, self-test, persistent events, OCP C0h, Amazon D0h:
 // logs that reading does not change.
 constexpr uint32_t kReadableLogs[] = {0x00, 0x01, 0x02, 0x06, kPersistentEvents, 0xc0, 0xd0};
-
-HelperReply Answer(HelperResult result, const std::string& message) {
-  HelperReply reply;
-  reply.result = result;
-  const size_t length = std::min(message.size(), sizeof(reply.message) - 1);
-  std::memcpy(reply.message, message.data(), length);
-  return reply;
-}
 
 std::string_view ControllerOf(const HelperRequest& request) {
   return {request.controller, strnlen(request.controller, sizeof(request.controller))};
@@ -91,27 +84,27 @@ HelperReply RunDriveCommand(const HelperRequest& request, const std::string& dev
   base::UniqueFd device(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!device.valid()) {
     const bool gone = ResultOfErrno(errno) == HelperResult::kNoDevice;
-    return Answer(gone ? HelperResult::kNoDevice : HelperResult::kUnsupported,
-                  fmt::format("open {}: {}", path, strerror(errno)));
+    return MakeReply(gone ? HelperResult::kNoDevice : HelperResult::kUnsupported,
+                     fmt::format("open {}: {}", path, strerror(errno)));
   }
   struct stat info {};
   if (fstat(device.get(), &info) != 0 || !S_ISCHR(info.st_mode)) {
-    return Answer(HelperResult::kUnsupported, path + " is not a character device");
+    return MakeReply(HelperResult::kUnsupported, path + " is not a character device");
   }
   HelperReply reply;
   command.data = std::span(reply.data).first(length);
   const AdminAnswer answer = RunAdminCommand(device.get(), command);
   if (answer.error != 0) {
-    return Answer(ResultOfErrno(answer.error),
-                  fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
-                              strerror(answer.error)));
+    return MakeReply(ResultOfErrno(answer.error),
+                     fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
+                                 strerror(answer.error)));
   }
   if (answer.nvme_status != 0) {
     const NvmeStatus status{.type = static_cast<uint8_t>(answer.nvme_status >> 8),
                             .code = static_cast<uint8_t>(answer.nvme_status & 0xff)};
-    return Answer(ResultOfStatus(answer.nvme_status),
-                  fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
-                              StatusText(status)));
+    return MakeReply(ResultOfStatus(answer.nvme_status),
+                     fmt::format("admin command {:#04x} to {}: {}", unsigned{command.opcode}, path,
+                                 StatusText(status)));
   }
   reply.result = HelperResult::kOk;
   reply.length = length;
@@ -129,8 +122,9 @@ bool IsReadableLog(const HelperRequest& request) {
 
 HelperReply ReadLog(const HelperRequest& request, const std::string& device_root) {
   if (!IsReadableLog(request)) {
-    return Answer(HelperResult::kRejected, fmt::format("log {:#04x} with {} bytes is not offered",
-                                                       request.log_id, request.length));
+    return MakeReply(
+        HelperResult::kRejected,
+        fmt::format("log {:#04x} with {} bytes is not offered", request.log_id, request.length));
   }
   AdminCommand command;
   command.opcode = kGetLogPage;
@@ -148,19 +142,6 @@ HelperReply Identify(const HelperRequest& request, const std::string& device_roo
   command.name_space = controller ? 0 : request.name_space;
   command.cdw10 = controller ? 1 : 0;  // CNS
   return RunDriveCommand(request, device_root, command, kMaxLength);
-}
-
-// A postmaster, or the PgBouncer in front of it.
-bool IsServer(pid_t pid) {
-  char target[4096];
-  const std::string link = fmt::format("/proc/{}/exe", pid);
-  const ssize_t length = readlink(link.c_str(), target, sizeof(target));
-  if (length <= 0) return false;
-  std::string_view path(target, static_cast<size_t>(length));
-  constexpr std::string_view kDeleted = " (deleted)";  // the package was upgraded under it
-  if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
-  const std::string_view name = path.substr(path.rfind('/') + 1);
-  return name == "postgres" || name == "pgbouncer";
 }
 
 std::vector<pid_t> WithChildren(pid_t pid) {
@@ -194,12 +175,12 @@ HelperReply CallSystemd(std::vector<std::string> command, const std::string& wha
   options.timeout = absl::Seconds(5);
   const auto result = base::RunSubprocess(options);
   if (!result.ok()) {
-    return Answer(
+    return MakeReply(
         absl::IsNotFound(result.status()) ? HelperResult::kUnsupported : HelperResult::kFailed,
         std::string(result.status().message()));
   }
-  if (result->ok()) return Answer(HelperResult::kOk, "");
-  return Answer(HelperResult::kFailed, fmt::format("{}: {}", what, result->LastLine()));
+  if (result->ok()) return MakeReply(HelperResult::kOk, "");
+  return MakeReply(HelperResult::kFailed, fmt::format("{}: {}", what, result->LastLine()));
 }
 
 // Children that were born between the look at them and the move of their parent. One that ends
@@ -212,18 +193,22 @@ HelperReply MoveLateChildren(pid_t postmaster, const std::string& scope) {
     const auto stat = base::ReadProcStat(pid);
     if (moved.result != HelperResult::kOk && stat.ok() && stat->state != 'Z') return moved;
   }
-  return Answer(HelperResult::kOk, "");
+  return MakeReply(HelperResult::kOk, "");
 }
 
 HelperReply MoveToScope(const HelperRequest& request) {
   if (request.pid <= 1 || request.port < 1 || request.port > 65535 || !IsServer(request.pid)) {
-    return Answer(HelperResult::kRejected,
-                  fmt::format("process {} is not a postmaster or its pgbouncer", request.pid));
-  }
-  if (!base::PathExists("/run/systemd/system")) {
-    return Answer(HelperResult::kUnsupported, "systemd is not running");
+    return MakeReply(HelperResult::kRejected,
+                     fmt::format("process {} is not a postmaster or its pgbouncer", request.pid));
   }
   const std::string scope = ScopeName(request.port, request.pid);
+  if (!base::PathExists("/run/systemd/system")) {
+    if (IsInScope(request.pid, scope)) return MakeReply(HelperResult::kOk, "");
+    const auto root = host::GroupRoot();
+    if (!root.ok()) return ReplyOf(root.status());
+    return ReplyOf(host::MakeServerGroup(
+        *root, scope, fmt::format("metal-postgres-{}-", request.port), WithChildren(request.pid)));
+  }
   if (!IsInScope(request.pid, scope)) {
     const HelperReply made =
         CallSystemd(ScopeCommand(WithChildren(request.pid), request.port), "make " + scope);
@@ -233,33 +218,17 @@ HelperReply MoveToScope(const HelperRequest& request) {
     }
   }
   if (IsInScope(request.pid, scope)) return MoveLateChildren(request.pid, scope);
-  return Answer(HelperResult::kFailed, fmt::format("systemd made no {} within 2 s", scope));
+  return MakeReply(HelperResult::kFailed, fmt::format("systemd made no {} within 2 s", scope));
 }
 
 std::string_view DeviceOf(const HelperRequest& request) {
   return {request.device, strnlen(request.device, sizeof(request.device))};
 }
 
-HelperReply AnswerOf(const absl::Status& status) {
-  const std::string message(status.message());
-  switch (status.code()) {
-    case absl::StatusCode::kOk:
-      return Answer(HelperResult::kOk, "");
-    case absl::StatusCode::kUnimplemented:
-      return Answer(HelperResult::kUnsupported, message);
-    case absl::StatusCode::kNotFound:
-      return Answer(HelperResult::kNoDevice, message);
-    case absl::StatusCode::kInvalidArgument:
-      return Answer(HelperResult::kRejected, message);
-    default:
-      return Answer(HelperResult::kFailed, message);
-  }
-}
-
 HelperAnswer WatchFilesystem(const HelperRequest& request) {
   auto group = WatchFilesystemErrors(SysRoots(), request.major, request.minor);
   HelperAnswer answer;
-  answer.reply = AnswerOf(group.status());
+  answer.reply = ReplyOf(group.status());
   if (group.ok()) answer.descriptor = *std::move(group);
   return answer;
 }
@@ -279,6 +248,16 @@ std::string KeyOf(const HelperRequest& request) {
       return fmt::format("file system {}:{}", request.major, request.minor);
     case HelperRequestKind::kSetXfsRetries:
       return fmt::format("XFS of {}", DeviceOf(request));
+    case HelperRequestKind::kRefuseConnections:
+    case HelperRequestKind::kAllowConnections:
+      return "nftables";
+    case HelperRequestKind::kDestroyConnections:
+      return "connections";
+    case HelperRequestKind::kKillServer:
+      return "control groups";
+    case HelperRequestKind::kFeedWatchdog:
+    case HelperRequestKind::kStopWatchdog:
+      return "the watchdog";
     default:
       return std::string(ControllerOf(request));
   }
@@ -287,9 +266,11 @@ std::string KeyOf(const HelperRequest& request) {
 // Commands under way, by drive: a drive that hangs gets no second one.
 class Running {
  public:
-  bool Enter(const std::string& key) {
+  // Drives that hang leave room for what a fence needs.
+  bool Enter(const std::string& key, bool for_host) {
     base::MutexLock lock(mutex_);
-    return keys_.size() < kMaxRunning && keys_.insert(key).second;
+    const size_t most = for_host ? 2 * kMaxRunning : kMaxRunning;
+    return keys_.size() < most && keys_.insert(key).second;
   }
   void Leave(const std::string& key) {
     base::MutexLock lock(mutex_);
@@ -316,6 +297,42 @@ void PrepareProcess(int socket) {
 }
 
 }  // namespace
+
+HelperReply MakeReply(HelperResult result, const std::string& message) {
+  HelperReply reply;
+  reply.result = result;
+  const size_t length = std::min(message.size(), sizeof(reply.message) - 1);
+  std::memcpy(reply.message, message.data(), length);
+  return reply;
+}
+
+HelperReply ReplyOf(const absl::Status& status) {
+  const std::string message(status.message());
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return MakeReply(HelperResult::kOk, "");
+    case absl::StatusCode::kUnimplemented:
+      return MakeReply(HelperResult::kUnsupported, message);
+    case absl::StatusCode::kNotFound:
+      return MakeReply(HelperResult::kNoDevice, message);
+    case absl::StatusCode::kInvalidArgument:
+      return MakeReply(HelperResult::kRejected, message);
+    default:
+      return MakeReply(HelperResult::kFailed, message);
+  }
+}
+
+bool IsServer(pid_t pid) {
+  char target[4096];
+  const std::string link = fmt::format("/proc/{}/exe", pid);
+  const ssize_t length = readlink(link.c_str(), target, sizeof(target));
+  if (length <= 0) return false;
+  std::string_view path(target, static_cast<size_t>(length));
+  constexpr std::string_view kDeleted = " (deleted)";  // the package was upgraded under it
+  if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  return name == "postgres" || name == "pgbouncer";
+}
 
 bool IsNvmeControllerName(std::string_view name) {
   constexpr std::string_view kPrefix = "nvme";
@@ -369,12 +386,17 @@ std::vector<std::string> AttachCommand(pid_t pid, const std::string& scope) {
           std::to_string(pid)};
 }
 
-HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root) {
+HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root,
+                                     host::Watchdog* watchdog) {
   if (IsForDrive(request) && !IsNvmeControllerName(ControllerOf(request))) {
-    return {.reply = Answer(HelperResult::kRejected, "not the name of an NVMe controller"),
+    return {.reply = MakeReply(HelperResult::kRejected, "not the name of an NVMe controller"),
             .descriptor = {}};
   }
   HelperAnswer answer;
+  if (IsForHost(request.kind)) {
+    answer.reply = AnswerHostRequest(request, device_root, watchdog);
+    return answer;
+  }
   switch (request.kind) {
     case HelperRequestKind::kReadNvmeLog:
       answer.reply = ReadLog(request, device_root);
@@ -389,18 +411,21 @@ HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::st
     case HelperRequestKind::kWatchFilesystem:
       return WatchFilesystem(request);
     case HelperRequestKind::kSetXfsRetries:
-      answer.reply = AnswerOf(SetXfsRetries(
+      answer.reply = ReplyOf(SetXfsRetries(
           SysRoots(), DeviceOf(request),
           {.max_retries = request.max_retries, .timeout = absl::Seconds(request.retry_seconds)}));
       return answer;
+    default:
+      break;
   }
-  answer.reply = Answer(HelperResult::kRejected, "unknown request");
+  answer.reply = MakeReply(HelperResult::kRejected, "unknown request");
   return answer;
 }
 
 void ServePrivilegedRequests(int socket, const std::string& device_root) {
   PrepareProcess(socket);
   Running running;
+  host::Watchdog watchdog;  // not told when the agent dies: its next start goes on in time
   while (true) {
     HelperRequest request;
     const ssize_t received = recv(socket, &request, sizeof(request), 0);
@@ -408,15 +433,15 @@ void ServePrivilegedRequests(int socket, const std::string& device_root) {
     if (received < 0 && errno != EINTR) _exit(1);
     if (received != static_cast<ssize_t>(sizeof(request))) continue;
     const std::string key = KeyOf(request);
-    if (!running.Enter(key)) {
+    if (!running.Enter(key, IsForHost(request.kind))) {
       HelperReply busy =
-          Answer(HelperResult::kBusy, "an earlier command to " + key + " has not come back");
+          MakeReply(HelperResult::kBusy, "an earlier command to " + key + " has not come back");
       busy.sequence = request.sequence;
       SendReply(socket, busy, -1);
       continue;
     }
-    base::Thread worker("metal-helper", [=, &running] {
-      HelperAnswer answer = AnswerPrivilegedRequest(request, device_root);
+    base::Thread worker("metal-helper", [=, &running, &watchdog] {
+      HelperAnswer answer = AnswerPrivilegedRequest(request, device_root, &watchdog);
       answer.reply.sequence = request.sequence;
       running.Leave(key);  // first: with the answer in hand the agent may ask for the next at once
       SendReply(socket, answer.reply, answer.descriptor.get());

@@ -14,7 +14,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "agent/base/fd.h"
+#include "agent/host/watchdog.h"
 
 namespace metal::disk {
 
@@ -24,7 +26,13 @@ enum class HelperRequestKind : uint32_t {
   kMoveToSystemdScope = 3,
   kNvmeIdentifyNamespace = 4,
   kWatchFilesystem = 20,
-  kSetXfsRetries = 21
+  kSetXfsRetries = 21,
+  kRefuseConnections = 30,
+  kAllowConnections = 31,
+  kDestroyConnections = 32,
+  kKillServer = 33,
+  kFeedWatchdog = 34,
+  kStopWatchdog = 35
 };
 
 struct HelperRequest {
@@ -43,6 +51,10 @@ struct HelperRequest {
   char device[32] = {};
   int32_t max_retries = 0;
   int32_t retry_seconds = 0;
+  // Of a watchdog, whose name is in `device`.
+  int32_t seconds_to_reset = 0;
+  // Processes of PostgreSQL whose connections are left alone; 0: none.
+  int32_t spared[16] = {};
 };
 
 enum class HelperResult : uint32_t {
@@ -87,8 +99,21 @@ struct HelperAnswer {
   base::UniqueFd descriptor;
 };
 
-// Answers one request; what Serve does for each. Blocks as long as the drive does.
-HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root);
+// Answers one request; what Serve does for each. Blocks as long as the drive does. `watchdog`: the
+// one that the process feeds; null: requests for one are unsupported.
+HelperAnswer AnswerPrivilegedRequest(const HelperRequest& request, const std::string& device_root,
+                                     host::Watchdog* watchdog = nullptr);
+
+// Those for the host (privileged_host.cc): its connections, PostgreSQL's control group, the
+// watchdog.
+bool IsForHost(HelperRequestKind kind);
+HelperReply AnswerHostRequest(const HelperRequest& request, const std::string& device_root,
+                              host::Watchdog* watchdog);
+// A reply without data.
+HelperReply MakeReply(HelperResult result, const std::string& message);
+HelperReply ReplyOf(const absl::Status& status);
+// A postmaster, a process of its, or the PgBouncer in front of it.
+bool IsServer(pid_t pid);
 
 // One message with an optional descriptor (−1: none). As sendmsg(2) and recvmsg(2).
 ssize_t SendReply(int socket, const HelperReply& reply, int descriptor);

@@ -55,6 +55,47 @@ TEST(PrivilegedWireTest, TheScopeIsAskedForWithoutAShell) {
               ElementsAre("ssau", "metal-postgres-5433-100.scope", "", "1", "102"));
 }
 
+HelperRequest HostRequest(HelperRequestKind kind, int port) {
+  HelperRequest request;
+  request.kind = kind;
+  request.port = port;
+  return request;
+}
+
+TEST(PrivilegedServerTest, WhatAFenceAsksForIsOfAPortAndNothingElse) {
+  for (const HelperRequestKind kind :
+       {HelperRequestKind::kRefuseConnections, HelperRequestKind::kAllowConnections,
+        HelperRequestKind::kDestroyConnections, HelperRequestKind::kKillServer}) {
+    for (const int port : {0, -1, 65536}) {
+      EXPECT_EQ(AnswerPrivilegedRequest(HostRequest(kind, port), "/dev").reply.result,
+                HelperResult::kRejected);
+    }
+  }
+  // No group has the name of a server that never was.
+  HelperRequest kill = HostRequest(HelperRequestKind::kKillServer, 1);
+  kill.pid = 2147483;
+  EXPECT_NE(AnswerPrivilegedRequest(kill, "/dev").reply.result, HelperResult::kOk);
+}
+
+TEST(PrivilegedServerTest, FeedsTheWatchdogOfItsProcess) {
+  metal::testing::TempDir dir;
+  const std::string device = dir.Write("watchdog0", "");
+  host::Watchdog watchdog;
+  HelperRequest feed;
+  feed.kind = HelperRequestKind::kFeedWatchdog;
+  feed.seconds_to_reset = 30;
+  std::memcpy(feed.device, "watchdog0", sizeof "watchdog0");
+  EXPECT_EQ(AnswerPrivilegedRequest(feed, dir.path()).reply.result, HelperResult::kUnsupported);
+  EXPECT_EQ(AnswerPrivilegedRequest(feed, dir.path(), &watchdog).reply.result, HelperResult::kOk);
+  HelperRequest stop;
+  stop.kind = HelperRequestKind::kStopWatchdog;
+  EXPECT_EQ(AnswerPrivilegedRequest(stop, dir.path(), &watchdog).reply.result, HelperResult::kOk);
+  EXPECT_EQ(*base::ReadFile(device), std::string(1, '\0') + "V");
+  std::memcpy(feed.device, "../etc/x", sizeof "../etc/x");
+  EXPECT_EQ(AnswerPrivilegedRequest(feed, dir.path(), &watchdog).reply.result,
+            HelperResult::kRejected);
+}
+
 TEST(PrivilegedServerTest, PathsAndUnknownLogsAreRejected) {
   metal::testing::TempDir dir;
   EXPECT_EQ(AnswerPrivilegedRequest(NvmeRequest("../etc/x"), dir.path()).reply.result,
