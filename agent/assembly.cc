@@ -142,11 +142,14 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   options.port = config.pg_port;
   options.restart_max = config.pg_restart_max;
   options.restart_window = config.pg_restart_window;
-  if (base::PathExists("/run/systemd/system")) {
-    options.move_to_scope = [&helper, port = config.pg_port](pid_t pid) {
-      return helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
-    };
-  }
+  options.move_to_scope = [&helper, port = config.pg_port](pid_t pid) {
+    absl::Status moved = helper.MoveToSystemdScope(pid, port, absl::Seconds(5));
+    // Where there is neither systemd nor a control group to be made, its own session must do.
+    if (absl::IsUnimplemented(moved) && !base::PathExists("/run/systemd/system")) {
+      return absl::OkStatus();
+    }
+    return moved;
+  };
   options.lock_directory = [lock] { return lock.LockDirectory(); };
   options.role_for_launch = [&terms, data_dir = config.pg_data_dir] {
     return node::DecideStartRole(terms, data_dir);

@@ -89,7 +89,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .wal_archive = wal.archive.get(),
                    .data_lock = lock,
                    .gate = gate.get(),
-                   .lease = lease.get()});
+                   .lease = lease.get(),
+                   .helper = &helper});
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
   const auto heartbeat = StartHeartbeat(config, *terms, node, events, board, clock);

@@ -97,7 +97,10 @@ struct AgentConfig {
   // [disk.reactions] class of fault → observe, drain, demote; the others: as the fault table wants
   // it, at most disk_reaction
   std::map<std::string, std::string> disk_reactions;
+  bool disk_cut_clients = true;
   absl::Duration xfs_retry_for = absl::Seconds(5);
+  std::string disk_watchdog;  // "/dev/watchdog", "/dev/watchdog<number>"; empty: none
+  absl::Duration disk_watchdog_timeout = absl::Seconds(30);
   ByteCount disk_reserve{kGiB};  // kept back for the server; 0: nothing is
   int disk_read_only_at = 97;    // percent used from which a primary is read-only; 0: never
 

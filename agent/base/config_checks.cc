@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <climits>
 #include <utility>
@@ -106,6 +107,24 @@ absl::Status CheckGate(const AgentConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckWatchdog(const AgentConfig& config) {
+  const std::string& path = config.disk_watchdog;
+  if (path.empty()) return absl::OkStatus();
+  constexpr std::string_view kDevice = "/dev/watchdog";
+  const bool named = path.starts_with(kDevice) && path.size() <= kDevice.size() + 3 &&
+                     std::all_of(path.begin() + kDevice.size(), path.end(),
+                                 [](char c) { return c >= '0' && c <= '9'; });
+  if (!named) {
+    return Error(absl::StatusCode::kInvalidArgument,
+                 "disk.watchdog = \"{}\": is no watchdog. HINT: /dev/watchdog or /dev/watchdog0",
+                 path);
+  }
+  if (config.probe_enabled) return absl::OkStatus();
+  return Invalid(
+      "disk.watchdog: is fed while probes come back, and there are none. HINT: set "
+      "disk.probe_enabled = true");
+}
+
 absl::Status CheckOutsideData(std::string_view option, const std::string& path,
                               const std::string& data) {
   if (path.empty() || !IsWithin(path, data)) return absl::OkStatus();
@@ -159,6 +178,7 @@ bool IsListenAddress(std::string_view text) {
 absl::Status CheckTogether(const AgentConfig& config) {
   METAL_RETURN_IF_ERROR(CheckTls(config));
   METAL_RETURN_IF_ERROR(CheckGate(config));
+  METAL_RETURN_IF_ERROR(CheckWatchdog(config));
   METAL_RETURN_IF_ERROR(CheckOutsideData("agent.state_dir", config.state_dir, config.pg_data_dir));
   METAL_RETURN_IF_ERROR(
       CheckOutsideData("postgres.wal_dir", config.pg_wal_dir, config.pg_data_dir));

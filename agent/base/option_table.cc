@@ -175,9 +175,20 @@ const Option kOptions[] = {
      "What confirmed faults may ask for at most, but for classes in [disk.reactions].\n"
      "demote: a primary on a disk with a fatal fault fences itself.",
      TextRule::kOneOf, "observe, drain, demote"},
+    {"disk", "cut_clients", &C::disk_cut_clients, "true",
+     "Whether a primary that fences itself also keeps clients away from PostgreSQL's port, with a\n"
+     "table of nftables of its own (metal_<port>) until it is unfenced. Needs root at the start."},
     {"disk", "xfs_retry_for", &C::xfs_retry_for, R"("5s")",
      "How long XFS retries metadata writes that fail before it shuts down; 0 leaves XFS as it is.",
      TextRule::kAny, "0 to 24h", 0, kDay},
+    {"disk", "watchdog", &C::disk_watchdog, R"("")",
+     "The hardware watchdog that resets the host of a primary whose disk no longer answers, such "
+     "as\n"
+     "/dev/watchdog; empty: none. It is fed while the probes of the database's disks come back.",
+     TextRule::kPath},
+    {"disk", "watchdog_timeout", &C::disk_watchdog_timeout, R"("30s")",
+     "How long the watchdog waits before it resets the host.", TextRule::kAny, "10s to 10m",
+     10 * 1000, 10 * 60 * 1000},
     {"disk", "reserve", &C::disk_reserve, R"("1GiB")",
      "Space kept back in a file beside the data directory (and beside the directory of pg_wal when "
      "it\n"

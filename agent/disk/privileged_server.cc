@@ -206,8 +206,11 @@ HelperReply MoveToScope(const HelperRequest& request) {
     if (IsInScope(request.pid, scope)) return MakeReply(HelperResult::kOk, "");
     const auto root = host::GroupRoot();
     if (!root.ok()) return ReplyOf(root.status());
-    return ReplyOf(host::MakeServerGroup(
-        *root, scope, fmt::format("metal-postgres-{}-", request.port), WithChildren(request.pid)));
+    const std::string stale = fmt::format("metal-postgres-{}-", request.port);
+    const absl::Status made = host::MakeServerGroup(*root, scope, stale, WithChildren(request.pid));
+    // Again for children that were born between the look at them and the move of their parent.
+    return ReplyOf(made.ok() ? host::MakeServerGroup(*root, scope, stale, WithChildren(request.pid))
+                             : made);
   }
   if (!IsInScope(request.pid, scope)) {
     const HelperReply made =

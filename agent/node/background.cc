@@ -56,7 +56,7 @@ void Node::WatchRole() {
   while (true) {
     {
       base::MutexLock lock(mutex_);
-      wake_.WaitFor(mutex_, std::min(kRoleInterval, NextLook()),
+      wake_.WaitFor(mutex_, std::min({kRoleInterval, NextLook(), sick_server_.NextLook()}),
                     [this] { return stopping_ || lease_changed_; });
       if (stopping_) return;
       lease_changed_ = false;
@@ -65,6 +65,7 @@ void Node::WatchRole() {
     CheckDisks();
     CheckRole();
     CheckRewindFloor();
+    FeedWatchdog();
   }
 }
 
@@ -111,7 +112,8 @@ void Node::CheckRole() {
          fault.message);
   }
   parts_.board.RaiseFault(std::move(fault));
-  if (MustBeReadOnly(record)) EnforceReadOnly(record);
+  // An operation's journal may hang with the disk: what ends a sick server first does without.
+  if (MustBeReadOnly(record) && !sick_server_.ending()) EnforceReadOnly(record);
 }
 
 void Node::EnforceReadOnly(const TermRecord& record) {

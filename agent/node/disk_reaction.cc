@@ -1,16 +1,20 @@
 // What the node does about a sick disk under its own server. The orchestrator moves roles; a
 // primary that may fence itself does so before it is asked, because nobody else may reach it.
+// The fence counts first, then clients are kept away, then the server is stopped, each within its
+// own time: nothing here waits for a disk (fence/).
 #include <algorithm>
 
 #include "agent/base/log.h"
 #include "agent/node/database_role.h"
 #include "agent/node/emit.h"
+#include "agent/node/fence/flushed_standbys.h"
 #include "agent/node/node.h"
+#include "agent/node/term_record.h"
 
 namespace metal::node {
 namespace {
 
-constexpr absl::Duration kImmediate = absl::Seconds(2), kKill = absl::Seconds(5);
+constexpr absl::Duration kImmediate = absl::Seconds(5), kKill = absl::Seconds(5);
 
 }  // namespace
 
@@ -33,9 +37,18 @@ void Node::CheckChecksums() {
   if (grown) parts_.disks.Take(*std::move(grown));
 }
 
+void Node::KeepDiskFence() {
+  parts_.terms.KeepFence();
+  const TermRecord record = parts_.terms.Get();
+  cut_.Keep(record.FencedForDisk() ? FenceCause::kDisk
+            : record.fence.active  ? FenceCause::kOther
+                                   : FenceCause::kNone);
+  sick_server_.Look();
+}
+
 void Node::CheckDisks() {
   CheckChecksums();
-  parts_.terms.KeepFence();
+  KeepDiskFence();
   if (const auto any = SickDisk()) AskForRebuild(*any);
   const std::optional<observe::Fault> sick = SickDisk("demote");
   if (!sick) return;
@@ -44,50 +57,94 @@ void Node::CheckDisks() {
   if (record.term == 0 || record.fence.active || record.role_wanted != observe::Role::kPrimary) {
     return;
   }
-  const std::string reason = fmt::format("disk: {} {}", sick->fault_class, sick->subject);
+  FenceSickPrimary(*sick, record);
+}
+
+void Node::FenceSickPrimary(const observe::Fault& sick, const TermRecord& record) {
+  const auto seen = parts_.board.Get();
+  const FlushedStandbys flushed = FlushedOnStandbys(seen->followers);
+  std::string reason = fmt::format("{}{} {}; {}", kDiskFencePrefix, sick.fault_class, sick.subject,
+                                   flushed.text.substr(0, 512));
+  // Names of standbys are theirs to choose, and a reason is one line.
+  std::ranges::replace_if(
+      reason, [](unsigned char c) { return c < 0x20; }, '?');
   const absl::Status fenced = parts_.terms.FenceNow({record.term, record.orchestrator_id}, reason);
   if (!fenced.ok()) {
     base::LogWarning("event=disk_fence message=\"{}\"", fenced.ToString());
     return;
   }
-  Emit(parts_.events, observe::Severity::kCritical, "disk.fenced", sick->subject,
-       fmt::format("this primary has fenced itself in term {}: {}. HINT: fail over "
+  std::vector<pid_t> senders;
+  for (const auto& each : seen->followers.followers) senders.push_back(each.pid);
+  const std::string cut = cut_.Cut(senders);
+  // Without a journal, which may hang with the disk; the operation comes after it and records it.
+  const auto postmaster = parts_.supervisor.postmaster();
+  if (postmaster != nullptr && postmaster->alive()) sick_server_.Begin(sick, postmaster);
+  StartSickStop(record.term, reason);
+  Emit(parts_.events, observe::Severity::kCritical, "disk.fenced", sick.subject,
+       fmt::format("this primary has fenced itself in term {}: {}; {}. HINT: fail over "
                    "(metalctl shard failover)",
-                   record.term, sick->message),
-       {{"term", fmt::format("{}", record.term)}, {"class", sick->fault_class}});
-  parts_.disks.NoteAction(sick->fault_class, sick->subject,
+                   record.term, sick.message, flushed.text),
+       {{"term", fmt::format("{}", record.term)},
+        {"class", sick.fault_class},
+        {"flushed_lsn", flushed.lsn.valid() ? flushed.lsn.ToString() : ""},
+        {"flushed_by", flushed.by},
+        {"clients", cut}});
+  parts_.disks.NoteAction(sick.fault_class, sick.subject,
                           fmt::format("fenced the primary of term {}", record.term));
+  if (!cut.empty()) parts_.disks.NoteAction(sick.fault_class, sick.subject, cut);
+}
+
+void Node::StartSickStop(uint64_t term, const std::string& reason) {
+  if (sick_stop_runs_.exchange(true)) return;  // an earlier one hangs
   OperationSpec spec;
   spec.kind = "FenceSickDisk";
-  spec.subject = fmt::format("term {}", record.term);
-  spec.term = record.term;
+  spec.subject = fmt::format("term {}", term);
+  spec.term = term;
   spec.request.caller = "role watch";
   spec.parameters = {{"reason", reason}};
-  // Refused while another action runs: the role watch then enforces the fence.
-  const auto started = parts_.operations.Start(
-      std::move(spec), [this](OperationContext& context) { return RunFence(context); });
-  if (!started.ok()) {
-    base::LogWarning("event=disk_fence message=\"{}\"", started.status().ToString());
-  }
+  sick_stop_ = base::Thread("sick-stop", [this, spec = std::move(spec)]() mutable {
+    // Refused while another action runs: the role watch then enforces the fence.
+    const auto started = parts_.operations.Start(
+        std::move(spec), [this](OperationContext& context) { return RunFence(context); });
+    if (!started.ok()) {
+      base::LogWarning("event=disk_fence message=\"{}\"", started.status().ToString());
+    }
+    sick_stop_runs_ = false;
+  });
 }
 
 // Nothing is asked of the server, and nothing is read: both may hang. It is not started again on
 // that disk; processes that hang in it are left to the kernel.
 absl::StatusOr<OperationResult> Node::StopOnSickDisk(OperationContext& context,
                                                      const observe::Fault& fault) {
-  const bool was_primary = parts_.board.Get()->postgres.role_observed == observe::Role::kPrimary;
+  const bool was_primary = parts_.terms.Get().FencedForDisk() ||
+                           parts_.board.Get()->postgres.role_observed == observe::Role::kPrimary;
+  const auto postmaster = parts_.supervisor.postmaster();
+  if (postmaster != nullptr && postmaster->alive()) sick_server_.Begin(fault, postmaster);
+  // The role watch kills meanwhile; whoever waits here only sees the end, and stores that the
+  // server should not run.
   pg::StopOptions stop;
   stop.mode = pg::StopMode::kImmediate;
   stop.timeout = kImmediate;
   stop.escalate_to = pg::StopMode::kKill;
   stop.escalation_timeout = kKill;
   const auto stopped = parts_.supervisor.Stop(stop, &context.progress);
-  if (!stopped.ok()) return stopped.status();
-  parts_.disks.NoteAction(fault.fault_class, fault.subject, "stopped PostgreSQL");
+  if (!stopped.ok() && !absl::IsDeadlineExceeded(stopped.status())) return stopped.status();
   return OperationResult{"",
                          {{"was_primary", was_primary ? "true" : "false"},
-                          {"postgres_down", "true"},
+                          {"postgres_down", stopped.ok() ? "true" : "false"},
                           {"disk", fault.fault_class + " " + fault.subject}}};
+}
+
+// A host whose primary cannot be fenced, because it hangs, must not stay one.
+void Node::FeedWatchdog() {
+  if (parts_.config.disk_watchdog.empty()) return;
+  const auto status = parts_.board.Get();
+  const TermRecord record = parts_.terms.Get();
+  const auto postmaster = parts_.supervisor.postmaster();
+  const bool left_over = record.FencedForDisk() && postmaster != nullptr && postmaster->alive();
+  watchdog_.Look(record.MayRunAsPrimary() || left_over,
+                 ProbesComeBack(*status, parts_.clock.Monotonic()));
 }
 
 }  // namespace metal::node

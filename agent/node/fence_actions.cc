@@ -59,6 +59,13 @@ bool Node::IsReadOnly(std::unique_ptr<pg::SqlSession>& session) {
 absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
   RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
                         context.progress};
+  // The role is stored on a disk that may hang too, and decides nothing about a server that is to
+  // stay down.
+  if (const TermRecord record = parts_.terms.Get(); record.FencedForDisk()) {
+    observe::Fault known;  // to an earlier agent
+    known.subject = record.fence.reason;
+    return StopOnSickDisk(context, SickDisk().value_or(known));
+  }
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
   const auto running = parts_.supervisor.postmaster();
   if (running == nullptr || !running->alive()) {
@@ -94,6 +101,7 @@ absl::Status Node::Unfence(const RequestContext& context, const TermHolder& hold
                          METAL_RETURN_IF_ERROR(parts_.terms.Unfence(holder));
                          // A promotion keeps the pid: a later fence has to prove it anew.
                          fence_proven_pid_ = 0;
+                         cut_.Keep(FenceCause::kNone);
                          METAL_RETURN_IF_ERROR(base::FaultPoint("roles.unfenced"));
                          return OperationResult{};
                        })

@@ -90,7 +90,20 @@ bool SharesCommits(const std::string& data_dir) {
 }
 
 Node::Node(NodeParts parts)
-    : parts_(std::move(parts)), backup_memory_(parts_.config.backup_memory) {}
+    : parts_(std::move(parts)),
+      backup_memory_(parts_.config.backup_memory),
+      watchdog_(parts_.helper, parts_.config.disk_watchdog, parts_.config.disk_watchdog_timeout,
+                parts_.events, parts_.clock),
+      cut_(parts_.config.disk_cut_clients ? parts_.helper : nullptr, parts_.config.pg_port,
+           parts_.config.socket + ".cut", parts_.clock),
+      sick_server_({.helper = parts_.helper,
+                    .port = parts_.config.pg_port,
+                    .cut = cut_,
+                    .events = parts_.events,
+                    .clock = parts_.clock,
+                    .note = [this](const observe::Fault& fault, const std::string& done) {
+                      parts_.disks.NoteAction(fault.fault_class, fault.subject, done);
+                    }}) {}
 
 Node::~Node() {
   StopWaiting();
@@ -102,6 +115,7 @@ Node::~Node() {
     wake_.NotifyAll();
   }
   role_watch_.Join();
+  sick_stop_.Join();
   directory_refresher_.Join();
   repository_refresher_.Join();
   cleaner_.Join();

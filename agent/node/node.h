@@ -32,8 +32,12 @@
 #include "agent/base/thread.h"
 #include "agent/disk/detached_call.h"
 #include "agent/disk/disk_monitor.h"
+#include "agent/disk/privileged.h"
 #include "agent/disk/sources/postgres_log.h"
 #include "agent/gate/gate.h"
+#include "agent/node/fence/client_cut.h"
+#include "agent/node/fence/sick_server.h"
+#include "agent/node/fence/watchdog_feeder.h"
 #include "agent/node/lease.h"
 #include "agent/node/operation.h"
 #include "agent/node/operations.h"
@@ -76,6 +80,7 @@ struct NodeParts {
   std::optional<pg::DataDirectoryLock> data_lock;  // taken again when a data directory was made
   gate::Gate* gate = nullptr;                      // null: the gate is off
   Lease* lease = nullptr;  // the one that `terms` has; null: no lease can be given
+  disk::PrivilegedHelper* helper = nullptr;  // null: no client is cut off, no watchdog is fed
 };
 
 // As configured: for ConfigEditor::Options, initdb and restore.
@@ -302,6 +307,11 @@ class Node {
   void CheckDisks();
   // Of a standby: once for each fault, as an event and among what was done about the fault.
   void AskForRebuild(const observe::Fault& fault);
+  // Of the role watch: keeps in force what a fence because of a disk asks for.
+  void KeepDiskFence();
+  void FenceSickPrimary(const observe::Fault& sick, const TermRecord& record);
+  void StartSickStop(uint64_t term, const std::string& reason);
+  void FeedWatchdog();
   // Hands in that pages with wrong checksums were read.
   void CheckChecksums();
   // Ends the server by force and leaves it down.
@@ -459,12 +469,18 @@ class Node {
   bool lease_seen_running_ = false;  // by this process
   uint64_t lease_ended_term_ = 0;    // its end has been begun
   disk::ChecksumJudge checksums_;
+  WatchdogFeeder watchdog_;
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;
   int enforce_tries_ = 0;
   std::atomic<pid_t> fence_proven_pid_{0};  // found read-only by RunFence under the present fence
   std::atomic<pid_t> promoted_pid_{0};      // told to become a primary; it never is a standby again
   base::MonotonicTime enforce_next_;
+  ClientCut cut_;
+  SickServer sick_server_;
+  // Starts the operation that stops the server: its journal may hang.
+  std::atomic<bool> sick_stop_runs_{false};
+  base::Thread sick_stop_;
   base::Thread role_watch_, directory_refresher_, repository_refresher_, cleaner_, room_keeper_;
 };
 

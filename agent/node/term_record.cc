@@ -206,6 +206,14 @@ absl::Status CheckHolder(const TermRecord& record, const TermHolder& who) {
   return absl::OkStatus();
 }
 
+std::string HeldDown(const TermRecord& record) {
+  if (!record.FencedForDisk()) return "";
+  return fmt::format(
+      "it stays down while the node is fenced because of its disk ({}). HINT: metalctl shard "
+      "failover, then change the drive; metalctl unfence when it is to be trusted again",
+      record.fence.reason);
+}
+
 absl::Status LeaseExpired(const TermRecord& record) {
   return base::WithReason(
       base::Error(absl::StatusCode::kFailedPrecondition,

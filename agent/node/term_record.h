@@ -19,6 +19,9 @@ struct TermHolder {
   std::string orchestrator_id;
 };
 
+// How the reason of a fence begins that a primary set for itself because of its disk.
+inline constexpr std::string_view kDiskFencePrefix = "disk: ";
+
 struct FenceRecord {
   bool active = false;
   std::string reason;
@@ -54,6 +57,8 @@ struct TermRecord {
     return lease.ttl > absl::ZeroDuration() && lease.term == role_term && IsOrderedPrimary();
   }
   bool LeaseRanOut() const { return lease.expired && lease.term == term; }
+  // The node fenced itself because of its disk, and no failover has given the fence another reason.
+  bool FencedForDisk() const { return fence.active && fence.reason.starts_with(kDiskFencePrefix); }
 
  private:
   bool IsOrderedPrimary() const {
@@ -74,6 +79,9 @@ absl::StatusOr<TermRecord> ApplyBeginTerm(const TermRecord& record, const TermHo
 absl::Status CheckHolder(const TermRecord& record, const TermHolder& who);
 // The error of a node whose fence forbids something.
 absl::Status Fenced(const TermRecord& record);
+// Why a dead server is not started again by itself: the disk under it is what the node fenced
+// itself for. Empty: it may be.
+std::string HeldDown(const TermRecord& record);
 // The error of a term whose lease ran out.
 absl::Status LeaseExpired(const TermRecord& record);
 // `lease_ttl`: of a new primary, zero for none; INVALID_ARGUMENT outside of the limits. The primary

@@ -108,6 +108,36 @@ std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place) {
   return pids;
 }
 
+std::vector<base::ProcStat> ListFamily(pid_t postmaster) {
+  std::vector<base::ProcStat> family;
+  for (const pid_t pid : base::ListProcesses()) {
+    auto stat = base::ReadProcStat(pid);
+    if (stat.ok() && (pid == postmaster || stat->parent == postmaster)) {
+      family.push_back(*std::move(stat));
+    }
+  }
+  return family;
+}
+
+std::vector<base::ProcStat> StillThere(const std::vector<base::ProcStat>& processes) {
+  std::vector<base::ProcStat> left;
+  for (const base::ProcStat& each : processes) {
+    auto now = base::ReadProcStat(each.pid);
+    const bool ended =
+        !now.ok() || now->start_ticks != each.start_ticks || now->state == 'Z' || now->state == 'X';
+    if (!ended) left.push_back(*std::move(now));
+  }
+  return left;
+}
+
+void KillProcesses(const std::vector<base::ProcStat>& processes) {
+  for (const base::ProcStat& each : processes) {
+    // The pidfd is opened before the second look, so what is signalled is what was looked at.
+    const auto process = Postmaster::Open(each.pid);
+    if (process.ok() && !StillThere({each}).empty()) (void)(*process)->Signal(SIGKILL);
+  }
+}
+
 absl::Status KillServerProcesses(const PostmasterPlace& place) {
   for (const pid_t pid : ListServerProcesses(place)) {
     // The pidfd is opened before the second look, so what is signalled is what was looked at.

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
+#include "agent/base/proc.h"
 #include "agent/base/process_handle.h"
 #include "agent/pg/postmaster_pid.h"
 
@@ -45,6 +46,14 @@ absl::StatusOr<std::optional<FoundPostmaster>> FindPostmaster(const PostmasterPl
 // Live postgres processes that work in the data directory: the postmaster, its children, or orphans
 // of a killed one.
 std::vector<pid_t> ListServerProcesses(const PostmasterPlace& place);
+
+// The postmaster and its children, as /proc has them: no look at the data directory, which may
+// hang.
+std::vector<base::ProcStat> ListFamily(pid_t postmaster);
+// Those of `processes` that have not ended; their states are as of now.
+std::vector<base::ProcStat> StillThere(const std::vector<base::ProcStat>& processes);
+// SIGKILL to those that are still there.
+void KillProcesses(const std::vector<base::ProcStat>& processes);
 
 // SIGKILL to each of them, through its pidfd after a second look. OK when there is none.
 absl::Status KillServerProcesses(const PostmasterPlace& place);

@@ -1,5 +1,7 @@
 """Node: one agent with its configuration, its PostgreSQL and its repository, and metalctl to talk to it."""
 import atexit
+import contextlib
+import glob
 import json
 import os
 import re
@@ -75,7 +77,8 @@ class Node(Database):
             "postgres": {"bin_dir": version.bin_dir, "data_dir": self.data_dir, "socket_dir": self.run_dir, "port": self.port},
             "repository": {"path": self.repository},
             "backup": {"memory": "64MiB"},
-            "disk": {"probe_enabled": False, "reserve": "0B"},
+            # The machine's rules are not ours.
+            "disk": {"probe_enabled": False, "reserve": "0B", "cut_clients": False},
             "recorder": {"size": "2MiB"},
         }
         for section, options in config.items():
@@ -92,7 +95,10 @@ class Node(Database):
         lines = []
         for section, options in self.config.items():
             lines.append(f"[{section}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+            lines += [f"{key} = {json.dumps(value)}" for key, value in options.items() if not isinstance(value, dict)]
+            for key, table in options.items():
+                if isinstance(table, dict):
+                    lines += [f"[{section}.{key}]", *[f"{name} = {json.dumps(value)}" for name, value in table.items()]]
         for role in self.roles:
             lines += ["[[tls.role]]", *[f"{key} = {json.dumps(value)}" for key, value in role.items()]]
         return self.workspace.file(f"{self.name}/agent.toml", "\n".join(lines) + "\n")
@@ -165,6 +171,10 @@ class Node(Database):
                 wait_for("PostgreSQL ended", lambda: not process.is_alive(pid), 15)
             except AssertionError:
                 os.kill(pid, signal.SIGKILL)
+        for group in glob.glob(f"/sys/fs/cgroup/metal-postgres-{self.port}-*") + glob.glob(
+                f"/sys/fs/cgroup/unified/metal-postgres-{self.port}-*"):
+            with contextlib.suppress(OSError):  # the next server of the port takes it away
+                os.rmdir(group)
 
     # ---- metalctl ----
 

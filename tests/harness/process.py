@@ -65,13 +65,18 @@ def end(process, first=signal.SIGTERM, patience=20):
     return process.returncode
 
 
-def is_alive(pid):
-    """False for a zombie too."""
+def state(pid):
+    """As /proc has it: "R", "S", "D" and so on; empty when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+            return file.read().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return ""
+
+
+def is_alive(pid):
+    """False for a zombie too."""
+    return state(pid) not in ("", "Z")
 
 
 def arguments(pid):

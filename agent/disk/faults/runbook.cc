@@ -50,14 +50,20 @@ std::string RunbookPage(const FaultRow& row) {
         return "It tells, and asks the orchestrator to move the role away in good order (status "
                "and event). It goes on serving meanwhile.";
       case Reaction::kDemote:
-        return "It tells, and asks the orchestrator for a failover (status and event).";
+        return "It tells, and asks the orchestrator for a failover (status and event). A primary "
+               "that the configuration lets do so fences itself first: it refuses clients on "
+               "PostgreSQL's port and ends PostgreSQL, and stays down when the disk comes back. "
+               "The fault's actions say what was done, and what was not and why; "
+               "`metalctl unfence` "
+               "takes the fence back.";
     }
     return "";
   };
   return fmt::format(
       "# {}: {}\n\n{}\n\n| | |\n|---|---|\n| Severity | {}{} |\n| Shown in | {} |\n| Confirmed | "
       "{} "
-      "|\n| Ends | {} |\n| Reaction | {} (`disk.reaction` in the configuration) |\n\n"
+      "|\n| Ends | {} |\n| Reaction | {} (`disk.reaction` and `[disk.reactions]` in "
+      "the configuration) |\n\n"
       "## What looks like it\n\n{}\n\n## What the agent did\n\n{}\n\n## What to do\n\n{}\n",
       FaultClassName(row.fault_class), row.title, row.meaning, SeverityName(row.severity),
       row.fatal ? ", fatal: the disk no longer keeps what it is given" : "", row.evidence,

@@ -185,6 +185,13 @@ TEST(ConfigTest, EachClassOfFaultMayHaveAReactionOfItsOwn) {
   }
 }
 
+TEST(ConfigTest, AWatchdogIsADeviceThatProbesFeed) {
+  EXPECT_OK(ParseAfterMinimal("[disk]\nwatchdog = \"/dev/watchdog0\"\n").status());
+  EXPECT_THAT(ParseAfterMinimal("[disk]\nwatchdog = \"/dev/sda\"\n"), Rejected("disk.watchdog"));
+  EXPECT_THAT(ParseAfterMinimal("[disk]\nwatchdog = \"/dev/watchdog\"\nprobe_enabled = false\n"),
+              Rejected("disk.probe_enabled"));
+}
+
 TEST(ConfigTest, SyntaxErrorNamesTheLine) {
   EXPECT_THAT(Parse("[postgres]\ndata_dir = /data\n"), Rejected("agent.toml:2: "));
   EXPECT_THAT(Parse("postgres = 3\n"), Rejected("postgres: must be a section"));

@@ -129,6 +129,17 @@ TEST(TermRecordTest, RoleNeedsExactlyTheStoredTerm) {
   EXPECT_THAT(ApplyRoleWanted(Sample(), {7, self}, observe::Role::kPrimary), IsOk());
 }
 
+TEST(TermRecordTest, AServerStaysDownWhileTheFenceIsBecauseOfTheDisk) {
+  TermRecord record;
+  EXPECT_EQ(HeldDown(record), "");
+  record.fence = {.active = true, .reason = "disk: gone nvme0n1", .term = 1};
+  EXPECT_THAT(HeldDown(record), HasSubstr("(disk: gone nvme0n1). HINT: "));
+  record.fence.reason = "failover to b";
+  EXPECT_EQ(HeldDown(record), "");
+  record.fence = {.active = false, .reason = "disk: gone nvme0n1"};
+  EXPECT_EQ(HeldDown(record), "");
+}
+
 TEST(TermRecordTest, FenceForbidsThePrimaryRoleUntilUnfenced) {
   const std::string self = Sample().orchestrator_id;
   ASSERT_OK_AND_ASSIGN(TermRecord fenced,

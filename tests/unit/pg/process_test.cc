@@ -1,5 +1,6 @@
 #include "agent/pg/process.h"
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -119,6 +120,30 @@ TEST_F(ProcessTest, ChildrenOfALivingServerWithoutItsPidFileAreNoOrphans) {
   const absl::Status refused = CheckLaunchable(options, base::RealClock());
   EXPECT_EQ(base::GetReason(refused)->reason, "PORT_IN_USE");
   EXPECT_EQ(ListServerProcesses(place()), before);
+}
+
+// Found and ended by /proc alone: the data directory may be on a disk that hangs.
+TEST(ServerFamilyTest, ChildrenAreFoundAndKilledOneByOne) {
+  const pid_t child = fork();
+  if (child == 0) {
+    while (true) pause();
+  }
+  const std::vector<base::ProcStat> family = ListFamily(getpid());
+  std::vector<pid_t> pids;
+  for (const base::ProcStat& each : family) pids.push_back(each.pid);
+  EXPECT_THAT(pids, ::testing::IsSupersetOf({getpid(), child}));
+  std::vector<base::ProcStat> orphans = family;
+  std::erase_if(orphans, [&](const base::ProcStat& each) { return each.pid != child; });
+  ASSERT_EQ(StillThere(orphans).size(), 1u);
+  KillProcesses(orphans);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  EXPECT_TRUE(StillThere(orphans).empty());
+  // Another process of the same pid is not meant.
+  base::ProcStat other = family.front();
+  ++other.start_ticks;
+  EXPECT_TRUE(StillThere({other}).empty());
 }
 
 TEST_F(ProcessTest, EachModeStops) {

@@ -1,0 +1,96 @@
+#include "agent/node/fence/sick_server.h"
+
+#include <algorithm>
+#include <csignal>
+
+#include "agent/base/log.h"
+#include "agent/node/emit.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace metal::node {
+namespace {
+
+constexpr absl::Duration kImmediate = absl::Seconds(2);         // then it is killed
+constexpr absl::Duration kKillPatience = absl::Seconds(1);      // of the helper
+constexpr absl::Duration kSurvivorPatience = absl::Seconds(1);  // for what was killed to end
+constexpr absl::Duration kLookAgain = absl::Milliseconds(100);
+constexpr size_t kNamed = 8;
+
+}  // namespace
+
+void SickServer::Begin(const observe::Fault& fault,
+                       std::shared_ptr<const pg::Postmaster> postmaster) {
+  base::MutexLock lock(mutex_);
+  if (server_ && server_->postmaster->pid() == postmaster->pid()) return;
+  server_ = Server{.fault = fault,
+                   .postmaster = postmaster,
+                   .family = pg::ListFamily(postmaster->pid()),
+                   .due = parts_.clock.Monotonic() + kImmediate};
+  const absl::Status signalled = postmaster->Signal(SIGQUIT);
+  if (!signalled.ok() && !absl::IsNotFound(signalled)) {
+    base::LogWarning("event=sick_server message=\"{}\"", signalled.ToString());
+  }
+}
+
+void SickServer::Look() {
+  base::MutexLock lock(mutex_);
+  if (!server_) return;
+  const bool due = parts_.clock.Monotonic() >= server_->due;
+  const bool ended = !server_->postmaster->alive() && pg::StillThere(server_->family).empty();
+  if (!due && !ended) return;
+  if (!ended && !server_->killed) {
+    Kill(*server_);
+    server_->killed = true;
+    server_->due = parts_.clock.Monotonic() + kSurvivorPatience;
+    return;
+  }
+  parts_.note(server_->fault, Tell(*server_));
+  server_.reset();
+}
+
+absl::Duration SickServer::NextLook() {
+  base::MutexLock lock(mutex_);
+  return server_ ? kLookAgain : absl::InfiniteDuration();
+}
+
+bool SickServer::ending() {
+  base::MutexLock lock(mutex_);
+  return server_.has_value();
+}
+
+void SickServer::Kill(const Server& server) {
+  const pid_t postmaster = server.postmaster->pid();
+  const absl::Status killed =
+      parts_.helper == nullptr ? absl::UnimplementedError("no privileged helper")
+                               : parts_.helper->KillServer(postmaster, parts_.port, kKillPatience);
+  // Without a group one by one, the postmaster too: what it began since Begin ends without it.
+  if (killed.ok()) return;
+  base::LogInfo("event=sick_server message=\"killed one by one: {}\"",
+                std::string(killed.message()));
+  (void)server.postmaster->Signal(SIGKILL);
+  pg::KillProcesses(server.family);
+}
+
+std::string SickServer::Tell(const Server& server) {
+  std::string done = server.killed ? "killed PostgreSQL" : "stopped PostgreSQL";
+  const std::string rest = parts_.cut.DestroyRest();
+  if (!rest.empty()) done += "; " + rest;
+  const std::vector<base::ProcStat> left = pg::StillThere(server.family);
+  if (left.empty()) return done;
+  std::vector<std::string> names;
+  for (const base::ProcStat& each : left) {
+    if (names.size() == kNamed) break;
+    names.push_back(fmt::format("{} ({})", each.pid, each.state));
+  }
+  const std::string text =
+      fmt::format("{} of its processes have not ended: {}", left.size(), fmt::join(names, ", "));
+  Emit(parts_.events, observe::Severity::kCritical, "disk.survivors", server.fault.subject,
+       fmt::format("PostgreSQL was killed, and {}. HINT: those in state D hang in the disk: reboot "
+                   "the host before the disk is used again",
+                   text),
+       {{"processes", fmt::format("{}", left.size())}});
+  return done + "; " + text;
+}
+
+}  // namespace metal::node
