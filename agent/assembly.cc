@@ -159,6 +159,7 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   };
   options.make_room = [&config] { return node::MakeRoomToStart(config); };
   options.may_be_primary = [&terms] { return terms.Get().MayRunAsPrimary(); };
+  options.held_down = [&terms] { return node::HeldDown(terms.Get()); };
   options.before_standby_launch = [&lease] { lease.Disarm(); };
   return options;
 }

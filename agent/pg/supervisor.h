@@ -3,7 +3,7 @@
 // publishes state, pid, start time, restarts, control state and start progress of PostgresSection
 // (PgMonitor publishes the rest and moves between running and unresponsive), and the events
 // postgres.started, .stopped, .crashed, .restarted, .quarantined, .adopted, .start_failed,
-// .start_revoked, .back_as_standby.
+// .start_revoked, .back_as_standby, .held_down.
 // Threading: thread-safe. Start, Stop and Restart block their caller; one at a time, a second gets
 // ABORTED. One watch thread.
 #pragma once
@@ -61,6 +61,10 @@ struct SupervisorOptions {
   // Asked while a server that was launched as the primary comes up; false: it is stopped (fast,
   // immediate, kill) and launched again as a standby. Touches no disk. Empty: always true.
   std::function<bool()> may_be_primary;
+  // Asked before a server that should run and is dead is started again; why it stays down, empty:
+  // it does not. Then it is published as stopped, told once (postgres.held_down), and asked again
+  // every second; what a caller starts is started. Touches no disk. May be empty.
+  std::function<std::string()> held_down;
   // Asked when the data directory's disk has too little room for a launch; true: there may be more
   // now. May read and write the data disk. Empty: always false.
   std::function<bool()> make_room;
@@ -172,6 +176,8 @@ class PostgresSupervisor {
   void HandleExit(const Postmaster& process);
   void ScheduleRestart(const std::string& why);
   void TryRestart();
+  // True: it stays down, which is published; looks at no disk.
+  bool HeldDown();
   // The role that the server may come back in is the standby's alone.
   bool ComesBackAsStandby();
   // The server was not launched, or ended while it started, because its disk is full: it is tried
@@ -229,6 +235,7 @@ class PostgresSupervisor {
   bool unwatched_ = false;       // the server died unseen; until it runs again
   bool restarting_ = false;      // the server that is starting was restarted after a crash
   bool awaiting_room_ = false;   // told
+  bool held_told_ = false;       // that it stays down
   base::ByteCount room_needed_;  // for the next restart, beyond what every start needs; 0: none
   std::optional<StartProgressTracker> tracker_;  // while a server starts that no caller waits for
   base::MonotonicTime next_sample_;

@@ -171,6 +171,7 @@ void PostgresSupervisor::WatchDead() {
     PublishStopped();
     return;
   }
+  if (HeldDown()) return;
   Emit(observe::Severity::kError, "postgres.crashed", "postgres should run and is dead");
   ScheduleRestart("postgres should run and is dead");
 }
@@ -222,6 +223,11 @@ void PostgresSupervisor::HandleExit(const Postmaster& process) {
     PublishStopped();
     Emit(observe::Severity::kInfo, "postgres.stopped",
          fmt::format("postgres (process {}) has stopped", pid));
+    return;
+  }
+  if (HeldDown()) {
+    Emit(observe::Severity::kInfo, "postgres.stopped",
+         fmt::format("postgres (process {}) has ended", pid));
     return;
   }
   // Before anything that reads the data disk: a crash beside a hung disk must show at once.
@@ -282,7 +288,7 @@ void PostgresSupervisor::TryRestart() {
     restart_at_.reset();
     state = desired_;
   }
-  if (!state.running || state.quarantined) return;
+  if (!state.running || state.quarantined || HeldDown()) return;
   StartOptions start;
   // The callback decides where there is one.
   start.as_standby =
@@ -299,6 +305,23 @@ void PostgresSupervisor::TryRestart() {
   }
   Emit(observe::Severity::kError, "postgres.start_failed", std::string(process.status().message()));
   ScheduleRestart(std::string(process.status().message()));
+}
+
+bool PostgresSupervisor::HeldDown() {
+  const std::string why = options_.held_down ? options_.held_down() : "";
+  if (why.empty()) {
+    held_told_ = false;
+    return false;
+  }
+  {
+    base::MutexLock lock(mutex_);
+    restart_at_.reset();
+  }
+  PublishState(observe::PostgresState::kStopped, why);
+  if (!std::exchange(held_told_, true)) {
+    Emit(observe::Severity::kWarning, "postgres.held_down", why);
+  }
+  return true;
 }
 
 // Nothing is repaired by trying, so tries are not counted; without more room none is made.

@@ -50,11 +50,12 @@ class RecordedEvents final : public observe::EventLog {
     base::MutexLock lock(mutex_);
     return CountLocked(type);
   }
-  // Waits up to 20 s for the first event of the type.
-  bool Await(std::string_view type) {
+  // Waits up to 20 s for that many events of the type.
+  bool Await(std::string_view type, size_t count = 1) {
     base::MutexLock lock(mutex_);
-    return added_.WaitFor(mutex_, absl::Seconds(20),
-                          [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return CountLocked(type) > 0; });
+    return added_.WaitFor(mutex_, absl::Seconds(20), [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return CountLocked(type) >= count;
+    });
   }
 
  private:

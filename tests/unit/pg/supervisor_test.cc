@@ -60,6 +60,7 @@ class SupervisorTest : public ::testing::Test {
     options.no_progress_limit = no_progress_limit_;
     options.lock_directory = [this] { return directory_lock_; };
     options.role_for_launch = role_for_launch_;
+    options.held_down = [this] { return std::string(held_down_ ? "its disk is sick" : ""); };
     options.may_be_primary = [this] { return may_be_primary_.load(); };
     options.comes_back_as_standby = [this] { return shares_commits_.load(); };
     supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
@@ -90,6 +91,7 @@ class SupervisorTest : public ::testing::Test {
   std::atomic<StartRole> launch_role_ = StartRole::kPrimary;
   std::atomic<bool> may_be_primary_ = true;
   std::atomic<bool> shares_commits_ = false;
+  std::atomic<bool> held_down_ = false;
   observe::StatusBoard board_{base::RealClock()};
   metal::testing::RecordedEvents events_;
   std::unique_ptr<PostgresSupervisor> supervisor_;
@@ -319,6 +321,28 @@ TEST_F(SupervisorTest, TooManyCrashesAreAQuarantineThatOutlivesTheAgent) {
   ASSERT_OK(supervisor_->Start({}));
   EXPECT_TRUE(board_.Get()->faults.empty());
   EXPECT_FALSE(supervisor_->desired().quarantined);
+}
+
+TEST_F(SupervisorTest, AServerThatIsHeldDownIsNotStartedAgainAndThatIsToldOnce) {
+  MakeSupervisor();
+  ASSERT_OK(supervisor_->Start({}));
+  held_down_ = true;
+  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
+  ASSERT_TRUE(AwaitState(PostgresState::kStopped));
+  EXPECT_EQ(board_.Get()->postgres.state_reason, "its disk is sick");
+  // Looks that find it dead: by this agent and by the next one.
+  const auto ended = board_.Get()->postgres.time.monotonic;
+  ASSERT_TRUE(Await(
+      [&](const auto& section) { return section.time.monotonic - ended > absl::ZeroDuration(); }));
+  EXPECT_EQ(events_.Count("postgres.held_down"), 1u);
+  supervisor_.reset();
+  MakeSupervisor();
+  ASSERT_TRUE(events_.Await("postgres.held_down", 2));
+  EXPECT_EQ(events_.Count("postgres.crashed"), 0u);
+  EXPECT_EQ(events_.Count("postgres.quarantined"), 0u);
+  EXPECT_EQ(board_.Get()->postgres.restarts, 0);
+  held_down_ = false;
+  EXPECT_TRUE(events_.Await("postgres.restarted"));
 }
 
 TEST_F(SupervisorTest, AServerThatDiedWhileTheAgentWasAwayIsStartedAgain) {
