@@ -14,6 +14,12 @@ std::string SubjectOf(const Evidence& evidence) {
   return by_role ? evidence.device + ":" + evidence.role : evidence.device;
 }
 
+// What I/O to a drive that is not there ends with.
+bool IsErrorOfIo(FaultClass fault_class) {
+  return fault_class == FaultClass::kMediaError || fault_class == FaultClass::kWriteError ||
+         fault_class == FaultClass::kFsyncError;
+}
+
 }  // namespace
 
 bool TellsOfAnEvent(const Evidence& evidence) {
@@ -51,6 +57,10 @@ bool FaultBook::IsConfirmed(const FaultRow& row, const Entry& entry, base::Monot
 
 std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::MonotonicTime now) {
   if (evidence.clears) return Withdraw(evidence);
+  if (IsErrorOfIo(evidence.fault_class) && !evidence.device.empty()) {
+    const auto gone = entries_.find({FaultClass::kGone, evidence.device});
+    if (gone != entries_.end()) return TakeAsGone(evidence, gone->second, now);
+  }
   const FaultRow& row = RowOf(evidence.fault_class);
   const std::string subject = SubjectOf(evidence);
   const auto [found, is_new] = entries_.try_emplace({evidence.fault_class, subject});
@@ -75,6 +85,16 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
                          : is_new                                ? FaultNews::kSuspected
                                                                  : FaultNews::kMore;
   return {{news, entry.fault}};
+}
+
+std::vector<FaultChange> FaultBook::TakeAsGone(const Evidence& evidence, const Entry& gone,
+                                               base::MonotonicTime now) {
+  // What a witness itself said of it says more.
+  if (gone.testimonies.contains(evidence.witness)) return {};
+  Evidence meant = evidence;
+  meant.fault_class = FaultClass::kGone;
+  meant.text = fmt::format("{} (the device was gone)", evidence.text);
+  return Take(meant, now);
 }
 
 std::vector<FaultChange> FaultBook::Withdraw(const Evidence& evidence) {

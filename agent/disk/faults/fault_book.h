@@ -43,7 +43,7 @@ struct FaultChange {
 class FaultBook {
  public:
   // One observation, at monotonic time `now`, which never goes backwards. A fault that it confirms
-  // at once gives kConfirmed alone.
+  // at once gives kConfirmed alone. Errors of I/O to a device that is gone are evidence of that.
   std::vector<FaultChange> Take(const Evidence& evidence, base::MonotonicTime now);
   // Ends what has been quiet for as long as its row wants; to be called every second or so.
   std::vector<FaultChange> Expire(base::MonotonicTime now);
@@ -67,6 +67,8 @@ class FaultBook {
 
   static void Refresh(Entry& entry);
   static bool IsConfirmed(const FaultRow& row, const Entry& entry, base::MonotonicTime now);
+  std::vector<FaultChange> TakeAsGone(const Evidence& evidence, const Entry& gone,
+                                      base::MonotonicTime now);
   std::vector<FaultChange> Withdraw(const Evidence& evidence);
 
   std::map<Key, Entry> entries_;

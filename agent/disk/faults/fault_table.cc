@@ -140,7 +140,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .meaning = "The device has left the bus. Cached pages can still be read and writes into the "
                 "cache still succeed, so the server may not notice for long.",
      .evidence = "A probe that ends with ENODEV or with 0 bytes, the kernel's remove event, a size "
-                 "of 0, the device's directory in sysfs.",
+                 "of 0, the device's directory in sysfs; from then on any error of its I/O.",
      .guard = "A device that comes back under its name has to have the same serial number.",
      .hint = "Fail over. Look at the slot, the cable and the power. Never let the node go on with "
              "the same data directory as primary: writes are missing."},

@@ -63,6 +63,26 @@ TEST_F(FaultBookTest, EveryRowIsRaisedConfirmedAndCleared) {
   }
 }
 
+TEST_F(FaultBookTest, ErrorsOfAPulledDriveAreNoFaultsOfTheirOwn) {
+  EXPECT_THAT(Take(See(FaultClass::kGone, Witness::kUevent)), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(See(FaultClass::kWriteError, Witness::kKernelLog)),
+              ElementsAre(FaultNews::kMore));
+  EXPECT_THAT(Take(See(FaultClass::kMediaError, Witness::kProbe)), ElementsAre(FaultNews::kMore));
+  EXPECT_THAT(Take(See(FaultClass::kFsyncError, Witness::kPostgresLog)),
+              ElementsAre(FaultNews::kMore));
+  EXPECT_THAT(Take(See(FaultClass::kWriteError, Witness::kProbe)), IsEmpty());
+  ASSERT_THAT(book_.faults(), SizeIs(1));
+  EXPECT_THAT(FaultMessage(book_.faults()[0]), HasSubstr("(the device was gone)"));
+  // Of another drive, and of this one once it is back, they are.
+  Evidence other = See(FaultClass::kWriteError, Witness::kKernelLog);
+  other.device = "nvme1n1";
+  EXPECT_THAT(Take(other), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(See(FaultClass::kGone, Witness::kUevent, /*clears=*/true)),
+              ElementsAre(FaultNews::kCleared));
+  EXPECT_THAT(Take(See(FaultClass::kWriteError, Witness::kKernelLog)),
+              ElementsAre(FaultNews::kConfirmed));
+}
+
 TEST_F(FaultBookTest, OneWitnessOfTwoIsASuspicion) {
   EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kProbe)), ElementsAre(FaultNews::kSuspected));
   EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kProbe)), ElementsAre(FaultNews::kMore))
