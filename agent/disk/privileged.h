@@ -61,7 +61,8 @@ class PrivilegedHelper {
   // Moves a postmaster and its children, or a pgbouncer, into the scope
   // metal-postgres-<port>-<pid>.scope of the system's systemd, so that stopping the agent's unit
   // leaves them alone; without systemd into a control group of that name. OK when it is there
-  // already.
+  // already. UNIMPLEMENTED: without systemd, and it may make no group or would take the server out
+  // of one.
   virtual absl::Status MoveToSystemdScope(pid_t postmaster, int port, absl::Duration timeout) = 0;
   // A fanotify group, non-blocking, that gets the errors of the file system on the block device
   // `major`:`minor` (FAN_FS_ERROR). UNIMPLEMENTED where the kernel or the file system tells none;

@@ -168,6 +168,28 @@ bool IsInScope(pid_t pid, const std::string& scope) {
   return text.ok() && text->find("/" + scope) != std::string::npos;
 }
 
+// Of cgroup v2: nobody has put the process under limits that another group would take away.
+bool IsInRootGroup(pid_t pid) {
+  const auto text = base::ReadFile(fmt::format("/proc/{}/cgroup", pid));
+  return text.ok() && ("\n" + *text).find("\n0::/\n") != std::string::npos;
+}
+
+// Without systemd.
+HelperReply MoveToGroup(const HelperRequest& request, const std::string& group) {
+  if (IsInScope(request.pid, group)) return MakeReply(HelperResult::kOk, "");
+  if (!IsInRootGroup(request.pid)) {
+    return MakeReply(HelperResult::kUnsupported,
+                     fmt::format("process {} stays in its control group", request.pid));
+  }
+  const auto root = host::GroupRoot();
+  if (!root.ok()) return ReplyOf(root.status());
+  const std::string stale = fmt::format("metal-postgres-{}-", request.port);
+  const absl::Status made = host::MakeServerGroup(*root, group, stale, WithChildren(request.pid));
+  // Again for children that were born between the look at them and the move of their parent.
+  return ReplyOf(made.ok() ? host::MakeServerGroup(*root, group, stale, WithChildren(request.pid))
+                           : made);
+}
+
 // Runs busctl to its end. `what`: what it is to do, for the error.
 HelperReply CallSystemd(std::vector<std::string> command, const std::string& what) {
   base::SubprocessOptions options;
@@ -202,16 +224,7 @@ HelperReply MoveToScope(const HelperRequest& request) {
                      fmt::format("process {} is not a postmaster or its pgbouncer", request.pid));
   }
   const std::string scope = ScopeName(request.port, request.pid);
-  if (!base::PathExists("/run/systemd/system")) {
-    if (IsInScope(request.pid, scope)) return MakeReply(HelperResult::kOk, "");
-    const auto root = host::GroupRoot();
-    if (!root.ok()) return ReplyOf(root.status());
-    const std::string stale = fmt::format("metal-postgres-{}-", request.port);
-    const absl::Status made = host::MakeServerGroup(*root, scope, stale, WithChildren(request.pid));
-    // Again for children that were born between the look at them and the move of their parent.
-    return ReplyOf(made.ok() ? host::MakeServerGroup(*root, scope, stale, WithChildren(request.pid))
-                             : made);
-  }
+  if (!base::PathExists("/run/systemd/system")) return MoveToGroup(request, scope);
   if (!IsInScope(request.pid, scope)) {
     const HelperReply made =
         CallSystemd(ScopeCommand(WithChildren(request.pid), request.port), "make " + scope);

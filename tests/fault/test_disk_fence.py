@@ -1,4 +1,5 @@
 """A primary whose disk refuses writes fences itself where the configuration lets it; `metalctl shard watch --auto` fails over."""
+import errno
 import os
 import shutil
 import signal
@@ -33,9 +34,16 @@ class RefusingDisk:
         self.mount = self.disk.mount
 
     def refuse(self):
-        free = os.statvfs(self.under)
         with open(os.path.join(self.under, "ballast"), "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+            def full():
+                free = os.statvfs(self.under)
+                try:
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free.f_bavail * free.f_frsize)
+                except OSError as why:  # the disk's own writes take room meanwhile
+                    if why.errno not in (errno.ENOSPC, errno.EINVAL):
+                        raise
+                return os.statvfs(self.under).f_bavail == 0
+            wait_for("its image has no room left", full)
 
 
 def disk_that_refuses(workspace):
@@ -97,7 +105,9 @@ def write_much(node):
 
 def hanging_disk(workspace, name):
     try:
-        return LoopDisk(workspace, os.path.join(workspace.path, f"mount-{name}"), name)
+        disk = LoopDisk(workspace, os.path.join(workspace.path, f"mount-{name}"), name)
+        assert disk.throttle  # made now, for a machine may have none
+        return disk
     except Unavailable as why:
         return pytest.skip(str(why))
 
