@@ -1,18 +1,11 @@
 #include "agent/pg/supervisor.h"
 
-#include <netinet/in.h>
-#include <sys/socket.h>
-
-#include <atomic>
 #include <csignal>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
-#include "agent/pg/port_owner.h"
 #include "gmock/gmock.h"
-#include "tests/harness/recorded_events.h"
-#include "tests/harness/status_matchers.h"
-#include "tests/unit/pg/fake_postmaster.h"
+#include "tests/unit/pg/supervisor_fixture.h"
 
 namespace metal::pg {
 namespace {
@@ -20,82 +13,6 @@ namespace {
 using ::metal::testing::StatusIs;
 using observe::PostgresState;
 using ::testing::HasSubstr;
-
-// A listener of this process on a free TCP port.
-class Listener {
- public:
-  Listener() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(bind(fd_.get(), generic, length), 0);
-    EXPECT_EQ(listen(fd_.get(), 1), 0);
-    EXPECT_EQ(getsockname(fd_.get(), generic, &length), 0);
-    port_ = ntohs(address.sin_port);
-  }
-  int port() const { return port_; }
-
- private:
-  base::UniqueFd fd_;
-  int port_ = 0;
-};
-
-class SupervisorTest : public ::testing::Test {
- protected:
-  void MakeSupervisor() {
-    MakeIdleSupervisor();
-    ASSERT_OK(supervisor_->Begin());
-  }
-  // Its watch does not run.
-  void MakeIdleSupervisor() {
-    SupervisorOptions options;
-    options.data_dir = cluster_.data_dir();
-    options.state_dir = cluster_.state_dir();
-    options.socket_dir = cluster_.socket_dir();
-    options.port = port_;
-    options.listen_addresses = "127.0.0.1";
-    options.restart_max = 2;
-    options.no_progress_limit = no_progress_limit_;
-    options.lock_directory = [this] { return directory_lock_; };
-    options.role_for_launch = role_for_launch_;
-    options.held_down = [this] { return std::string(held_down_ ? "its disk is sick" : ""); };
-    options.may_be_primary = [this] { return may_be_primary_.load(); };
-    options.comes_back_as_standby = [this] { return shares_commits_.load(); };
-    supervisor_ = std::make_unique<PostgresSupervisor>(options, cluster_.install(), board_, events_,
-                                                       base::RealClock());
-  }
-  PostgresState state() { return board_.Get()->postgres.state; }
-  // Waits for a published state through the board itself.
-  bool Await(const std::function<bool(const observe::PostgresSection&)>& condition) {
-    const base::MonotonicTime deadline = base::RealClock().Monotonic() + absl::Seconds(20);
-    while (base::RealClock().Monotonic() < deadline) {
-      const auto status = board_.Get();
-      if (condition(status->postgres)) return true;
-      board_.WaitAfter(status->revision, absl::Milliseconds(100));
-    }
-    return false;
-  }
-  bool AwaitState(PostgresState wanted) {
-    return Await(
-        [wanted](const observe::PostgresSection& section) { return section.state == wanted; });
-  }
-  bool HasStandbySignal() { return base::PathExists(cluster_.data_dir() + "/standby.signal"); }
-
-  FakeCluster cluster_;
-  int port_ = cluster_.port();
-  absl::Duration no_progress_limit_ = absl::Seconds(60);
-  absl::Status directory_lock_;
-  std::function<StartRole()> role_for_launch_;
-  std::atomic<StartRole> launch_role_ = StartRole::kPrimary;
-  std::atomic<bool> may_be_primary_ = true;
-  std::atomic<bool> shares_commits_ = false;
-  std::atomic<bool> held_down_ = false;
-  observe::StatusBoard board_{base::RealClock()};
-  metal::testing::RecordedEvents events_;
-  std::unique_ptr<PostgresSupervisor> supervisor_;
-};
 
 TEST_F(SupervisorTest, AStartIsAStandbyStartUnlessAskedOtherwise) {
   MakeSupervisor();
@@ -158,35 +75,6 @@ TEST_F(SupervisorTest, AnActionThatFindsAServerTakesItUpAsTheWatchDoes) {
   EXPECT_EQ(board_.Get()->postgres.control_state, "shut down");  // the fake never changes it
   EXPECT_OK(supervisor_->Stop({}).status());
   EXPECT_FALSE(supervisor_->desired().running);
-}
-
-TEST_F(SupervisorTest, ACrashIsSeenWithinASecondAndRestartedInItsRole) {
-  MakeSupervisor();
-  ASSERT_OK(supervisor_->Start({.as_standby = false}));
-  const auto process = supervisor_->postmaster();
-  const base::MonotonicTime start = base::RealClock().Monotonic();
-  ASSERT_OK(process->Signal(SIGKILL));
-  ASSERT_TRUE(Await([&](const auto& section) { return section.state != PostgresState::kRunning; }));
-  EXPECT_LT(base::RealClock().Monotonic() - start, absl::Seconds(1));
-  ASSERT_TRUE(AwaitState(PostgresState::kRunning));
-  EXPECT_NE(supervisor_->postmaster()->pid(), process->pid());
-  EXPECT_FALSE(HasStandbySignal());
-  EXPECT_EQ(events_.Count("postgres.crashed"), 1u);
-  EXPECT_EQ(board_.Get()->postgres.restarts, 1);
-  ASSERT_TRUE(events_.Await("postgres.restarted"));
-}
-
-TEST_F(SupervisorTest, ACrashRestartWaitsForADyingChildThatHoldsThePort) {
-  port_ = Listener().port();  // free again
-  MakeSupervisor();
-  cluster_.Behave(fmt::format("child {} 200", port_));
-  ASSERT_OK(supervisor_->Start({}));
-  cluster_.Behave("");
-  ASSERT_FALSE(CheckPortFree(port_, "127.0.0.1", cluster_.socket_dir()).ok());
-  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
-  ASSERT_TRUE(events_.Await("postgres.restarted"));
-  EXPECT_EQ(events_.Count("postgres.start_failed"), 0u);
-  EXPECT_EQ(board_.Get()->postgres.restarts, 1);
 }
 
 TEST_F(SupervisorTest, APortThatSomebodyElseHoldsLeavesTheDataDirectoryAlone) {
@@ -297,109 +185,6 @@ TEST_F(SupervisorTest, NothingIsChangedWithoutTheLockOfTheDirectory) {
   EXPECT_FALSE(HasStandbySignal());
   EXPECT_THAT(supervisor_->WithServerStopped("restore", [] { return absl::OkStatus(); }),
               StatusIs(absl::StatusCode::kAborted, HasSubstr("another agent")));
-}
-
-TEST_F(SupervisorTest, TooManyCrashesAreAQuarantineThatOutlivesTheAgent) {
-  MakeSupervisor();
-  ASSERT_OK(supervisor_->Start({}));
-  cluster_.Behave("die_after 10");
-  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
-  ASSERT_TRUE(events_.Await("postgres.quarantined"));
-  EXPECT_EQ(state(), PostgresState::kQuarantined);
-  EXPECT_EQ(board_.Get()->faults.size(), 1u);
-  supervisor_.reset();
-  cluster_.Behave("");
-  MakeSupervisor();
-  EXPECT_EQ(state(), PostgresState::kQuarantined);
-  EXPECT_TRUE(supervisor_->desired().quarantined);
-  cluster_.Behave("fail still broken");
-  EXPECT_THAT(supervisor_->Start({}), StatusIs(absl::StatusCode::kFailedPrecondition));
-  EXPECT_EQ(state(), PostgresState::kQuarantined);
-  EXPECT_EQ(board_.Get()->faults.size(), 1u);
-  // A caller's start ends it.
-  cluster_.Behave("");
-  ASSERT_OK(supervisor_->Start({}));
-  EXPECT_TRUE(board_.Get()->faults.empty());
-  EXPECT_FALSE(supervisor_->desired().quarantined);
-}
-
-TEST_F(SupervisorTest, AServerThatIsHeldDownIsNotStartedAgainAndThatIsToldOnce) {
-  MakeSupervisor();
-  ASSERT_OK(supervisor_->Start({}));
-  held_down_ = true;
-  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
-  ASSERT_TRUE(AwaitState(PostgresState::kStopped));
-  EXPECT_EQ(board_.Get()->postgres.state_reason, "its disk is sick");
-  // Looks that find it dead: by this agent and by the next one.
-  const auto ended = board_.Get()->postgres.time.monotonic;
-  ASSERT_TRUE(Await(
-      [&](const auto& section) { return section.time.monotonic - ended > absl::ZeroDuration(); }));
-  EXPECT_EQ(events_.Count("postgres.held_down"), 1u);
-  supervisor_.reset();
-  MakeSupervisor();
-  ASSERT_TRUE(events_.Await("postgres.held_down", 2));
-  EXPECT_EQ(events_.Count("postgres.crashed"), 0u);
-  EXPECT_EQ(events_.Count("postgres.quarantined"), 0u);
-  EXPECT_EQ(board_.Get()->postgres.restarts, 0);
-  held_down_ = false;
-  EXPECT_TRUE(events_.Await("postgres.restarted"));
-}
-
-TEST_F(SupervisorTest, AServerThatDiedWhileTheAgentWasAwayIsStartedAgain) {
-  MakeSupervisor();
-  ASSERT_OK(supervisor_->Start({}));
-  const auto process = supervisor_->postmaster();
-  supervisor_.reset();
-  ASSERT_OK(process->Signal(SIGKILL));
-  ASSERT_TRUE(process->WaitExit(absl::Seconds(5)));
-  MakeSupervisor();
-  ASSERT_TRUE(events_.Await("postgres.restarted"));
-}
-
-// Others may lead by now. A crash that the agent sees is another matter: nobody else was asked.
-TEST_F(SupervisorTest, APrimaryThatDiedUnseenComesBackAsAStandby) {
-  const auto restarted = [this](size_t times) {
-    return Await([&](const auto&) { return events_.Count("postgres.restarted") == times; });
-  };
-  shares_commits_ = true;
-  role_for_launch_ = [this] { return launch_role_.load(); };
-  MakeSupervisor();
-  ASSERT_OK(supervisor_->Start({.as_standby = false}));
-  const auto first = supervisor_->postmaster();
-  supervisor_.reset();
-  MakeSupervisor();
-  ASSERT_TRUE(events_.Await("postgres.adopted"));
-  ASSERT_OK(first->Signal(SIGKILL));
-  ASSERT_TRUE(restarted(1));
-  EXPECT_FALSE(HasStandbySignal());
-
-  const auto second = supervisor_->postmaster();
-  supervisor_.reset();
-  ASSERT_OK(second->Signal(SIGKILL));
-  ASSERT_TRUE(second->WaitExit(absl::Seconds(5)));
-  MakeSupervisor();
-  ASSERT_TRUE(restarted(2));
-  EXPECT_THAT(events_.types(), ::testing::Contains("postgres.back_as_standby"));
-  EXPECT_TRUE(HasStandbySignal());
-  ASSERT_TRUE(AwaitState(PostgresState::kRunning));
-
-  // It has run: from here on its term decides again.
-  ASSERT_OK(supervisor_->postmaster()->Signal(SIGKILL));
-  ASSERT_TRUE(restarted(3));
-  EXPECT_FALSE(HasStandbySignal());
-}
-
-TEST_F(SupervisorTest, APrimaryWithoutStandbysComesBackAsItWas) {
-  role_for_launch_ = [this] { return launch_role_.load(); };
-  MakeSupervisor();
-  ASSERT_OK(supervisor_->Start({.as_standby = false}));
-  const auto process = supervisor_->postmaster();
-  supervisor_.reset();
-  ASSERT_OK(process->Signal(SIGKILL));
-  ASSERT_TRUE(process->WaitExit(absl::Seconds(5)));
-  MakeSupervisor();
-  ASSERT_TRUE(events_.Await("postgres.restarted"));
-  EXPECT_FALSE(HasStandbySignal());
 }
 
 TEST_F(SupervisorTest, AStoppedServerIsLeftAlone) {
