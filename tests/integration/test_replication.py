@@ -86,7 +86,8 @@ def test_replay_and_receiver(pair):
     standby.ok("replay", "pause")
     assert standby.status()["standby"].get("pause_state") in ("paused", "not paused"), "published within a second"
     primary.sql("INSERT INTO t VALUES (1)")
-    standby.ok("wait-lsn", primary.lsn(), "--mode", "flushed")
+    for mode in ("received", "flushed"):
+        standby.ok("wait-lsn", primary.lsn(), "--mode", mode)
     assert standby.sql("SELECT count(*) FROM t") == "0"
     standby.ok("replay", "resume")
     standby.ok("wait-lsn", primary.lsn())

@@ -127,6 +127,7 @@ absl::StatusOr<NodeView> FakeNode::GetStatus(absl::Duration) {
     view.followers.push_back({other.Id(), "streaming", counts ? "quorum" : "async",
                               other.lags ? base::Lsn{1} : other.wal.received});
   }
+  if (says) says(view);
   ANSWER(view);
 }
 

@@ -47,8 +47,9 @@ class FakeNode : public NodeCalls {
   absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) override;
 
   // What a test sets and looks at.
-  bool reachable = true;  // its agent
-  bool hangs = false;     // its server: changes of role get no answer in time
+  std::function<void(NodeView&)> says;  // what its status says instead
+  bool reachable = true;                // its agent
+  bool hangs = false;                   // its server: changes of role get no answer in time
   bool server_up = true;
   int starts_for = 0;          // looks at the node during which its server only starts
   bool replay_paused = false;  // no copy of it can begin

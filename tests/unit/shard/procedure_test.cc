@@ -49,8 +49,30 @@ TEST_F(ProcedureTest, AnUnfitCandidateIsRefusedBeforeAnythingChanges) {
   node(2).source.reset();
   refused("does not stream from a");
   node(2).source = 0;
+  node(2).says = [](NodeView& view) { view.lag_bytes = 2 << 20; };
+  refused("it is 2097152 bytes behind, max_lag is");
+  node(2).says = {};
   node(2).reachable = false;
   refused("its agent does not answer");
+}
+
+TEST_F(ProcedureTest, ANodeThatIsNotTheOneOfTheFileIsNeverChanged) {
+  const std::pair<const char*, std::function<void(NodeView&)>> wrong[] = {
+      {"wrong_node", [](NodeView& view) { view.node_id = "c"; }},
+      {"wrong_shard", [](NodeView& view) { view.cluster_id = "people"; }},
+      {"different_versions", [](NodeView& view) { view.version = 160004; }},
+  };
+  for (const auto& [finding, says] : wrong) {
+    node(1).says = says;
+    for (const Command command :
+         {Command::kReparent, Command::kFailover, Command::kRecover, Command::kReplace}) {
+      EXPECT_THAT(Run(command, {.to = 2}),
+                  StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(finding)));
+    }
+  }
+  EXPECT_EQ(Primary(), 0u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(node(i).stored.term, 4u);
+  EXPECT_EQ(node(2).cloned_at, 0u);
 }
 
 TEST_F(ProcedureTest, TheBestCandidateIsTakenWhenNoneIsNamed) {
