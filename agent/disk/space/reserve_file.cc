@@ -22,6 +22,10 @@ constexpr uint64_t kStatBlock = 512;
 constexpr uint64_t kUseful = 64 * base::kMiB;  // what a server needs to start and to write WAL
 
 absl::Status Allocate(int fd, const std::string& path, uint64_t size) {
+  // The kernel finds out that it does not fit by giving it all there is, and a server beside it
+  // then has none for its WAL.
+  METAL_ASSIGN_OR_RETURN(const base::FilesystemRoom room, base::ReadFilesystemRoom(path));
+  if (room.free_bytes < size) return base::ErrnoStatus(ENOSPC, "allocate", path);
   while (fallocate(fd, 0, 0, static_cast<off_t>(size)) != 0) {
     if (errno == EINTR) continue;
     if (errno != EOPNOTSUPP) return base::ErrnoStatus(errno, "allocate", path);
