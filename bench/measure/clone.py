@@ -16,7 +16,8 @@ class Limits:
       copy       fio reads the database's big files and writes one file of the same size meanwhile
       tls        tls_speed: encrypting and decrypting, nothing else
       clone      the lower of the two: as if TLS cost the disk no processor time, and the disk none of TLS's
-      beside     both at once: the slower of the two"""
+      beside     both at once: the slower of the two
+    The disk's own speed changes most between two moments, so a round takes it before its tools and after them."""
 
     def __init__(self, place, certificates):
         base = place.server.data / "base"
@@ -27,8 +28,8 @@ class Limits:
         self._tls = TlsSpeed(place.metal_bindir / "tls_speed", certificates, directory)
         self._seen = {"copy": [], "tls": [], "beside": []}
 
-    def round(self):
-        self._seen["copy"].append(self._amount / self._copy(lambda start: start()))
+    def before_tools(self):
+        self._sample_copy()
         self._seen["tls"].append(self._tls.alone(self._amount))
         tls_s = 0.0
 
@@ -36,6 +37,12 @@ class Limits:
             nonlocal tls_s
             tls_s = self._tls.beside(self._amount, start)
         self._seen["beside"].append(self._amount / max(self._copy(beside), tls_s))
+
+    def after_tools(self):
+        self._sample_copy()
+
+    def _sample_copy(self):
+        self._seen["copy"].append(self._amount / self._copy(lambda start: start()))
 
     def _copy(self, run):
         """Seconds that fio takes for all, begun within run()."""
@@ -56,12 +63,13 @@ def measure(place, certificates, rounds):
     limits, runs = Limits(place, certificates), []
     for number in range(1, rounds + 1):
         process.say(f"round {number} of {rounds}: limits")
-        limits.round()
+        limits.before_tools()
         first = (number - 1) % max(1, len(place.tools))
         for tool in place.tools[first:] + place.tools[:first]:
             run = tool.run()
             process.say(f"round {number} of {rounds}: {tool.name}: {run.wall_s:.2f} s")
             runs.append(run)
+        limits.after_tools()
     return runs, limits.figures()
 
 
