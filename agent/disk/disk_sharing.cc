@@ -20,6 +20,12 @@ std::optional<FilesystemKey> FilesystemOf(const Target& target) {
   return FilesystemKey{target.space->id, mount.major, mount.minor};
 }
 
+void Borrow(Target& target, const Target& lender) {
+  target.prober = lender.prober;
+  target.borrowed = true;
+  target.machine.Follow(target.prober->Observe());
+}
+
 }  // namespace
 
 void DiskMonitor::Impl::ShareProbers() {
@@ -39,9 +45,11 @@ void DiskMonitor::Impl::ShareProbers() {
       // One that sees something keeps its own: it is a witness.
       if (lender == lenders.end() || lender->second == target) continue;
       if (target->machine.state() != ProbeState::kHealthy) continue;
-      spare.push_back(std::exchange(target->prober, lender->second->prober));
-      target->borrowed = true;
-      target->machine.Follow(target->prober->Observe());
+      spare.push_back(target->prober);
+      // It may itself have lent it, while the lender was not healthy yet.
+      for (const auto& [other_role, other] : targets_) {
+        if (other->prober == spare.back()) Borrow(*other, *lender->second);
+      }
     }
   }
   for (const auto& prober : spare) prober->AskToStop();

@@ -7,7 +7,6 @@
 #include "agent/base/log.h"
 #include "agent/node/database_role.h"
 #include "agent/node/emit.h"
-#include "agent/node/fence/flushed_standbys.h"
 #include "agent/node/node.h"
 #include "agent/node/term_record.h"
 
@@ -49,6 +48,7 @@ void Node::KeepDiskFence() {
 void Node::CheckDisks() {
   CheckChecksums();
   KeepDiskFence();
+  followers_.Look(*parts_.board.Get());
   if (const auto any = SickDisk()) AskForRebuild(*any);
   const std::optional<observe::Fault> sick = SickDisk("demote");
   if (!sick) return;
@@ -61,8 +61,7 @@ void Node::CheckDisks() {
 }
 
 void Node::FenceSickPrimary(const observe::Fault& sick, const TermRecord& record) {
-  const auto seen = parts_.board.Get();
-  const FlushedStandbys flushed = FlushedOnStandbys(seen->followers);
+  const FlushedStandbys flushed = followers_.Flushed(parts_.clock.Now());
   std::string reason = fmt::format("{}{} {}; {}", kDiskFencePrefix, sick.fault_class, sick.subject,
                                    flushed.text.substr(0, 512));
   // Names of standbys are theirs to choose, and a reason is one line.
@@ -74,7 +73,9 @@ void Node::FenceSickPrimary(const observe::Fault& sick, const TermRecord& record
     return;
   }
   std::vector<pid_t> senders;
-  for (const auto& each : seen->followers.followers) senders.push_back(each.pid);
+  // As of now: a server that is gone has none, and their ids may be others' by now.
+  const auto status = parts_.board.Get();
+  for (const auto& each : status->followers.followers) senders.push_back(each.pid);
   const std::string cut = cut_.Cut(senders);
   // Without a journal, which may hang with the disk; the operation comes after it and records it.
   const auto postmaster = parts_.supervisor.postmaster();

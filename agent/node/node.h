@@ -36,6 +36,7 @@
 #include "agent/disk/sources/postgres_log.h"
 #include "agent/gate/gate.h"
 #include "agent/node/fence/client_cut.h"
+#include "agent/node/fence/flushed_standbys.h"
 #include "agent/node/fence/sick_server.h"
 #include "agent/node/fence/watchdog_feeder.h"
 #include "agent/node/lease.h"
@@ -260,6 +261,8 @@ class Node {
   // directory say now.
   RoleState SettledRoleState();
   absl::Status Admit(RoleRequest request);
+  // FAILED_PRECONDITION (FENCED) under a fence because of a disk: nothing is started on that disk.
+  absl::Status RefuseWhileHeldDown() const;
   // What is wrong with the data directory for this request, naming it; OK when nothing is.
   absl::Status ExplainDirectory(RoleRequest request);
   void RegisterResumers();
@@ -469,6 +472,7 @@ class Node {
   bool lease_seen_running_ = false;  // by this process
   uint64_t lease_ended_term_ = 0;    // its end has been begun
   disk::ChecksumJudge checksums_;
+  FollowersMemory followers_;  // of the role watch
   WatchdogFeeder watchdog_;
   std::optional<base::MonotonicTime> rogue_since_;
   uint64_t enforced_term_ = 0;

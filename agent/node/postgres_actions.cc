@@ -124,12 +124,21 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
                           {"system_identifier", fmt::format("{}", control.system_identifier)}}};
 }
 
+absl::Status Node::RefuseWhileHeldDown() const {
+  const std::string held = HeldDown(parts_.terms.Get());
+  if (held.empty()) return absl::OkStatus();
+  return base::WithReason(
+      base::Error(absl::StatusCode::kFailedPrecondition, "PostgreSQL is not started: {}", held),
+      {.reason = "FENCED"});
+}
+
 absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
                                               const StartPostgresRequest& request) {
   METAL_ASSIGN_OR_RETURN(std::optional<Operation> earlier,
                          parts_.operations.FindByRequest(context));
   if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("no_progress_timeout", request.no_progress_timeout));
+  METAL_RETURN_IF_ERROR(RefuseWhileHeldDown());
   if (SettledRoleState() != RoleState::kPrimary) {  // a running primary is started already
     METAL_RETURN_IF_ERROR(Admit(RoleRequest::kStartStandby));
   }
@@ -250,6 +259,7 @@ absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
                          parts_.operations.FindByRequest(context));
   if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("timeout", request.timeout));
+  METAL_RETURN_IF_ERROR(RefuseWhileHeldDown());
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRestart));
   OperationSpec spec = Spec(context, "RestartPostgres", "postgres");
   spec.parameters = {{"mode", std::string(StopModeName(request.mode))},

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
 namespace metal::node {
 namespace {
+
+constexpr absl::Duration kFresh = absl::Seconds(5);
 
 bool IsSynchronous(const observe::FollowerSection& follower) {
   return follower.sync_state == "sync" || follower.sync_state == "quorum";
@@ -36,6 +39,20 @@ FlushedStandbys FlushedOnStandbys(const observe::FollowersSection& followers) {
                                standby.application_name, standby.sync_state));
   }
   flushed.text = fmt::format("standbys had flushed {}", fmt::join(each, ", "));
+  return flushed;
+}
+
+void FollowersMemory::Look(const observe::NodeStatus& status) {
+  if (status.postgres.role_observed == observe::Role::kStandby) seen_ = {};
+  if (!status.followers.followers.empty()) seen_ = status.followers;
+}
+
+FlushedStandbys FollowersMemory::Flushed(absl::Time now) const {
+  FlushedStandbys flushed = FlushedOnStandbys(seen_);
+  const absl::Duration age = now - seen_.time.captured_at;
+  if (flushed.lsn.valid() && age > kFresh) {
+    flushed.text += fmt::format(" ({:.0f} s before)", absl::ToDoubleSeconds(age));
+  }
   return flushed;
 }
 

@@ -1,5 +1,5 @@
 // What the standbys of a primary are known to have on their disks: what a failover will not lose.
-// Threading: pure functions.
+// Threading: a memory belongs to one thread; functions are pure.
 #pragma once
 
 #include <string>
@@ -15,7 +15,19 @@ struct FlushedStandbys {
   std::string text;  // "standbys had flushed 0/3000060 (b, sync), 0/3000000 (c, async)", for people
 };
 
-// As the primary saw it last: a moment before its disk failed. Standbys may have more since.
 FlushedStandbys FlushedOnStandbys(const observe::FollowersSection& followers);
+
+// A server whose disk fails may be gone before its disk is known to have failed, and then has no
+// followers any more: keeps what it had, while it leads.
+class FollowersMemory {
+ public:
+  // Of the status, from time to time.
+  void Look(const observe::NodeStatus& status);
+  // As the primary saw it last; older than 5 s: with its age. Standbys may have more since.
+  FlushedStandbys Flushed(absl::Time now) const;
+
+ private:
+  observe::FollowersSection seen_;
+};
 
 }  // namespace metal::node

@@ -270,6 +270,26 @@ TEST_F(DiskMonitorTest, DirectoriesOnOneFileSystemShareAProber) {
   ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy"; }));
 }
 
+TEST_F(DiskMonitorTest, ALenderThatBorrowsTakesItsBorrowersAlong) {
+  DiskMonitor& monitor = Start();
+  for (const char* role : {"repository", "wal"}) monitor.AddTarget(role, dir_.path());
+  const auto shared = [&](const char* role, const char* other) {
+    return *monitor.FindProber(role) == *monitor.FindProber(other);
+  };
+  ASSERT_TRUE(Eventually([&] { return shared("repository", "wal"); }));
+  // The first by name comes last.
+  monitor.AddTarget("data", dir_.path());
+  ASSERT_TRUE(Eventually([&] { return shared("data", "repository"); }));
+  EXPECT_TRUE(shared("data", "wal"));
+  scripts_[2]->Hang(true);  // of "data"
+  for (const char* role : {"data", "wal", "repository"}) {
+    ASSERT_TRUE(Eventually([&] { return StateOf(role) == "stalled"; })) << role;
+  }
+  scripts_[2]->Hang(false);
+  ASSERT_TRUE(
+      Eventually([&] { return StateOf("wal") == "healthy" && StateOf("data") == "healthy"; }));
+}
+
 TEST_F(DiskMonitorTest, AProberThatSeesAFaultIsNotGivenUpForAnother) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());

@@ -32,5 +32,34 @@ TEST(FlushedStandbysTest, WithoutStandbysNothingIsKnown) {
   EXPECT_EQ(flushed.text, "no standby was seen");
 }
 
+TEST(FollowersMemoryTest, KeepsWhatAServerThatIsGoneHad) {
+  FollowersMemory memory;
+  observe::NodeStatus status;
+  const absl::Time then = absl::FromUnixSeconds(1000);
+  status.postgres.role_observed = observe::Role::kPrimary;
+  status.followers.time.captured_at = then;
+  status.followers.followers = {Standby("b", "quorum", 0x3000060)};
+  memory.Look(status);
+  status.followers = {};
+  status.postgres.role_observed = observe::Role::kUnknown;
+  memory.Look(status);
+  EXPECT_EQ(memory.Flushed(then + absl::Seconds(2)).text,
+            "standbys had flushed 0/3000060 (b, quorum)");
+  EXPECT_EQ(memory.Flushed(then + absl::Seconds(60)).text,
+            "standbys had flushed 0/3000060 (b, quorum) (60 s before)");
+}
+
+TEST(FollowersMemoryTest, AStandbyForgetsTheFollowersThatItHadAsAPrimary) {
+  FollowersMemory memory;
+  observe::NodeStatus status;
+  status.postgres.role_observed = observe::Role::kPrimary;
+  status.followers.followers = {Standby("b", "quorum", 0x3000060)};
+  memory.Look(status);
+  status.followers = {};
+  status.postgres.role_observed = observe::Role::kStandby;
+  memory.Look(status);
+  EXPECT_EQ(memory.Flushed(absl::Now()).text, "no standby was seen");
+}
+
 }  // namespace
 }  // namespace metal::node
