@@ -9,7 +9,7 @@
 #include "agent/base/config.h"
 #include "agent/disk/disk_monitor.h"
 #include "agent/node/control_witness.h"
-#include "agent/node/operations.h"
+#include "agent/node/operations/operations.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
 #include "agent/pg/supervisor.h"

@@ -14,9 +14,9 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/base/throttle.h"
-#include "agent/node/clone_steps.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
+#include "agent/node/steps/clone_steps.h"
 #include "agent/node/tablespace_mapping.h"
 #include "agent/pg/replication_source.h"
 

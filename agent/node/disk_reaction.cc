@@ -8,7 +8,7 @@
 #include "agent/node/database_role.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
-#include "agent/node/term_record.h"
+#include "agent/node/terms/term_record.h"
 
 namespace metal::node {
 namespace {

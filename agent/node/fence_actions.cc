@@ -3,7 +3,7 @@
 #include "agent/base/status.h"
 #include "agent/node/node.h"
 #include "agent/node/role_answers.h"
-#include "agent/node/role_steps.h"
+#include "agent/node/steps/role_steps.h"
 #include "agent/pg/replication.h"
 
 namespace metal::node {

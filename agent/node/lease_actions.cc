@@ -13,7 +13,7 @@
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
-#include "agent/node/role_steps.h"
+#include "agent/node/steps/role_steps.h"
 
 namespace metal::node {
 

@@ -8,7 +8,7 @@
 #include "agent/base/file.h"
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
-#include "agent/node/synchronous_steps.h"
+#include "agent/node/steps/synchronous_steps.h"
 #include "agent/pg/replication.h"
 
 namespace metal::node {

@@ -13,7 +13,7 @@
 
 #include "absl/time/time.h"
 #include "agent/base/units.h"
-#include "agent/node/term_record.h"
+#include "agent/node/terms/term_record.h"
 #include "agent/pg/synchronous.h"
 
 namespace metal::node {

@@ -10,9 +10,9 @@
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
-#include "agent/node/rewind_run.h"
+#include "agent/node/rewind/rewind_run.h"
 #include "agent/node/role_answers.h"
-#include "agent/node/source_steps.h"
+#include "agent/node/steps/source_steps.h"
 #include "agent/pg/data_directory.h"
 #include "agent/transfer/channel.h"
 

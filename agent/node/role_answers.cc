@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 
-#include "agent/node/timeline_history.h"
+#include "agent/node/rewind/timeline_history.h"
 #include "agent/pg/durability.h"
 #include "agent/pg/term_history.h"
 #include "fmt/format.h"

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "agent/base/units.h"
-#include "agent/node/operation.h"
+#include "agent/node/operations/operation.h"
 #include "agent/node/requests.h"
 
 namespace metal::node {

@@ -1,7 +1,7 @@
 // node::Operation → metal.agent.v1.Operation. Threading: pure functions.
 #pragma once
 
-#include "agent/node/operation.h"
+#include "agent/node/operations/operation.h"
 #include "metal/agent/v1/operation.pb.h"
 
 namespace metal::rpc {

@@ -10,7 +10,7 @@
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
-#include "agent/node/operation.h"
+#include "agent/node/operations/operation.h"
 #include "agent/recorder/recorder.h"
 #include "agent/rpc/access.h"
 #include "agent/rpc/grpc_status.h"

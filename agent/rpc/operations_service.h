@@ -2,7 +2,7 @@
 // Threading: called by the gRPC pool; holds references only.
 #pragma once
 
-#include "agent/node/operations.h"
+#include "agent/node/operations/operations.h"
 #include "agent/rpc/handler.h"
 #include "metal/agent/v1/operations_service.grpc.pb.h"
 
