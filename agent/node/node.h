@@ -261,8 +261,8 @@ class Node {
   // directory say now.
   RoleState SettledRoleState();
   absl::Status Admit(RoleRequest request);
-  // FAILED_PRECONDITION (FENCED) under a fence because of a disk: nothing is started on that disk.
-  absl::Status RefuseWhileHeldDown() const;
+  // FAILED_PRECONDITION (FENCED) under a fence because of a disk that is still sick.
+  absl::Status RefuseOnSickDisk() const;
   // What is wrong with the data directory for this request, naming it; OK when nothing is.
   absl::Status ExplainDirectory(RoleRequest request);
   void RegisterResumers();

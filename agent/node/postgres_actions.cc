@@ -124,11 +124,15 @@ absl::StatusOr<OperationResult> Node::RunInit(OperationContext& context,
                           {"system_identifier", fmt::format("{}", control.system_identifier)}}};
 }
 
-absl::Status Node::RefuseWhileHeldDown() const {
-  const std::string held = HeldDown(parts_.terms.Get());
-  if (held.empty()) return absl::OkStatus();
+absl::Status Node::RefuseOnSickDisk() const {
+  const auto sick = SickDisk();
+  if (!sick || !parts_.terms.Get().FencedForDisk()) return absl::OkStatus();
   return base::WithReason(
-      base::Error(absl::StatusCode::kFailedPrecondition, "PostgreSQL is not started: {}", held),
+      base::Error(absl::StatusCode::kFailedPrecondition,
+                  "PostgreSQL is not started on a failed disk, for which this node is fenced: {} "
+                  "{}. HINT: metalctl shard failover, and change the drive; metalctl disk "
+                  "acknowledge {} when it is known to be good",
+                  sick->fault_class, sick->subject, sick->fault_class),
       {.reason = "FENCED"});
 }
 
@@ -138,7 +142,7 @@ absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,
                          parts_.operations.FindByRequest(context));
   if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("no_progress_timeout", request.no_progress_timeout));
-  METAL_RETURN_IF_ERROR(RefuseWhileHeldDown());
+  METAL_RETURN_IF_ERROR(RefuseOnSickDisk());
   if (SettledRoleState() != RoleState::kPrimary) {  // a running primary is started already
     METAL_RETURN_IF_ERROR(Admit(RoleRequest::kStartStandby));
   }
@@ -259,7 +263,7 @@ absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
                          parts_.operations.FindByRequest(context));
   if (earlier) return *std::move(earlier);
   METAL_RETURN_IF_ERROR(CheckTimeout("timeout", request.timeout));
-  METAL_RETURN_IF_ERROR(RefuseWhileHeldDown());
+  METAL_RETURN_IF_ERROR(RefuseOnSickDisk());
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRestart));
   OperationSpec spec = Spec(context, "RestartPostgres", "postgres");
   spec.parameters = {{"mode", std::string(StopModeName(request.mode))},

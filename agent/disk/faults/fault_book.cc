@@ -1,6 +1,7 @@
 #include "agent/disk/faults/fault_book.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -18,6 +19,14 @@ std::string SubjectOf(const Evidence& evidence) {
 bool IsErrorOfIo(FaultClass fault_class) {
   return fault_class == FaultClass::kMediaError || fault_class == FaultClass::kWriteError ||
          fault_class == FaultClass::kFsyncError;
+}
+
+// I/O that was under way fails before the kernel tells of the removal.
+constexpr absl::Duration kRemovalTakes = absl::Seconds(5);
+
+// A sector that cannot be read says so, and is no sign of a removal.
+bool NamesTheMedium(const Evidence& evidence) {
+  return evidence.nvme_status || evidence.error_number == ENODATA || evidence.delta;
 }
 
 }  // namespace
@@ -70,6 +79,7 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
     entry.fault.subject = subject;
     entry.fault.device = evidence.device;
     entry.fault.first_seen = entry.fault.last_seen = evidence.time;
+    entry.first = now;
   }
   Testimony& testimony = entry.testimonies[evidence.witness];
   testimony.latest = evidence;
@@ -84,7 +94,37 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
   const FaultNews news = entry.fault.confirmed && !was_confirmed ? FaultNews::kConfirmed
                          : is_new                                ? FaultNews::kSuspected
                                                                  : FaultNews::kMore;
-  return {{news, entry.fault}};
+  std::vector<FaultChange> changes = {{news, entry.fault}};
+  if (is_new && evidence.fault_class == FaultClass::kGone && !evidence.device.empty()) {
+    for (FaultChange& each : TakeOverAsGone(evidence.device, now)) {
+      changes.push_back(std::move(each));
+    }
+  }
+  return changes;
+}
+
+std::vector<FaultChange> FaultBook::TakeOverAsGone(const std::string& device,
+                                                   base::MonotonicTime now) {
+  std::vector<FaultChange> changes;
+  for (auto each = entries_.begin(); each != entries_.end();) {
+    const Entry& entry = each->second;
+    const bool same = IsErrorOfIo(each->first.first) && entry.fault.device == device &&
+                      now - entry.first <= kRemovalTakes &&
+                      std::ranges::none_of(entry.fault.evidence, NamesTheMedium);
+    if (!same) {
+      ++each;
+      continue;
+    }
+    changes.push_back({FaultNews::kCleared, entry.fault});
+    each = entries_.erase(each);
+  }
+  const size_t cleared = changes.size();
+  for (size_t i = 0; i < cleared; ++i) {
+    for (const Evidence& said : std::vector<Evidence>(changes[i].fault.evidence)) {
+      for (FaultChange& more : Take(said, now)) changes.push_back(std::move(more));
+    }
+  }
+  return changes;
 }
 
 std::vector<FaultChange> FaultBook::TakeAsGone(const Evidence& evidence, const Entry& gone,

@@ -43,7 +43,8 @@ struct FaultChange {
 class FaultBook {
  public:
   // One observation, at monotonic time `now`, which never goes backwards. A fault that it confirms
-  // at once gives kConfirmed alone. Errors of I/O to a device that is gone are evidence of that.
+  // at once gives kConfirmed alone. Errors of I/O to a device that is gone, also of the moment
+  // before that was known, are evidence of that.
   std::vector<FaultChange> Take(const Evidence& evidence, base::MonotonicTime now);
   // Ends what has been quiet for as long as its row wants; to be called every second or so.
   std::vector<FaultChange> Expire(base::MonotonicTime now);
@@ -62,11 +63,14 @@ class FaultBook {
   };
   struct Entry {
     DiskFault fault;
+    base::MonotonicTime first;
     std::map<Witness, Testimony> testimonies;
   };
 
   static void Refresh(Entry& entry);
   static bool IsConfirmed(const FaultRow& row, const Entry& entry, base::MonotonicTime now);
+  // The faults that a drive's removal looked like until it was known; they end.
+  std::vector<FaultChange> TakeOverAsGone(const std::string& device, base::MonotonicTime now);
   std::vector<FaultChange> TakeAsGone(const Evidence& evidence, const Entry& gone,
                                       base::MonotonicTime now);
   std::vector<FaultChange> Withdraw(const Evidence& evidence);

@@ -7,10 +7,10 @@ if(METAL_WERROR AND NOT METAL_SANITIZE)
   list(APPEND METAL_WARNINGS -Werror)
 endif()
 
-# metal_module(NAME [DEPS module...] [LIBS target...]): library metal_NAME from every .cc file in the current folder.
+# metal_module(NAME [DEPS module...] [LIBS target...]): library metal_NAME from every .cc file in the current folder and its rooms.
 function(metal_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc ${CMAKE_CURRENT_SOURCE_DIR}/*/*.cc)
   list(TRANSFORM ARG_DEPS PREPEND metal_)
   if(NOT sources)
     add_library(metal_${name} INTERFACE)

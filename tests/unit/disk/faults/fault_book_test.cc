@@ -1,5 +1,7 @@
 #include "agent/disk/faults/fault_book.h"
 
+#include <cerrno>
+
 #include "gmock/gmock.h"
 
 namespace metal::disk {
@@ -81,6 +83,33 @@ TEST_F(FaultBookTest, ErrorsOfAPulledDriveAreNoFaultsOfTheirOwn) {
               ElementsAre(FaultNews::kCleared));
   EXPECT_THAT(Take(See(FaultClass::kWriteError, Witness::kKernelLog)),
               ElementsAre(FaultNews::kConfirmed));
+}
+
+TEST_F(FaultBookTest, ErrorsOfTheMomentBeforeARemovalAreTakenOver) {
+  Evidence medium = See(FaultClass::kMediaError, Witness::kKernelLog);
+  medium.error_number = ENODATA;  // of a sector
+  Evidence other = See(FaultClass::kWriteError, Witness::kKernelLog);
+  other.device = "nvme1n1";
+  book_.Take(medium, now_);
+  book_.Take(other, now_);
+  book_.Take(See(FaultClass::kWriteError, Witness::kProbe), now_);
+  const auto changes =
+      book_.Take(See(FaultClass::kGone, Witness::kUevent), now_ + absl::Seconds(1));
+  ASSERT_THAT(changes, SizeIs(3));
+  EXPECT_EQ(changes[0].news, FaultNews::kConfirmed);
+  EXPECT_EQ(changes[0].fault.fault_class, FaultClass::kGone);
+  EXPECT_EQ(changes[1].news, FaultNews::kCleared);
+  EXPECT_EQ(changes[1].fault.fault_class, FaultClass::kWriteError);
+  EXPECT_EQ(changes[2].news, FaultNews::kMore);
+  EXPECT_THAT(changes[2].fault.evidence, SizeIs(2));
+  EXPECT_THAT(book_.faults(), SizeIs(3)) << "gone, the sector's and the other drive's";
+}
+
+TEST_F(FaultBookTest, ErrorsOfLongBeforeARemovalStay) {
+  book_.Take(See(FaultClass::kWriteError, Witness::kProbe), now_);
+  EXPECT_THAT(book_.Take(See(FaultClass::kGone, Witness::kUevent), now_ + absl::Minutes(1)),
+              SizeIs(1));
+  EXPECT_THAT(book_.faults(), SizeIs(2));
 }
 
 TEST_F(FaultBookTest, OneWitnessOfTwoIsASuspicion) {
