@@ -44,6 +44,7 @@ struct Target {
   ProbeStateMachine machine;
   absl::Time state_since = absl::InfinitePast();
   base::MonotonicTime state_since_monotonic;
+  uint64_t errors_told = 0;           // of its prober
   std::optional<Evidence> handed_in;  // what its probes said of it last and did not withdraw
   // The inventory thread's findings.
   std::string real_path;
@@ -91,8 +92,14 @@ class DiskMonitor::Impl {
   // ---- disk_supervisor.cc ----
   void Supervise();
   void Judge(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The state; what was handed in before and is another one is withdrawn.
   void HandIn(Target& target, std::optional<Evidence> evidence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Errors since the last look. Of a prober that is borrowed its owner tells.
+  void HandInErrors(const std::string& role, Target& target, uint64_t errors)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What others may have taken for over, and is not.
+  void RepeatStates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Each disk's last second, over all roles that lie on it.
   void ObserveSpeed(base::MonotonicTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   TargetView ViewOf(const std::string& role, Target& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,6 +1,7 @@
 // The supervisor's thread: looks at clocks and counters, touches no disk.
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "agent/disk/disk_monitor_impl.h"
 #include "agent/disk/probe_evidence.h"
@@ -27,6 +28,7 @@ void DiskMonitor::Impl::Supervise() {
     if (now - last_desk >= kDeskInterval) {
       last_desk = now;
       desk_.Tick();
+      RepeatStates();
       ObserveSpeed(now);
     }
     if (publish_ || now - last_publish >= options_.publish_interval) {
@@ -44,7 +46,9 @@ void DiskMonitor::Impl::Judge(const std::string& role, Target& target) {
   const ProbeState from = target.machine.state();
   const ProbeFault fault_before = target.machine.fault();
   const base::MonotonicTime now = clock_.Monotonic();
-  target.machine.Observe(target.prober->Observe(), now);
+  const ProbeObservation observation = target.prober->Observe();
+  target.machine.Observe(observation, now);
+  HandInErrors(role, target, observation.errors);
   if (target.machine.state() == from && target.machine.fault() == fault_before) return;
   const absl::Duration time_in_from = now - target.state_since_monotonic;
   target.state_since = clock_.Now();
@@ -58,9 +62,28 @@ void DiskMonitor::Impl::Judge(const std::string& role, Target& target) {
 void DiskMonitor::Impl::HandIn(Target& target, std::optional<Evidence> evidence) {
   const bool other =
       target.handed_in && (!evidence || evidence->fault_class != target.handed_in->fault_class);
-  if (other) desk_.Take(Withdrawn(*target.handed_in));
+  if (other) desk_.Take(Withdrawn(*target.handed_in, target.machine.state()));
   if (evidence) desk_.Take(*evidence);
   target.handed_in = std::move(evidence);
+}
+
+void DiskMonitor::Impl::HandInErrors(const std::string& role, Target& target, uint64_t errors) {
+  const uint64_t told = std::exchange(target.errors_told, errors);
+  if (target.borrowed || errors <= told) return;
+  auto evidence = ErrorEvidenceOf(ViewOf(role, target), errors - told);
+  if (!evidence) return;
+  evidence->time = clock_.Now();
+  desk_.Take(*std::move(evidence));
+}
+
+void DiskMonitor::Impl::RepeatStates() {
+  for (auto& [role, target] : targets_) {
+    if (!target->handed_in) continue;
+    auto evidence = EvidenceOf(ViewOf(role, *target));
+    if (!evidence || evidence->fault_class != target->handed_in->fault_class) continue;
+    evidence->time = clock_.Now();
+    desk_.Take(*std::move(evidence));
+  }
 }
 
 void DiskMonitor::Impl::ObserveSpeed(base::MonotonicTime now) {

@@ -29,11 +29,17 @@ std::optional<FaultClass> FaultClassOf(ProbeState state, ProbeFault fault) {
   return std::nullopt;
 }
 
-std::optional<Evidence> EvidenceOf(const TargetView& target) {
-  const auto fault_class = FaultClassOf(target.state, target.fault);
-  if (!fault_class) return std::nullopt;
+namespace {
+
+// A sector that was lost stays lost when the next one is well; a drive that is there is not gone.
+bool IsOfEvents(FaultClass fault_class) {
+  return fault_class == FaultClass::kMediaError || fault_class == FaultClass::kWriteError ||
+         fault_class == FaultClass::kCorruption || fault_class == FaultClass::kLostWrite;
+}
+
+Evidence Told(const TargetView& target, FaultClass fault_class) {
   Evidence evidence;
-  evidence.fault_class = *fault_class;
+  evidence.fault_class = fault_class;
   evidence.witness = Witness::kProbe;
   if (target.stack && !target.stack->disks.empty()) {
     evidence.device = target.stack->disks.front().name;
@@ -47,8 +53,28 @@ std::optional<Evidence> EvidenceOf(const TargetView& target) {
   return evidence;
 }
 
-Evidence Withdrawn(Evidence former) {
-  former.clears = true;
+}  // namespace
+
+std::optional<Evidence> EvidenceOf(const TargetView& target) {
+  const auto fault_class = FaultClassOf(target.state, target.fault);
+  if (!fault_class || IsOfEvents(*fault_class)) return std::nullopt;
+  return Told(target, *fault_class);
+}
+
+std::optional<Evidence> ErrorEvidenceOf(const TargetView& target, uint64_t count) {
+  const auto fault_class = FaultClassOf(ProbeState::kFaulted, target.fault);
+  if (!fault_class || !IsOfEvents(*fault_class)) return std::nullopt;
+  Evidence evidence = Told(target, *fault_class);
+  evidence.delta = static_cast<int64_t>(count);
+  return evidence;
+}
+
+Evidence Withdrawn(Evidence former, ProbeState state) {
+  // What comes back late, or with an error, stands still no more.
+  const bool moves = former.fault_class == FaultClass::kStalled &&
+                     (state == ProbeState::kSlow || state == ProbeState::kFaulted);
+  former.clears = state == ProbeState::kHealthy || moves;
+  former.retracts = !former.clears;
   return former;
 }
 

@@ -86,6 +86,12 @@ ProbeOutcome ClassifyProbeResult(bool is_write, int32_t result, uint32_t expecte
     case EOPNOTSUPP:
     case ENOSYS:
       return {.unsupported = true};
+    case ENOMEM:
+    case EAGAIN:
+    case EINTR:
+    case ECANCELED:
+    case ENOBUFS:
+      return {.no_verdict = true, .result = result};
     case ENODEV:
     case ENXIO:
     case ENOMEDIUM:

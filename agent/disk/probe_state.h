@@ -47,6 +47,9 @@ std::string_view ProbeFaultName(ProbeFault fault);  // "" for kNone
 struct ProbeOutcome {
   bool ok = false;
   bool unsupported = false;  // EINVAL, EOPNOTSUPP, ENOSYS
+  // The machine lacks something (memory, a tag), or the request was called off: nothing was learnt
+  // of the device.
+  bool no_verdict = false;
   ProbeFault fault = ProbeFault::kNone;
   int32_t result = 0;  // of a failed one: as the kernel gave it
 };

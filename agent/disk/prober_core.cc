@@ -138,7 +138,9 @@ void ProberCore::IssueDue(base::MonotonicTime now) {
     write_waits_ = false;
     Start(true, now, nullptr);
   }
-  if (read) Start(false, now, nullptr);
+  // That which is read before a write is what the write will replace: written a lap ago, and not
+  // looked at since but by chance.
+  if (read) Start(false, now, nullptr, write_waits_ ? std::optional(write_cursor_) : std::nullopt);
 }
 
 void ProberCore::IssueBurst(base::MonotonicTime now) {
@@ -168,11 +170,11 @@ bool ProberCore::IsOutstanding(uint32_t block) const {
 }
 
 void ProberCore::Start(bool is_write, base::MonotonicTime now,
-                       const std::shared_ptr<BurstState>& burst) {
+                       const std::shared_ptr<BurstState>& burst, std::optional<uint32_t> wanted) {
   const std::optional<uint32_t> free = FreeSlot();
   if (!free) return;  // the age of what is outstanding tells the story
   std::uniform_int_distribution<uint32_t> any_block(0, kProbeFileBlocks - 1);
-  uint32_t block = is_write ? write_cursor_ : any_block(random_);
+  uint32_t block = is_write ? write_cursor_ : wanted.value_or(any_block(random_));
   // A block under way in another slot would make what is read ambiguous.
   while (IsOutstanding(block)) block = (block + 1) % kProbeFileBlocks;
   uint64_t sequence = written_[block];
@@ -237,7 +239,7 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
 void ProberCore::Count(const Slot& slot, const ProbeOutcome& outcome, absl::Duration latency,
                        base::MonotonicTime now) {
   if (!outcome.ok) {
-    if (outcome.unsupported) return;
+    if (outcome.unsupported || outcome.no_verdict) return;
     ++seen_.errors;
     ++(slot.is_write ? counts_.write_errors : counts_.read_errors);
     seen_.on_time_in_a_row = 0;

@@ -72,7 +72,9 @@ class ProberCore {
   void IssueBurst(base::MonotonicTime now);
   std::optional<uint32_t> FreeSlot() const;
   bool IsOutstanding(uint32_t block) const;
-  void Start(bool is_write, base::MonotonicTime now, const std::shared_ptr<BurstState>& burst);
+  // A read is of the block that is wanted, or of any.
+  void Start(bool is_write, base::MonotonicTime now, const std::shared_ptr<BurstState>& burst,
+             std::optional<uint32_t> wanted = std::nullopt);
   void Finish(const ProbeCompletion& completion);
   absl::Duration UntilNext(base::MonotonicTime now) const;
   bool stopping();

@@ -6,6 +6,7 @@
 #include "agent/backup/verify.h"
 #include "agent/base/status.h"
 #include "agent/base/throttle.h"
+#include "agent/disk/faults/evidence.h"
 #include "agent/node/node.h"
 
 namespace metal::node {
@@ -16,6 +17,17 @@ std::string Name(const std::string& label) { return "backups/" + label; }
 
 std::string Seconds(absl::Duration duration) {
   return fmt::format("{:.3f}", absl::ToDoubleSeconds(duration));
+}
+
+// Each was read again before it was called so.
+disk::Evidence CorruptPagesFound(uint64_t count, const std::string& backup) {
+  disk::Evidence evidence;
+  evidence.fault_class = disk::FaultClass::kCorruption;
+  evidence.witness = disk::Witness::kChecksums;
+  evidence.role = "data";
+  evidence.delta = static_cast<int64_t>(count);
+  evidence.text = fmt::format("{} found {} pages with a wrong checksum", backup, count);
+  return evidence;
 }
 
 }  // namespace
@@ -98,6 +110,9 @@ absl::StatusOr<OperationResult> Node::RunBackup(OperationContext& context,
   OperationResult result;
   result.name = Name(info.label);
   const backup::BackupHeader& header = info.header;
+  if (header.corrupt_page_count > 0) {
+    parts_.disks.Take(CorruptPagesFound(header.corrupt_page_count, result.name));
+  }
   result.values = {{"bytes", fmt::format("{}", header.bytes)},
                    {"stored_bytes", fmt::format("{}", header.stored_bytes)},
                    {"files", fmt::format("{}", header.files)},

@@ -416,6 +416,9 @@ def test_corrupt_page_makes_the_backup_suspect(primary, workspace):
     assert len(shown["corrupt_pages"]) == 1 and shown["corrupt_pages"][0].startswith(f"{path} block 7")
     events = [each for each in primary.events("backup.corrupt_page", after)]
     assert events and any(path in each["message"] for each in events)
+    # One such page speaks for a sick disk, and is no proof.
+    fault = next(each for each in primary.status()["faults"] if each["fault_class"] == "corruption")
+    assert fault["disk"]["confidence"] == "FAULT_CONFIDENCE_SUSPECTED" and "checksum" in fault["message"], fault
     assert primary.ok("backup", "show", clean)["summary"]["state"] == "BACKUP_STATE_COMPLETE"
     assert primary.ok("backup", "list")["backups"][0]["summary"]["state"] == "BACKUP_STATE_SUSPECT"
 

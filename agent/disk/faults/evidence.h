@@ -78,6 +78,11 @@ struct Evidence {
   Witness witness = Witness::kProbe;
   // True: the witness sees the fault's end, and its former evidence counts no more.
   bool clears = false;
+  // True: the witness says it no more, and does not see the end either (it sees something else).
+  bool retracts = false;
+  // True: whoever may log in to the server can make the witness say so. It never confirms a fault
+  // by itself, however often it is said.
+  bool hearsay = false;
   std::string device;
   std::string role;  // "data", "wal", "tablespace:16385", "repository"; empty: all of the disk's
   std::string text;  // one line for people: what was seen, with numbers and units

@@ -24,9 +24,10 @@ bool IsErrorOfIo(FaultClass fault_class) {
 // I/O that was under way fails before the kernel tells of the removal.
 constexpr absl::Duration kRemovalTakes = absl::Seconds(5);
 
-// A sector that cannot be read says so, and is no sign of a removal.
+// A sector that cannot be read says so, and is no sign of a removal; nor is a drive's own counter.
 bool NamesTheMedium(const Evidence& evidence) {
-  return evidence.nvme_status || evidence.error_number == ENODATA || evidence.delta;
+  const bool counted = evidence.delta && evidence.witness != Witness::kProbe;
+  return evidence.nvme_status || evidence.error_number == ENODATA || counted;
 }
 
 }  // namespace
@@ -55,8 +56,12 @@ void FaultBook::Refresh(Entry& entry) {
 
 bool FaultBook::IsConfirmed(const FaultRow& row, const Entry& entry, base::MonotonicTime now) {
   std::set<EvidenceSource> sources;
-  for (const auto& [witness, testimony] : entry.testimonies) sources.insert(SourceOf(witness));
-  if (static_cast<int>(sources.size()) >= row.witnesses) return true;
+  bool firm = false;
+  for (const auto& [witness, testimony] : entry.testimonies) {
+    sources.insert(SourceOf(witness));
+    firm = firm || testimony.firm;
+  }
+  if (firm && static_cast<int>(sources.size()) >= row.witnesses) return true;
   if (row.sightings == 0) return false;
   return std::ranges::any_of(entry.testimonies, [&](const auto& each) {
     const std::deque<base::MonotonicTime>& seen = each.second.sightings;
@@ -65,7 +70,7 @@ bool FaultBook::IsConfirmed(const FaultRow& row, const Entry& entry, base::Monot
 }
 
 std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::MonotonicTime now) {
-  if (evidence.clears) return Withdraw(evidence);
+  if (evidence.clears || evidence.retracts) return Withdraw(evidence);
   if (IsErrorOfIo(evidence.fault_class) && !evidence.device.empty()) {
     const auto gone = entries_.find({FaultClass::kGone, evidence.device});
     if (gone != entries_.end()) return TakeAsGone(evidence, gone->second, now);
@@ -84,7 +89,9 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
   Testimony& testimony = entry.testimonies[evidence.witness];
   testimony.latest = evidence;
   testimony.last = now;
-  testimony.sightings.push_back(now);
+  testimony.firm = testimony.firm || !evidence.hearsay;
+  const bool again = testimony.sightings.empty() || now - testimony.sightings.back() >= row.apart;
+  if (!evidence.hearsay && again) testimony.sightings.push_back(now);
   while (static_cast<int>(testimony.sightings.size()) > std::max(row.sightings, 1)) {
     testimony.sightings.pop_front();
   }
@@ -143,7 +150,8 @@ std::vector<FaultChange> FaultBook::Withdraw(const Evidence& evidence) {
   Entry& entry = found->second;
   const DiskFault before = entry.fault;
   const bool counted = entry.testimonies.erase(evidence.witness) > 0;
-  if (entry.testimonies.empty() || RowOf(evidence.fault_class).ends_at_once) {
+  const bool over = evidence.clears && RowOf(evidence.fault_class).ends_at_once;
+  if (entry.testimonies.empty() || over) {
     entries_.erase(found);
     return {{FaultNews::kCleared, before}};
   }

@@ -59,7 +59,8 @@ class FaultBook {
   struct Testimony {
     Evidence latest;
     base::MonotonicTime last;
-    std::deque<base::MonotonicTime> sightings;  // at most row.sightings
+    bool firm = false;                          // something that is no hearsay
+    std::deque<base::MonotonicTime> sightings;  // firm ones; at most row.sightings
   };
   struct Entry {
     DiskFault fault;

@@ -40,6 +40,7 @@ Severity SeverityOf(const DiskFault& fault) {
 void FaultDesk::Take(Evidence evidence) {
   if (evidence.time == absl::Time()) evidence.time = clock_.Now();
   MutexLock lock(mutex_);
+  if (evidence.device.empty()) evidence.device = DeviceOf(evidence.role);
   const auto disk = disks_.find(evidence.device);
   const bool of_all_roles = RowOf(evidence.fault_class).of_filesystem && evidence.role.empty() &&
                             disk != disks_.end() && !disk->second.roles.empty();
@@ -49,6 +50,14 @@ void FaultDesk::Take(Evidence evidence) {
     evidence.role = role;
     Show(book_.Take(evidence, clock_.Monotonic()));
   }
+}
+
+std::string FaultDesk::DeviceOf(const std::string& role) const {
+  if (role.empty()) return "";
+  for (const auto& [device, facts] : disks_) {
+    if (facts.roles.contains(role)) return device;
+  }
+  return "";
 }
 
 void FaultDesk::Tick() {

@@ -75,6 +75,8 @@ class FaultDesk {
   void Show(const std::vector<FaultChange>& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ShowInStatus(const DiskFault& fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const FaultChange& change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Who knows only a directory speaks of the disk under it; empty while that is unknown.
+  std::string DeviceOf(const std::string& role) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   DiskFacts FactsOf(const DiskFault& fault) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   observe::Fault Shown(const DiskFault& fault) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Those that the request means.

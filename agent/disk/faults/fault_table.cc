@@ -22,8 +22,9 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .evidence = "A direct read that ends with ENODATA or EIO, the kernel's \"critical medium "
                  "error\" with the sector, NVMe status 2h/81h, growth of media_errors in the SMART "
                  "log, \"could not read block\" in the server's log.",
-     .guard = "Old errors do not count, only growth. One sector is not a dead drive: the role is "
-              "moved in good order, nothing is fenced.",
+     .guard = "Old errors do not count, only growth. The server's log by itself is a suspicion: "
+              "whoever may log in can write such a line. One sector is not a dead drive: the role "
+              "is moved in good order, nothing is fenced.",
      .hint = "Let the orchestrator move the primary away. Verify the page checksums of the node "
              "(metalctl backup verify, or pg_amcheck), then make it anew from another node. "
              "Replace the drive when a second error comes within a day."},
@@ -60,6 +61,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .severity = Severity::kCritical,
      .fatal = true,
      .witnesses = 2,
+     .quiet = kDay,
      .reaction = Reaction::kDemote,
      .meaning = "The drive has put itself into read-only mode, at the end of its life or after an "
                 "internal failure. It can still be read.",
@@ -71,6 +73,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
     {.fault_class = FaultClass::kSpareLow,
      .title = "Spare blocks run out",
      .severity = Severity::kError,
+     .quiet = kDay,
      .reaction = Reaction::kDrain,
      .meaning = "The drive's reserve of blocks has fallen to its threshold: soon it can replace no "
                 "more worn-out ones.",
@@ -111,8 +114,9 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .meaning = "The drive is above its warning temperature, or slows itself down to cool off.",
      .evidence = "Bit 1 of the SMART critical warning, growth of the time above the warning and "
                  "critical temperatures and of the time in thermal states 1 and 2.",
-     .guard = "Short spells under a backup are normal. Single sensors say little; the composite "
-              "temperature counts.",
+     .guard =
+         "Short spells under a backup are normal, so it is a warning and moves nothing. Single "
+         "sensors say little; the composite temperature counts.",
      .hint = "Throttle backups (metalctl backup create --rate), look at fans and air flow. Drain "
              "the node when it throttles for more than 5 minutes in an hour."},
     {.fault_class = FaultClass::kControllerReset,
@@ -121,6 +125,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .witnesses = 2,
      .sightings = 2,
      .within = absl::Hours(1),
+     .apart = absl::Minutes(5),
      .quiet = absl::Hours(1),
      .reaction = Reaction::kDrain,
      .meaning = "Commands did not come back in the kernel's time; it aborted them or reset the "
@@ -158,13 +163,15 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
     {.fault_class = FaultClass::kSlow,
      .title = "Drive is slow",
      .severity = Severity::kWarning,
+     .witnesses = 2,
      .reaction = Reaction::kDrain,
      .meaning = "Requests end, but much later than this drive's own curve of latency over load and "
                 "the shard's other members allow. Drives that become slow often die later.",
      .evidence = "The probes' median and 99th percentile against the drive's own history and "
                  "against its peers; probes beyond their limit.",
      .guard = "Checkpoints, backups, garbage collection and heat look alike for minutes: the "
-              "peers replay the same WAL, and what all have is no fault of the drive.",
+              "peers replay the same WAL, and what all have is no fault of the drive. Late probes "
+              "alone, or the drive's own past alone, are a suspicion.",
      .hint = "Move the primary away. Look at the temperature, the link and who else uses the "
              "drive, before it is replaced."},
     {.fault_class = FaultClass::kStalled,
@@ -177,8 +184,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .reaction = Reaction::kDemote,
      .meaning = "Requests do not come back. Every process that touches the disk hangs and cannot "
                 "be killed; the kernel itself gives up only after 30 seconds and more.",
-     .evidence = "A probe older than 3 s, requests in flight while the device completes none, the "
-                 "kernel's timeouts.",
+     .evidence = "A probe older than 3 s; requests in flight while the device completes none, or "
+                 "so few that the last of them waits for more than 3 s.",
      .guard = "A machine that was stopped itself, a prober that gets no CPU: ages are judged by a "
               "clock that looks at itself. A reset under way is an outage all the same.",
      .hint = "Fail over: the node does not need to answer for it. Reboot the host or pull its "
@@ -190,14 +197,17 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .witnesses = 2,
      .sightings = 2,
      .within = kDay,
+     .apart = absl::Seconds(10),
      .quiet = kWeek,
      .reaction = Reaction::kDrain,
      .meaning = "Bytes came back that are not what was written.",
      .evidence = "A probe block with a wrong checksum, growth of pg_stat_database."
                  "checksum_failures, \"invalid page\" in the server's log, a page that a backup "
                  "finds wrong twice.",
-     .guard = "A page that is being written while it is read looks torn: it is read again and "
-              "judged by its LSN.",
+     .guard =
+         "A page that is being written while it is read looks torn: it is read again and "
+         "judged by its LSN. The server's log by itself is a suspicion: whoever may log in can "
+         "write such a line.",
      .hint = "Compare with a replica, isolate the node, make it anew. Suspect memory too: look at "
              "the kernel's EDAC lines."},
     {.fault_class = FaultClass::kLostWrite,

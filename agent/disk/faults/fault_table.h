@@ -36,6 +36,8 @@ struct FaultRow {
   int witnesses = 1;
   int sightings = 0;
   absl::Duration within = absl::ZeroDuration();
+  // Sightings closer to each other than this are one: an event that is told in several ways.
+  absl::Duration apart = absl::ZeroDuration();
 
   // How it ends: what tells of single events (a log, a counter's growth) counts for `quiet` after
   // the last; what tells of a state says itself when it has passed.

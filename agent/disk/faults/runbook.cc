@@ -26,6 +26,9 @@ std::string ConfirmationText(const FaultRow& row) {
   if (row.sightings > 0) {
     text +=
         fmt::format(", or one has to see it {} times within {}", row.sightings, Span(row.within));
+    if (row.apart > absl::ZeroDuration()) {
+      text += fmt::format(" (what is told twice within {} is one)", Span(row.apart));
+    }
   }
   return text + ".";
 }
@@ -35,8 +38,10 @@ std::string EndText(const FaultRow& row) {
                                       : "When every witness of a state has seen that it has passed";
   text += row.quiet == absl::InfiniteDuration()
               ? ""
-              : fmt::format("; logs and growth of counters count for {} after the last",
-                            Span(row.quiet));
+              : fmt::format(
+                    "; logs, errors of probes and growth of counters count for {} after the "
+                    "last",
+                    Span(row.quiet));
   return text + ". A drive that is not in use any more takes its faults with it.";
 }
 

@@ -1,5 +1,6 @@
 #include "agent/disk/sources/block_stat.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -83,7 +84,7 @@ std::optional<Evidence> BlockStatJudge::Observe(const BlockStat& stat,
   const absl::Duration interval = now - std::exchange(last_time_, now);
   activity_.reset();
   if (!before || !awake || interval <= absl::ZeroDuration() || WentBackwards(stat, *before)) {
-    alive_ = now;
+    alive_ = moves_ = now;
     return std::nullopt;
   }
   BlockActivity activity;
@@ -105,6 +106,12 @@ std::optional<Evidence> BlockStatJudge::Observe(const BlockStat& stat,
   activity.busy = std::min(1.0, absl::FDivDuration(stat.busy - before->busy, interval));
   if (activity.in_flight == 0 || stat.completions() != before->completions()) alive_ = now;
   activity.frozen = now - alive_;
+  // By Little's law the last of those in flight waits this long.
+  const double rate = PerSecond(stat.completions(), before->completions(), interval);
+  const double wait_s = static_cast<double>(activity.in_flight) / std::max(rate, 1e-9);
+  if (absl::Seconds(wait_s) < stalled_after_) moves_ = now;
+  activity.crawling = now - moves_;
+  activity.completions_per_second = rate;
   activity_ = activity;
   return Stalled(activity, time);
 }
@@ -115,16 +122,22 @@ std::optional<Evidence> BlockStatJudge::Stalled(const BlockActivity& activity, a
   evidence.witness = Witness::kSysfs;
   evidence.device = disk_;
   evidence.time = time;
-  if (activity.frozen == absl::ZeroDuration()) {
+  const absl::Duration standing = std::max(activity.frozen, activity.crawling);
+  if (standing == absl::ZeroDuration()) {
     if (std::exchange(told_, absl::ZeroDuration()) == absl::ZeroDuration()) return std::nullopt;
     evidence.clears = true;
     evidence.text = fmt::format("{} completes requests again", disk_);
     return evidence;
   }
-  if (activity.frozen < told_ + stalled_after_) return std::nullopt;
-  told_ = activity.frozen;
-  evidence.text = fmt::format("{} completed none of {} requests in flight for {:.1f} s", disk_,
-                              activity.in_flight, absl::ToDoubleSeconds(activity.frozen));
+  if (standing < told_ + stalled_after_) return std::nullopt;
+  told_ = standing;
+  evidence.text =
+      activity.frozen > absl::ZeroDuration()
+          ? fmt::format("{} completed none of {} requests in flight for {:.1f} s", disk_,
+                        activity.in_flight, absl::ToDoubleSeconds(activity.frozen))
+          : fmt::format("{} has completed {:.1f} of {} requests in flight a second for {:.1f} s",
+                        disk_, activity.completions_per_second, activity.in_flight,
+                        absl::ToDoubleSeconds(standing));
   return evidence;
 }
 

@@ -47,6 +47,9 @@ struct BlockActivity {
   double busy = 0;  // share of the interval with something in flight, 0 to 1
   uint64_t in_flight = 0;
   absl::Duration frozen;  // for how long something is in flight and nothing completed
+  double completions_per_second = 0;
+  absl::Duration
+      crawling;  // for how long the last of those in flight has more than a stall to wait
   double bytes_per_second() const { return read_bytes_per_second + write_bytes_per_second; }
 };
 
@@ -75,6 +78,7 @@ class BlockStatJudge {
   std::optional<BlockStat> last_;
   base::MonotonicTime last_time_;
   base::MonotonicTime alive_;  // when it last had nothing to do or completed something
+  base::MonotonicTime moves_;  // when what waits was last to be done within stalled_after_
   std::optional<BlockActivity> activity_;
   absl::Duration told_;  // how long it had been frozen when that was told; zero: it was not
 };

@@ -146,6 +146,9 @@ std::optional<PostgresFinding> ClassifyPostgresMessage(std::string_view message)
     PostgresFinding finding;
     finding.fault_class = row.fault_class;
     finding.path = Field(*fields, "path");
+    // The server names its own files from its data directory on; others are those of COPY, of
+    // foreign tables and of programs, on whatever disk.
+    if (finding.path.starts_with('/')) return std::nullopt;
     if (!row.needs_error) return finding;
     const Error* const error = FindError(Field(*fields, "error"));
     if (error == nullptr) return std::nullopt;  // a missing file, a permission: not the disk's
@@ -187,6 +190,7 @@ void PostgresLogJudge::OnLine(std::string_view line, const std::set<std::string>
   evidence.time = now.time;
   Tell(line, evidence, now, out);
   if (!FencesAlone(evidence.fault_class)) {
+    evidence.hearsay = true;
     out.evidence.push_back(std::move(evidence));
   } else if (parsed->level == "PANIC" && parsed->pid > 0 && panics_.size() < kMostPanics) {
     panics_[parsed->pid] = {.evidence = std::move(evidence), .seen = now.monotonic};

@@ -198,10 +198,15 @@ TEST_F(DiskMonitorTest, AnErrorIsAFaultOfItsClass) {
   ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1"); }));
   scripts_[0]->FailWrites(-ENODEV);
   ASSERT_TRUE(Eventually([&] { return HasFault("gone/nvme0n1"); }));
-  EXPECT_FALSE(HasFault("write_error/nvme0n1"));
+  EXPECT_FALSE(HasFault("write_error/nvme0n1")) << "it was the removal";
   scripts_[0]->FailWrites(DeviceScript::kGood);
   ASSERT_TRUE(
       Eventually([&] { return StateOf("wal") == "healthy" && board_.Get()->faults.empty(); }));
+  scripts_[0]->FailWrites(-EIO);
+  ASSERT_TRUE(Eventually([&] { return HasFault("write_error/nvme0n1"); }));
+  scripts_[0]->FailWrites(DeviceScript::kGood);
+  ASSERT_TRUE(Eventually([&] { return StateOf("wal") == "healthy"; }));
+  EXPECT_TRUE(HasFault("write_error/nvme0n1")) << "what was lost is still lost";
   EXPECT_THAT(events_.types(), Contains("disk.faulted"));
 }
 

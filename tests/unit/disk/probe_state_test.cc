@@ -267,6 +267,11 @@ TEST(ProbeOutcomeTest, ResultsAreClassified) {
     EXPECT_TRUE(read(-error).unsupported);
     EXPECT_EQ(read(-error).fault, ProbeFault::kNone);
   }
+  for (const int error : {ENOMEM, EAGAIN, EINTR, ECANCELED, ENOBUFS}) {
+    EXPECT_TRUE(write(-error).no_verdict) << "of the machine, not of the drive";
+    EXPECT_FALSE(write(-error).ok || write(-error).unsupported);
+    EXPECT_EQ(write(-error).fault, ProbeFault::kNone);
+  }
 }
 
 }  // namespace

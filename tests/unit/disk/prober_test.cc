@@ -1,6 +1,7 @@
 #include "agent/disk/prober.h"
 
 #include <cerrno>
+#include <set>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -192,6 +193,22 @@ TEST_F(ProberTest, AConfirmedWriteThatWasLostIsFound) {
   ASSERT_OK(prober.RunBurst(writes, absl::Seconds(30), [](uint32_t) { return true; }));
   ASSERT_TRUE(Eventually([&] { return prober.Observe().last_fault == ProbeFault::kLostWrite; }));
   EXPECT_THAT(prober.Counts().last_error, HasSubstr("lost write"));
+}
+
+TEST_F(ProberTest, WhatAWriteWillReplaceIsReadBeforeIt) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Counts().write.count > 10; }));
+  ASSERT_TRUE(prober.Stop(absl::Seconds(5)));
+  const auto transfers = script_->transfers();
+  std::set<uint32_t> read;
+  int writes = 0;
+  for (const auto& [is_write, block] : transfers) {
+    if (!is_write) read.insert(block);
+    if (!is_write) continue;
+    EXPECT_TRUE(read.contains(block)) << block;
+    ++writes;
+  }
+  EXPECT_GT(writes, 10);
 }
 
 TEST_F(ProberTest, WritesThatGoToTheWrongPlaceAreFound) {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "agent/base/mutex.h"
@@ -56,6 +57,11 @@ class DeviceScript {
     base::MutexLock lock(mutex_);
     return opens_;
   }
+  // (is a write, block), in order of their start.
+  std::vector<std::pair<bool, uint32_t>> transfers() {
+    base::MutexLock lock(mutex_);
+    return transfers_;
+  }
   size_t most_outstanding() {
     base::MutexLock lock(mutex_);
     return most_outstanding_;
@@ -82,6 +88,7 @@ class DeviceScript {
   absl::Status open_status_;
   std::deque<Transfer> queue_;
   std::map<uint32_t, std::vector<std::byte>> blocks_;
+  std::vector<std::pair<bool, uint32_t>> transfers_;
   size_t started_ = 0, opens_ = 0, most_outstanding_ = 0;
 };
 
@@ -125,6 +132,7 @@ class ScriptedProbeDevice final : public disk::ProbeDevice {
     base::MutexLock lock(script_->mutex_);
     transfer.block %= script_->only_blocks_;
     ++script_->started_;
+    script_->transfers_.emplace_back(transfer.is_write, transfer.block);
     script_->queue_.push_back(transfer);
     script_->most_outstanding_ = std::max(script_->most_outstanding_, script_->queue_.size());
     while (script_->hang_submit_) script_->changed_.Wait(script_->mutex_);

@@ -159,6 +159,45 @@ TEST_F(FaultBookTest, AsOftenWithinItsTimeConfirmsToo) {
   EXPECT_THAT(Take(reset), ElementsAre(FaultNews::kConfirmed));
 }
 
+TEST_F(FaultBookTest, WhatAnyClientCanWriteIntoALogConfirmsNothingByItself) {
+  Evidence line = See(FaultClass::kMediaError, Witness::kPostgresLog);
+  line.hearsay = true;
+  EXPECT_THAT(Take(line), ElementsAre(FaultNews::kSuspected));
+  Evidence page = See(FaultClass::kCorruption, Witness::kPostgresLog);
+  page.hearsay = true;
+  for (int i = 0; i < 10; ++i) {
+    Take(page);
+    now_ = now_ + absl::Minutes(1);
+  }
+  EXPECT_FALSE(book_.faults()[0].confirmed || book_.faults()[1].confirmed);
+  EXPECT_THAT(Take(See(FaultClass::kMediaError, Witness::kKernelLog)),
+              ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(See(FaultClass::kCorruption, Witness::kProbe)),
+              ElementsAre(FaultNews::kConfirmed))
+      << "another source, and what it is told of fits";
+}
+
+TEST_F(FaultBookTest, AnEventThatIsToldTwiceIsSeenOnce) {
+  const Evidence page = See(FaultClass::kCorruption, Witness::kProbe);
+  EXPECT_THAT(Take(page), ElementsAre(FaultNews::kSuspected));
+  now_ = now_ + absl::Seconds(9);
+  EXPECT_THAT(Take(page), ElementsAre(FaultNews::kMore));
+  now_ = now_ + absl::Seconds(1);
+  EXPECT_THAT(Take(page), ElementsAre(FaultNews::kConfirmed));
+}
+
+TEST_F(FaultBookTest, AWitnessThatSeesSomethingElseHasNotSeenTheEnd) {
+  Take(See(FaultClass::kGone, Witness::kUevent));
+  Take(See(FaultClass::kGone, Witness::kProbe));
+  Evidence other = See(FaultClass::kGone, Witness::kProbe);
+  other.retracts = true;
+  EXPECT_THAT(Take(other), ElementsAre(FaultNews::kMore));
+  ASSERT_THAT(book_.faults(), SizeIs(1));
+  EXPECT_TRUE(book_.faults()[0].confirmed);
+  EXPECT_THAT(Take(See(FaultClass::kGone, Witness::kProbe, /*clears=*/true)),
+              ElementsAre(FaultNews::kCleared));
+}
+
 TEST_F(FaultBookTest, ALogCountsForAWhileAndAStateUntilItSaysOtherwise) {
   Take(See(FaultClass::kMediaError, Witness::kKernelLog));
   Take(See(FaultClass::kMediaError, Witness::kProbe));

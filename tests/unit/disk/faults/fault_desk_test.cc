@@ -37,6 +37,27 @@ TEST(FaultDeskTest, WhoKnowsOnlyTheDiskSpeaksOfEachFilesystemOnIt) {
   EXPECT_THAT(Faults(board), UnorderedElementsAre("nvme0n1:data confirmed", "nvme0n1:wal"));
 }
 
+TEST(FaultDeskTest, WhoKnowsOnlyTheRoleMeetsTheOthersOnItsDisk) {
+  metal::testing::SimulatedClock clock;
+  metal::testing::RecordedEvents events;
+  observe::StatusBoard board(clock);
+  FaultDesk desk(board, events, clock);
+  Evidence pages;
+  pages.fault_class = FaultClass::kCorruption;
+  pages.witness = Witness::kChecksums;
+  pages.role = "data";
+  desk.SetDisks({{"nvme0n1", {.serial = "S1", .path = "/dev/nvme0n1", .roles = {"data", "wal"}}}});
+  desk.Take(pages);
+  EXPECT_THAT(Faults(board), UnorderedElementsAre("nvme0n1"));
+  Evidence block = pages;
+  block.witness = Witness::kProbe;
+  block.device = "nvme0n1";
+  block.role = "wal";
+  desk.Take(block);
+  EXPECT_THAT(Faults(board), UnorderedElementsAre("nvme0n1 confirmed"));
+  EXPECT_EQ(board.Get()->faults.begin()->second.disk->serial, "S1");
+}
+
 // The reaction that the status shows for a fault of the class, seen by these.
 std::string ReactionTo(const ReactionPolicy& policy, FaultClass fault_class,
                        const std::vector<Witness>& witnesses) {

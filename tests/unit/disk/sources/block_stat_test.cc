@@ -112,6 +112,23 @@ TEST_F(Watched, OneRequestAfterTheOtherIsNoStallHoweverSlow) {
   }
 }
 
+TEST_F(Watched, AQueueThatWouldTakeLongerThanAStallIsOne) {
+  Now(0);
+  std::optional<Evidence> told;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_FALSE(told.has_value());
+    stat_.reads += 1;
+    told = Second(8);
+  }
+  ASSERT_TRUE(told.has_value());
+  EXPECT_EQ(told->fault_class, FaultClass::kStalled);
+  EXPECT_THAT(told->text, HasSubstr("1.0 of 8 requests in flight a second for 3.0 s"));
+  stat_.reads += 8;
+  const auto over = Second(8);
+  ASSERT_TRUE(over.has_value());
+  EXPECT_TRUE(over->clears);
+}
+
 TEST_F(Watched, AFlushThatCompletesIsLife) {
   Now(1);
   for (int i = 0; i < 10; ++i) {

@@ -89,6 +89,8 @@ TEST(PostgresLogTest, WhatIsNotADisksFaultIsNotTold) {
         "could not resize shared memory segment \"/PostgreSQL.123\" to 1048576 bytes: No space "
         "left on device",
         "could not create semaphores: No space left on device",
+        "could not open file \"/mnt/import/rows.csv\" for reading: Input/output error",
+        "could not read file \"/mnt/import/rows.csv\": Input/output error",
         "archive command failed with exit code 1", "database system is ready to accept connections",
         "invalid record length at 0/3000060: expected at least 24, got 0", ""}) {
     EXPECT_FALSE(ClassifyPostgresMessage(message).has_value()) << message;
@@ -133,6 +135,7 @@ TEST_F(PostgresLogJudgeTest, ReadsAndPagesAreEvidenceAtOnce) {
   EXPECT_EQ(findings.evidence[0].witness, Witness::kPostgresLog);
   EXPECT_EQ(findings.evidence[0].role, "data");  // no such tablespace is watched
   EXPECT_THAT(findings.evidence[0].error_number, Optional(EIO));
+  EXPECT_TRUE(findings.evidence[0].hearsay) << "a session can raise such an error itself";
   ASSERT_THAT(findings.events, SizeIs(1));
   EXPECT_EQ(findings.events[0].type, "disk.postgres_line");
   EXPECT_EQ(findings.events[0].attributes.at("class"), "media_error");
@@ -153,6 +156,7 @@ TEST_F(PostgresLogJudgeTest, APanicCountsOnceItsProcessAborted) {
   ASSERT_THAT(findings.evidence, SizeIs(1));
   EXPECT_EQ(findings.evidence[0].fault_class, kFsyncError);
   EXPECT_EQ(findings.evidence[0].role, "wal");
+  EXPECT_FALSE(findings.evidence[0].hearsay);
   EXPECT_THAT(
       Say("[1] LOG:  server process (PID 123) was terminated by signal 6: Aborted").evidence,
       IsEmpty());
