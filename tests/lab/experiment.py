@@ -9,6 +9,8 @@ from lab.watch import EventStream, StatusCalls, StuckThreads, list_events
 
 IDLE_S, OBSERVE_S = 4.0, 6.0  # measured before the fault, and at least while it lasts
 CONFIRM_S = 4.0  # of those, at least after it was detected
+CONFIRM_PATIENCE_S = 20.0  # how long after that a fatal fault is waited for to be confirmed
+UNANSWERED_S = 1.0  # a GetStatus that is older, and has not come back when the watch ends, was not answered
 EXIT_LIMIT_MS, STATUS_P99_MS = 1000, 20.0  # what the agent promises: its end, and GetStatus during a fault
 # An emulated machine on a busy host takes longer with every call, also without a fault: what comes on top is the fault's.
 STATUS_MARGIN_MS = 10.0
@@ -28,6 +30,9 @@ class Outcome:
     resumed_s: float = None  # from the injection to the next commit that a client of the shard was told of
     idle_p99_ms: float = None
     p99_ms: float = None
+    longest_ms: float = None  # of the calls of GetStatus since the fault, also of one that never came back
+    unanswered_ms: float = None  # age of the call that had not come back at the end; None: all had, or it was just made
+    watched: bool = False  # the calls of GetStatus since the fault were looked at
     exit_ms: float = None  # infinite: it had not ended after 10 s
     stuck: dict = dataclasses.field(default_factory=dict)  # thread of the agent: seconds in uninterruptible sleep, from 1 s on
     acknowledged: int = None
@@ -42,14 +47,35 @@ class Outcome:
             found.append("not detected")
         elif scenario.classes and self.seconds > scenario.bar_s:
             found.append(f"detected after {self.seconds:.1f} s, not {scenario.bar_s:g} s")
-        if self.p99_ms is not None and self.p99_ms >= max(STATUS_P99_MS, self.idle_p99_ms + STATUS_MARGIN_MS):
-            found.append(f"GetStatus p99 {self.p99_ms:.0f} ms")
+        if self.detected_as and scenario.fatal() and self.confirmed_s is None and not scenario.suspected:
+            found.append("never confirmed")
+        found += self._fence_misses(scenario) + self._status_misses(scenario)
         if self.exit_ms is not None and self.exit_ms > EXIT_LIMIT_MS:
             found.append(f"exit took {self.exit_ms:.0f} ms")
         if self.stuck:
             found.append("threads in D state: " + ", ".join(f"{name} {taken:.0f} s" for name, taken in self.stuck.items()))
         if self.lost and not scenario.loses:
             found.append(f"{self.lost} acknowledged records lost")
+        return found
+
+    def _fence_misses(self, scenario):
+        bar = scenario.fence_bar_s
+        if bar is None:
+            return ["fenced, which nothing calls for"] if scenario.classes and self.fenced_s is not None else []
+        if self.fenced_s is None:
+            return [f"not fenced within {bar:g} s"]
+        return [f"fenced after {self.fenced_s:.1f} s, not {bar:g} s"] if self.fenced_s > bar else []
+
+    def _status_misses(self, scenario):
+        if not self.watched:
+            return []
+        if self.p99_ms is None:
+            return ["GetStatus did not answer"]
+        found = []
+        if scenario.status_judged and self.p99_ms >= max(STATUS_P99_MS, (self.idle_p99_ms or 0.0) + STATUS_MARGIN_MS):
+            found.append(f"GetStatus p99 {self.p99_ms:.0f} ms")
+        if self.unanswered_ms is not None:
+            found.append(f"GetStatus had not answered for {self.unanswered_ms / 1e3:.1f} s")
         return found
 
 
@@ -60,6 +86,7 @@ class Experiment:
         self.scenario, self.guest = scenario, guest
         self.outcome = Outcome(scenario.name)
         self.injected = None
+        self.watched_since = 0.0
         self.events = self.status = self._threads = None
 
     def begin(self):
@@ -117,6 +144,7 @@ class Experiment:
         self.outcome.idle_p99_ms = self.status.p99_ms(begin)
 
     def watch(self):
+        self.watched_since = time.monotonic()
         self.events, self.status, self._threads = EventStream(self.guest), StatusCalls(self.guest), StuckThreads(self.guest)
 
     def acknowledged(self):
@@ -152,15 +180,43 @@ class Experiment:
             self.outcome.instead = "; ".join(f"{each!r} after {each.at - self.injected:.1f} s" for each in told[:3])
 
     def observe(self):
-        until = self.injected + max(OBSERVE_S, (self.outcome.seconds or 0.0) + CONFIRM_S)
-        wait_for("it was observed", lambda: time.monotonic() > until, OBSERVE_S + CONFIRM_S + 120, 0.05)
-        confirmed = [each for each in self.events.since(self.injected) if each.type == "disk.fault_confirmed"]
-        self.outcome.confirmed_s = next((each.at - self.injected for each in confirmed
-                                         if each.attributes.get("class") in self.scenario.classes), None)
-        self.outcome.also = sorted({each.attributes.get("class", "") for each in confirmed} - self.scenario.classes)
+        """For some seconds at least, and until the fault is confirmed and the node fenced where that is expected, or its time is
+        over."""
+        detected = self.injected + (self.outcome.seconds or 0.0)
+        until = max(self.injected + OBSERVE_S, detected + CONFIRM_S, self.watched_since + IDLE_S)
+        confirm_by = detected + CONFIRM_PATIENCE_S if self.awaits_confirmation() else until
+        fence_by = until if self.scenario.fence_bar_s is None else self.injected + self.scenario.fence_bar_s
+
+        def over():
+            now = time.monotonic()
+            return now > until and (now > confirm_by or self.confirmed()) and (now > fence_by or self.fenced_at())
+        wait_for("it was observed", over, max(until, confirm_by, fence_by) - time.monotonic() + 120, 0.05)
+        told = [each for each in self.events.since(self.injected) if each.type == "disk.fault_confirmed"]
+        confirmed, fenced = self.confirmed(), self.fenced_at()
+        self.outcome.confirmed_s = confirmed and confirmed - self.injected
+        self.outcome.also = sorted({each.attributes.get("class", "") for each in told} - self.scenario.classes)
+        self.outcome.fenced_s = fenced and fenced - self.injected
+        self.measure_status()
+
+    def awaits_confirmation(self):
+        return self.outcome.detected_as and self.scenario.fatal() and not self.scenario.suspected
+
+    def confirmed(self):
+        """When an event said that the fault is confirmed: one of the fatal classes, where some are expected."""
+        classes = self.scenario.fatal() or self.scenario.classes
+        return next((each.at for each in self.events.since(self.injected)
+                     if each.type == "disk.fault_confirmed" and each.attributes.get("class") in classes), None)
+
+    def fenced_at(self):
+        return self.status.first_fenced(self.injected)
+
+    def measure_status(self):
+        """GetStatus since the fault."""
+        waiting = self.status.waiting_s()
+        self.outcome.watched = True
         self.outcome.p99_ms = self.status.p99_ms(self.injected)
-        fenced = self.status.first_fenced(self.injected)
-        self.outcome.fenced_s = None if fenced is None else fenced - self.injected
+        self.outcome.longest_ms = self.status.longest_ms(self.injected)
+        self.outcome.unanswered_ms = waiting * 1e3 if waiting > UNANSWERED_S else None
 
     # ---- the end ----
 

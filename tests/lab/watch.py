@@ -77,27 +77,47 @@ class EventStream(_Reader):
 
 class StatusCalls(_Reader):
     """GetStatus, at most `RATE` times a second: (when it began, how long it took, the faults in it, whether
-    the node is fenced)."""
+    the node is fenced). A call that has not come back counts as long as it has been waited for."""
     RATE = 50
 
     def __init__(self, guest):
         self.calls = []
+        self._asked = None  # when the call began that has not come back; it stays when the connection broke over it
         super().__init__(guest)
 
     def _read(self):
         while not self._stop.is_set():
-            begin = time.monotonic()
+            begin = self._asked = time.monotonic()
             status = fields_of(fields_of(self._connection.call("HostService/GetStatus"))[1][0])
             taken = time.monotonic() - begin
             faults = {(text_of(fault, 1), text_of(fault, 2)) for fault in map(fields_of, status.get(12, []))}
             fenced = fields_of(status[3][0]).get(9) == [1]
             self.calls.append((begin, taken, faults, fenced))
+            self._asked = None
             self._stop.wait(max(0.0, 1 / self.RATE - taken))
 
+    def waiting_s(self):
+        """Age of the call that has not come back; 0 when all have."""
+        asked = self._asked
+        return 0.0 if asked is None else time.monotonic() - asked
+
+    def _taken(self, first, last):
+        """Seconds of the calls that were under way between two moments; the first may have begun before."""
+        asked, calls = self._asked, list(self.calls)
+        taken = [each[1] for each in calls if first <= each[0] + each[1] and each[0] < last]
+        if asked is not None and asked < last and all(each[0] != asked for each in calls[-3:]):  # it did not just come back
+            taken.append(time.monotonic() - asked)
+        return taken
+
     def p99_ms(self, first, last=float("inf")):
-        """Of the calls that began between two moments; a call that never ended counts as long as it has been waited for."""
-        taken = [each[1] for each in list(self.calls) if first <= each[0] < last]
-        return percentile(taken, 99) * 1e3 if len(taken) > 1 else None
+        """None without a call."""
+        taken = self._taken(first, last)
+        return (percentile(taken, 99) if len(taken) > 1 else taken[0]) * 1e3 if taken else None
+
+    def longest_ms(self, first, last=float("inf")):
+        """None without a call."""
+        taken = self._taken(first, last)
+        return max(taken) * 1e3 if taken else None
 
     def first_fenced(self, since):
         """When a status of a fenced node was first asked for."""

@@ -1,0 +1,94 @@
+"""What the lab makes of what it measured: each promise that it judges can be missed, and what was not played is not passed."""
+import os
+import re
+import threading
+
+import pytest
+
+from lab.experiment import Outcome
+from lab.scenarios import FATAL, SCENARIOS, named
+from lab.watch import StatusCalls
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WAITED_S = 3.0
+
+
+def outcome(name, **fields):
+    """As all is well, but for some fields."""
+    well = {"detected_as": "stalled", "seconds": 4.0, "confirmed_s": 4.5, "fenced_s": 6.0 if named(name).fence_bar_s else None,
+            "idle_p99_ms": 5.0, "p99_ms": 6.0, "longest_ms": 8.0, "watched": True, "exit_ms": 200.0, "lost": 0, "acknowledged": 9}
+    return Outcome(name, **{**well, **fields})
+
+
+def misses(name, **fields):
+    return outcome(name, **fields).misses(named(name))
+
+
+def test_all_that_was_promised_is_no_miss():
+    assert misses("postgres-stall") == [] and misses("stall") == []
+
+
+@pytest.mark.parametrize("name", ["postgres-stall", "postgres-gone", "postgres-fsync-error"])
+def test_a_primary_that_is_fenced_late_or_never_is_a_miss(name):
+    assert misses(name, seconds=1.0, fenced_s=12.1) == ["fenced after 12.1 s, not 12 s"]
+    assert misses(name, seconds=1.0, fenced_s=None) == ["not fenced within 12 s"]
+
+
+def test_a_fence_that_nothing_calls_for_is_a_miss():
+    assert misses("postgres-media-error", seconds=1.0, fenced_s=3.0) == ["fenced, which nothing calls for"]
+
+
+def test_a_fatal_fault_that_stays_a_suspicion_is_a_miss():
+    assert misses("stall", confirmed_s=None) == ["never confirmed"]
+    assert misses("full", confirmed_s=None) == [], "of a class that is not fatal"
+    for each in (each for each in SCENARIOS if each.suspected):
+        assert each.fatal() and outcome(each.name, seconds=1.0, confirmed_s=None).misses(each) == []
+
+
+def test_the_fatal_classes_are_those_of_the_fault_table():
+    with open(os.path.join(ROOT, "agent/disk/faults/fault_table.cc"), encoding="utf-8") as file:
+        rows = file.read().split(".fault_class = FaultClass::k")[1:]
+    names = {re.sub(r"(?<!^)(?=[A-Z])", "_", each.partition(",")[0]).lower() for each in rows if ".fatal = true" in each}
+    assert names == FATAL
+
+
+def test_a_status_that_is_not_answered_is_a_miss():
+    assert misses("stall", p99_ms=None, longest_ms=None) == ["GetStatus did not answer"]
+    assert misses("stall", p99_ms=21.0) == ["GetStatus p99 21 ms"]
+    assert misses("stall", unanswered_ms=5000.0) == ["GetStatus had not answered for 5.0 s"]
+    assert misses("debian-shard", seconds=1.0, p99_ms=400.0) == []
+
+
+class _Silent:
+    """An agent that answers some calls, and then none."""
+
+    def __init__(self, answers):
+        self.left, self.asked, self.closed = answers, threading.Event(), threading.Event()
+
+    def connect(self, timeout=None):
+        return self
+
+    def call(self, _):
+        if self.left == 0:
+            self.asked.set()
+            self.closed.wait(30)
+            raise ConnectionError("closed")
+        self.left -= 1
+        return b"\x0a\x02\x1a\x00"  # a status with an empty identity
+
+    def close(self):
+        self.closed.set()
+
+
+@pytest.mark.parametrize("answers", [0, 5])
+def test_a_call_that_never_came_back_counts_with_its_age(answers, monkeypatch):
+    agent = _Silent(answers)
+    calls = StatusCalls(agent)
+    assert agent.asked.wait(10) and len(calls.calls) == answers
+    now = calls._asked + WAITED_S
+    monkeypatch.setattr("lab.watch.time.monotonic", lambda: now)
+    assert calls.waiting_s() == pytest.approx(WAITED_S)
+    assert calls.longest_ms(0) == pytest.approx(WAITED_S * 1e3)
+    assert calls.p99_ms(0) >= WAITED_S * 1e3
+    monkeypatch.undo()
+    calls.stop()
