@@ -1,10 +1,12 @@
 """What the lab makes of what it measured: each promise that it judges can be missed, and what was not played is not passed."""
 import os
 import re
+import subprocess
 import threading
 
 import pytest
 
+from lab import report
 from lab.experiment import Outcome
 from lab.scenarios import FATAL, SCENARIOS, named
 from lab.watch import StatusCalls
@@ -92,3 +94,20 @@ def test_a_call_that_never_came_back_counts_with_its_age(answers, monkeypatch):
     assert calls.p99_ms(0) >= WAITED_S * 1e3
     monkeypatch.undo()
     calls.stop()
+
+
+def test_what_was_not_played_is_neither_kept_nor_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PATH", str(tmp_path / "matrix.md"))
+    monkeypatch.setattr(report, "said_by", lambda *_: "")
+    kernel = type("Kernel", (), {"version": "6.1"})
+    report.write([named("stall"), named("crawl"), named("slow-4x")],
+                 {"stall": outcome("stall"), "crawl": outcome("crawl", detected_as="")}, kernel, "tests/run lab --report")
+    text = (tmp_path / "matrix.md").read_text(encoding="utf-8")
+    row = next(each for each in text.splitlines() if each.startswith("| `slow-4x`"))
+    assert row.count("not played") == 2 and row.count("|") == report.COLUMNS + 1
+    assert "1 of 2 rows that were played are as the table expects. 1 were not played." in text
+
+
+def test_a_report_of_some_scenarios_is_refused():
+    done = subprocess.run([os.path.join(ROOT, "tests/lab/run"), "--report", "stall"], capture_output=True, text=True)
+    assert done.returncode == 1 and "--report writes the whole table" in done.stderr and "HINT" in done.stderr
