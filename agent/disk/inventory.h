@@ -24,6 +24,7 @@ struct SysRoots {
 };
 
 struct Mount {
+  unsigned id = 0;  // another one after it was unmounted and mounted again
   unsigned major = 0, minor = 0;
   std::string root;  // the part of the filesystem that is mounted: "/" or a subvolume
   std::string mount_point;

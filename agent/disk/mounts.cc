@@ -52,6 +52,7 @@ std::optional<Mount> ParseLine(std::string_view line) {
       !ParseNumber(fields[2].substr(colon + 1), mount.minor)) {
     return std::nullopt;
   }
+  ParseNumber(fields[0], mount.id);
   mount.root = DecodeOctal(fields[3]);
   mount.mount_point = DecodeOctal(fields[4]);
   mount.filesystem = DecodeOctal(fields[separator + 1]);

@@ -133,7 +133,7 @@ absl::Status Node::RefuseOnSickDisk() const {
                   "{}. HINT: metalctl shard failover, and change the drive; metalctl disk "
                   "acknowledge {} when it is known to be good",
                   sick->fault_class, sick->subject, sick->fault_class),
-      {.reason = "FENCED"});
+      {.reason = "FENCED", .metadata = {{"class", sick->fault_class}, {"subject", sick->subject}}});
 }
 
 absl::StatusOr<Operation> Node::StartPostgres(const RequestContext& context,

@@ -18,16 +18,23 @@ MIB = 1 << 20
 WAL = "SELECT count(pg_logical_emit_message(false, 'fill', repeat('x', 1 << 20))) FROM generate_series(1, 16)"
 
 
-@pytest.fixture
-def node(workspace, pg):
+def loop_disk(workspace, **options):
     try:
-        disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
+        return LoopDisk(workspace, os.path.join(workspace.path, "mount"), **options)
     except Unavailable as why:
-        pytest.skip(str(why))
-    data_dir = os.path.join(disk.mount, "data")
-    os.makedirs(data_dir, 0o700)
-    workspace.give(data_dir)
-    made = Node(workspace, pg, data_dir=data_dir, disk={"reserve": "64MiB"})
+        return pytest.skip(str(why))
+
+
+def primary_on(workspace, pg, disk, role="data"):
+    """A primary that has its data, or its WAL, on the disk."""
+    directory = os.path.join(disk.mount, role)
+    if role == "data":
+        os.makedirs(directory, 0o700)
+        workspace.give(directory)
+        made = Node(workspace, pg, data_dir=directory, disk={"reserve": "64MiB"})
+    else:
+        made = Node(workspace, pg, disk={"reserve": "64MiB"})
+        made.config["postgres"]["wal_dir"] = directory
     made.disk = disk
     made.make_primary()
     if made.process is None:
@@ -35,6 +42,11 @@ def node(workspace, pg):
     made.wait_status("the reserve is made", lambda status: reserve_of(status) >= 64 * MIB, 40)
     made.sql("CREATE TABLE kept (n int PRIMARY KEY)")
     return made
+
+
+@pytest.fixture
+def node(workspace, pg):
+    return primary_on(workspace, pg, loop_disk(workspace))
 
 
 def reserve_of(status):
@@ -78,6 +90,25 @@ def test_read_only_before_it_is_full(node):
     assert node.sql("SELECT string_agg(n::text, ',' ORDER BY n) FROM kept") == "1,3,4"
 
 
+@pytest.mark.parametrize("make, role, fill", [
+    (("mkfs.xfs", "-q", "-f"), "data", lambda disk: disk.fill(left=50 * MIB)),
+    (("mkfs.ext4", "-q", "-F"), "wal", lambda disk: disk.fill(left=50 * MIB)),
+    (("mkfs.ext4", "-q", "-F", "-N", "4096"), "data", lambda disk: disk.fill_inodes(left=40)),
+], ids=["xfs", "wal", "inodes"])
+def test_whatever_is_full_it_is_read_only_and_recovers(workspace, pg, make, role, fill):
+    node = primary_on(workspace, pg, loop_disk(workspace, make=make), role)
+    after = node.last_event_id()
+    fill(node.disk)
+    status = node.wait_status("it is read-only and says so", lambda each: is_read_only(each) and full_fault(each), 40)
+    assert role in full_fault(status)["disk"]["roles"], full_fault(status)
+    wait_for("writes are refused", lambda: "read-only transaction" in insert(node, 1).stderr, 20)
+    assert node.sql("SELECT 1") == "1"
+    node.disk.empty()
+    node.wait_status("there is room", lambda each: not is_read_only(each) and not full_fault(each), 40)
+    wait_for("writes are let in", lambda: insert(node, 2).code == 0, 20)
+    assert not node.events("postgres.restarted", after)
+
+
 def test_a_server_that_ended_for_want_of_room_comes_back(node):
     """The agent is asleep while it happens."""
     node.sql("ALTER SYSTEM SET restart_after_crash = off")  # else the server may end and begin again by itself for a while
@@ -114,10 +145,7 @@ def test_a_server_that_ended_for_want_of_room_comes_back(node):
 
 
 def test_a_backup_that_would_fill_its_repository_is_refused(workspace, pg):
-    try:
-        disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
-    except Unavailable as why:
-        pytest.skip(str(why))
+    disk = loop_disk(workspace)
     node = Node(workspace, pg)
     node.config["repository"]["path"] = node.repository = os.path.join(disk.mount, "repository")
     node.make_primary()
@@ -127,3 +155,21 @@ def test_a_backup_that_would_fill_its_repository_is_refused(workspace, pg):
     assert not node.ok("backup", "list").get("backups")
     assert node.ctl("backup", "create", "--ignore-free-space").code == 0
     assert node.ctl("backup", "create").reason == "NO_SPACE", "by what the last one took"
+
+
+def test_a_backup_ends_before_it_takes_the_room_of_its_server(workspace, pg):
+    """Both on one disk, which something else fills while the backup runs."""
+    disk = loop_disk(workspace)
+    data_dir = os.path.join(disk.mount, "data")
+    os.makedirs(data_dir, 0o700)
+    workspace.give(data_dir)
+    node = Node(workspace, pg, data_dir=data_dir)
+    node.config["repository"]["path"] = node.repository = os.path.join(disk.mount, "repository")
+    node.make_primary()
+    name = node.detach("backup", "create", "--rate", "2MiB")
+    wait_for("it copies", lambda: "copy" in node.operation(name)["progress"]["phase"], 30)
+    disk.fill(left=50 * MIB)
+    ended = node.ctl("op", "wait", name, "--wait", "1m")
+    assert ended.reason == "NO_SPACE" and "HINT: " in ended.error, ended
+    assert not node.ok("backup", "list").get("backups"), "nothing is left of it"
+    assert node.sql("SELECT 1") == "1"

@@ -1,6 +1,7 @@
 """A disk of a test's own: a file system on a loop device, which can be filled and whose I/O can be held back. Needs root."""
 import contextlib
 import os
+import shutil
 
 from harness import process
 from harness.node import Node
@@ -12,8 +13,9 @@ class LoopDisk:
     """What can be filled needs a loop device alone. What is to be slow needs a throttle too, which is made when it is first asked
     for: Unavailable where the machine has none."""
 
-    def __init__(self, workspace, mount, name="disk", image_dir=None):
-        """`image_dir`: where the disk's image lies; what that has no room for, the disk refuses to write."""
+    def __init__(self, workspace, mount, name="disk", image_dir=None, make=("mkfs.ext4", "-q", "-F")):
+        """`image_dir`: where the disk's image lies; what that has no room for, the disk refuses to write. `make`: the command that
+        makes its file system."""
         self._workspace, self._name, self._throttle = workspace, name, None
         image = os.path.join(image_dir or workspace.path, f"{name}.img")
         with open(image, "wb") as file:
@@ -24,12 +26,13 @@ class LoopDisk:
             raise Unavailable(f"no loop device: {made.stderr.strip()}")
         self.device = made.stdout.strip()
         workspace.at_end(lambda: run(["losetup", "-d", self.device], as_root=True))
-        run(["mkfs.ext4", "-q", "-F", self.device], as_root=True)
+        run([*make, self.device], as_root=True)
         self.mount = mount
         os.makedirs(mount)
         run(["mount", self.device, mount], as_root=True)
         workspace.at_end(lambda: run(["umount", mount], as_root=True))
-        os.rmdir(os.path.join(mount, "lost+found"))
+        if os.path.exists(os.path.join(mount, "lost+found")):
+            os.rmdir(os.path.join(mount, "lost+found"))
         os.chown(mount, process.UID, process.GID)
         os.chmod(mount, 0o700)
         with open(f"/sys/class/block/{os.path.basename(self.device)}/dev", encoding="utf-8") as file:
@@ -86,10 +89,19 @@ class LoopDisk:
             if size > 0:
                 os.posix_fallocate(file.fileno(), file.tell(), size)
 
+    def fill_inodes(self, left):
+        """Takes all but `left` of the free ones, with empty files."""
+        crowd = self._ballast() + ".files"
+        os.makedirs(crowd, exist_ok=True)
+        for number in range(os.statvfs(self.mount).f_favail - left):
+            with open(os.path.join(crowd, str(number)), "wb"):
+                pass
+
     def empty(self):
-        """Gives back what `fill` took."""
+        """Gives back what `fill` and `fill_inodes` took."""
         if os.path.exists(self._ballast()):
             os.unlink(self._ballast())
+        shutil.rmtree(self._ballast() + ".files", ignore_errors=True)
 
     def _ballast(self):
         return os.path.join(self.mount, "ballast")

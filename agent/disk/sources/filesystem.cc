@@ -59,6 +59,7 @@ std::optional<FilesystemId> FilesystemOf(const StorageStack& stack) {
   FilesystemId id;
   id.major = stack.mount.major;
   id.minor = stack.mount.minor;
+  id.mount_id = stack.mount.id;
   id.name = stack.layers.front();
   id.type = stack.mount.filesystem;
   id.disk = stack.disks.size() == 1 ? stack.disks.front().name : stack.layers.front();

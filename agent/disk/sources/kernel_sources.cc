@@ -73,7 +73,11 @@ class KernelSources::Impl {
       const auto id = FilesystemOf(stack);
       if (!id || stack.disks.empty()) continue;
       std::vector<FilesystemId>& known = filesystems[stack.disks.front().name];
-      if (std::find(known.begin(), known.end(), *id) == known.end()) known.push_back(*id);
+      // One that is mounted in several places is one.
+      const bool is_known = std::ranges::any_of(known, [&](const FilesystemId& each) {
+        return each.major == id->major && each.minor == id->minor;
+      });
+      if (!is_known) known.push_back(*id);
     }
     WatchDisks(std::move(names), std::move(disks));
     WatchFilesystems(filesystems);

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 using ::testing::Contains;
 using ::testing::Key;
 using ::testing::Not;
+using ::testing::SizeIs;
 
 constexpr char kIdle[] = "100 0 800 50 200 0 1600 70 0 90 120 0 0 0 0 0 0\n";
 
@@ -140,6 +141,52 @@ TEST(KernelSourcesWithoutLogTest, TheReasonIsTold) {
   KernelSources sources(
       KernelSourcesOptions{}, [](Evidence) {}, events, base::RealClock());
   EXPECT_THAT(sources.unsupported(), Contains(Key("kernel_log")));
+}
+
+// Counts how often XFS was given its limits.
+class CountingHelper final : public PrivilegedHelper {
+ public:
+  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, const NvmeLogRequest&,
+                                                     absl::Duration) override {
+    return absl::UnimplementedError("no");
+  }
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
+    return absl::UnimplementedError("no");
+  }
+  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
+                                                               absl::Duration) override {
+    return absl::UnimplementedError("no");
+  }
+  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return absl::OkStatus(); }
+  absl::Status SetXfsRetries(const std::string& device, const XfsRetryLimits&,
+                             absl::Duration) override {
+    limited.push_back(device);
+    return absl::OkStatus();
+  }
+  std::vector<std::string> limited;
+};
+
+TEST(KernelSourcesOfAMountTest, WhatIsMountedAgainIsSetUpAgain) {
+  metal::testing::RecordedEvents events;
+  CountingHelper helper;
+  KernelSourcesOptions options;
+  options.helper = &helper;
+  options.xfs_retries = XfsRetryLimits{};
+  KernelSources sources(
+      std::move(options), [](Evidence) {}, events, base::RealClock());
+  StorageStack stack;
+  stack.layers = {"nvme7n1p1", "nvme7n1"};
+  stack.disks.resize(1);
+  stack.disks[0].name = "nvme7n1";
+  stack.mount = {.id = 36, .major = 259, .minor = 1, .filesystem = "xfs"};
+  StorageStack elsewhere = stack;  // the same file system in another place
+  elsewhere.mount.id = 37;
+  sources.Watch({stack, elsewhere});
+  sources.Watch({stack, elsewhere});
+  EXPECT_THAT(helper.limited, SizeIs(1));
+  stack.mount.id = 41;
+  sources.Watch({stack});
+  EXPECT_THAT(helper.limited, SizeIs(2));
 }
 
 }  // namespace
