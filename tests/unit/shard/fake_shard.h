@@ -20,6 +20,9 @@ namespace metal::shard {
 
 class FakeShard;
 
+// The node has the WAL of that commit.
+bool Has(const WalPosition& node, const WalPosition& commit);
+
 class FakeNode : public NodeCalls {
  public:
   FakeNode(FakeShard& shard, size_t index) : shard_(shard), index_(index) {}
@@ -43,6 +46,7 @@ class FakeNode : public NodeCalls {
   absl::Status TryRewind(const TermHolder& holder, const HostPort& primary) override;
   absl::Status InitDataDirectory(const InitOptions& options) override;
   absl::Status Clone(const TermHolder& holder, const CloneSource& source) override;
+  absl::Status Unfence(const TermHolder& holder) override;
   absl::Status HoldTraffic(const TermHolder& holder) override;
   absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) override;
 
@@ -57,6 +61,7 @@ class FakeNode : public NodeCalls {
   bool empty = false;
   bool read_write = false;  // while the server is up
   bool fenced = false;
+  std::string fence_reason;
   bool disk_sick = false;       // as its probes see it
   bool disk_condemned = false;  // a fatal fault is confirmed
   bool refuses_promotion = false;

@@ -333,5 +333,30 @@ TEST_F(ProcedureTest, ReplaceClonesAStandby) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("commits wait")));
 }
 
+TEST_F(ProcedureTest, ReplaceLiftsTheFenceOfANodeWhoseDiskWasSickAndItLeadsAndCountsAgain) {
+  node(2).fenced = true;
+  node(2).fence_reason = "disk: write_error nvme0n1";
+  node(2).server_up = false;
+  ASSERT_THAT(Run(Command::kReplace, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_FALSE(node(2).fenced) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("c is a copy, and no longer fenced because of its disk"));
+  ExpectHealthy("replaced");
+  ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_EQ(Primary(), 2u);
+}
+
+TEST_F(ProcedureTest, ReplaceKeepsAFenceWhileAFaultOfTheDiskCountsAndOneForAnotherReason) {
+  node(2).fenced = true;
+  node(2).fence_reason = "disk: write_error nvme0n1";
+  node(2).disk_condemned = true;
+  ASSERT_THAT(Run(Command::kReplace, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_TRUE(node(2).fenced);
+  EXPECT_THAT(log_.text, HasSubstr("c is a copy and stays fenced: write_error nvme0n1"));
+  node(2).disk_condemned = false;
+  node(2).fence_reason = "maintenance";
+  ASSERT_THAT(Run(Command::kReplace, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_TRUE(node(2).fenced) << "somebody else's";
+}
+
 }  // namespace
 }  // namespace metal::shard

@@ -161,5 +161,23 @@ TEST_F(ProcedureTest, RecoverKeepsAStandbyThatMissedWalWhileThePrimaryIsTheOnlyO
   }
 }
 
+TEST_F(ProcedureTest, RecoverSaysHowANodeComesOutOfTheFenceBecauseOfItsDisk) {
+  node(2).fenced = true;
+  node(2).fence_reason = "disk: write_error nvme0n1";
+  node(2).server_up = false;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_FALSE(node(2).server_up) << "what it had acknowledged may be lost";
+  EXPECT_THAT(log_.text, HasSubstr("metalctl shard replace c once its drive is changed"));
+  node(2).server_up = true;  // its drive was changed, and it was cloned by hand
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_TRUE(node(2).fenced);
+  EXPECT_THAT(log_.text, HasSubstr("c follows and stays fenced"));
+  EXPECT_THAT(log_.text, HasSubstr("metalctl unfence --term 4"));
+  node(2).empty = true;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  EXPECT_FALSE(node(2).fenced) << "cloned on a drive that is well";
+  ExpectHealthy("rebuilt");
+}
+
 }  // namespace
 }  // namespace metal::shard

@@ -378,6 +378,15 @@ absl::Status AgentCalls::Clone(const TermHolder& holder, const CloneSource& sour
   return Follow(response.operation(), kClone, [](const v1::Operation&) { return false; }).status();
 }
 
+absl::Status AgentCalls::Unfence(const TermHolder& holder) {
+  v1::UnfenceRequest request;
+  SetHeader(holder, request.mutable_header());
+  return Call(kShort, [&](grpc::ClientContext* context) {
+    v1::UnfenceResponse response;
+    return client_.replication->Unfence(context, request, &response);
+  });
+}
+
 absl::Status AgentCalls::Rewind(const TermHolder& holder, const HostPort& primary) {
   return RunRewind(holder, primary, false);
 }

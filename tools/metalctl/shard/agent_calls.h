@@ -37,6 +37,7 @@ class AgentCalls : public NodeCalls {
   absl::Status TryRewind(const TermHolder& holder, const HostPort& primary) override;
   absl::Status InitDataDirectory(const InitOptions& options) override;
   absl::Status Clone(const TermHolder& holder, const CloneSource& source) override;
+  absl::Status Unfence(const TermHolder& holder) override;
   absl::Status HoldTraffic(const TermHolder& holder) override;
   absl::Status ReleaseTraffic(const TermHolder& holder, const HostPort& primary) override;
 

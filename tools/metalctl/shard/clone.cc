@@ -9,6 +9,7 @@ namespace metal::shard {
 namespace {
 
 constexpr absl::Duration kBeginTermPatience = absl::Seconds(60);
+constexpr absl::Duration kStatusPatience = absl::Seconds(2);
 
 bool HasData(const NodeView& view) { return view.answered && view.server != ServerState::kEmpty; }
 
@@ -39,7 +40,25 @@ absl::Status Procedure::CloneNode(size_t node, size_t primary, const TermHolder&
                                              .primary = config_.nodes[primary].postgres,
                                              .replace = replace,
                                              .bytes_per_second_max = config_.clone_rate}));
-  return WaitUntilStreaming(node, primary, holder);
+  METAL_RETURN_IF_ERROR(WaitUntilStreaming(node, primary, holder));
+  return LiftDiskFence(node, holder);
+}
+
+// What its primary fenced itself for has gone with the directory, unless the disk is as it was.
+absl::Status Procedure::LiftDiskFence(size_t node, const TermHolder& holder) {
+  METAL_ASSIGN_OR_RETURN(const NodeView view, calls_.node(node).GetStatus(kStatusPatience));
+  if (!view.fenced_by_disk()) return absl::OkStatus();
+  if (const NodeFault* const fault = view.condemned_by()) {
+    log_.Note(
+        fmt::format("{} is a copy and stays fenced: {} {} still counts. HINT: metalctl disk "
+                    "acknowledge there when the drive is known to be good, then metalctl unfence "
+                    "--term {}",
+                    NameOf(node), fault->fault_class, fault->subject, holder.term));
+    return absl::OkStatus();
+  }
+  METAL_RETURN_IF_ERROR(calls_.node(node).Unfence(holder));
+  log_.Note(fmt::format("{} is a copy, and no longer fenced because of its disk", NameOf(node)));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<size_t> Procedure::ChooseFirst() const {

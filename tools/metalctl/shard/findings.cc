@@ -40,7 +40,9 @@ constexpr FindingKind kKinds[] = {
      "copy"},
     {"different_versions", kError, "the major versions of PostgreSQL differ",
      "install one version everywhere: a standby replays WAL of its own version alone"},
-    {"fenced", kError, "a node is fenced", "metalctl unfence --term TERM, when its reason is gone"},
+    {"fenced", kError, "a node is fenced",
+     "metalctl unfence --term TERM, when its reason is gone; metalctl shard replace NODE lifts one "
+     "because of a disk"},
     {"different_terms", kError, "the nodes have not all stored the same term", kRecover},
     {"foreign_term", kWarning, "the term is held by another orchestrator",
      "shard.orchestrator in the shard's file must be that of whoever operates the shard"},

@@ -93,6 +93,8 @@ class NodeCalls {
   virtual absl::Status InitDataDirectory(const InitOptions& options) = 0;
   // Makes the node a copy that streams. REQUIRES: it has stored the holder's term.
   virtual absl::Status Clone(const TermHolder& holder, const CloneSource& source) = 0;
+  // Lifts its fence, whatever that was for.
+  virtual absl::Status Unfence(const TermHolder& holder) = 0;
   // Holds the traffic of this host's door; returns when no transaction runs behind it. It opens by
   // itself after a while.
   virtual absl::Status HoldTraffic(const TermHolder& holder) = 0;

@@ -64,8 +64,9 @@ class Procedure {
   // FAILED_PRECONDITION: a node has data that this would not be a copy of.
   absl::Status Init(const InitOptions& options);
 
-  // Wipes a standby and clones it from another one, or from the primary. FAILED_PRECONDITION: it is
-  // the primary; or the others are not enough for the policy meanwhile, unless `force`.
+  // Wipes a standby and clones it from another one, or from the primary; one that is fenced because
+  // of its disk is so no longer, unless a fault of the disk still counts. FAILED_PRECONDITION: it
+  // is the primary; or the others are not enough for the policy meanwhile, unless `force`.
   absl::Status Replace(size_t node, bool force);
 
   // Takes a standby with a sick disk out of the set whose acknowledgement counts, or puts one back
@@ -155,8 +156,9 @@ class Procedure {
   // ---- clone.cc ----
   absl::StatusOr<size_t> ChooseFirst() const;
   absl::Status MakeFirst(size_t first, const InitOptions& options);
-  // Of an empty node, or of one that may go.
+  // Of an empty node, or of one that may go. Lifts a fence that its node set because of its disk.
   absl::Status CloneNode(size_t node, size_t primary, const TermHolder& holder, bool replace);
+  absl::Status LiftDiskFence(size_t node, const TermHolder& holder);
 
   // ---- settle.cc: make the shard what it should be around its primary ----
   // Slots and policy on a node that is to lead, while it is a standby: in force from its first
@@ -182,6 +184,8 @@ class Procedure {
   absl::Status WaitUntilStreaming(size_t node, size_t primary, const TermHolder& holder);
   bool FollowsRightly(const NodeView& view, size_t primary, uint64_t term) const;
   absl::Status Settle(size_t primary, const TermHolder& holder);
+  // Says how a node that runs comes out of a fence because of its disk.
+  void NoteDiskFence(size_t node);
   // The file's policy over the wanted set, once enough of it follow.
   absl::Status PutPolicyInForce(size_t primary, const TermHolder& holder,
                                 const std::vector<bool>& follows);

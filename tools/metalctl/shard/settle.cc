@@ -158,6 +158,14 @@ absl::StatusOr<std::string> Procedure::Rejoin(size_t node, size_t primary, const
                        "acknowledge on the node when the fault is over",
                        view.CondemnedFor(), NameOf(node));
   }
+  if (view.fenced_by_disk() && !view.running() && view.server != ServerState::kEmpty) {
+    return base::Error(absl::StatusCode::kFailedPrecondition,
+                       "it is down and fenced because of its disk ({}): what is on it may be short "
+                       "of what it acknowledged. HINT: metalctl shard replace {} once its drive is "
+                       "changed; when the disk is known to be good: metalctl unfence --term {} "
+                       "there, then this again",
+                       view.fence_reason, NameOf(node), view.term);
+  }
   if (view.server == ServerState::kEmpty) {
     METAL_RETURN_IF_ERROR(CloneNode(node, primary, holder, false));
     return fmt::format("cloned, follows {}", NameOf(primary));
@@ -371,6 +379,10 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
     follows[others[i]] = status.ok();
     if (!status.ok()) LeaveBehind(others[i], status);
   }
+  // One that was cloned may count again.
+  if (std::ranges::any_of(others, [&](size_t i) { return views_[i].fenced_by_disk(); })) {
+    ReadViews();
+  }
   METAL_RETURN_IF_ERROR(PutPolicyInForce(primary, holder, follows));
   std::vector<size_t> astray;
   for (const size_t door : Doors()) {
@@ -380,7 +392,20 @@ absl::Status Procedure::Settle(size_t primary, const TermHolder& holder) {
     }
   }
   ReleaseTraffic(primary, holder, astray);
-  return Verify(primary, holder);
+  const absl::Status verified = Verify(primary, holder);
+  for (const size_t node : others) NoteDiskFence(node);
+  return verified;
+}
+
+// Whether its copy was made on a drive that is well, only whoever changed the drive knows.
+void Procedure::NoteDiskFence(size_t node) {
+  const NodeView& view = views_[node];
+  if (!view.fenced_by_disk() || !view.running()) return;
+  log_.Note(fmt::format(
+      "{} follows and stays fenced ({}): it cannot lead, and does not count for commits. HINT: "
+      "metalctl unfence --term {} there when its drive was changed and it was cloned since; else "
+      "metalctl shard replace {}",
+      NameOf(node), view.fence_reason, view.term, NameOf(node)));
 }
 
 }  // namespace metal::shard
