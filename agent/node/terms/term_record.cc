@@ -1,5 +1,6 @@
 #include "agent/node/terms/term_record.h"
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <optional>
@@ -92,6 +93,25 @@ absl::Status CheckNamed(const TermHolder& who) {
     return absl::InvalidArgumentError("orchestrator_id is longer than 256 bytes");
   }
   return CheckOneLine("orchestrator_id", who.orchestrator_id);
+}
+
+bool IsForDisk(const std::string& reason) { return reason.starts_with(kDiskFencePrefix); }
+
+// The reason of a fence on top of another: what keeps a server down on a sick disk stays in front,
+// whoever fenced the node first, until the fence is lifted.
+std::string BothReasons(const std::string& before, const std::string& now) {
+  constexpr std::string_view kAlso = "; also: ";
+  if (now.empty() || now == before) return before;
+  if (IsForDisk(before) == IsForDisk(now)) return now;
+  const std::string& disk = IsForDisk(before) ? before : now;
+  const std::string& other = IsForDisk(before) ? now : before;
+  if (other.empty()) return disk;
+  // One other reason, the last: those of repeated calls do not pile up.
+  std::string text = disk.substr(0, disk.find(kAlso));
+  text += fmt::format("{}{}", kAlso, other);
+  size_t end = std::min(text.size(), kLongestFenceReason);
+  while (end > 0 && end < text.size() && (text[end] & 0xc0) == 0x80) --end;  // whole characters
+  return text.substr(0, end);
 }
 
 }  // namespace
@@ -296,16 +316,17 @@ absl::StatusOr<TermRecord> ApplyFollow(const TermRecord& record, const TermHolde
 absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder& who,
                                       const std::string& reason, absl::Time now) {
   METAL_ASSIGN_OR_RETURN(TermRecord next, ApplyBeginTerm(record, who));
-  if (reason.size() > 1024) {
-    return absl::InvalidArgumentError("fence reason is longer than 1024 bytes");
+  if (reason.size() > kLongestFenceReason) {
+    return absl::InvalidArgumentError(
+        fmt::format("fence reason is longer than {} bytes", kLongestFenceReason));
   }
   METAL_RETURN_IF_ERROR(CheckOneLine("fence reason", reason));
   if (!next.fence.active) {
     next.fence.active = true;
     next.fence.since = now;
     next.fence.reason = reason;
-  } else if (!reason.empty()) {
-    next.fence.reason = reason;
+  } else {
+    next.fence.reason = BothReasons(next.fence.reason, reason);
   }
   next.fence.term = next.term;
   return WithRole(next, observe::Role::kStandby);
@@ -317,7 +338,14 @@ TermRecord WithFence(const TermRecord& record, const TermRecord& fenced) {
     next.term = fenced.term;
     next.orchestrator_id = fenced.orchestrator_id;
   }
-  if (!next.fence.active || fenced.fence.term > next.fence.term) next.fence = fenced.fence;
+  if (!next.fence.active) {
+    next.fence = fenced.fence;
+  } else {
+    const std::string reason = BothReasons(fenced.fence.reason, next.fence.reason);
+    const bool newer = fenced.fence.term > next.fence.term;
+    if (newer) next.fence = fenced.fence;
+    if (!newer || IsForDisk(reason)) next.fence.reason = reason;
+  }
   return WithRole(next, observe::Role::kStandby);
 }
 

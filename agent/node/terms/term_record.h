@@ -21,6 +21,7 @@ struct TermHolder {
 
 // How the reason of a fence begins that a primary set for itself because of its disk.
 inline constexpr std::string_view kDiskFencePrefix = "disk: ";
+inline constexpr size_t kLongestFenceReason = 1024;  // bytes
 
 struct FenceRecord {
   bool active = false;
@@ -57,7 +58,8 @@ struct TermRecord {
     return lease.ttl > absl::ZeroDuration() && lease.term == role_term && IsOrderedPrimary();
   }
   bool LeaseRanOut() const { return lease.expired && lease.term == term; }
-  // The node fenced itself because of its disk, and no failover has given the fence another reason.
+  // The node fenced itself because of its disk; an ordered fence on top of that adds its own
+  // reason.
   bool FencedForDisk() const { return fence.active && fence.reason.starts_with(kDiskFencePrefix); }
 
  private:
@@ -104,10 +106,12 @@ absl::StatusOr<TermRecord> ApplyUndoDemote(const TermRecord& record, const TermH
 // The term, higher or equal, of one who says what this node follows: whoever was told to step down
 // in it is followed by another one now, so that is not taken back any more.
 absl::StatusOr<TermRecord> ApplyFollow(const TermRecord& record, const TermHolder& who);
+// On top of an earlier fence: its reason is replaced, but one because of the disk stays in front of
+// the other. INVALID_ARGUMENT: `reason` is longer than kLongestFenceReason, or not one line.
 absl::StatusOr<TermRecord> ApplyFence(const TermRecord& record, const TermHolder& who,
                                       const std::string& reason, absl::Time now);
-// `record` with the fence of `fenced`, whichever is newer, and the role of a standby. The higher
-// term of the two and its orchestrator.
+// `record` with the fence of `fenced`, whichever is newer, and the role of a standby. One that is
+// because of a disk stays so. The higher term of the two and its orchestrator.
 TermRecord WithFence(const TermRecord& record, const TermRecord& fenced);
 absl::StatusOr<TermRecord> ApplyUnfence(const TermRecord& record, const TermHolder& who);
 

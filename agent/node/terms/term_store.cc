@@ -46,8 +46,11 @@ absl::Status TermStore::State::Write(const TermRecord& next, absl::Time now) {
   METAL_RETURN_IF_ERROR(base::FaultPoint("term.written"));
   base::MutexLock lock(mutex);
   record = next;
-  // A write that was under way when the node fenced itself does not have the fence.
-  if (unstored && next.fence.active && next.fence.term >= unstored->fence.term) unstored.reset();
+  // A write that was under way when the node fenced itself does not have the fence, or not why.
+  if (unstored && next.fence.active && next.fence.term >= unstored->fence.term &&
+      (next.FencedForDisk() || !unstored->FencedForDisk())) {
+    unstored.reset();
+  }
   return absl::OkStatus();
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "agent/base/crc32c.h"
 #include "agent/base/status.h"
 #include "tests/harness/status_matchers.h"
@@ -162,6 +164,43 @@ TEST(TermRecordTest, FenceBeginsAHigherTermAndKeepsItsAge) {
   EXPECT_EQ(fenced.fence.reason, "first");
   EXPECT_EQ(fenced.fence.since, absl::FromUnixSeconds(5));
   EXPECT_EQ(ReasonOf(ApplyUnfence(fenced, {8, "b"}).status()), "STALE_TERM");
+}
+
+TEST(TermRecordTest, AFenceThatIsOrderedOnTopOfTheDisksKeepsTheServerDown) {
+  ASSERT_OK_AND_ASSIGN(TermRecord fenced, ApplyFence(Sample(), {8, "b"}, "disk: gone nvme0n1",
+                                                     absl::FromUnixSeconds(5)));
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK_AND_ASSIGN(fenced,
+                         ApplyFence(fenced, {9, "c"}, "failover to b", absl::FromUnixSeconds(50)));
+    EXPECT_TRUE(fenced.FencedForDisk());
+    EXPECT_EQ(fenced.fence.reason, "disk: gone nvme0n1; also: failover to b");
+  }
+  EXPECT_NE(HeldDown(fenced), "");
+  const std::string text(kLongestFenceReason, 'x');
+  ASSERT_OK_AND_ASSIGN(fenced, ApplyFence(fenced, {9, "c"}, text, absl::FromUnixSeconds(60)));
+  EXPECT_EQ(fenced.fence.reason.size(), kLongestFenceReason) << "as long as one may be";
+  EXPECT_TRUE(fenced.FencedForDisk());
+  ASSERT_OK_AND_ASSIGN(TermRecord other,
+                       ApplyFence(Sample(), {8, "b"}, "maintenance", absl::FromUnixSeconds(5)));
+  ASSERT_OK_AND_ASSIGN(other, ApplyFence(other, {8, "b"}, "handed over", absl::FromUnixSeconds(6)));
+  EXPECT_EQ(other.fence.reason, "handed over");
+  ASSERT_OK_AND_ASSIGN(other, ApplyFence(other, {8, "b"}, "disk: gone", absl::FromUnixSeconds(7)));
+  EXPECT_EQ(other.fence.reason, "disk: gone; also: handed over");
+}
+
+TEST(TermRecordTest, WhicheverOfTwoFencesIsNewerTheDisksReasonStays) {
+  TermRecord disk = Sample(), ordered = Sample();
+  disk.fence = {.active = true, .reason = "disk: gone", .term = 7};
+  for (const uint64_t term : {6u, 7u, 8u}) {
+    ordered.fence = {.active = true, .reason = "failover", .term = term};
+    EXPECT_TRUE(WithFence(disk, ordered).FencedForDisk()) << term;
+    EXPECT_TRUE(WithFence(ordered, disk).FencedForDisk()) << term;
+    EXPECT_EQ(WithFence(ordered, disk).fence.term, std::max<uint64_t>(term, 7));
+    EXPECT_THAT(WithFence(ordered, disk).fence.reason, HasSubstr("failover"));
+  }
+  ordered.fence.reason = "maintenance";
+  disk.fence = {.active = true, .reason = "failover", .term = 9};
+  EXPECT_EQ(WithFence(ordered, disk).fence.reason, "failover") << "the newer";
 }
 
 TEST(TermRecordTest, FenceSurvivesANewTerm) {

@@ -275,7 +275,8 @@ INSTANTIATE_TEST_SUITE_P(EveryStep, TermStoreCrashTest,
                                            CrashStep{"term.written", 2}));
 
 // In a process whose writes of the term hang while a file is there. 0: as promised.
-int FenceBesideAWriteThatHangs() {
+// `ordered`: what hangs is a fence too, for another reason.
+int FenceBesideAWriteThatHangs(bool ordered) {
   testing::TempDir directory;
   testing::SimulatedClock clock;
   observe::StatusBoard board{clock};
@@ -291,7 +292,9 @@ int FenceBesideAWriteThatHangs() {
   ::setenv("METAL_FAULT_PAUSE_FILE", pause.c_str(), 1);
   ::setenv("METAL_FAULT_TRACE", trace.c_str(), 1);
   auto store = TermStore::Open({path, directory.File("memory")}, clock, board, events);
-  base::Thread hangs("hangs", [&] { (void)store->BeginTerm({6, "a"}); });
+  base::Thread hangs("hangs", [&] {
+    (void)(ordered ? store->Fence({6, "a"}, "failover") : store->BeginTerm({6, "a"}));
+  });
   if (!Await([&] { return base::PathExists(trace); })) return 2;
   if (!store->FenceNow({5, "a"}, "disk: stalled").ok()) return 3;
   if (store->Get().MayRunAsPrimary() || store->FenceIsStored()) return 4;
@@ -302,13 +305,17 @@ int FenceBesideAWriteThatHangs() {
   // Also over the write that knew of no fence.
   if (!Await([&] { return store->FenceIsStored(); })) return 6;
   const auto stored = base::ReadFile(path);
-  if (!stored.ok() || !DecodeTermRecord(*stored)->fence.active) return 7;
+  if (!stored.ok() || !DecodeTermRecord(*stored)->FencedForDisk()) return 7;
+  if (!store->Get().FencedForDisk()) return 9;
   return store->Get().term == 6 ? 0 : 8;
 }
 
 TEST(TermStoreDeathTest, AFenceDoesNotWaitForAWriteThatHangs) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  EXPECT_EXIT({ std::_Exit(FenceBesideAWriteThatHangs()); }, ::testing::ExitedWithCode(0), "");
+  for (const bool ordered : {false, true}) {
+    EXPECT_EXIT({ std::_Exit(FenceBesideAWriteThatHangs(ordered)); }, ::testing::ExitedWithCode(0),
+                "");
+  }
 }
 
 }  // namespace
