@@ -66,8 +66,7 @@ absl::StatusOr<Operation> Node::Demote(const RequestContext& context,
 
 absl::StatusOr<OperationResult> Node::RunDemote(OperationContext& context,
                                                 const DemoteRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   OperationResult result;
   const auto running = parts_.supervisor.postmaster();
   if (running == nullptr || !running->alive()) {
@@ -100,8 +99,7 @@ absl::StatusOr<OperationResult> Node::RunDemote(OperationContext& context,
 absl::StatusOr<OperationResult> Node::StepDown(OperationContext& context,
                                                const DemoteRequest& request,
                                                std::unique_ptr<pg::SqlSession> session) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   StepEvents log("demotion", parts_.clock, parts_.events, request.holder);
   if (request.checkpoint_timeout > absl::ZeroDuration()) {
     context.progress.BeginPhase("writing a checkpoint");
@@ -177,8 +175,7 @@ absl::StatusOr<PromoteAnswer> Node::UndoDemote(const RequestContext& context,
 
 absl::StatusOr<OperationResult> Node::RunUndoDemote(OperationContext& context,
                                                     const UndoDemoteRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   METAL_RETURN_IF_ERROR(parts_.terms.UndoDemote(request.holder));
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kPrimary));
   METAL_RETURN_IF_ERROR(base::FaultPoint("roles.demotion_undone"));

@@ -57,8 +57,7 @@ bool Node::IsReadOnly(std::unique_ptr<pg::SqlSession>& session) {
 }
 
 absl::StatusOr<OperationResult> Node::RunFence(OperationContext& context) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   // The role is stored on a disk that may hang too, and decides nothing about a server that is to
   // stay down.
   if (const TermRecord record = parts_.terms.Get(); record.FencedForDisk()) {

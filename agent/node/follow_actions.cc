@@ -165,8 +165,7 @@ void Node::ForgetTerms() {
 
 absl::StatusOr<OperationResult> Node::RunFollow(OperationContext& context,
                                                 const FollowPrimaryRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   METAL_ASSIGN_OR_RETURN(const pg::ReplicationSource source, SourceOf(request));
   std::unique_ptr<pg::SqlSession> session;
   const auto running = parts_.supervisor.postmaster();
@@ -211,8 +210,7 @@ absl::Status Node::ControlReplay(const RequestContext& context, ReplayAction act
 
 absl::StatusOr<OperationResult> Node::RunControlReplay(OperationContext& context,
                                                        ReplayAction action) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kQuery));
   switch (action) {
     case ReplayAction::kPauseReplay:

@@ -149,8 +149,7 @@ absl::StatusOr<OperationResult> Node::RunLeaseEnd(OperationContext& context, boo
   const TermRecord record = parts_.terms.Get();
   if (!record.lease.expired) return OperationResult{};  // a new term has begun meanwhile
   METAL_RETURN_IF_ERROR(base::FaultPoint("lease.before_stop"));
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   const auto running = parts_.supervisor.postmaster();
   const bool alive = running != nullptr && running->alive();
   absl::StatusOr<OperationResult> result = OperationResult{"", {{"was_primary", "false"}}};

@@ -234,6 +234,15 @@ absl::Status Node::Admit(RoleRequest request) {
                         fmt::format("{} refused", RoleRequestName(request)));
 }
 
+RoleStepContext Node::StepsOf(OperationContext& context) {
+  return {.clock = parts_.clock,
+          .supervisor = parts_.supervisor,
+          .connect = parts_.connect,
+          .data_dir = parts_.config.pg_data_dir,
+          .progress = context.progress,
+          .may_launch = [this] { return RefuseOnSickDisk(); }};
+}
+
 OperationSpec Node::Spec(const RequestContext& context, std::string kind, std::string subject,
                          OperationLane lane) const {
   OperationSpec spec;

@@ -261,8 +261,11 @@ class Node {
   // directory say now.
   RoleState SettledRoleState();
   absl::Status Admit(RoleRequest request);
-  // FAILED_PRECONDITION (FENCED) under a fence because of a disk that is still sick.
+  // FAILED_PRECONDITION (FENCED) under a fence because of a disk that is still sick. Asked when a
+  // request is admitted, and again right before a launch: the fence may land in between.
   absl::Status RefuseOnSickDisk() const;
+  // What the steps of a role change work with, in this operation.
+  RoleStepContext StepsOf(OperationContext& context);
   // What is wrong with the data directory for this request, naming it; OK when nothing is.
   absl::Status ExplainDirectory(RoleRequest request);
   void RegisterResumers();
@@ -284,6 +287,8 @@ class Node {
   // The agent's settings and HBA lines as configured now: they may have changed since the last
   // start.
   absl::Status InstallManagedFiles();
+  // Before each start by order: the same, unless the disk is one that nothing is started on.
+  absl::Status PrepareLaunch();
   absl::StatusOr<OperationResult> RunInit(OperationContext& context,
                                           const InitDataDirectoryRequest& request);
   absl::StatusOr<OperationResult> RunStart(OperationContext& context,

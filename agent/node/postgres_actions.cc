@@ -159,6 +159,12 @@ absl::Status Node::InstallManagedFiles() {
   return pg::InstallManagedHba(config.pg_data_dir, HbaOf(config));
 }
 
+absl::Status Node::PrepareLaunch() {
+  METAL_RETURN_IF_ERROR(RefuseOnSickDisk());  // nor is such a disk written to
+  METAL_RETURN_IF_ERROR(InstallManagedFiles());
+  return RefuseOnSickDisk();
+}
+
 absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
                                                const StartPostgresRequest& request) {
   const base::AgentConfig& config = parts_.config;
@@ -167,7 +173,7 @@ absl::StatusOr<OperationResult> Node::RunStart(OperationContext& context,
   options.as_standby = role == pg::StartRole::kStandby;
   options.progress = &context.progress;
   options.no_progress_limit = request.no_progress_timeout;
-  options.prepare = [this] { return InstallManagedFiles(); };
+  options.prepare = [this] { return PrepareLaunch(); };
   pg::StartResult result;
   for (int attempt = 1;; ++attempt) {
     METAL_ASSIGN_OR_RETURN(result, parts_.supervisor.Start(options));
@@ -276,6 +282,7 @@ absl::StatusOr<Operation> Node::RestartPostgres(const RequestContext& context,
 absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
                                                  const RestartPostgresRequest& request) {
   // A server that could not be started again is not stopped.
+  METAL_RETURN_IF_ERROR(RefuseOnSickDisk());
   METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(parts_.config.pg_data_dir));
   METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
   METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));
@@ -289,7 +296,7 @@ absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
   pg::StartOptions start;
   start.as_standby = role == pg::StartRole::kStandby;
   start.progress = &context.progress;
-  start.prepare = [this] { return InstallManagedFiles(); };
+  start.prepare = [this] { return PrepareLaunch(); };
   METAL_ASSIGN_OR_RETURN(const pg::StartResult result, parts_.supervisor.Restart(stop, start));
   RequestRefresh();
   return OperationResult{"",

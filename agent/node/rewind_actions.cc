@@ -76,6 +76,8 @@ absl::StatusOr<Operation> Node::Rewind(const RequestContext& context,
   }
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRewind));
+  // It starts the server, perhaps twice.
+  if (!request.dry_run) METAL_RETURN_IF_ERROR(RefuseOnSickDisk());
   OperationSpec spec = Spec(context, "Rewind", TermSubject(request.holder));
   spec.term = request.holder.term;
   spec.parameters = {{"orchestrator_id", request.holder.orchestrator_id},
@@ -118,8 +120,7 @@ absl::StatusOr<OperationResult> Node::RunRewindOrClone(OperationContext& context
 
 absl::StatusOr<OperationResult> Node::RunRewind(OperationContext& context,
                                                 const RewindRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   FollowPrimaryRequest source;
   source.host = request.host;
   source.port = request.port;

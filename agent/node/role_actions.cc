@@ -68,8 +68,7 @@ absl::StatusOr<BeginTermAnswer> Node::BeginTerm(const RequestContext& context,
 
 absl::StatusOr<OperationResult> Node::RunBeginTerm(OperationContext& context,
                                                    const BeginTermRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   // Before the look at the server: a crash restart that was deciding its role is then over, and
   // whatever comes up later is a standby.
   METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
@@ -158,8 +157,7 @@ absl::StatusOr<PromoteAnswer> Node::Promote(const RequestContext& context,
 absl::StatusOr<OperationResult> Node::RunPromote(OperationContext& context,
                                                  const PromoteRequest& request,
                                                  const LeaseCall& lease) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   context.progress.BeginPhase("looking at the server");
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kConnectPatience));
   METAL_ASSIGN_OR_RETURN(const pg::ServerState state, pg::QueryServerState(*session, kQuery));

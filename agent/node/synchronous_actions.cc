@@ -83,8 +83,7 @@ absl::StatusOr<SetSynchronousStandbysAnswer> Node::SetSynchronousStandbys(
 
 absl::StatusOr<OperationResult> Node::RunSetSynchronous(
     OperationContext& context, const SetSynchronousStandbysRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   std::unique_ptr<pg::SqlSession> session;
   bool read_write = false;
   const auto running = parts_.supervisor.postmaster();
@@ -268,8 +267,7 @@ absl::StatusOr<ReconcileSlotsAnswer> Node::ReconcileReplicationSlots(
 
 absl::StatusOr<OperationResult> Node::RunReconcileSlots(OperationContext& context,
                                                         const ReconcileSlotsRequest& request) {
-  RoleStepContext steps{parts_.clock, parts_.supervisor, parts_.connect, parts_.config.pg_data_dir,
-                        context.progress};
+  RoleStepContext steps = StepsOf(context);
   const SlotRecord record(base::JoinPath(parts_.config.state_dir, "replication_slots"));
   METAL_ASSIGN_OR_RETURN(std::set<std::string> ours, record.Load());
   METAL_ASSIGN_OR_RETURN(const auto session, ConnectPatiently(steps, kQuery));

@@ -443,7 +443,10 @@ absl::Status RewindRun::Start() {
   pg::StartOptions start;
   start.as_standby = true;
   start.progress = &parts_.steps.progress;
-  start.prepare = parts_.install_managed_files;
+  start.prepare = [this]() -> absl::Status {
+    if (parts_.steps.may_launch) METAL_RETURN_IF_ERROR(parts_.steps.may_launch());
+    return parts_.install_managed_files();
+  };
   return parts_.steps.supervisor.Start(start).status();
 }
 

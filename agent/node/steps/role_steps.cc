@@ -158,6 +158,7 @@ absl::Status RestartAsStandby(RoleStepContext& context, std::unique_ptr<pg::SqlS
   pg::StartOptions start;
   start.as_standby = true;
   start.progress = &context.progress;
+  start.prepare = context.may_launch;
   METAL_RETURN_IF_ERROR(context.supervisor.Restart(stop, start).status());
   return base::FaultPoint("roles.demoted");
 }

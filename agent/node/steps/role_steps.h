@@ -27,6 +27,8 @@ struct RoleStepContext {
   const pg::SessionFactory& connect;
   const std::string& data_dir;
   observe::Progress& progress;
+  // Asked right before the server is launched; null: it may be.
+  std::function<absl::Status()> may_launch = {};
 };
 
 // The value in force; empty when it is not set.

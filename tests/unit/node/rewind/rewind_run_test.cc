@@ -102,6 +102,10 @@ class RewindTarget {
          .on_begun = [this] { ++begun_; },
          .on_floor = [](const RewindRecord&) {}});
   }
+  // From now on the server is not to be started.
+  void ForbidLaunch(const absl::Status& why) {
+    steps_.may_launch = [why] { return why; };
+  }
   bool marked() const { return base::PathExists(data_dir_ + "/" + pg::kRewindSentinel); }
   bool ran() const { return base::PathExists(dir_.File("bin/ran")); }
   // The last WAL before 0/4000000 is there.
@@ -185,6 +189,15 @@ TEST(RewindRunTest, KeepsWhatTellsTheSourcesHistoryFromAnother) {
   ASSERT_TRUE(record.fork);
   EXPECT_EQ(record.fork->timeline, 2u);
   EXPECT_EQ(record.fork->lsn, base::Lsn{0x4000000});
+}
+
+TEST(RewindRunTest, DoesNotStartTheServerWhereThatIsForbiddenMeanwhile) {
+  RewindTarget target;
+  target.ForbidLaunch(absl::FailedPreconditionError("on a failed disk"));
+  EXPECT_THAT(target.Run().Run(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("on a failed disk")));
+  EXPECT_TRUE(target.ran()) << "that came after it";
+  EXPECT_FALSE(target.marked()) << "the directory is whole";
 }
 
 TEST(RewindRunTest, GoesOnWithTheSameHistoryAlone) {

@@ -1,0 +1,84 @@
+// What a node does about a sick disk under its own server, without PostgreSQL.
+#include <sys/stat.h>
+
+#include "agent/base/file.h"
+#include "gmock/gmock.h"
+#include "tests/unit/node/node_fixture.h"
+#include "tests/unit/pg/golden_control_files.h"
+
+namespace metal::node {
+namespace {
+
+using ::metal::testing::StatusIs;
+using ::testing::HasSubstr;
+
+class DiskReactionTest : public NodeTest {
+ protected:
+  // A confirmed fault of the database's disk.
+  void RaiseSick(const std::string& reaction) {
+    auto detail = std::make_shared<observe::DiskFaultDetail>();
+    detail->roles = {"data"};
+    detail->confirmed = detail->fatal = true;
+    detail->reaction = reaction;
+    observe::Fault fault;
+    fault.fault_class = "write_error";
+    fault.subject = "nvme0n1";
+    fault.message = "writes fail";
+    fault.disk = std::move(detail);
+    board_.RaiseFault(std::move(fault));
+  }
+  void FenceForDisk() {
+    ASSERT_OK(terms_->BeginTerm(holder_));
+    ASSERT_OK(terms_->FenceNow(holder_, "disk: write_error nvme0n1"));
+  }
+  // A directory that a server could be started on, were there one.
+  void MakeStartable() {
+    const std::vector<std::byte> control = pg::golden::Bytes(pg::golden::kControlFiles[1]);
+    directory_.Write("data/PG_VERSION", "15\n");
+    directory_.Write("data/global/pg_control",
+                     std::string(reinterpret_cast<const char*>(control.data()), control.size()));
+    ASSERT_EQ(chmod(config_.pg_data_dir.c_str(), 0700), 0);
+    const std::string program = directory_.Write(
+        "no-programs/postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 15.20'\n");
+    ASSERT_EQ(chmod(program.c_str(), 0755), 0);
+  }
+
+  const TermHolder holder_{4, "a"};
+};
+
+// As an operation that was admitted before the fence.
+TEST_F(DiskReactionTest, AFenceThatLandsWhileAStartIsUnderWayKeepsTheServerDown) {
+  MakeStartable();
+  RaiseSick("demote");
+  FenceForDisk();
+  Operation start;
+  start.name = "operations/20260101T000000Z-0001";
+  start.spec.kind = "StartPostgres";
+  start.spec.subject = "postgres";
+  start.spec.parameters = {{"no_progress_timeout", "1m"}};
+  start.state = OperationState::kRunning;
+  start.create_time = start.start_time = start.update_time = clock_.Now();
+  RestartWith(start);
+  ASSERT_OK_AND_ASSIGN(const Operation done, operations_->Wait(start.name, absl::Seconds(20)));
+  EXPECT_EQ(done.state, OperationState::kFailed);
+  EXPECT_THAT(std::string(done.error.message()), HasSubstr("on a failed disk"));
+  EXPECT_FALSE(base::PathExists(config_.pg_data_dir + "/standby.signal")) << "it is not touched";
+}
+
+TEST_F(DiskReactionTest, NothingIsRewoundOnASickDiskThatTheNodeIsFencedFor) {
+  MakeStartable();
+  RaiseSick("demote");
+  FenceForDisk();
+  RewindRequest request;
+  request.holder = holder_;
+  request.host = "127.0.0.1";
+  request.port = 1;  // nobody is there
+  const auto refused = node_->Rewind(Request("r1"), request);
+  EXPECT_EQ(ReasonOf(refused.status()), "FENCED");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("on a failed disk"));
+  board_.ClearFault("write_error", "nvme0n1");
+  EXPECT_OK(node_->Rewind(Request("r2"), request).status()) << "the drive was changed";
+}
+
+}  // namespace
+}  // namespace metal::node
