@@ -9,6 +9,7 @@
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/node/terms/term_record.h"
+#include "fmt/ranges.h"
 
 namespace metal::node {
 namespace {
@@ -57,7 +58,24 @@ void Node::CheckDisks() {
   if (record.term == 0 || record.fence.active || record.role_wanted != observe::Role::kPrimary) {
     return;
   }
+  const std::vector<std::string> fenced = fenced_peers_.Visible(parts_.clock.Monotonic());
+  if (!fenced.empty()) return TellFenceWithheld(*sick, fenced);
   FenceSickPrimary(*sick, record);
+}
+
+// Two members down at once may leave nobody that leads. The fault's reaction stays what it is, so
+// the status asks for the failover all the same, to whoever sees which standby is well.
+void Node::TellFenceWithheld(const observe::Fault& sick, const std::vector<std::string>& fenced) {
+  const std::string why =
+      fmt::format("not fenced, asks for a failover: {} {} fenced because of its disk already",
+                  fmt::join(fenced, ", "), fenced.size() == 1 ? "is" : "are");
+  if (std::ranges::find(sick.disk->actions, why) != sick.disk->actions.end()) return;
+  parts_.disks.NoteAction(sick.fault_class, sick.subject, why);
+  Emit(parts_.events, observe::Severity::kCritical, "disk.fence_withheld", sick.subject,
+       fmt::format("this primary is {}; {} {}: {}. HINT: metalctl shard failover --to a standby "
+                   "that is well",
+                   why, sick.fault_class, sick.subject, sick.message),
+       {{"class", sick.fault_class}, {"fenced", fmt::format("{}", fmt::join(fenced, ","))}});
 }
 
 void Node::FenceSickPrimary(const observe::Fault& sick, const TermRecord& record) {

@@ -36,6 +36,7 @@
 #include "agent/disk/sources/postgres_log.h"
 #include "agent/gate/gate.h"
 #include "agent/node/fence/client_cut.h"
+#include "agent/node/fence/fenced_peers.h"
 #include "agent/node/fence/flushed_standbys.h"
 #include "agent/node/fence/sick_server.h"
 #include "agent/node/fence/watchdog_feeder.h"
@@ -161,7 +162,8 @@ class Node {
   // watch repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
   // How fast the other members' disks are; what is told of this node is left out.
-  void TellPeers(std::vector<disk::PeerExcess> peers);
+  // `fenced`: members that are fenced because of their disks. What is said of this node is left out.
+  void TellPeers(std::vector<disk::PeerExcess> peers, std::vector<std::string> fenced);
   // As disk::DiskMonitor::Acknowledge. INVALID_ARGUMENT: no class, or a reason above 500 bytes.
   absl::StatusOr<std::vector<observe::Fault>> AcknowledgeFault(
       const disk::AcknowledgeRequest& request);
@@ -317,6 +319,8 @@ class Node {
   void AskForRebuild(const observe::Fault& fault);
   // Of the role watch: keeps in force what a fence because of a disk asks for.
   void KeepDiskFence();
+  // Instead: another member is out already, and one goes at a time. Told once for each fault.
+  void TellFenceWithheld(const observe::Fault& sick, const std::vector<std::string>& fenced);
   void FenceSickPrimary(const observe::Fault& sick, const TermRecord& record);
   void StartSickStop(uint64_t term, const std::string& reason);
   void FeedWatchdog();
@@ -485,6 +489,7 @@ class Node {
   std::atomic<pid_t> fence_proven_pid_{0};  // found read-only by RunFence under the present fence
   std::atomic<pid_t> promoted_pid_{0};      // told to become a primary; it never is a standby again
   base::MonotonicTime enforce_next_;
+  FencedPeers fenced_peers_;
   ClientCut cut_;
   SickServer sick_server_;
   // Starts the operation that stops the server: its journal may hang.

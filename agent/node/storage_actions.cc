@@ -29,9 +29,11 @@ void PutSummary(OperationResult& result, const std::string& prefix,
 
 }  // namespace
 
-void Node::TellPeers(std::vector<disk::PeerExcess> peers) {
+void Node::TellPeers(std::vector<disk::PeerExcess> peers, std::vector<std::string> fenced) {
   std::erase_if(peers, [this](const auto& each) { return each.node == parts_.config.node_id; });
   parts_.disks.SetPeers(peers);
+  std::erase(fenced, parts_.config.node_id);
+  fenced_peers_.Told(fenced, parts_.clock.Monotonic());
 }
 
 absl::StatusOr<std::vector<observe::Fault>> Node::AcknowledgeFault(

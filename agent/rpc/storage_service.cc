@@ -106,9 +106,12 @@ grpc::Status StorageService::TellPeers(grpc::ServerContext* context,
                                        v1::TellPeersResponse*) {
   return handler_.Run(
       "StorageService/TellPeers", *context, [&](const std::string&) -> absl::Status {
-        if (request->disks_size() > kMostPeerDisks) {
-          return base::Error(absl::StatusCode::kInvalidArgument, "{} disks. HINT: at most {}",
-                             request->disks_size(), kMostPeerDisks);
+        if (request->disks_size() > kMostPeerDisks ||
+            request->fenced_node_ids_size() > kMostPeerDisks) {
+          return base::Error(absl::StatusCode::kInvalidArgument,
+                             "{} disks and {} fenced members. HINT: at most {} of each",
+                             request->disks_size(), request->fenced_node_ids_size(),
+                             kMostPeerDisks);
         }
         std::vector<disk::PeerExcess> peers;
         for (const auto& each : request->disks()) {
@@ -119,7 +122,8 @@ grpc::Status StorageService::TellPeers(grpc::ServerContext* context,
           }
           peers.push_back({each.node_id(), each.role(), {each.median_excess(), each.p99_excess()}});
         }
-        node_.TellPeers(peers);
+        node_.TellPeers(std::move(peers),
+                        {request->fenced_node_ids().begin(), request->fenced_node_ids().end()});
         return absl::OkStatus();
       });
 }

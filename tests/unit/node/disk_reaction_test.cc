@@ -31,6 +31,10 @@ class DiskReactionTest : public NodeTest {
     ASSERT_OK(terms_->BeginTerm(holder_));
     ASSERT_OK(terms_->FenceNow(holder_, "disk: write_error nvme0n1"));
   }
+  void LeadTheShard() {
+    ASSERT_OK(terms_->BeginTerm(holder_));
+    ASSERT_OK(terms_->SetRoleWanted(holder_, observe::Role::kPrimary));
+  }
   // A directory that a server could be started on, were there one.
   void MakeStartable() {
     const std::vector<std::byte> control = pg::golden::Bytes(pg::golden::kControlFiles[1]);
@@ -78,6 +82,28 @@ TEST_F(DiskReactionTest, NothingIsRewoundOnASickDiskThatTheNodeIsFencedFor) {
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("on a failed disk"));
   board_.ClearFault("write_error", "nvme0n1");
   EXPECT_OK(node_->Rewind(Request("r2"), request).status()) << "the drive was changed";
+}
+
+// As the role watch sees it, within a second or two.
+TEST_F(DiskReactionTest, APrimaryFencesItselfUnlessAnotherMemberIsFencedAlready) {
+  LeadTheShard();
+  RaiseSick("demote");
+  node_->TellPeers({}, {"n", "b"});  // "n" is this one
+  node_->Begin();
+  ASSERT_TRUE(events_.Await("disk.fence_withheld"));
+  EXPECT_FALSE(terms_->Get().fence.active);
+  EXPECT_TRUE(terms_->Get().MayRunAsPrimary());
+  EXPECT_EQ(events_.Count("disk.fenced"), 0u);
+}
+
+TEST_F(DiskReactionTest, APrimaryOfWhosePeersNothingIsToldFencesItself) {
+  LeadTheShard();
+  RaiseSick("demote");
+  node_->TellPeers({}, {"n"});
+  node_->Begin();
+  ASSERT_TRUE(events_.Await("disk.fenced"));
+  EXPECT_TRUE(terms_->Get().FencedForDisk());
+  EXPECT_EQ(events_.Count("disk.fence_withheld"), 0u);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "tools/metalctl/shard/node_view.h"
 
 #include "gtest/gtest.h"
+#include "tests/unit/shard/healthy_shard.h"
+#include "tools/metalctl/shard/agent_calls.h"
 
 namespace metal::shard {
 namespace {
@@ -58,6 +60,24 @@ TEST_F(FaultViewTest, WhatOnlyAsksForAPlannedMoveIsNotFatal) {
   EXPECT_FALSE(View().has_fatal_disk());
   fault_.mutable_disk()->set_reaction(v1::FAULT_REACTION_OBSERVE);
   EXPECT_FALSE(View().is_condemned());
+}
+
+TEST(PeersTest, AMemberIsToldOfTheDisksAndTheFencesOfTheOthers) {
+  std::vector<NodeView> views = HealthyShard();
+  EXPECT_TRUE(PeersOf("a", views).fenced_node_ids().empty());
+  views[0].disk_excess = views[1].disk_excess = {{.role = "data", .median = 0.5, .p99 = 1}};
+  views[2].fenced = true;
+  views[2].fence_reason = "maintenance";
+  EXPECT_TRUE(PeersOf("a", views).fenced_node_ids().empty()) << "not because of a disk";
+  views[2].fence_reason = "disk: gone nvme0n1";
+  const auto told = PeersOf("a", views);
+  ASSERT_EQ(told.disks_size(), 1);
+  EXPECT_EQ(told.disks(0).node_id(), "b");
+  ASSERT_EQ(told.fenced_node_ids_size(), 1);
+  EXPECT_EQ(told.fenced_node_ids(0), "c");
+  EXPECT_TRUE(PeersOf("c", views).fenced_node_ids().empty()) << "it knows";
+  views[2].answered = false;
+  EXPECT_TRUE(PeersOf("a", views).fenced_node_ids().empty()) << "nobody sees it";
 }
 
 }  // namespace

@@ -133,10 +133,11 @@ absl::StatusOr<NodeView> AgentCalls::GetStatus(absl::Duration patience) {
   return ViewOf(id_, response.status());
 }
 
-absl::Status AgentCalls::TellPeers(const std::vector<NodeView>& views, absl::Duration patience) {
+v1::TellPeersRequest PeersOf(const std::string& id, const std::vector<NodeView>& views) {
   v1::TellPeersRequest request;
   for (const NodeView& view : views) {
-    if (!view.answered || view.id == id_) continue;
+    if (!view.answered || view.id == id) continue;
+    if (view.fenced_by_disk()) request.add_fenced_node_ids(view.node_id);
     for (const DiskExcess& each : view.disk_excess) {
       v1::PeerDisk* disk = request.add_disks();
       disk->set_node_id(view.node_id);
@@ -145,7 +146,12 @@ absl::Status AgentCalls::TellPeers(const std::vector<NodeView>& views, absl::Dur
       disk->set_p99_excess(each.p99);
     }
   }
-  if (request.disks_size() == 0) return absl::OkStatus();
+  return request;
+}
+
+absl::Status AgentCalls::TellPeers(const std::vector<NodeView>& views, absl::Duration patience) {
+  const v1::TellPeersRequest request = PeersOf(id_, views);
+  if (request.disks().empty() && request.fenced_node_ids().empty()) return absl::OkStatus();
   v1::TellPeersResponse response;
   return Call(patience - kMargin, [&](grpc::ClientContext* context) {
     return client_.storage->TellPeers(context, request, &response);

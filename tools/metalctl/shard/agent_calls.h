@@ -10,6 +10,9 @@
 
 namespace metal::shard {
 
+// What node `id` of the shard's file is told of the others that answered.
+ctl::v1::TellPeersRequest PeersOf(const std::string& id, const std::vector<NodeView>& views);
+
 class AgentCalls : public NodeCalls {
  public:
   // `id`: of shard.toml. `client` and `clock` outlive this.
