@@ -15,6 +15,10 @@ class AutoPilotTest : public ::testing::Test {
   void Ask(size_t node, FaultWish wanted, bool fatal = true) {
     views_[node].faults.push_back(ConfirmedFault(wanted, fatal));
   }
+  void FenceForDisk(size_t node) {
+    views_[node].fenced = true;
+    views_[node].fence_reason = "disk: write_error nvme0n1";
+  }
   AutoChange Decide() { return DecideChange(config_, views_); }
 
   ShardConfig config_ = ThreeNodes();
@@ -93,6 +97,65 @@ TEST_F(AutoPilotTest, NeverWhenMoreThanOneMemberIsSick) {
   Ask(1, FaultWish::kNothing);
   EXPECT_EQ(Decide().kind, Kind::kNone);
   EXPECT_THAT(Decide().why, HasSubstr("more than one member"));
+}
+
+// a fenced itself and is down; c leads since, in the set of which a is none.
+TEST_F(AutoPilotTest, AMemberThatIsFencedAlreadyDoesNotKeepTheLeadOnTheNextSickDisk) {
+  FenceForDisk(0);
+  views_[0].role = NodeRole::kUnknown;
+  views_[0].wanted = NodeRole::kStandby;
+  views_[0].server = ServerState::kStopped;
+  views_[0].fence_term = 4;
+  NodeView& leader = views_[2];
+  leader.role = leader.wanted = NodeRole::kPrimary;
+  leader.followers_seen = true;
+  leader.followers = {
+      {.name = "b", .state = "streaming", .sync_state = "quorum", .flushed = {0x5000}}};
+  leader.synchronous_standbys = config_.policy.Setting({"b"});
+  for (NodeView& view : views_) view.term = 5;
+  for (const size_t i : {1, 2}) views_[i].last_led_term = 5;
+  EXPECT_EQ(Decide().kind, Kind::kNone);
+  EXPECT_THAT(Decide().why, HasSubstr("metalctl shard replace a"));
+  Ask(2, FaultWish::kFailover);
+  EXPECT_EQ(Decide().kind, Kind::kFailover);
+  EXPECT_EQ(Decide().to, 1u);
+  leader.synchronous_standbys = config_.policy.Setting({"a", "b"});
+  EXPECT_EQ(Decide().kind, Kind::kNone) << "a is not out of the set";
+  EXPECT_THAT(Decide().why, HasSubstr("more than one member"));
+  // It has fenced itself too.
+  leader.role = NodeRole::kUnknown;
+  leader.wanted = NodeRole::kStandby;
+  leader.server = ServerState::kStopped;
+  FenceForDisk(2);
+  leader.fence_term = 5;
+  EXPECT_EQ(Decide().kind, Kind::kFailover);
+  EXPECT_EQ(Decide().to, 1u);
+  EXPECT_THAT(Decide().why, HasSubstr("c asks for it"));
+}
+
+TEST_F(AutoPilotTest, AnOldFenceIsNotWhyALaterPrimaryIsAway) {
+  FenceForDisk(0);
+  views_[0].role = NodeRole::kUnknown;
+  views_[0].wanted = NodeRole::kStandby;
+  views_[0].fence_term = 4;
+  views_[2].answered = false;  // it led in term 5
+  views_[1].term = views_[1].last_led_term = 5;
+  EXPECT_EQ(Decide(), AutoChange()) << "it may only be restarted";
+}
+
+TEST_F(AutoPilotTest, ASickStandbyLeavesTheSetAtOnceAlsoAfterAnotherChangeOfIt) {
+  AutoPilot pilot;
+  views_[0].synchronous_standbys = config_.policy.Setting({"c"});
+  const auto look = [&](absl::Duration after) {
+    const SetChange::Kind first = pilot.Observe(config_, views_, now_ + after).set.kind;
+    return first != SetChange::Kind::kNone ? first
+                                           : pilot.Observe(config_, views_, now_ + after).set.kind;
+  };
+  ASSERT_EQ(look(absl::ZeroDuration()), SetChange::Kind::kTakeBack);
+  views_[0].synchronous_standbys = config_.policy.Setting({"b", "c"});
+  Ask(1, FaultWish::kFailover);
+  EXPECT_EQ(look(absl::Seconds(4)), SetChange::Kind::kNone);
+  EXPECT_EQ(look(absl::Seconds(6)), SetChange::Kind::kLeaveOut) << "commits may wait for it";
 }
 
 TEST_F(AutoPilotTest, ASickStandbyLeavesTheSynchronousSetOnTwoLooksAndItsRebuildIsAsked) {

@@ -179,5 +179,24 @@ TEST_F(ProcedureTest, RecoverSaysHowANodeComesOutOfTheFenceBecauseOfItsDisk) {
   ExpectHealthy("rebuilt");
 }
 
+// The first one fenced itself and is down; the second could not without leaving the shard nobody.
+TEST_F(ProcedureTest, ASecondPrimaryWithASickDiskIsLeftForTheThirdNode) {
+  node(0).fenced = true;
+  node(0).fence_reason = "disk: write_error nvme0n1";
+  node(0).server_up = false;
+  node(0).wanted = NodeRole::kStandby;
+  ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
+  const auto second = Primary();
+  ASSERT_TRUE(second) << log_.text;
+  ASSERT_NE(*second, 0u);
+  node(*second).disk_condemned = true;
+  const size_t third = 3 - *second;
+  ASSERT_THAT(Run(Command::kFailover, {.to = third}), IsOk()) << log_.text;
+  EXPECT_EQ(Primary(), third) << log_.text;
+  EXPECT_EQ(shard_->Lost(third), 0) << log_.text;
+  EXPECT_FALSE(shard_->two_primaries());
+  EXPECT_FALSE(node(0).server_up);
+}
+
 }  // namespace
 }  // namespace metal::shard

@@ -46,6 +46,28 @@ TEST_F(SynchronousSetTest, WhatAsksByItsReactionLeavesTooAndWhatAsksForNothingSt
   EXPECT_EQ(Decide(), SetChange()) << "suspected, observed alone, or acknowledged";
 }
 
+TEST_F(SynchronousSetTest, OneThatIsFencedAndOutAlreadyKeepsNoOtherInTheSet) {
+  config_.nodes.push_back(config_.nodes[2]);
+  config_.nodes[3].id = "d";
+  views_.push_back(HealthyNode("d"));
+  views_[0].followers.push_back(
+      {.name = "d", .state = "streaming", .sync_state = "quorum", .flushed = {0x5000}});
+  views_[1].fenced = true;
+  views_[1].fence_reason = "disk: gone nvme0n1";
+  views_[1].role = NodeRole::kUnknown;
+  views_[1].server = ServerState::kStopped;
+  PutInForce({"b", "c", "d"});
+  Condemn(2);
+  EXPECT_EQ(Decide().kind, Kind::kNone);
+  EXPECT_THAT(Decide().why, HasSubstr("b and c are sick: more than one member"));
+  PutInForce({"c", "d"});
+  EXPECT_EQ(Decide().kind, Kind::kLeaveOut);
+  EXPECT_EQ(Decide().node, 2u);
+  EXPECT_THAT(Decide().standbys, ElementsAre("d"));
+  EXPECT_THAT(WantedSet(config_, views_, 0), ElementsAre(3u));
+  EXPECT_THAT(WantedSet(config_, views_, 3), ElementsAre(0u)) << "neither of the two";
+}
+
 TEST_F(SynchronousSetTest, APolicyThatTheOthersCannotMeetIsNotMadeLess) {
   Condemn(1);
   views_[0].followers[1].state = "catchup";

@@ -49,6 +49,31 @@ AutoChange LeadAgain(const ShardConfig& config, const std::vector<NodeView>& vie
   return change;
 }
 
+// Sick, and not out already: one that is fenced, and whose acknowledgement counts for nothing,
+// would be taken out by no change, so that one more can be.
+std::vector<size_t> SickOf(const ShardConfig& config, const std::vector<NodeView>& views,
+                           std::optional<size_t> primary) {
+  const auto in = primary ? SetInForce(config, views[*primary]) : std::vector<size_t>();
+  std::vector<size_t> sick;
+  for (size_t i = 0; i < views.size(); ++i) {
+    const bool counts = !in || std::ranges::count(*in, i) > 0;
+    if (IsSick(views[i]) && (counts || !IsOut(views[i]))) sick.push_back(i);
+  }
+  return sick;
+}
+
+// Who fenced itself because of its disk while it led, if nobody has led since.
+std::optional<size_t> FencedLeader(const std::vector<NodeView>& views) {
+  uint64_t last_led = 0;
+  for (const NodeView& view : views) {
+    if (view.answered) last_led = std::max(last_led, view.last_led_term);
+  }
+  for (size_t i = 0; i < views.size(); ++i) {
+    if (views[i].fenced_by_disk() && views[i].fence_term >= last_led) return i;
+  }
+  return std::nullopt;
+}
+
 AutoChange ChangeOfSet(SetChange set) {
   if (set.kind == SetChange::Kind::kNone) return Nothing(std::move(set.why));
   AutoChange change;
@@ -61,23 +86,20 @@ AutoChange ChangeOfSet(SetChange set) {
 }  // namespace
 
 AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& views) {
-  std::vector<size_t> all;
-  for (size_t i = 0; i < views.size(); ++i) {
-    if (IsSick(views[i])) all.push_back(i);
-  }
+  const auto primary = FindPrimary(views);
+  const std::vector<size_t> all = SickOf(config, views, primary);
   if (all.size() > 1) {
     return Nothing(fmt::format("{} and {} are sick: more than one member, so nothing is changed",
                                config.nodes[all[0]].id, config.nodes[all[1]].id));
   }
-  const auto primary = FindPrimary(views);
-  if (all.empty()) {
+  // A primary that fenced itself is no primary any more, and still the one that asks.
+  const std::optional<size_t> fenced = primary ? std::nullopt : FencedLeader(views);
+  if (all.empty() && !fenced) {
     return primary ? ChangeOfSet(DecideSet(config, views, *primary)) : LeadAgain(config, views);
   }
-  const size_t node = all.front();
+  const size_t node = fenced ? *fenced : all.front();
   const std::string& id = config.nodes[node].id;
   const NodeFault* fault = views[node].condemned_by();
-  // A primary that fenced itself is no primary any more, and still the one that asks.
-  const bool fenced = !primary && views[node].fenced_by_disk();
   if (primary && *primary != node) {
     if (views[node].is_condemned()) return ChangeOfSet(DecideSet(config, views, *primary));
     return Nothing(
@@ -108,7 +130,8 @@ AutoChange AutoPilot::Observe(const ShardConfig& config, const std::vector<NodeV
   if (!again) return Nothing("asked once: " + change.why);
   const bool of_set = change.kind == Kind::kSet;
   std::optional<base::MonotonicTime>& changed = of_set ? set_changed_ : changed_;
-  const absl::Duration pause = of_set ? kSetPause : pause_;
+  const bool back = change.set.kind == SetChange::Kind::kTakeBack;
+  const absl::Duration pause = !of_set ? pause_ : back ? kSetPause : kRetry;
   if (changed && now - *changed < pause) {
     return Nothing(fmt::format("{}; the last change was less than {} ago", change.why,
                                absl::FormatDuration(pause)));

@@ -3,9 +3,10 @@
 // sick disk out of the synchronous set and, when it is well again, back (synchronous_set.h). And
 // where nobody leads, it lets the primary lead again that came back as a standby.
 // Guards: two looks in a row have to say the same; never when more than one member is sick, for
-// then the cause may be another; only to a standby that is well; only with so many answers that no
-// others can have gone on without them; one change of the lead in ten minutes, and of the set in
-// one.
+// then the cause may be another (one that is fenced, and out of the set, is no longer a member that
+// a change would take out); only to a standby that is well; only with so many answers that no
+// others can have gone on without them; one change of the lead in ten minutes; nobody is taken back
+// into the set within a minute of its last change.
 // Threading: not thread-safe; no I/O and no clock.
 #pragma once
 
@@ -37,10 +38,12 @@ AutoChange DecideChange(const ShardConfig& config, const std::vector<NodeView>& 
 class AutoPilot {
  public:
   static constexpr absl::Duration kPause = absl::Minutes(10);  // between two changes of the lead
-  // Between two of the set: a fault that comes and goes does not make the policy flap.
+  // From a change of the set until a standby is taken back: a fault that comes and goes does not
+  // make the policy flap. A sick one leaves without that, for commits may wait for it.
   static constexpr absl::Duration kSetPause = absl::Minutes(1);
 
-  // After a change of the lead that failed; twice as long after each further one, up to kPause.
+  // After a change of the lead that failed, twice as long after each further one, up to kPause; and
+  // from any change of the set until the next.
   static constexpr absl::Duration kRetry = absl::Seconds(5);
 
   // One look. A change is answered once, and the pause begins with it.

@@ -171,6 +171,7 @@ NodeView ViewOf(std::string id, const v1::NodeStatus& status) {
   view.orchestrator = status.node().term_orchestrator_id();
   view.fenced = status.node().fenced();
   view.fence_reason = status.node().fence_reason();
+  view.fence_term = status.node().fence_term();
   view.wanted = RoleOf(status.node().role_wanted());
   for (const auto& entry : status.term_history()) {
     view.last_led_term = std::max(view.last_led_term, entry.term());

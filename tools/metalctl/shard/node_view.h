@@ -55,6 +55,7 @@ struct NodeView {
   std::string orchestrator;
   bool fenced = false;
   std::string fence_reason;
+  uint64_t fence_term = 0;               // under which it was set
   NodeRole wanted = NodeRole::kUnknown;  // the role that the stored term gives it
   // The last term that had a primary, as the database notes it; 0: not known. Above the stored one
   // where the data came from elsewhere, or the agent's state was lost.

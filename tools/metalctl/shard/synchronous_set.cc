@@ -21,6 +21,14 @@ std::vector<size_t> Without(std::vector<size_t> nodes, size_t node) {
   return nodes;
 }
 
+// Those that would be taken out, of the condemned: one that is fenced and whose acknowledgement
+// does not count is out already.
+std::vector<size_t> StillToGo(const std::vector<NodeView>& views, std::vector<size_t> condemned,
+                              const std::vector<size_t>& in) {
+  std::erase_if(condemned, [&](size_t i) { return IsOut(views[i]) && !std::ranges::count(in, i); });
+  return condemned;
+}
+
 std::vector<size_t> CondemnedOf(const std::vector<NodeView>& views) {
   std::vector<size_t> nodes;
   for (size_t i = 0; i < views.size(); ++i) {
@@ -91,6 +99,8 @@ SetChange LeaveOut(const ShardConfig& config, const std::vector<NodeView>& views
 
 }  // namespace
 
+bool IsOut(const NodeView& view) { return view.fenced_by_disk() && !view.is_primary(); }
+
 std::optional<std::vector<size_t>> SetInForce(const ShardConfig& config, const NodeView& primary) {
   std::vector<size_t> in;
   std::vector<std::string> ids;
@@ -107,12 +117,15 @@ std::optional<std::vector<size_t>> SetInForce(const ShardConfig& config, const N
 SetChange DecideSet(const ShardConfig& config, const std::vector<NodeView>& views, size_t primary) {
   const std::vector<size_t> condemned = CondemnedOf(views);
   const auto in = SetInForce(config, views[primary]);
-  if (condemned.size() > 1) {
+  const std::vector<size_t> going = in ? StillToGo(views, condemned, *in) : condemned;
+  if (going.size() > 1) {
     return Nothing(fmt::format("{} are sick: more than one member, so none leaves the set",
-                               fmt::join(IdsOf(config, condemned), " and ")));
+                               fmt::join(IdsOf(config, going), " and ")));
   }
-  const bool any = !condemned.empty() && condemned[0] != primary;
-  const size_t sick = any ? condemned[0] : primary;
+  // Of one that is out already only the rebuild is asked for.
+  const std::vector<size_t>& named = going.empty() ? condemned : going;
+  const bool any = !named.empty() && named[0] != primary;
+  const size_t sick = any ? named[0] : primary;
   if (!in || !views[primary].followers_seen) {
     if (!any) return {};
     return Nothing(fmt::format(
@@ -146,9 +159,12 @@ std::vector<size_t> WantedSet(const ShardConfig& config, const std::vector<NodeV
   for (size_t i = 0; i < views.size(); ++i) {
     if (i != leader) all.push_back(i);
   }
-  const std::vector<size_t> condemned = CondemnedOf(views);
-  if (condemned.size() != 1 || condemned[0] == leader) return all;
-  const std::vector<size_t> rest = Without(all, condemned[0]);
+  // One that is down and fenced acknowledges nothing anyway.
+  std::vector<size_t> rest = all;
+  std::erase_if(rest, [&](size_t i) { return IsOut(views[i]); });
+  const std::vector<size_t> going = StillToGo(views, CondemnedOf(views), {});
+  if (going.size() == 1) rest = Without(std::move(rest), going[0]);
+  if (rest == all) return all;
   const auto running =
       std::ranges::count_if(rest, [&](size_t i) { return views[i].running() && !views[i].fenced; });
   return running >= config.policy.count ? rest : all;

@@ -15,6 +15,9 @@
 
 namespace metal::shard {
 
+// It is fenced because of its disk and writes no more: nobody has to take it out of the lead.
+bool IsOut(const NodeView& view);
+
 // One change of the primary's synchronous_standby_names under the same policy.
 struct SetChange {
   enum class Kind { kNone, kLeaveOut, kTakeBack };
