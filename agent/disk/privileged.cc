@@ -183,8 +183,8 @@ class SocketHelper final : public PrivilegedHelper {
     return AskPort(HelperRequestKind::kAllowConnections, port, timeout).status();
   }
 
-  absl::StatusOr<int> DestroyConnections(int port, const std::vector<pid_t>& spared,
-                                         absl::Duration timeout) override {
+  absl::StatusOr<host::Destroyed> DestroyConnections(int port, const std::vector<pid_t>& spared,
+                                                     absl::Duration timeout) override {
     HelperRequest request;
     const size_t count = std::min(spared.size(), std::size(request.spared));
     std::copy_n(spared.begin(), count, request.spared);
@@ -192,7 +192,9 @@ class SocketHelper final : public PrivilegedHelper {
                            AskPort(HelperRequestKind::kDestroyConnections, port, timeout, request));
     int32_t destroyed = 0;
     std::memcpy(&destroyed, answer.reply.data.data(), sizeof destroyed);
-    return destroyed;
+    const char* const left = answer.reply.message;
+    return host::Destroyed{destroyed,
+                           std::string(left, strnlen(left, sizeof answer.reply.message))};
   }
 
   absl::Status KillServer(pid_t postmaster, int port, absl::Duration timeout) override {
@@ -321,8 +323,8 @@ absl::Status PrivilegedHelper::RefuseConnections(int, absl::Duration) { return U
 
 absl::Status PrivilegedHelper::AllowConnections(int, absl::Duration) { return Unsupported(); }
 
-absl::StatusOr<int> PrivilegedHelper::DestroyConnections(int, const std::vector<pid_t>&,
-                                                         absl::Duration) {
+absl::StatusOr<host::Destroyed> PrivilegedHelper::DestroyConnections(int, const std::vector<pid_t>&,
+                                                                     absl::Duration) {
   return Unsupported();
 }
 

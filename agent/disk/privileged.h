@@ -23,6 +23,7 @@
 #include "absl/time/time.h"
 #include "agent/base/fd.h"
 #include "agent/disk/sources/privileged_filesystem.h"
+#include "agent/host/traffic_cut.h"
 
 namespace metal::disk {
 
@@ -78,9 +79,10 @@ class PrivilegedHelper {
   virtual absl::Status RefuseConnections(int port, absl::Duration timeout);
   virtual absl::Status AllowConnections(int port, absl::Duration timeout);
   // Destroys the port's connections, but those of the processes `spared`, which are PostgreSQL's:
-  // the first 16 count. How many.
-  virtual absl::StatusOr<int> DestroyConnections(int port, const std::vector<pid_t>& spared,
-                                                 absl::Duration timeout);
+  // the first 16 count. What is left is not an error unless nothing could be destroyed.
+  virtual absl::StatusOr<host::Destroyed> DestroyConnections(int port,
+                                                             const std::vector<pid_t>& spared,
+                                                             absl::Duration timeout);
   // SIGKILL to all in the scope or group that MoveToSystemdScope put the postmaster into.
   // NOT_FOUND: there is none. What hangs in a disk is still there afterwards.
   virtual absl::Status KillServer(pid_t postmaster, int port, absl::Duration timeout);

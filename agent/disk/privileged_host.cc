@@ -21,7 +21,8 @@ HelperReply Destroy(const HelperRequest& request) {
   const auto destroyed = host::DestroyConnections(request.port, spared);
   HelperReply reply = ReplyOf(destroyed.status());
   if (!destroyed.ok()) return reply;
-  const int32_t count = *destroyed;
+  reply = MakeReply(HelperResult::kOk, destroyed->first_error);
+  const int32_t count = destroyed->count;
   std::memcpy(reply.data.data(), &count, sizeof count);
   reply.length = sizeof count;
   return reply;

@@ -72,7 +72,7 @@ struct HelperReply {
   uint64_t sequence = 0;
   HelperResult result = HelperResult::kFailed;
   uint32_t length = 0;     // bytes of data
-  char message[256] = {};  // NUL-terminated, of results other than kOk
+  char message[256] = {};  // NUL-terminated; of kOk: what could not be done of a part, mostly empty
   std::array<std::byte, 4096> data{};
 };
 static_assert(std::is_trivially_copyable_v<HelperRequest> &&

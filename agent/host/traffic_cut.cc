@@ -86,8 +86,10 @@ class SockDiag {
     }
   }
 
-  // NOT_FOUND: it has ended by itself.
+  // NOT_FOUND: it has ended by itself. The same error for all that follow one which is the
+  // channel's: its late answer would be taken for theirs.
   absl::Status Destroy(const inet_diag_msg& connection) {
+    METAL_RETURN_IF_ERROR(broken_);
     DiagRequest request{};
     request.header.nlmsg_type = SOCK_DESTROY;
     request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
@@ -95,10 +97,13 @@ class SockDiag {
     request.body.sdiag_protocol = IPPROTO_TCP;
     request.body.idiag_states = kAllStates;
     request.body.id = connection.id;
-    METAL_RETURN_IF_ERROR(Send(request));
-    METAL_ASSIGN_OR_RETURN(const size_t left, Receive());
+    broken_ = Send(request);
+    METAL_RETURN_IF_ERROR(broken_);
+    const absl::StatusOr<size_t> left = Receive();
+    broken_ = left.status();
+    METAL_RETURN_IF_ERROR(broken_);
     const nlmsghdr* const answer = First();
-    if (!NLMSG_OK(answer, left) || answer->nlmsg_type != NLMSG_ERROR) {
+    if (!NLMSG_OK(answer, *left) || answer->nlmsg_type != NLMSG_ERROR) {
       return absl::InternalError("sock_diag answered something else");
     }
     return ErrorOf(answer, "destroy a connection");
@@ -144,6 +149,7 @@ class SockDiag {
 
   base::UniqueFd socket_;
   std::vector<char> buffer_;
+  absl::Status broken_;
 };
 
 }  // namespace
@@ -172,7 +178,24 @@ absl::Status AllowConnections(int port) {
   return RunNft(fmt::format("add table inet {0}\ndelete table inet {0}\n", CutTableName(port)));
 }
 
-absl::StatusOr<int> DestroyConnections(int port, const std::set<uint32_t>& spared) {
+absl::StatusOr<Destroyed> DestroyEach(size_t count,
+                                      const std::function<absl::Status(size_t)>& destroy) {
+  Destroyed done;
+  absl::Status first;
+  for (size_t i = 0; i < count; ++i) {
+    const absl::Status destroyed = destroy(i);
+    if (destroyed.ok()) ++done.count;
+    if (!destroyed.ok() && !absl::IsNotFound(destroyed) && first.ok()) first = destroyed;
+  }
+  if (first.ok()) return done;
+  if (done.count == 0) return first;
+  // The kernel can, as was seen: it says so too of a connection that came into TIME_WAIT meanwhile,
+  // which has nothing to lose.
+  if (!absl::IsUnimplemented(first)) done.first_error = std::string(first.message());
+  return done;
+}
+
+absl::StatusOr<Destroyed> DestroyConnections(int port, const std::set<uint32_t>& spared) {
   METAL_ASSIGN_OR_RETURN(SockDiag diag, SockDiag::Open());
   std::vector<inet_diag_msg> connections;
   for (const uint8_t family : {uint8_t{AF_INET}, uint8_t{AF_INET6}}) {
@@ -180,15 +203,10 @@ absl::StatusOr<int> DestroyConnections(int port, const std::set<uint32_t>& spare
     // A host without IPv6.
     if (!dumped.ok() && family == AF_INET) return dumped;
   }
-  int destroyed = 0;
-  for (const inet_diag_msg& each : connections) {
-    if (ntohs(each.id.idiag_sport) != port || spared.contains(each.idiag_inode)) continue;
-    const absl::Status done = diag.Destroy(each);
-    if (absl::IsNotFound(done)) continue;
-    METAL_RETURN_IF_ERROR(done);
-    ++destroyed;
-  }
-  return destroyed;
+  std::erase_if(connections, [&](const inet_diag_msg& each) {
+    return ntohs(each.id.idiag_sport) != port || spared.contains(each.idiag_inode);
+  });
+  return DestroyEach(connections.size(), [&](size_t i) { return diag.Destroy(connections[i]); });
 }
 
 std::set<uint32_t> SocketsOf(int pid) {

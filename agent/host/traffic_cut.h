@@ -5,7 +5,9 @@
 // kernel needs.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 
@@ -28,10 +30,21 @@ absl::Status RefuseConnections(int port);
 // OK when they were not refused.
 absl::Status AllowConnections(int port);
 
+// What became of connections.
+struct Destroyed {
+  int count = 0;
+  std::string first_error = {};  // of those that are left; empty when none is
+};
+
+// Each of `count` connections by `destroy`, whose NOT_FOUND says that it has ended by itself. One
+// that fails keeps no other from its end. The first error, when none could be destroyed.
+absl::StatusOr<Destroyed> DestroyEach(size_t count,
+                                      const std::function<absl::Status(size_t)>& destroy);
+
 // Destroys the TCP connections of the port's server: both ends get an error at once, what has not
 // been sent yet is lost. `spared`: inodes of sockets (/proc/PID/fd) that are left alone. Listening
 // sockets stay. The number of those destroyed. UNIMPLEMENTED: the kernel cannot. PERMISSION_DENIED.
-absl::StatusOr<int> DestroyConnections(int port, const std::set<uint32_t>& spared);
+absl::StatusOr<Destroyed> DestroyConnections(int port, const std::set<uint32_t>& spared);
 
 // The inodes of the sockets that a process has open; empty when it is gone or may not be looked at.
 std::set<uint32_t> SocketsOf(int pid);

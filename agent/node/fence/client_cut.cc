@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <string_view>
+
 #include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
@@ -13,6 +15,12 @@ namespace {
 constexpr absl::Duration kPatience = absl::Seconds(1);
 constexpr absl::Duration kAgain = absl::Seconds(10);
 constexpr absl::Duration kAllowPatience = absl::Seconds(5);
+
+std::string TextOf(const host::Destroyed& destroyed, std::string_view which = "") {
+  std::string text = fmt::format("destroyed {} connections{}", destroyed.count, which);
+  if (!destroyed.first_error.empty()) text += ", not all: " + destroyed.first_error;
+  return text;
+}
 
 }  // namespace
 
@@ -43,7 +51,7 @@ std::string ClientCut::Cut(const std::vector<pid_t>& spared) {
                                   : fmt::format("does not refuse new connections to port {}: {}",
                                                 port_, std::string(refused.message()));
   const auto destroyed = helper_->DestroyConnections(port_, spared, kPatience);
-  done += destroyed.ok() ? fmt::format("; destroyed {} connections", *destroyed)
+  done += destroyed.ok() ? "; " + TextOf(*destroyed)
                          : fmt::format("; did not destroy connections: {}",
                                        std::string(destroyed.status().message()));
   return done;
@@ -52,8 +60,8 @@ std::string ClientCut::Cut(const std::vector<pid_t>& spared) {
 std::string ClientCut::DestroyRest() {
   if (helper_ == nullptr) return "";
   const auto destroyed = helper_->DestroyConnections(port_, {}, kPatience);
-  if (!destroyed.ok() || *destroyed == 0) return "";
-  return fmt::format("destroyed {} connections that were left", *destroyed);
+  if (!destroyed.ok() || destroyed->count == 0) return "";
+  return TextOf(*destroyed, " that were left");
 }
 
 void ClientCut::Keep(FenceCause cause) {

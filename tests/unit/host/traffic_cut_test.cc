@@ -118,6 +118,26 @@ TEST(TrafficCutTest, NewConnectionsToThePortAloneAreRefusedUntilTheyAreAllowed) 
   EXPECT_EQ(code, 0);
 }
 
+TEST(TrafficCutTest, OneConnectionThatCannotBeDestroyedKeepsNoOtherFromIt) {
+  const absl::Status unsupported = absl::UnimplementedError("no CONFIG_INET_DIAG_DESTROY");
+  const absl::Status ended = absl::NotFoundError("it has ended");
+  const auto each = [](const std::vector<absl::Status>& answers) {
+    return DestroyEach(answers.size(), [&](size_t i) { return answers[i]; });
+  };
+  const absl::Status ok, other = absl::InternalError("no buffer"), later = absl::AbortedError("x");
+  auto done = each({unsupported, ok, ended, ok});
+  ASSERT_OK(done.status());
+  EXPECT_EQ(done->count, 2);
+  EXPECT_EQ(done->first_error, "") << "it was in TIME_WAIT";
+  done = each({ok, other, later, ok});
+  ASSERT_OK(done.status());
+  EXPECT_EQ(done->count, 2);
+  EXPECT_EQ(done->first_error, "no buffer");
+  EXPECT_EQ(each({ended, ended})->count, 0);
+  EXPECT_EQ(each({ended, other, later}).status(), other);
+  EXPECT_EQ(each({unsupported, ended}).status(), unsupported) << "nothing shows that it can";
+}
+
 int DestroyAndSpare() {
   const base::UniqueFd server = Listen(5433), other = Listen(5434);
   const base::UniqueFd client = Connect(5433);
@@ -129,11 +149,11 @@ int DestroyAndSpare() {
   const base::UniqueFd bystander_accepted(accept(other.get(), nullptr, nullptr));
   const auto destroyed = DestroyConnections(5433, walsender);
   if (absl::IsUnimplemented(destroyed.status())) return 100;
-  if (!destroyed.ok() || *destroyed != 1) return 1;
+  if (!destroyed.ok() || destroyed->count != 1) return 1;
   if (!IsReset(second) || !IsReset(second_accepted)) return 2;
   if (!StillTalks(client, accepted)) return 3;
   const auto rest = DestroyConnections(5433, {});
-  if (!rest.ok() || *rest != 1) return 4;
+  if (!rest.ok() || rest->count != 1) return 4;
   if (!IsReset(client)) return 5;
   if (!StillTalks(bystander, bystander_accepted)) return 6;
   return Connect(5433).valid() ? 0 : 7;  // it still listens

@@ -30,11 +30,11 @@ class FakePrivileges : public disk::PrivilegedHelper {
   absl::Status AllowConnections(int port, absl::Duration) override {
     return Do(absl::StrCat("allow ", port));
   }
-  absl::StatusOr<int> DestroyConnections(int port, const std::vector<pid_t>& spared,
-                                         absl::Duration) override {
+  absl::StatusOr<host::Destroyed> DestroyConnections(int port, const std::vector<pid_t>& spared,
+                                                     absl::Duration) override {
     const absl::Status done = Do(absl::StrCat("destroy ", port, " but ", spared.size()));
     if (!done.ok()) return done;
-    return 3;
+    return host::Destroyed{3, left};
   }
   absl::Status KillServer(pid_t, int, absl::Duration) override { return Do("kill server"); }
   absl::Status FeedWatchdog(const std::string& name, absl::Duration, absl::Duration) override {
@@ -43,6 +43,7 @@ class FakePrivileges : public disk::PrivilegedHelper {
   absl::Status StopWatchdog(absl::Duration) override { return Do("stop"); }
 
   absl::Status answer;  // of all calls
+  std::string left;     // why some connections were not destroyed
   std::vector<std::string> asked;
 
  private:

@@ -32,6 +32,12 @@ TEST_F(ClientCutTest, ANodeWithoutAFenceNeverAsks) {
   EXPECT_THAT(helper_.asked, IsEmpty());
 }
 
+TEST_F(ClientCutTest, WhatCouldNotBeDestroyedIsSaid) {
+  helper_.left = "no buffer";
+  EXPECT_EQ(Make().Cut({}),
+            "refuses new connections to port 5432; destroyed 3 connections, not all: no buffer");
+}
+
 TEST_F(ClientCutTest, ACutIsMadeKeptAndTakenBackOnce) {
   ClientCut cut = Make();
   EXPECT_EQ(cut.Cut({7, 8}), "refuses new connections to port 5432; destroyed 3 connections");
