@@ -19,10 +19,18 @@ constexpr size_t kNamed = 8;
 
 }  // namespace
 
+std::optional<SickServer::Identity> SickServer::IdentityOf(pid_t pid) {
+  const auto stat = base::ReadProcStat(pid);
+  if (!stat.ok()) return std::nullopt;
+  return Identity{pid, stat->start_ticks};
+}
+
 void SickServer::Begin(const observe::Fault& fault,
                        std::shared_ptr<const pg::Postmaster> postmaster) {
   base::MutexLock lock(mutex_);
   if (server_ && server_->postmaster->pid() == postmaster->pid()) return;
+  // What enforces the fence comes again and again while one hangs in the disk.
+  if (told_ && told_ == IdentityOf(postmaster->pid())) return;
   server_ = Server{.fault = fault,
                    .postmaster = postmaster,
                    .family = pg::ListFamily(postmaster->pid()),
@@ -45,6 +53,7 @@ void SickServer::Look() {
     server_->due = parts_.clock.Monotonic() + kSurvivorPatience;
     return;
   }
+  told_ = IdentityOf(server_->postmaster->pid());
   parts_.note(server_->fault, Tell(*server_));
   server_.reset();
 }

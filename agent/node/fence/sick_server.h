@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -38,7 +39,8 @@ class SickServer {
  public:
   explicit SickServer(SickServerParts parts) : parts_(std::move(parts)) {}
 
-  // An immediate stop (SIGQUIT) at once. The same server again: nothing.
+  // An immediate stop (SIGQUIT) at once. The same server again: nothing, also when it has been
+  // named as one that hangs.
   void Begin(const observe::Fault& fault, std::shared_ptr<const pg::Postmaster> postmaster);
   // To be called again after NextLook: kills what has not ended 2 s after Begin, by the control
   // group where there is one; then destroys the connections that are left and tells what still
@@ -55,6 +57,14 @@ class SickServer {
     base::MonotonicTime due;             // of the next step
     bool killed = false;
   };
+  // One process for ever.
+  struct Identity {
+    pid_t pid = 0;
+    uint64_t start_ticks = 0;
+    friend bool operator==(const Identity&, const Identity&) = default;
+  };
+  // nullopt: it has ended.
+  static std::optional<Identity> IdentityOf(pid_t pid);
   void Kill(const Server& server);
   // What was done, one line; destroys the connections that are left.
   std::string Tell(const Server& server);
@@ -62,6 +72,7 @@ class SickServer {
   const SickServerParts parts_;
   base::Mutex mutex_;
   std::optional<Server> server_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Identity> told_ ABSL_GUARDED_BY(mutex_);  // the last that was done with
 };
 
 }  // namespace metal::node

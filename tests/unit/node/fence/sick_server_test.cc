@@ -117,6 +117,16 @@ TEST_F(SickServerTest, WhatDoesNotEndIsKilledByItsGroupAfterItsTime) {
                                   "its processes have not ended: " +
                                   std::to_string(postmaster.pid()) + " ("));
   EXPECT_EQ(events_.Count("disk.survivors"), 1u);
+  // The fence is enforced again; it hangs as before.
+  Begin(postmaster);
+  LookAfter(absl::Seconds(5));
+  EXPECT_FALSE(server_.ending());
+  EXPECT_EQ(done_.size(), 1u);
+  EXPECT_EQ(events_.Count("disk.survivors"), 1u) << "told once";
+  Process next(false);
+  Begin(next);
+  EXPECT_TRUE(server_.ending()) << "another server";
+  EXPECT_EQ(next.End(), SIGQUIT);
 }
 
 TEST_F(SickServerTest, WithoutAGroupProcessesAreKilledOneByOne) {
