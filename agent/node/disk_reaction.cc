@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/base/log.h"
+#include "agent/base/utf8.h"
 #include "agent/node/database_role.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
@@ -81,10 +82,10 @@ void Node::TellFenceWithheld(const observe::Fault& sick, const std::vector<std::
 void Node::FenceSickPrimary(const observe::Fault& sick, const TermRecord& record) {
   const FlushedStandbys flushed = followers_.Flushed(parts_.clock.Now());
   std::string reason = fmt::format("{}{} {}; {}", kDiskFencePrefix, sick.fault_class, sick.subject,
-                                   flushed.text.substr(0, 512));
-  // Names of standbys are theirs to choose, and a reason is one line.
+                                   base::ToValidUtf8(flushed.text, 512));
+  // Names of standbys are theirs to choose, and a reason is one line, or there is no fence.
   std::ranges::replace_if(
-      reason, [](unsigned char c) { return c < 0x20; }, '?');
+      reason, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   const absl::Status fenced = parts_.terms.FenceNow({record.term, record.orchestrator_id}, reason);
   if (!fenced.ok()) {
     base::LogWarning("event=disk_fence message=\"{}\"", fenced.ToString());

@@ -42,8 +42,8 @@ class DiskReactionTest : public NodeTest {
     directory_.Write("data/global/pg_control",
                      std::string(reinterpret_cast<const char*>(control.data()), control.size()));
     ASSERT_EQ(chmod(config_.pg_data_dir.c_str(), 0700), 0);
-    const std::string program = directory_.Write(
-        "no-programs/postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 15.20'\n");
+    const std::string program =
+        directory_.Write("no-programs/postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 15.20'\n");
     ASSERT_EQ(chmod(program.c_str(), 0755), 0);
   }
 
@@ -104,6 +104,19 @@ TEST_F(DiskReactionTest, APrimaryOfWhosePeersNothingIsToldFencesItself) {
   ASSERT_TRUE(events_.Await("disk.fenced"));
   EXPECT_TRUE(terms_->Get().FencedForDisk());
   EXPECT_EQ(events_.Count("disk.fence_withheld"), 0u);
+}
+
+// PostgreSQL takes every byte of a standby's name but NUL.
+TEST_F(DiskReactionTest, NoNameOfAStandbyKeepsAPrimaryFromItsFence) {
+  LeadTheShard();
+  observe::FollowerSection follower;
+  follower.application_name = "b\x7f\n\xff";
+  follower.flush_lsn = {0x5000};
+  board_.Update([&](observe::NodeStatus& status) { status.followers.followers = {follower}; });
+  RaiseSick("demote");
+  node_->Begin();
+  ASSERT_TRUE(events_.Await("disk.fenced"));
+  EXPECT_THAT(terms_->Get().fence.reason, HasSubstr("0/5000 (b???, )"));
 }
 
 }  // namespace
