@@ -1,12 +1,11 @@
 // Node's own threads. The role watch looks at memory only. One refresher asks the data disk, by way
 // of a thread that nobody waits for long; the other one the repository, and the cleaner what a
 // killed rehearsal left: each may hang with its disk without harm to the others.
-#include <sys/stat.h>
-
 #include <algorithm>
 
 #include "agent/base/log.h"
 #include "agent/base/status.h"
+#include "agent/node/database_devices.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 
@@ -162,8 +161,7 @@ absl::Duration Node::RefreshDirectories() {
     if (lock) look.lock = lock->LockDirectory();
     look.control = pg::ReadControlFile(data_dir);
     look.directory = pg::InspectDataDirectory(data_dir);
-    struct stat info;
-    if (::stat(data_dir.c_str(), &info) == 0) look.device = info.st_dev;
+    look.devices = DevicesOf(data_dir, look.directory);
     return look;
   };
   const auto look = look_.Run("node-data-disk", ask, kDataDiskPatience);
@@ -174,8 +172,8 @@ absl::Duration Node::RefreshDirectories() {
   ReportDataLock(look->lock);
   LookForSystem(look->control);
   RefreshProbeTargets(look->directory);
-  if (look->device && !std::exchange(device_compared_, true)) {
-    parts_.terms.WarnIfOnSameDevice(parts_.config.pg_data_dir, *look->device);
+  if (!look->devices.empty() && !std::exchange(device_compared_, true)) {
+    for (const auto& [path, device] : look->devices) parts_.terms.WarnIfOnSameDevice(path, device);
   }
   return kRefreshInterval;
 }

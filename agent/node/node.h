@@ -161,8 +161,8 @@ class Node {
   // immediate, kill: 5 s each) and started as a standby; one that is down stays down. The role
   // watch repeats this while a fenced node is found read-write.
   absl::StatusOr<FenceAnswer> Fence(const RequestContext& context, const FenceRequest& request);
-  // How fast the other members' disks are; what is told of this node is left out.
-  // `fenced`: members that are fenced because of their disks. What is said of this node is left out.
+  // How fast the other members' disks are, and which members are fenced because of theirs; what is
+  // told of this node is left out.
   void TellPeers(std::vector<disk::PeerExcess> peers, std::vector<std::string> fenced);
   // As disk::DiskMonitor::Acknowledge. INVALID_ARGUMENT: no class, or a reason above 500 bytes.
   absl::StatusOr<std::vector<observe::Fault>> AcknowledgeFault(
@@ -266,7 +266,6 @@ class Node {
   // FAILED_PRECONDITION (FENCED) under a fence because of a disk that is still sick. Asked when a
   // request is admitted, and again right before a launch: the fence may land in between.
   absl::Status RefuseOnSickDisk() const;
-  // What the steps of a role change work with, in this operation.
   RoleStepContext StepsOf(OperationContext& context);
   // What is wrong with the data directory for this request, naming it; OK when nothing is.
   absl::Status ExplainDirectory(RoleRequest request);
@@ -451,7 +450,7 @@ class Node {
     absl::Status lock;
     absl::StatusOr<pg::ControlFile> control;
     absl::StatusOr<pg::DataDirectory> directory;
-    std::optional<dev_t> device;
+    std::vector<std::pair<std::string, dev_t>> devices;  // of the database's directories
   };
 
   NodeParts parts_;

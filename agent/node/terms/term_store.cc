@@ -373,14 +373,24 @@ absl::Status TermStore::Unfence(const TermHolder& who) {
 }
 
 void TermStore::WarnIfOnSameDevice(const std::string& data_directory, dev_t data_device) {
-  struct stat store_stat;
-  if (::stat(base::DirectoryOf(path()).c_str(), &store_stat) != 0) return;
-  if (store_stat.st_dev != data_device) return;
-  Emit(events_, observe::Severity::kWarning, "term.same_device", path(),
-       fmt::format("{} is on the same device as {}: a dying data disk takes the "
-                   "promised term with it. HINT: set agent.state_dir to another "
-                   "device",
-                   path(), data_directory));
+  const auto shared = [data_device](const std::string& file) {
+    struct stat info;
+    return ::stat(base::DirectoryOf(file).c_str(), &info) == 0 && info.st_dev == data_device;
+  };
+  if (shared(path())) {
+    Emit(events_, observe::Severity::kWarning, "term.same_device", path(),
+         fmt::format("{} is on the same device as {}: a dying data disk takes the "
+                     "promised term with it. HINT: set agent.state_dir to another "
+                     "device",
+                     path(), data_directory));
+  }
+  if (!memory_path_.empty() && shared(memory_path_)) {
+    Emit(events_, observe::Severity::kWarning, "term.fence_same_device", memory_path_,
+         fmt::format("{} would be on the same device as {}: a fence because of that disk may wait "
+                     "for it, and not be known to an agent that starts again. HINT: set "
+                     "agent.socket to a path on tmpfs, as /run is",
+                     memory_path_, data_directory));
+  }
 }
 
 }  // namespace metal::node

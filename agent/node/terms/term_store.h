@@ -109,7 +109,8 @@ class TermStore {
   // fence is lifted until the agent starts again.
   absl::Status Unfence(const TermHolder& who);
 
-  // Warns (event term.same_device) when the store is on the device of the data directory.
+  // Warns when the store (event term.same_device), or the place of a fence in memory
+  // (term.fence_same_device), is on the device of a directory of the database.
   void WarnIfOnSameDevice(const std::string& data_directory, dev_t data_device);
 
  private:

@@ -240,6 +240,12 @@ TEST_F(TermStoreTest, WarnsOnTheDataDevice) {
   EXPECT_EQ(events_.Count("term.same_device"), 1u);
   store->WarnIfOnSameDevice("/proc", other.st_dev);
   EXPECT_EQ(events_.Count("term.same_device"), 1u);
+  EXPECT_EQ(events_.Count("term.fence_same_device"), 0u) << "it has no such place";
+  store = Open(WithMemory());
+  store->WarnIfOnSameDevice("/proc", other.st_dev);
+  EXPECT_EQ(events_.Count("term.fence_same_device"), 0u);
+  store->WarnIfOnSameDevice(directory_.path(), same.st_dev);
+  EXPECT_EQ(events_.Count("term.fence_same_device"), 1u);
 }
 
 // Killed at each step of a store: afterwards the file holds the old or the new record, never
