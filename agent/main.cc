@@ -19,6 +19,7 @@
 #include "agent/disk/privileged.h"
 #include "agent/flight_recorder.h"
 #include "agent/node/emit.h"
+#include "agent/node/fence/watchdog_feeder.h"
 #include "agent/node/node.h"
 #include "agent/observe/status_board.h"
 #include "agent/pg/monitor.h"
@@ -32,18 +33,24 @@ namespace {
 
 constexpr absl::Duration kRpcGrace = absl::Milliseconds(300);
 constexpr absl::Duration kWalGrace = absl::Milliseconds(500);
-constexpr absl::Duration kExitLimit = absl::Seconds(7);  // of the 8 s that an end may take
+// An orderly end waits for operations that are cancelled, for a rehearsal to be cleaned up and for
+// SQL that is under way: seconds on a host that is busy.
+constexpr absl::Duration kExitLimit = absl::Seconds(7);
+// While a probe hangs it may wait for that disk, for ever: not worth more than a second, of which
+// the last line may take 0.3 s. What is cut off then is treated at the next start as after a crash.
+constexpr absl::Duration kHungExitLimit = absl::Milliseconds(700);
 
 // Blocks until SIGTERM or SIGINT; the end has a deadline from then on. SIGHUP is ignored:
 // certificates are watched, configuration needs a restart.
-void WaitForSignal(const sigset_t& signals, base::ExitDeadline& deadline) {
+void WaitForSignal(const sigset_t& signals, const observe::StatusBoard& board,
+                   base::ExitDeadline& deadline) {
   deadline.Served();
   base::UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC));
   signalfd_siginfo info{};
   while (::read(fd.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info) ||
          info.ssi_signo == SIGHUP) {
   }
-  deadline.Begin();
+  deadline.Begin(node::ProbeHangs(*board.Get()) ? kHungExitLimit : kExitLimit);
   base::LogInfo("event=stopping signal={}", strsignal(static_cast<int>(info.ssi_signo)));
 }
 
@@ -103,7 +110,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   rpc::Services services({config, node, board, events, watch->diagnostics(), clock});
   METAL_RETURN_IF_ERROR(services.Start());
   ReportStart(config, services.address(), events);
-  WaitForSignal(signals, deadline);
+  WaitForSignal(signals, board, deadline);
   node.StopWaiting();
   services.Shutdown(kRpcGrace);
   transfers->Stop();

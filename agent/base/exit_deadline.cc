@@ -3,6 +3,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <memory>
@@ -92,27 +93,30 @@ void ExitDeadline::Served() {
   changed_.NotifyAll();
 }
 
-void ExitDeadline::Begin() {
+void ExitDeadline::Begin(absl::Duration limit) {
   MutexLock lock(mutex_);
+  limit_ = std::min(limit_, limit);
   state_ = State::kEnding;
   changed_.NotifyAll();
 }
 
 void ExitDeadline::Watch() {
+  absl::Duration limit;
   {
     MutexLock lock(mutex_);
     while (state_ == State::kStarting && !TerminationPends()) {
       changed_.WaitFor(mutex_, kPendingPoll);
     }
     while (state_ == State::kServing) changed_.Wait(mutex_);
-    changed_.WaitFor(mutex_, limit_, [this] { return state_ == State::kEnded; });
+    limit = limit_;
+    changed_.WaitFor(mutex_, limit, [this] { return state_ == State::kEnded; });
     if (state_ == State::kEnded) return;
   }
-  End();
+  End(limit);
 }
 
-void ExitDeadline::End() {
-  WriteLast("event=exit_forced message=\"did not end within " + absl::FormatDuration(limit_) +
+void ExitDeadline::End(absl::Duration limit) {
+  WriteLast("event=exit_forced message=\"did not end within " + absl::FormatDuration(limit) +
             "; PostgreSQL runs on. HINT: a thread hangs, perhaps in a disk (metalctl disk list)\" "
             "threads=\"" +
             ThreadsLeft() + "\"");

@@ -32,18 +32,18 @@ class ExitDeadline {
 
   // The process now takes its signals by itself.
   void Served();
-  // The orderly end begins: after `limit` from now the process writes to standard error which
-  // threads are left, and ends by _exit.
-  void Begin();
+  // The orderly end begins: after the limit from now, or after `limit` when that is less, the
+  // process writes to standard error which threads are left, and ends by _exit.
+  void Begin(absl::Duration limit = absl::InfiniteDuration());
 
  private:
   enum class State { kStarting, kServing, kEnding, kEnded };
   void Watch();
-  [[noreturn]] void End();
+  [[noreturn]] static void End(absl::Duration limit);
 
-  const absl::Duration limit_;
   Mutex mutex_;
   CondVar changed_;
+  absl::Duration limit_ ABSL_GUARDED_BY(mutex_);
   State state_ ABSL_GUARDED_BY(mutex_) = State::kStarting;
   Thread thread_;
 };

@@ -29,6 +29,13 @@ bool ProbesComeBack(const observe::NodeStatus& status, base::MonotonicTime now) 
   return any;
 }
 
+bool ProbeHangs(const observe::NodeStatus& status) {
+  return std::ranges::any_of(status.disks, [](const observe::DiskSection& disk) {
+    return std::ranges::any_of(disk.probes,
+                               [](const auto& each) { return each.state == "stalled"; });
+  });
+}
+
 WatchdogFeeder::WatchdogFeeder(disk::PrivilegedHelper* helper, const std::string& device,
                                absl::Duration time_to_reset, observe::EventLog& events,
                                base::Clock& clock)

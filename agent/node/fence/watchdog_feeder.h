@@ -20,6 +20,9 @@ namespace metal::node {
 // is published is not old. False when there is none.
 bool ProbesComeBack(const observe::NodeStatus& status, base::MonotonicTime now);
 
+// Some probe, of whatever disk, is outstanding for too long.
+bool ProbeHangs(const observe::NodeStatus& status);
+
 class WatchdogFeeder {
  public:
   // `device`: "/dev/watchdog"; empty: nothing is ever done. `helper` may be null.

@@ -35,6 +35,17 @@ TEST_F(ExitDeadlineTest, AnEndThatHangsIsForcedAndSaysWhichThreadsAreLeft) {
       ::testing::ExitedWithCode(ExitDeadline::kExitCode), "exit_forced.*hung-in-a-disk");
 }
 
+TEST_F(ExitDeadlineTest, AnEndIsForcedSoonerWhenItIsKnownToHang) {
+  EXPECT_EXIT(
+      {
+        ExitDeadline deadline(absl::Hours(1));
+        deadline.Served();
+        deadline.Begin(absl::Milliseconds(20));
+        HangForEver();
+      },
+      ::testing::ExitedWithCode(ExitDeadline::kExitCode), "did not end within 20ms");
+}
+
 TEST_F(ExitDeadlineTest, AStartThatHangsEndsAfterSigterm) {
   EXPECT_EXIT(
       {

@@ -37,6 +37,12 @@ TEST(WatchdogFeederTest, ProbesOfTheDatabaseComeBackOrDoNot) {
       << "what looks stands still itself";
 }
 
+TEST(WatchdogFeederTest, AProbeOfAnyDiskHangs) {
+  EXPECT_FALSE(ProbeHangs(WithProbes({})));
+  EXPECT_FALSE(ProbeHangs(WithProbes({{"data", "faulted"}, {"wal", "slow"}})));
+  EXPECT_TRUE(ProbeHangs(WithProbes({{"data", "healthy"}, {"repository", "stalled"}})));
+}
+
 class WatchdogFeederWithHelper : public ::testing::Test {
  protected:
   void Look(bool needed, bool come_back) {
