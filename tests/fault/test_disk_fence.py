@@ -296,3 +296,30 @@ def test_a_watched_shard_moves_its_lead_by_itself(workspace, pg):
         told = log.read()
     assert "failover to " in told and "promote" in told, told[-3000:]
     shard.check(ledger)
+
+
+def test_a_node_that_is_rebuilt_serves_and_leads_again(workspace, pg):
+    """As with a drive that was changed: the fault is gone, the fence stays until the node is a copy."""
+    shard = Shard(workspace, pg, disk={"cut_clients": True}).start_agents()
+    shard.init()
+    shard.wait_healthy()
+    old = shard["a"]
+    with shard.clients() as ledger:
+        assert shard.primary() is old
+        old.ok("fence", "--term", old.status()["node"]["term"], "--reason", "disk: write_error nvme9n1")
+        shard.ok("failover")
+        ledger.wait_more()
+        old.ok("fence", "--term", old.status()["node"]["term"], "--reason", "not to be trusted")
+        assert old.status()["node"]["fence_reason"] == "disk: write_error nvme9n1; also: not to be trusted"
+        left = shard.ctl("recover", code=1)
+        assert "metalctl shard replace a once its drive is changed" in left.stdout + left.stderr, left
+        wait_for("clients are kept away", lambda: dial(old.port) is None, 20)
+
+        shard.ok("replace", "a")
+        assert not old.status()["node"].get("fenced")
+        dial(old.port).close()
+        shard.wait_healthy()
+        shard.ok("reparent", "--to", "a")
+        assert shard.primary() is old
+        ledger.wait_more()
+    shard.check(ledger)
