@@ -25,6 +25,7 @@
 #include "agent/disk/faults/fault_desk.h"
 #include "agent/disk/faults/reaction_policy.h"
 #include "agent/disk/inventory.h"
+#include "agent/disk/nvme/drive_counters.h"
 #include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/privileged.h"
 #include "agent/disk/probe_state.h"
@@ -55,6 +56,8 @@ struct DiskMonitorOptions {
   std::string postgres_log;                   // the file that PostgreSQL logs to; empty: none
   // config disk.reaction, disk.reactions
   ReactionPolicy reactions{.strongest = Reaction::kDrain};
+  // Is told what drives' counters did (nvme/drive_counters.h); may be null.
+  CounterSink counters = nullptr;
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;
