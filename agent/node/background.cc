@@ -9,6 +9,7 @@
 #include "agent/base/status.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
+#include "agent/node/recorder_device.h"
 
 namespace metal::node {
 
@@ -175,7 +176,10 @@ absl::Duration Node::RefreshDirectories() {
   LookForSystem(look->control);
   RefreshProbeTargets(look->directory);
   if (look->device && !std::exchange(device_compared_, true)) {
-    parts_.terms.WarnIfOnSameDevice(parts_.config.pg_data_dir, *look->device);
+    const base::AgentConfig& config = parts_.config;
+    parts_.terms.WarnIfOnSameDevice(config.pg_data_dir, *look->device);
+    WarnIfRecorderOnDataDevice(config.recorder_directory, config.pg_data_dir, *look->device,
+                               parts_.events);
   }
   return kRefreshInterval;
 }
