@@ -12,6 +12,7 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/observe/emit.h"
+#include "agent/recorder/fatal_fault.h"
 
 namespace metal::recorder {
 namespace {
@@ -100,7 +101,30 @@ void Diagnostics::OnFatalFault(const observe::Fault& fault) {
   changed_.NotifyAll();
 }
 
+// Asks the event log, which outlives an agent; what is wanted is in memory alone.
+void Diagnostics::TakeMissed() {
+  if (options_.kept == 0) return;
+  using Events = absl::StatusOr<std::vector<observe::Event>>;
+  const auto found = calls_.Run<Events>(
+      "diag-missed",
+      [log = parts_.events]() -> Events {
+        observe::EventFilter filter;
+        filter.newest = true;
+        filter.type_prefix = kFatalFaultEvent;
+        METAL_ASSIGN_OR_RETURN(std::vector<observe::Event> events, log->List(filter));
+        filter.type_prefix = kCapturedEvent;
+        METAL_ASSIGN_OR_RETURN(std::vector<observe::Event> captured, log->List(filter));
+        events.insert(events.end(), captured.begin(), captured.end());
+        return events;
+      },
+      kFilePatience, [this] { return stopping(); });
+  if (!found || !found->ok()) return;
+  if (const auto missed = MissedFault(**found, parts_.clock.Now(), options_.pause))
+    OnFatalFault(*missed);
+}
+
 void Diagnostics::Run() {
+  TakeMissed();
   while (true) {
     observe::Fault fault;
     {
@@ -139,7 +163,7 @@ void Diagnostics::CaptureFault(const observe::Fault& fault) {
   }
   std::vector<std::string> missing;
   for (const auto& [name, why] : summary->missing) missing.push_back(name);
-  observe::Emit(*parts_.events, observe::Severity::kInfo, "diagnostics.captured", fault.subject,
+  observe::Emit(*parts_.events, observe::Severity::kInfo, kCapturedEvent, fault.subject,
                 fmt::format("diagnostics of {} are in {}", fault.fault_class, path),
                 {{"path", path},
                  {"bytes", fmt::format("{}", bytes)},

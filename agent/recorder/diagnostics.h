@@ -1,6 +1,7 @@
 // Diagnostics: captures on demand, and by itself when a fatal fault of a disk is confirmed. Those
 // of its own are files in a directory that is not on the data disk: <time>-<class>.tar.zst, the
-// newest of them kept. Events: diagnostics.captured (attributes path, bytes, records, missing),
+// newest of them kept. A fault that an earlier agent confirmed and did not live to capture is taken
+// at the start. Events: diagnostics.captured (attributes path, bytes, records, missing),
 // diagnostics.failed.
 // Threading: thread-safe. OnFatalFault does not block. One capture runs at a time. A directory
 // whose disk hangs costs a thread that is left behind, nothing more.
@@ -45,6 +46,7 @@ class Diagnostics {
 
  private:
   void Run();
+  void TakeMissed();
   void CaptureFault(const observe::Fault& fault);
   absl::StatusOr<CaptureSummary> CaptureToFile(const CaptureRequest& request,
                                                const std::string& path, uint64_t& bytes);
