@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kThreadsMost = 8;
 constexpr absl::Duration kFilePatience = absl::Seconds(10);
+constexpr absl::Duration kSettingsPatience = absl::Seconds(3);
 constexpr std::string_view kEnding = ".tar.zst";
 constexpr std::string_view kUnfinished = ".tmp";
 
@@ -58,10 +59,15 @@ absl::Status RemoveAllBut(const std::string& directory, size_t kept) {
   return absl::OkStatus();
 }
 
+CaptureParts With(CaptureParts parts, std::shared_ptr<const SettingsCopy> settings) {
+  parts.settings = std::move(settings);
+  return parts;
+}
+
 }  // namespace
 
 Diagnostics::Diagnostics(CaptureParts parts, DiagnosticsOptions options)
-    : parts_(std::move(parts)),
+    : parts_(With(std::move(parts), settings_)),
       options_(std::move(options)),
       calls_(kThreadsMost),
       thread_("diagnostics", [this] { Run(); }) {}
@@ -123,13 +129,27 @@ void Diagnostics::TakeMissed() {
     OnFatalFault(*missed);
 }
 
+// Only from a disk whose probes come back: a thread that hangs with it cannot be ended.
+void Diagnostics::CopySettings() {
+  if (!DataDiskIsWell(*parts_.board.Get())) return;
+  auto files = calls_.Run<SettingsFiles>(
+      "diag-settings", [directory = parts_.config.pg_data_dir] { return ReadSettings(directory); },
+      kSettingsPatience, [this] { return stopping(); });
+  if (files) settings_->Keep(*std::move(files), parts_.clock.Now());
+}
+
 void Diagnostics::Run() {
   TakeMissed();
   while (true) {
+    CopySettings();
+    const absl::Duration rest =
+        settings_->Get()->empty() ? options_.first_settings : options_.settings_interval;
     observe::Fault fault;
     {
       base::MutexLock lock(mutex_);
-      while (!wanted_ && !stop_) changed_.Wait(mutex_);
+      const bool asked = changed_.WaitFor(
+          mutex_, rest, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return wanted_ || stop_; });
+      if (!asked) continue;
       if (changed_.WaitFor(mutex_, options_.settle,
                            [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; })) {
         return;

@@ -28,6 +28,10 @@ struct DiagnosticsOptions {
   absl::Duration settle = absl::Seconds(10);
   // A further fault within it is on the record of the first capture, or of the next one.
   absl::Duration pause = absl::Minutes(10);
+  // Between two copies of the settings for a capture whose disk cannot be asked, and while there is
+  // none yet.
+  absl::Duration settings_interval = absl::Minutes(1);
+  absl::Duration first_settings = absl::Seconds(1);
 };
 
 class Diagnostics {
@@ -47,12 +51,14 @@ class Diagnostics {
  private:
   void Run();
   void TakeMissed();
+  void CopySettings();
   void CaptureFault(const observe::Fault& fault);
   absl::StatusOr<CaptureSummary> CaptureToFile(const CaptureRequest& request,
                                                const std::string& path, uint64_t& bytes);
   void RemoveOld();
   bool stopping();
 
+  const std::shared_ptr<SettingsCopy> settings_ = std::make_shared<SettingsCopy>();
   const CaptureParts parts_;
   const DiagnosticsOptions options_;
   PatientCalls calls_;

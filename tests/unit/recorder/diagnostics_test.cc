@@ -147,6 +147,39 @@ TEST_F(DiagnosticsTest, OnlyTheNewestAreKeptAndHalvesAreRemoved) {
   EXPECT_EQ(names[2], "notes.txt");
 }
 
+TEST_F(DiagnosticsTest, SettingsAreCopiedWhileTheProbesOfTheirDiskComeBackAndShownWhenNot) {
+  SetDataProbe("healthy");
+  DiagnosticsOptions options = Options(5, {});
+  options.settings_interval = options.first_settings = absl::Milliseconds(5);
+  Diagnostics diagnostics(Parts(), options);
+  const auto capture = [&] {
+    std::string archive;
+    EXPECT_OK(diagnostics.Capture({}, [&](std::string_view bytes) {
+      archive += bytes;
+      return absl::OkStatus();
+    }));
+    return FilesOf(archive);
+  };
+  const auto shown = [&] {
+    const auto files = capture();
+    const auto found = files.find("settings/pg_ident.conf");
+    return found == files.end() ? std::string() : found->second;
+  };
+  // Until it is copied: after that the disk stalls, and nobody asks it.
+  dir_.Write("data/pg_ident.conf", "# new\n");
+  for (int i = 0; i < 1000; ++i) {
+    SetDataProbe("healthy");
+    base::RealClock().Sleep(absl::Milliseconds(20));
+    SetDataProbe("stalled");
+    if (shown() == "# new\n") break;
+  }
+  EXPECT_EQ(shown(), "# new\n");
+  base::RealClock().Sleep(absl::Milliseconds(20));  // what was on its way
+  dir_.Write("data/pg_ident.conf", "# newer\n");
+  base::RealClock().Sleep(absl::Milliseconds(50));
+  EXPECT_EQ(shown(), "# new\n");
+}
+
 TEST_F(DiagnosticsTest, NoneAreTakenWhenNoneAreKept) {
   Diagnostics diagnostics(Parts(), Options(0, {}));
   diagnostics.OnFatalFault(kFault);
