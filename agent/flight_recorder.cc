@@ -102,6 +102,9 @@ disk::DiskMonitorOptions FlightRecorder::DiskOptions(disk::DiskMonitorOptions op
   options.counters = [recorder = recorder_](const disk::CounterChanges& changes) {
     node::RecordCounters(*recorder, changes);
   };
+  options.kernel_lines = [recorder = recorder_](const disk::KernelLine& line) {
+    node::RecordKernelLine(*recorder, line);
+  };
   return options;
 }
 

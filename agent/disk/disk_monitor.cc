@@ -191,6 +191,7 @@ KernelSourcesOptions DiskMonitor::Impl::KernelOptions(PrivilegedHelper* helper) 
   kernel.stalled_after = options_.limits.stall_after;
   kernel.helper = helper;
   kernel.xfs_retries = options_.xfs_retries;
+  kernel.lines = options_.kernel_lines;
   return kernel;
 }
 

@@ -19,4 +19,11 @@ void RecordCounters(recorder::Recorder& recorder, const disk::CounterChanges& ch
   recorder.Put(entry);
 }
 
+void RecordKernelLine(recorder::Recorder& recorder, const disk::KernelLine& line) {
+  recorder::Entry entry(recorder::RecordKind::kKernel);
+  entry.Add("subject", line.disk).Add("class", line.fault_class).Add("line", line.text);
+  if (line.again > 0) entry.Add("again", line.again);
+  recorder.Put(entry);
+}
+
 }  // namespace metal::node

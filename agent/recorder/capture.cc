@@ -196,7 +196,9 @@ class CaptureRun {
   void NoteKernelLine(const Record& record) {
     const std::string_view line = KernelLineOf(record);
     if (line.empty() || kernel_.size() > kKernelMost) return;
-    kernel_ += fmt::format("{}  {}: {}\n", TimeText(record.time), record.Find("subject"), line);
+    const std::string_view again = record.Find("again");
+    kernel_ += fmt::format("{}  {}: {}{}\n", TimeText(record.time), record.Find("subject"), line,
+                           again.empty() ? "" : fmt::format(" ({} times more)", again));
   }
 
   absl::Status AddTimeline() {

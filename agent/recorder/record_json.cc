@@ -9,7 +9,7 @@ namespace {
 
 // Facts that the agent or a drive counted are numbers.
 bool IsNumber(RecordKind kind, std::string_view name, std::string_view text) {
-  if (kind == RecordKind::kDrive && (name == "serial" || name == "device")) return false;
+  if (name == "serial" || name == "device" || name == "line") return false;
   if (kind == RecordKind::kDrive && text.starts_with('-')) text.remove_prefix(1);
   return kind != RecordKind::kEvent && kind != RecordKind::kControl && !text.empty() &&
          text.size() <= 15 && (text.size() == 1 || text.front() != '0') &&
@@ -20,6 +20,7 @@ bool IsNumber(RecordKind kind, std::string_view name, std::string_view text) {
 
 std::string_view KernelLineOf(const Record& record) {
   constexpr std::string_view kBegin = "kernel: ";
+  if (record.kind == RecordKind::kKernel) return record.Find("line");
   const std::string_view message = record.Find("message");
   if (record.Find("type") == "disk.kernel_line" && message.starts_with(kBegin))
     return message.substr(kBegin.size());

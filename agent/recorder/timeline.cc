@@ -52,6 +52,8 @@ void Timeline::Add(const Record& record) {
       return AddEvent(record);
     case RecordKind::kDrive:
       return AddCounters(record);
+    case RecordKind::kKernel:
+      return AddKernelLine(record);
     case RecordKind::kRpc:
       return AddCall(record);
     case RecordKind::kControl: {
@@ -124,6 +126,21 @@ void Timeline::AddCounters(const Record& record) {
   Keep(counters_, row.Text(), kCountersMost);
 }
 
+// As the events of the first lines of a minute, which are among the events.
+void Timeline::AddKernelLine(const Record& record) {
+  const std::string line = redactor_.Clean(record.Find("line"));
+  const std::string_view again = record.Find("again");
+  JsonObject row, attributes;
+  attributes.Add("class", record.Find("class"));
+  if (!again.empty()) attributes.Add("again", again);
+  row.Add("t", absl::ToUnixMillis(record.time)).Add("type", "disk.kernel_line");
+  row.Add("severity", "warning").Add("subject", redactor_.Clean(record.Find("subject")));
+  row.Add("message", again.empty() ? "kernel: " + line
+                                   : fmt::format("{} times more within a minute: {}", again, line));
+  row.Add("kernel", line).AddRaw("attributes", attributes.Text());
+  Keep(lines_, row.Text(), kLinesMost);
+}
+
 void Timeline::AddCall(const Record& record) {
   const int64_t took = Number(record, "duration_us");
   if (IsRoutine(record.Find("rpc"), record.Find("code"), took)) return;
@@ -147,7 +164,8 @@ std::string Timeline::Page(const TimelineHead& head) const {
   data.Add("node", head.node).Add("cluster", head.cluster).Add("versions", head.versions);
   data.Add("reason", redactor_.Clean(head.reason));
   data.Add("captured", absl::ToUnixMillis(head.captured)).AddRaw("faults", Array(faults));
-  data.AddRaw("probes", probes.Text()).AddRaw("events", Array(Joined({&events_, &counters_})));
+  data.AddRaw("probes", probes.Text())
+      .AddRaw("events", Array(Joined({&events_, &lines_, &counters_})));
   data.AddRaw("calls", Array(calls_)).AddRaw("controls", Array(controls_));
   data.AddRaw("starts", Array(starts_));
   std::string page = kTimelinePage;

@@ -34,5 +34,24 @@ TEST(DriveWitnessTest, ARecordSaysWhichCountersChangedAndByHowMuch) {
                            R"("bad_user_blocks":2,"bad_user_blocks_delta":-7})"));
 }
 
+TEST(DriveWitnessTest, ALineOfTheKernelIsShownAsOne) {
+  const testing::TempDir dir;
+  recorder::Recorder ring({.path = dir.File("ring"), .size = {base::kMiB}}, base::RealClock());
+  RecordKernelLine(ring, {"nvme0n1", "gone", "nvme nvme0: Device not ready", 0});
+  RecordKernelLine(ring, {"nvme0n1", "gone", "nvme nvme0: Device not ready", 12});
+  ASSERT_TRUE(ring.Flush(absl::Seconds(30)));
+  std::vector<recorder::Record> records;
+  ASSERT_OK(recorder::ReadRing(ring.path(), [&](const recorder::Record& record) {
+    records.push_back(record);
+    return true;
+  }));
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(recorder::KernelLineOf(records[0]), "nvme nvme0: Device not ready");
+  EXPECT_EQ(records[0].Find("again"), "");
+  EXPECT_THAT(recorder::RecordLine(records[1], recorder::Redactor()),
+              ::testing::HasSubstr(R"("kind":"kernel","subject":"nvme0n1","class":"gone",)"
+                                   R"("line":"nvme nvme0: Device not ready","again":12})"));
+}
+
 }  // namespace
 }  // namespace metal::node

@@ -62,6 +62,16 @@ TEST_F(TimelineTest, ALineOfTheKernelsLogIsOneToo) {
   EXPECT_THAT(Page(), HasSubstr(R"("kernel":"nvme nvme0: Device not ready")"));
 }
 
+TEST_F(TimelineTest, SoIsOneThatIsNoEventWithItsRepeats) {
+  timeline_.Add(RecordOf(RecordKind::kKernel,
+                         {{"subject", "nvme0n1"}, {"class", "gone"}, {"line", "nvme0: gone"}}));
+  timeline_.Add(RecordOf(
+      RecordKind::kKernel,
+      {{"subject", "nvme0n1"}, {"class", "gone"}, {"line", "nvme0: lost"}, {"again", "7"}}));
+  EXPECT_THAT(Page(), HasSubstr(R"("kernel":"nvme0: gone")"));
+  EXPECT_THAT(Page(), HasSubstr(R"("message":"7 times more within a minute: nvme0: lost")"));
+}
+
 TEST_F(TimelineTest, WhatADrivesCountersDidStandsAmongTheEvents) {
   timeline_.Add(RecordOf(RecordKind::kEvent, {{"type", "disk.stalled"}, {"message", "m"}}));
   timeline_.Add(RecordOf(RecordKind::kDrive, {{"device", "nvme0n1"},
