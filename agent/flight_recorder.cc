@@ -4,6 +4,7 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/node/drive_witness.h"
 #include "agent/recorder/recorded_events.h"
 #include "agent/rpc/status_json.h"
 #include "agent/version.h"
@@ -93,6 +94,16 @@ pg::SupervisorOptions FlightRecorder::SupervisorOptions(pg::SupervisorOptions op
   options.role_for_launch = [control = control_, decide = std::move(options.role_for_launch)] {
     control->Look("before start", "postgres");
     return decide();
+  };
+  return options;
+}
+
+disk::DiskMonitorOptions FlightRecorder::DiskOptions(disk::DiskMonitorOptions options) const {
+  options.counters = [recorder = recorder_](const disk::CounterChanges& changes) {
+    node::RecordCounters(*recorder, changes);
+  };
+  options.kernel_lines = [recorder = recorder_](const disk::KernelLine& line) {
+    node::RecordKernelLine(*recorder, line);
   };
   return options;
 }

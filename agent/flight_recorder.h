@@ -55,6 +55,8 @@ class FlightRecorder {
       observe::StatusBoard& board);
   // With a record of pg_control before each start of the server.
   pg::SupervisorOptions SupervisorOptions(pg::SupervisorOptions options) const;
+  // With a record of what drives' counters do, and of the kernel's lines that are no events.
+  disk::DiskMonitorOptions DiskOptions(disk::DiskMonitorOptions options) const;
   // Records the probes' latencies, and takes captures, while the answer lives. All outlive it.
   std::unique_ptr<FlightWatch> Watch(observe::StatusBoard& board,
                                      pg::PostgresSupervisor& supervisor, disk::DiskMonitor& disks);

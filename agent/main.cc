@@ -78,7 +78,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                                   .scratch_dir = config.state_dir,
                                   .agent = node::AgentSettingsOf(config)},
                                  install, sessions, clock);
-  disk::DiskMonitor disks(DiskOptionsOf(config), board, events, &helper, clock);
+  disk::DiskMonitor disks(flight->DiskOptions(DiskOptionsOf(config)), board, events, &helper,
+                          clock);
 
   METAL_ASSIGN_OR_RETURN(const WalParts wal, StartWal(config, board, events, clock));
   METAL_ASSIGN_OR_RETURN(const auto gate, MakeGate(config, helper, board, events));

@@ -30,7 +30,7 @@ DiskMonitor::Impl::Impl(DiskMonitorOptions options, observe::StatusBoard& board,
       events_(events),
       clock_(clock),
       desk_(board, events, clock),
-      drives_(helper, clock, sink_),
+      drives_(helper, clock, sink_, {.counters = options_.counters}),
       kernel_(KernelOptions(helper), sink_, events, clock),
       postgres_log_(
           options_.postgres_log.empty()
@@ -191,6 +191,7 @@ KernelSourcesOptions DiskMonitor::Impl::KernelOptions(PrivilegedHelper* helper) 
   kernel.stalled_after = options_.limits.stall_after;
   kernel.helper = helper;
   kernel.xfs_retries = options_.xfs_retries;
+  kernel.lines = options_.kernel_lines;
   return kernel;
 }
 

@@ -25,11 +25,13 @@
 #include "agent/disk/faults/fault_desk.h"
 #include "agent/disk/faults/reaction_policy.h"
 #include "agent/disk/inventory.h"
+#include "agent/disk/nvme/drive_counters.h"
 #include "agent/disk/nvme/log_watch.h"
 #include "agent/disk/privileged.h"
 #include "agent/disk/probe_state.h"
 #include "agent/disk/prober.h"
 #include "agent/disk/slow/slow_watch.h"
+#include "agent/disk/sources/line_repeats.h"
 #include "agent/disk/sources/privileged_filesystem.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/status_board.h"
@@ -55,6 +57,10 @@ struct DiskMonitorOptions {
   std::string postgres_log;                   // the file that PostgreSQL logs to; empty: none
   // config disk.reaction, disk.reactions
   ReactionPolicy reactions{.strongest = Reaction::kDrain};
+  // Is told what drives' counters did (nvme/drive_counters.h); may be null.
+  CounterSink counters = nullptr;
+  // Is told of lines of the kernel's log that no event tells (sources/kernel_log.h); may be null.
+  KernelLineSink kernel_lines = nullptr;
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;

@@ -8,6 +8,7 @@
 #include "agent/node/database_devices.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
+#include "agent/node/recorder_device.h"
 
 namespace metal::node {
 
@@ -173,7 +174,10 @@ absl::Duration Node::RefreshDirectories() {
   LookForSystem(look->control);
   RefreshProbeTargets(look->directory);
   if (!look->devices.empty() && !std::exchange(device_compared_, true)) {
-    for (const auto& [path, device] : look->devices) parts_.terms.WarnIfOnSameDevice(path, device);
+    for (const auto& [path, device] : look->devices) {
+      parts_.terms.WarnIfOnSameDevice(path, device);
+      WarnIfRecorderOnDataDevice(parts_.config.recorder_directory, path, device, parts_.events);
+    }
   }
   return kRefreshInterval;
 }

@@ -9,18 +9,44 @@ namespace metal::node {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Milliseconds(200);
-constexpr std::array<std::string_view, 10> kKinds = {
-    "Promote",       "Demote",          "UndoDemote",   "Rewind", "RestoreBackup",
-    "StartPostgres", "RestartPostgres", "StopPostgres", "Clone",  "FollowPrimary"};
+// For what takes writes away: nobody waits for a sick disk's sake longer than a healthy one needs.
+constexpr absl::Duration kHurry = absl::Milliseconds(20);
+
+struct Kind {
+  std::string_view name;
+  absl::Duration patience;
+};
+constexpr Kind kKinds[] = {
+    {"Promote", kPatience},
+    {"Demote", kPatience},
+    {"UndoDemote", kPatience},
+    {"Rewind", kPatience},
+    {"RestoreBackup", kPatience},
+    {"StartPostgres", kPatience},
+    {"RestartPostgres", kPatience},
+    {"StopPostgres", kPatience},
+    {"Clone", kPatience},
+    {"FollowPrimary", kPatience},
+    {"BeginTerm", kHurry},
+    {"Fence", kHurry},
+    {"EnforceFence", kHurry},
+    {"EndLease", kHurry},
+    {"EnforceLeaseEnd", kHurry},
+    {"FenceSickDisk", absl::ZeroDuration()},  // its disk is known not to answer
+};
 constexpr std::array<std::string_view, 5> kEvents = {"postgres.started", "postgres.restarted",
                                                      "postgres.crashed", "postgres.adopted",
                                                      "postgres.stopped"};
 
+// nullptr: the kind does not move the server.
+const Kind* FindKind(std::string_view name) {
+  const auto* const found = std::ranges::find(kKinds, name, &Kind::name);
+  return found == std::end(kKinds) ? nullptr : found;
+}
+
 }  // namespace
 
-bool MovesServer(std::string_view operation_kind) {
-  return std::ranges::find(kKinds, operation_kind) != kKinds.end();
-}
+bool MovesServer(std::string_view operation_kind) { return FindKind(operation_kind) != nullptr; }
 
 void RecordControl(recorder::Recorder& recorder, std::string_view moment, std::string_view subject,
                    const absl::StatusOr<pg::ControlFile>& control) {
@@ -47,11 +73,13 @@ void RecordControl(recorder::Recorder& recorder, std::string_view moment, std::s
 }
 
 void ControlWitness::Before(std::string_view kind, const std::string& operation) {
-  if (MovesServer(kind)) Record(fmt::format("before {}", kind), operation, kPatience);
+  const Kind* const known = FindKind(kind);
+  if (known != nullptr) Record(fmt::format("before {}", kind), operation, known->patience);
 }
 
 void ControlWitness::After(std::string_view kind, const std::string& operation) {
-  if (MovesServer(kind)) Record(fmt::format("after {}", kind), operation, kPatience);
+  const Kind* const known = FindKind(kind);
+  if (known != nullptr) Record(fmt::format("after {}", kind), operation, known->patience);
 }
 
 void ControlWitness::Note(const observe::Event& event) {

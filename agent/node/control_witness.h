@@ -1,7 +1,8 @@
 // ControlWitness: puts pg_control into the flight recorder: before and after each operation that
 // moves a role or the server, before each start of the server, and when it came or went by itself.
 // Threading: thread-safe. It reads the data disk on threads that may be left behind when the disk
-// hangs: Before and After wait for at most 200 ms, Note does not wait.
+// hangs: Before and After wait for at most 200 ms, 20 ms around a fence, a new term or the end of a
+// lease, and not at all around the fence of a sick disk; Note does not wait.
 #pragma once
 
 #include <memory>
@@ -16,7 +17,7 @@
 
 namespace metal::node {
 
-// True for the kinds of operations whose pg_control is recorded: "Promote", "Rewind", …
+// True for the kinds of operations whose pg_control is recorded: "Promote", "Fence", …
 bool MovesServer(std::string_view operation_kind);
 
 // Puts what pg_control says, or why it cannot be read, into the recorder.

@@ -7,7 +7,6 @@
 #include <zstd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -22,13 +21,9 @@ namespace metal::recorder {
 namespace {
 
 constexpr size_t kLogTail = 1 << 20;
-constexpr size_t kSettingsMost = 256 << 10;
 constexpr size_t kPart = 4 << 20;  // of records-NNNN.jsonl
 constexpr size_t kKernelMost = 2 << 20;
 constexpr size_t kEventsMost = 10000;
-constexpr std::array kSettingsFiles = {"postgresql.conf", "postgresql.auto.conf", "metal.conf",
-                                       "pg_hba.conf", "pg_ident.conf"};
-
 constexpr std::string_view kReadMe =
     R"(What metal-agent knew when this was captured. Begin with timeline.html: open it in a browser.
 
@@ -39,7 +34,7 @@ events.jsonl       the event log, the newest 10000
 histograms.json    latencies of the disks' probes over the last minutes
 kernel.txt         lines of the kernel about disks, then its log where the agent may read it
 postgres.log       the end of PostgreSQL's log
-settings/          PostgreSQL's configuration files
+settings/          PostgreSQL's configuration files; where settings.missing.txt says so, as of earlier
 agent.toml         the agent's configuration as in force
 versions.json      versions of what runs
 manifest.json      what is here, and what is missing and why
@@ -69,20 +64,6 @@ absl::StatusOr<std::string> ReadTail(const std::string& path, size_t most) {
   return from == 0 ? text : text.substr(std::min(text.find('\n') + 1, text.size()));
 }
 
-using Files = std::map<std::string, absl::StatusOr<std::string>>;
-
-// Why the data disk is better left alone; empty: it is not known to hang.
-std::string TroubleOfDataDisk(const observe::NodeStatus& status) {
-  for (const observe::DiskSection& disk : status.disks) {
-    for (const observe::ProbeSection& probe : disk.probes) {
-      if (probe.role == "data" && (probe.state == "stalled" || probe.state == "faulted"))
-        return fmt::format("the data disk {} is {}: {}", disk.device, probe.state,
-                           probe.state_reason);
-    }
-  }
-  return "";
-}
-
 class CaptureRun {
  public:
   CaptureRun(const CaptureParts& parts, PatientCalls& calls, const CaptureRequest& request,
@@ -94,6 +75,8 @@ class CaptureRun {
         since_(request.window > absl::ZeroDuration() ? now_ - request.window
                                                      : absl::InfinitePast()),
         status_(parts.board.Get()),
+        settings_(parts.settings == nullptr ? std::make_shared<const SettingsCopy::Kept>()
+                                            : parts.settings->Get()),
         redactor_(KnownSecrets()),
         timeline_(redactor_),
         archive_(Directory(), now_, sink) {}
@@ -213,7 +196,9 @@ class CaptureRun {
   void NoteKernelLine(const Record& record) {
     const std::string_view line = KernelLineOf(record);
     if (line.empty() || kernel_.size() > kKernelMost) return;
-    kernel_ += fmt::format("{}  {}: {}\n", TimeText(record.time), record.Find("subject"), line);
+    const std::string_view again = record.Find("again");
+    kernel_ += fmt::format("{}  {}: {}{}\n", TimeText(record.time), record.Find("subject"), line,
+                           again.empty() ? "" : fmt::format(" ({} times more)", again));
   }
 
   absl::Status AddTimeline() {
@@ -302,21 +287,38 @@ class CaptureRun {
   absl::Status AddSettings() {
     const std::string directory = parts_.config.pg_data_dir;
     const std::string trouble = TroubleOfDataDisk(*status_);
-    if (!trouble.empty()) return Miss("settings", "not asked for: " + trouble);
-    const auto files = Ask<Files>("diag-settings", [directory] {
-      Files read;
-      for (const char* name : kSettingsFiles)
-        read.emplace(name, base::ReadFile(base::JoinPath(directory, name), kSettingsMost));
-      return read;
-    });
-    if (!files) return Miss("settings", fmt::format("{}: {}", directory, NoAnswer()));
+    if (!trouble.empty()) return AddKeptSettings("not asked for: " + trouble);
+    const auto files =
+        Ask<SettingsFiles>("diag-settings", [directory] { return ReadSettings(directory); });
+    if (!files) return AddKeptSettings(fmt::format("{}: {}", directory, NoAnswer()));
     for (const auto& [name, text] : *files) {
       if (absl::IsNotFound(text.status()) && name == "metal.conf") continue;
-      METAL_RETURN_IF_ERROR(text.ok()
-                                ? Add("settings/" + name, *text)
-                                : Miss("settings/" + name, std::string(text.status().message())));
+      METAL_RETURN_IF_ERROR(text.ok() ? Add("settings/" + name, *text)
+                                      : AddUnreadSettings(name, text.status()));
     }
     return absl::OkStatus();
+  }
+
+  // The files as they were when their disk was well.
+  absl::Status AddKeptSettings(const std::string& why) {
+    absl::Time oldest = absl::InfiniteFuture();
+    for (const auto& [name, file] : *settings_) {
+      oldest = std::min(oldest, file.read);
+      METAL_RETURN_IF_ERROR(Add("settings/" + name, file.text));
+    }
+    return Miss("settings", settings_->empty() ? why : AsOf(why, oldest));
+  }
+
+  absl::Status AddUnreadSettings(const std::string& name, const absl::Status& status) {
+    const std::string why(status.message());
+    const auto kept = settings_->find(name);
+    if (absl::IsNotFound(status) || kept == settings_->end()) return Miss("settings/" + name, why);
+    METAL_RETURN_IF_ERROR(Add("settings/" + name, kept->second.text));
+    return Miss("settings/" + name, AsOf(why, kept->second.read));
+  }
+
+  static std::string AsOf(const std::string& why, absl::Time time) {
+    return fmt::format("{}; what is here is as of {}", why, TimeText(time));
   }
 
   absl::Status AddManifest() {
@@ -340,6 +342,7 @@ class CaptureRun {
   const CaptureRequest& request_;
   const absl::Time now_, since_;
   const std::shared_ptr<const observe::NodeStatus> status_;
+  const std::shared_ptr<const SettingsCopy::Kept> settings_;
   const Redactor redactor_;
   Timeline timeline_;
   ArchiveWriter archive_;

@@ -1,6 +1,7 @@
 // Capture: writes everything that tells what happened on this node into one archive. Each part that
 // may hang with a disk is read with a deadline; where one is missed, a file says so in its place.
-// What is on the data disk is not even asked for while the disk is known to stall.
+// What is on the data disk is not even asked for while the disk is known to stall; of the settings
+// there is a copy for that.
 // Files: README.txt, timeline.html, status.json, versions.json, histograms.json, events.jsonl,
 // records-NNNN.jsonl, kernel.txt, postgres.log, settings/*, agent.toml, manifest.json.
 // Threading: one thread for each capture.
@@ -25,6 +26,7 @@
 #include "agent/recorder/probe_sampler.h"
 #include "agent/recorder/recorder.h"
 #include "agent/recorder/redact.h"
+#include "agent/recorder/settings_copy.h"
 
 namespace metal::recorder {
 
@@ -47,6 +49,8 @@ struct CaptureParts {
   ReadKernelLog kernel_log;
   std::function<void()> before;  // a last look at things, bounded; may be null
   std::map<std::string, std::string> versions;
+  // What to show of the settings when their disk cannot be asked; may be null.
+  std::shared_ptr<const SettingsCopy> settings = nullptr;
 };
 
 struct CaptureRequest {

@@ -12,12 +12,14 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/observe/emit.h"
+#include "agent/recorder/fatal_fault.h"
 
 namespace metal::recorder {
 namespace {
 
 constexpr int kThreadsMost = 8;
 constexpr absl::Duration kFilePatience = absl::Seconds(10);
+constexpr absl::Duration kSettingsPatience = absl::Seconds(3);
 constexpr std::string_view kEnding = ".tar.zst";
 constexpr std::string_view kUnfinished = ".tmp";
 
@@ -57,10 +59,15 @@ absl::Status RemoveAllBut(const std::string& directory, size_t kept) {
   return absl::OkStatus();
 }
 
+CaptureParts With(CaptureParts parts, std::shared_ptr<const SettingsCopy> settings) {
+  parts.settings = std::move(settings);
+  return parts;
+}
+
 }  // namespace
 
 Diagnostics::Diagnostics(CaptureParts parts, DiagnosticsOptions options)
-    : parts_(std::move(parts)),
+    : parts_(With(std::move(parts), settings_)),
       options_(std::move(options)),
       calls_(kThreadsMost),
       thread_("diagnostics", [this] { Run(); }) {}
@@ -100,12 +107,49 @@ void Diagnostics::OnFatalFault(const observe::Fault& fault) {
   changed_.NotifyAll();
 }
 
+// Asks the event log, which outlives an agent; what is wanted is in memory alone.
+void Diagnostics::TakeMissed() {
+  if (options_.kept == 0) return;
+  using Events = absl::StatusOr<std::vector<observe::Event>>;
+  const auto found = calls_.Run<Events>(
+      "diag-missed",
+      [log = parts_.events]() -> Events {
+        observe::EventFilter filter;
+        filter.newest = true;
+        filter.type_prefix = kFatalFaultEvent;
+        METAL_ASSIGN_OR_RETURN(std::vector<observe::Event> events, log->List(filter));
+        filter.type_prefix = kCapturedEvent;
+        METAL_ASSIGN_OR_RETURN(std::vector<observe::Event> captured, log->List(filter));
+        events.insert(events.end(), captured.begin(), captured.end());
+        return events;
+      },
+      kFilePatience, [this] { return stopping(); });
+  if (!found || !found->ok()) return;
+  if (const auto missed = MissedFault(**found, parts_.clock.Now(), options_.pause))
+    OnFatalFault(*missed);
+}
+
+// Only from a disk whose probes come back: a thread that hangs with it cannot be ended.
+void Diagnostics::CopySettings() {
+  if (!DataDiskIsWell(*parts_.board.Get())) return;
+  auto files = calls_.Run<SettingsFiles>(
+      "diag-settings", [directory = parts_.config.pg_data_dir] { return ReadSettings(directory); },
+      kSettingsPatience, [this] { return stopping(); });
+  if (files) settings_->Keep(*std::move(files), parts_.clock.Now());
+}
+
 void Diagnostics::Run() {
+  TakeMissed();
   while (true) {
+    CopySettings();
+    const absl::Duration rest =
+        settings_->Get()->empty() ? options_.first_settings : options_.settings_interval;
     observe::Fault fault;
     {
       base::MutexLock lock(mutex_);
-      while (!wanted_ && !stop_) changed_.Wait(mutex_);
+      const bool asked = changed_.WaitFor(
+          mutex_, rest, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return wanted_ || stop_; });
+      if (!asked) continue;
       if (changed_.WaitFor(mutex_, options_.settle,
                            [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_; })) {
         return;
@@ -139,7 +183,7 @@ void Diagnostics::CaptureFault(const observe::Fault& fault) {
   }
   std::vector<std::string> missing;
   for (const auto& [name, why] : summary->missing) missing.push_back(name);
-  observe::Emit(*parts_.events, observe::Severity::kInfo, "diagnostics.captured", fault.subject,
+  observe::Emit(*parts_.events, observe::Severity::kInfo, kCapturedEvent, fault.subject,
                 fmt::format("diagnostics of {} are in {}", fault.fault_class, path),
                 {{"path", path},
                  {"bytes", fmt::format("{}", bytes)},

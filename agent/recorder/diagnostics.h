@@ -1,6 +1,7 @@
 // Diagnostics: captures on demand, and by itself when a fatal fault of a disk is confirmed. Those
 // of its own are files in a directory that is not on the data disk: <time>-<class>.tar.zst, the
-// newest of them kept. Events: diagnostics.captured (attributes path, bytes, records, missing),
+// newest of them kept. A fault that an earlier agent confirmed and did not live to capture is taken
+// at the start. Events: diagnostics.captured (attributes path, bytes, records, missing),
 // diagnostics.failed.
 // Threading: thread-safe. OnFatalFault does not block. One capture runs at a time. A directory
 // whose disk hangs costs a thread that is left behind, nothing more.
@@ -27,6 +28,10 @@ struct DiagnosticsOptions {
   absl::Duration settle = absl::Seconds(10);
   // A further fault within it is on the record of the first capture, or of the next one.
   absl::Duration pause = absl::Minutes(10);
+  // Between two copies of the settings for a capture whose disk cannot be asked, and while there is
+  // none yet.
+  absl::Duration settings_interval = absl::Minutes(1);
+  absl::Duration first_settings = absl::Seconds(1);
 };
 
 class Diagnostics {
@@ -45,12 +50,15 @@ class Diagnostics {
 
  private:
   void Run();
+  void TakeMissed();
+  void CopySettings();
   void CaptureFault(const observe::Fault& fault);
   absl::StatusOr<CaptureSummary> CaptureToFile(const CaptureRequest& request,
                                                const std::string& path, uint64_t& bytes);
   void RemoveOld();
   bool stopping();
 
+  const std::shared_ptr<SettingsCopy> settings_ = std::make_shared<SettingsCopy>();
   const CaptureParts parts_;
   const DiagnosticsOptions options_;
   PatientCalls calls_;

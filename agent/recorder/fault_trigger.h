@@ -1,5 +1,5 @@
 // FaultTrigger: takes a capture when the event log says that a fatal fault of a disk is confirmed
-// (event disk.fault_confirmed with attribute fatal "true"; disk/faults/fault_desk.h).
+// (fatal_fault.h).
 // Threading: thread-safe; Saw does not block.
 #pragma once
 

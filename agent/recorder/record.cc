@@ -43,8 +43,8 @@ std::string TextOf(std::span<const std::byte> bytes) {
 }  // namespace
 
 std::string_view RecordKindName(RecordKind kind) {
-  constexpr std::array<std::string_view, 7> kNames = {"unknown", "start",   "rpc",    "event",
-                                                      "probe",   "control", "dropped"};
+  constexpr std::array<std::string_view, 9> kNames = {
+      "unknown", "start", "rpc", "event", "probe", "control", "dropped", "drive", "kernel"};
   const auto number = static_cast<size_t>(kind);
   return number < kNames.size() ? kNames[number] : kNames[0];
 }

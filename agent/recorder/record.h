@@ -32,7 +32,9 @@ enum class RecordKind : uint16_t {
   kEvent = 3,    // of the event log: type, severity, subject, message, attributes as "@name"
   kProbe = 4,    // of one role since the last one: counts, latencies, what is outstanding
   kControl = 5,  // pg_control at a moment: moment, state, checkpoint, timeline, …
-  kDropped = 6   // records that found no room: count
+  kDropped = 6,  // records that found no room: count
+  kDrive = 7,  // counters of a drive that changed: device, serial, severity, each and its "_delta"
+  kKernel = 8  // a line of the kernel's log that is no event: subject, class, line, again
 };
 // "start", "rpc", …; "unknown" for a number that has no name here.
 std::string_view RecordKindName(RecordKind kind);

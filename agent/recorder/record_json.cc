@@ -7,8 +7,10 @@
 namespace metal::recorder {
 namespace {
 
-// Facts that the agent counted itself are numbers.
-bool IsNumber(RecordKind kind, std::string_view text) {
+// Facts that the agent or a drive counted are numbers.
+bool IsNumber(RecordKind kind, std::string_view name, std::string_view text) {
+  if (name == "serial" || name == "device" || name == "line") return false;
+  if (kind == RecordKind::kDrive && text.starts_with('-')) text.remove_prefix(1);
   return kind != RecordKind::kEvent && kind != RecordKind::kControl && !text.empty() &&
          text.size() <= 15 && (text.size() == 1 || text.front() != '0') &&
          std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
@@ -18,6 +20,7 @@ bool IsNumber(RecordKind kind, std::string_view text) {
 
 std::string_view KernelLineOf(const Record& record) {
   constexpr std::string_view kBegin = "kernel: ";
+  if (record.kind == RecordKind::kKernel) return record.Find("line");
   const std::string_view message = record.Find("message");
   if (record.Find("type") == "disk.kernel_line" && message.starts_with(kBegin))
     return message.substr(kBegin.size());
@@ -55,7 +58,7 @@ std::string RecordLine(const Record& record, const Redactor& redactor) {
       const std::string plain = name.substr(1);
       attributes.Add(plain, redactor.CleanValue(plain, value));
       any = true;
-    } else if (IsNumber(record.kind, value)) {
+    } else if (IsNumber(record.kind, name, value)) {
       line.AddRaw(name, value);
     } else {
       line.Add(name, redactor.Clean(value));

@@ -28,6 +28,12 @@ std::string Array(const std::deque<std::string>& rows) {
   return fmt::format("[{}]", fmt::join(rows, ",\n"));
 }
 
+std::deque<std::string> Joined(std::initializer_list<const std::deque<std::string>*> parts) {
+  std::deque<std::string> all;
+  for (const auto* part : parts) all.insert(all.end(), part->begin(), part->end());
+  return all;
+}
+
 // Calls that only look, and answered at once: they would hide the others.
 bool IsRoutine(std::string_view rpc, std::string_view code, int64_t microseconds) {
   const std::string_view method = rpc.substr(std::min(rpc.find('/') + 1, rpc.size()));
@@ -44,6 +50,10 @@ void Timeline::Add(const Record& record) {
       return AddProbe(record);
     case RecordKind::kEvent:
       return AddEvent(record);
+    case RecordKind::kDrive:
+      return AddCounters(record);
+    case RecordKind::kKernel:
+      return AddKernelLine(record);
     case RecordKind::kRpc:
       return AddCall(record);
     case RecordKind::kControl: {
@@ -97,6 +107,40 @@ void Timeline::AddEvent(const Record& record) {
   Keep(events_, row.AddRaw("attributes", attributes.Text()).Text(), kEventsMost);
 }
 
+// An event too: the page puts it among those of disks. "media_errors 3 (+1), …".
+void Timeline::AddCounters(const Record& record) {
+  constexpr std::string_view kEnding = "_delta";
+  std::string text;
+  for (const auto& [name, value] : record.fields) {
+    if (!name.ends_with(kEnding)) continue;
+    const std::string_view counter = std::string_view(name).substr(0, name.size() - kEnding.size());
+    text += fmt::format("{}{} {} ({}{})", text.empty() ? "" : ", ", counter, record.Find(counter),
+                        value.starts_with('-') ? "" : "+", value);
+  }
+  JsonObject row, attributes;
+  attributes.Add("serial", redactor_.Clean(record.Find("serial")));
+  row.Add("t", absl::ToUnixMillis(record.time)).Add("type", "disk.counters");
+  row.Add("severity", record.Find("severity"))
+      .Add("subject", redactor_.Clean(record.Find("device")));
+  row.Add("message", text).AddRaw("attributes", attributes.Text());
+  Keep(counters_, row.Text(), kCountersMost);
+}
+
+// As the events of the first lines of a minute, which are among the events.
+void Timeline::AddKernelLine(const Record& record) {
+  const std::string line = redactor_.Clean(record.Find("line"));
+  const std::string_view again = record.Find("again");
+  JsonObject row, attributes;
+  attributes.Add("class", record.Find("class"));
+  if (!again.empty()) attributes.Add("again", again);
+  row.Add("t", absl::ToUnixMillis(record.time)).Add("type", "disk.kernel_line");
+  row.Add("severity", "warning").Add("subject", redactor_.Clean(record.Find("subject")));
+  row.Add("message", again.empty() ? "kernel: " + line
+                                   : fmt::format("{} times more within a minute: {}", again, line));
+  row.Add("kernel", line).AddRaw("attributes", attributes.Text());
+  Keep(lines_, row.Text(), kLinesMost);
+}
+
 void Timeline::AddCall(const Record& record) {
   const int64_t took = Number(record, "duration_us");
   if (IsRoutine(record.Find("rpc"), record.Find("code"), took)) return;
@@ -120,7 +164,8 @@ std::string Timeline::Page(const TimelineHead& head) const {
   data.Add("node", head.node).Add("cluster", head.cluster).Add("versions", head.versions);
   data.Add("reason", redactor_.Clean(head.reason));
   data.Add("captured", absl::ToUnixMillis(head.captured)).AddRaw("faults", Array(faults));
-  data.AddRaw("probes", probes.Text()).AddRaw("events", Array(events_));
+  data.AddRaw("probes", probes.Text())
+      .AddRaw("events", Array(Joined({&events_, &lines_, &counters_})));
   data.AddRaw("calls", Array(calls_)).AddRaw("controls", Array(controls_));
   data.AddRaw("starts", Array(starts_));
   std::string page = kTimelinePage;

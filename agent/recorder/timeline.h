@@ -33,6 +33,8 @@ class Timeline {
 
   static constexpr size_t kProbesMost = 10800;  // of one role: three hours
   static constexpr size_t kEventsMost = 5000;
+  static constexpr size_t kLinesMost = 2000;
+  static constexpr size_t kCountersMost = 2000;
   static constexpr size_t kCallsMost = 3000;
   static constexpr size_t kControlsMost = 500;
   static constexpr size_t kRolesMost = 32;
@@ -40,12 +42,14 @@ class Timeline {
  private:
   void AddProbe(const Record& record);
   void AddEvent(const Record& record);
+  void AddCounters(const Record& record);
+  void AddKernelLine(const Record& record);
   void AddCall(const Record& record);
 
   const Redactor& redactor_;
   // Rows of JSON.
   std::map<std::string, std::deque<std::string>> probes_;  // by role
-  std::deque<std::string> events_, calls_, controls_, starts_;
+  std::deque<std::string> events_, lines_, counters_, calls_, controls_, starts_;
 };
 
 // The page's text; METAL_TIMELINE_DATA stands where its data goes.

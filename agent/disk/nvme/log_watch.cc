@@ -46,7 +46,7 @@ WatchedDrive WatchedDriveOf(const SysRoots& roots, const DiskInfo& disk) {
 }
 
 LogWatch::LogWatch(PrivilegedHelper* helper, base::Clock& clock, Sink sink, LogWatchOptions options)
-    : helper_(helper), clock_(clock), sink_(std::move(sink)), options_(options) {}
+    : helper_(helper), clock_(clock), sink_(std::move(sink)), options_(std::move(options)) {}
 
 void LogWatch::Refresh(const WatchedDrive& watched) {
   auto found = drives_.find(watched.disk);
@@ -68,7 +68,12 @@ void LogWatch::Refresh(const WatchedDrive& watched) {
   drive.logs.identity = watched.identity;
   drive.logs.noted = watched.noted ? watched.noted : drive.first;
   drive.logs.name_space_id = watched.name_space;
+  DriveLogs before;
+  before.smart = drive.logs.smart;
+  before.ocp = drive.logs.ocp;
+  before.aws = drive.logs.aws;
   const absl::Status read = ReadLogs(watched, drive);
+  TellCounters(watched.disk, before, drive.logs);
   // A drive that does not answer says nothing; one that has no logs is still what it is.
   const bool judged = read.ok() || absl::IsUnimplemented(read);
   if (judged) {
@@ -79,6 +84,16 @@ void LogWatch::Refresh(const WatchedDrive& watched) {
   drive.lost = !read.ok();
   base::MutexLock lock(mutex_);
   reports_[watched.disk] = {.logs = drive.logs, .unavailable = std::string(read.message())};
+}
+
+void LogWatch::TellCounters(const std::string& disk, const DriveLogs& before,
+                            const DriveLogs& now) const {
+  if (!options_.counters) return;
+  CounterChanges changes = ChangesOfCounters(before, now);
+  if (changes.changes.empty()) return;
+  changes.disk = disk;
+  changes.serial = now.identity.serial;
+  options_.counters(changes);
 }
 
 void LogWatch::ForgetOthers(const std::set<std::string>& disks) {

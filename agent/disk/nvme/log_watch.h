@@ -22,6 +22,7 @@
 #include "agent/base/mutex.h"
 #include "agent/disk/faults/evidence.h"
 #include "agent/disk/inventory.h"
+#include "agent/disk/nvme/drive_counters.h"
 #include "agent/disk/nvme/drive_logs.h"
 #include "agent/disk/nvme/log_judge.h"
 #include "agent/disk/nvme/log_reader.h"
@@ -48,6 +49,8 @@ struct LogWatchOptions {
   absl::Duration self_test_interval = absl::Minutes(10);
   absl::Duration identity_interval = absl::Minutes(10);
   absl::Duration events_interval = absl::Hours(24);
+  // Is told of each reading whose counters differ from those of the one before; may be null.
+  CounterSink counters = nullptr;
 };
 
 struct DriveReport {
@@ -94,6 +97,7 @@ class LogWatch {
   bool ReadErrors(LogReader& reader, Drive& drive);
   void ReadOthers(LogReader& reader, Drive& drive);
   bool ReadVendors(LogReader& reader, Drive& drive);
+  void TellCounters(const std::string& disk, const DriveLogs& before, const DriveLogs& now) const;
   void Withdraw(Drive& drive, const std::string& reason);
 
   PrivilegedHelper* const helper_;

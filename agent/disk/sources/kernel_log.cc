@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -139,7 +140,11 @@ void KernelLogJudge::Explain(const std::string& disk, KernelFinding& finding,
 void KernelLogJudge::Tell(const Evidence& evidence, const KernelFinding& finding, Now now,
                           Findings& out) {
   const std::string class_name = ClassName(finding.fault_class);
-  if (!limiter_.Admit(evidence.device + ' ' + class_name, now.monotonic)) return;
+  if (!limiter_.Admit(evidence.device + ' ' + class_name, now.monotonic)) {
+    KernelLine line{evidence.device, class_name, evidence.kernel_line};
+    if (untold_.IsNew(line, now.monotonic)) out.lines.push_back(std::move(line));
+    return;
+  }
   observe::Event event = MakeEvent(kLineEvent, SeverityOf(finding.fault_class), evidence.device,
                                    "kernel: " + evidence.kernel_line);
   event.attributes["class"] = class_name;
@@ -152,7 +157,13 @@ void KernelLogJudge::Tell(const Evidence& evidence, const KernelFinding& finding
   out.events.push_back(std::move(event));
 }
 
+std::optional<base::MonotonicTime> KernelLogJudge::NextTick() const {
+  const auto events = limiter_.NextEnd(), lines = untold_.NextEnd();
+  return events && lines ? std::min(*events, *lines) : events ? events : lines;
+}
+
 void KernelLogJudge::Tick(Now now, Findings& out) {
+  for (KernelLine& line : untold_.Ended(now.monotonic)) out.lines.push_back(std::move(line));
   for (const auto& [key, left_out] : limiter_.Ended(now.monotonic)) {
     const size_t space = key.find(' ');
     const std::string disk = key.substr(0, space);

@@ -1,7 +1,9 @@
 // The kernel's log as a source: what /dev/kmsg says of this node's disks.
 // KernelLogJudge is pure: records in, evidence and events out. KernelLog reads the device.
 // Events: "disk.kernel_line" (subject the disk; attributes class, name, sector, nvme_status, or
-// left_out), at most five a minute of one disk and class; "disk.kernel_lines_lost".
+// left_out), at most five a minute of one disk and class; "disk.kernel_lines_lost". Lines beyond
+// the five are handed over for the flight recorder, up to 2000 different ones a minute: more than
+// the kernel itself lets through of its drivers.
 // Only what the kernel itself said counts: records of other facilities are whoever's who may write
 // to /dev/kmsg.
 #pragma once
@@ -24,6 +26,7 @@
 #include "agent/disk/sources/disk_names.h"
 #include "agent/disk/sources/kernel_line.h"
 #include "agent/disk/sources/line_limiter.h"
+#include "agent/disk/sources/line_repeats.h"
 #include "agent/observe/event_log.h"
 
 namespace metal::disk {
@@ -32,6 +35,7 @@ namespace metal::disk {
 struct Findings {
   std::vector<Evidence> evidence;
   std::vector<observe::Event> events;
+  std::vector<KernelLine> lines;  // that no event tells
 };
 
 // Threading: not thread-safe.
@@ -47,9 +51,9 @@ class KernelLogJudge {
   // "I/O error" of a read shortly after the kernel reset the drive or lost it, or told its NVMe
   // status, is counted as that.
   void OnRecord(const base::KernelRecord& record, const DiskNames& names, Now now, Findings& out);
-  // Tells what was left out of the windows that have ended.
+  // Tells what was left out of the windows that have ended, and how often lines were repeated.
   void Tick(Now now, Findings& out);
-  std::optional<base::MonotonicTime> NextTick() const { return limiter_.NextEnd(); }
+  std::optional<base::MonotonicTime> NextTick() const;
 
  private:
   struct Cause {
@@ -65,7 +69,9 @@ class KernelLogJudge {
   void Tell(const Evidence& evidence, const KernelFinding& finding, Now now, Findings& out);
 
   static constexpr int kEventsOfOneKind = 5;
+  static constexpr size_t kDifferentLines = 2000;
   LineLimiter limiter_{kEventsOfOneKind, absl::Minutes(1)};
+  LineRepeats untold_{kDifferentLines, absl::Minutes(1)};
   std::map<std::string, Cause> causes_;                // by disk: the last one told
   std::map<std::string, base::MonotonicTime> resets_;  // by disk: when the last one was told
   std::string last_line_;                              // what a continuation continues

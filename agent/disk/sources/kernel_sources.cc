@@ -38,7 +38,7 @@ class KernelSources::Impl {
        base::Clock& clock)
       : options_(std::move(options)),
         clock_(clock),
-        outlet_(std::make_shared<Outlet>(std::move(sink), events)),
+        outlet_(std::make_shared<Outlet>(std::move(sink), events, std::move(options_.lines))),
         wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     METAL_CHECK(wake_.valid());
     OpenLog();

@@ -36,7 +36,9 @@ struct KernelSourcesOptions {
   // May be null: then no errors of file systems are heard of, and XFS keeps its settings.
   PrivilegedHelper* helper = nullptr;
   std::optional<XfsRetryLimits> xfs_retries;  // nullopt: XFS keeps its settings
-  bool trust_all_facilities = false;          // for tests, which cannot speak as the kernel
+  // Is told of lines of the kernel's log that no event tells (kernel_log.h); may be null.
+  KernelLineSink lines = nullptr;
+  bool trust_all_facilities = false;  // for tests, which cannot speak as the kernel
 };
 
 // Threading: thread-safe. `events` and the helper outlive it; `clock` outlives the process.

@@ -3,6 +3,7 @@
 // Threading: thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 
@@ -18,11 +19,14 @@ using EvidenceSink = std::function<void(Evidence)>;
 
 class Outlet {
  public:
-  Outlet(EvidenceSink sink, observe::EventLog& events) : sink_(std::move(sink)), events_(&events) {}
+  // `lines` may be null.
+  Outlet(EvidenceSink sink, observe::EventLog& events, KernelLineSink lines = nullptr)
+      : sink_(std::move(sink)), lines_(std::move(lines)), events_(&events) {}
 
   void Give(Findings findings) {
     base::MutexLock lock(mutex_);
     if (events_ == nullptr) return;
+    if (lines_) std::ranges::for_each(findings.lines, lines_);
     for (observe::Event& event : findings.events) events_->Append(std::move(event));
     for (Evidence& evidence : findings.evidence) sink_(std::move(evidence));
   }
@@ -31,11 +35,13 @@ class Outlet {
     base::MutexLock lock(mutex_);
     events_ = nullptr;
     sink_ = nullptr;
+    lines_ = nullptr;
   }
 
  private:
   base::Mutex mutex_;
   EvidenceSink sink_ ABSL_GUARDED_BY(mutex_);
+  KernelLineSink lines_ ABSL_GUARDED_BY(mutex_);
   observe::EventLog* events_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -1,9 +1,14 @@
 #include "agent/node/control_witness.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "agent/base/clock.h"
+#include "agent/base/fd.h"
 #include "agent/recorder/ring_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -47,6 +52,37 @@ TEST_F(ControlWitnessTest, OnlyWhatMovesTheServerIsRecorded) {
   EXPECT_EQ(records[1].Find("moment"), "after Promote");
   EXPECT_EQ(records[1].Find("subject"), "operations/3");
   EXPECT_THAT(std::string(records[0].Find("error")), HasSubstr("pg_control"));
+}
+
+TEST_F(ControlWitnessTest, AllThatStopsOrRestartsTheServerIsRecorded) {
+  for (const char* kind :
+       {"BeginTerm", "Fence", "EnforceFence", "EndLease", "EnforceLeaseEnd", "FenceSickDisk"})
+    EXPECT_TRUE(MovesServer(kind)) << kind;
+  for (const char* kind : {"Unfence", "CreateBackup", "SetSynchronousStandbys"})
+    EXPECT_FALSE(MovesServer(kind)) << kind;
+}
+
+// A file that is a FIFO without a writer hangs whoever opens it, as a dead disk does.
+TEST_F(ControlWitnessTest, AFenceDoesNotWaitForADiskThatHangs) {
+  dir_.Write("data/global/keep", "");
+  ASSERT_EQ(::mkfifo(dir_.File("data/global/pg_control").c_str(), 0600), 0);
+  const auto took = [](const std::function<void()>& call) {
+    const absl::Time begin = absl::Now();
+    call();
+    return absl::Now() - begin;
+  };
+  EXPECT_LT(took([&] { witness_.Before("FenceSickDisk", "operations/1"); }),
+            absl::Milliseconds(100));
+  EXPECT_LT(took([&] { witness_.Before("Fence", "operations/2"); }), absl::Milliseconds(150));
+  EXPECT_GE(took([&] { witness_.Before("Promote", "operations/3"); }), absl::Milliseconds(200));
+  // Of the one that waits for nothing no record says that nothing came.
+  const auto records = Records();
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].Find("moment"), "before Fence");
+  EXPECT_THAT(std::string(records[0].Find("error")), HasSubstr("20ms"));
+  EXPECT_EQ(records[1].Find("moment"), "before Promote");
+  // Lets those go who hang.
+  base::UniqueFd writer(::open(dir_.File("data/global/pg_control").c_str(), O_WRONLY));
 }
 
 TEST_F(ControlWitnessTest, AServerThatCameOrWentIsLookedAt) {

@@ -38,6 +38,13 @@ TEST_F(NodeTest, StandbySourcesAreClearedWhilePostgresIsDown) {
   EXPECT_THAT(*base::ReadFile(path), HasSubstr("primary_conninfo = ''"));
 }
 
+TEST_F(NodeTest, ARecorderOnTheDataDeviceIsWarnedOf) {
+  directory_.Write("data/PG_VERSION", "15\n");
+  config_.recorder_directory = directory_.File("not/there/yet");
+  node_->Begin();
+  EXPECT_TRUE(events_.Await("recorder.same_device"));
+}
+
 TEST_F(NodeTest, PromotionNeedsTheTermFirst) {
   PromoteRequest request;
   request.holder = {4, "a"};

@@ -47,6 +47,18 @@ class CaptureFixture {
         RecorderOptions{.path = dir_.File("ring"), .size = {base::kMiB}}, base::RealClock());
   }
 
+  void SetDataProbe(const std::string& state) {
+    board_.Update([&](observe::NodeStatus& status) {
+      observe::DiskSection disk;
+      disk.device = "nvme0n1";
+      observe::ProbeSection probe;
+      probe.role = "data";
+      probe.state = state;
+      disk.probes.push_back(probe);
+      status.disks = {disk};
+    });
+  }
+
   CaptureParts Parts() {
     return {.config = config_,
             .board = board_,

@@ -112,16 +112,51 @@ TEST_F(CaptureTest, WhatCannotBeReadInTimeIsReplacedByAFileThatSaysSo) {
   while (!*ended) base::RealClock().Sleep(absl::Milliseconds(1));
 }
 
+TEST_F(CaptureTest, SettingsOfADataDiskThatStallsAreThoseOfEarlierAndWithoutSecrets) {
+  const absl::Time earlier = absl::FromUnixSeconds(1'800'000'000);
+  auto parts = Parts();
+  const auto settings = std::make_shared<SettingsCopy>();
+  parts.settings = settings;
+  dir_.Write("data/postgresql.auto.conf", "work_mem = 5MB\npassword = 'planted-in-copy'\n");
+  settings->Keep(ReadSettings(config_.pg_data_dir), earlier);
+  dir_.Write("data/postgresql.auto.conf", "work_mem = 7MB\n");
+  SetDataProbe("stalled");
+  const auto files = Capture(parts);
+  EXPECT_THAT(files.at("settings/postgresql.auto.conf"), HasSubstr("work_mem = 5MB"));
+  EXPECT_THAT(files.at("settings/postgresql.auto.conf"), Not(HasSubstr("planted-in-copy")));
+  EXPECT_THAT(files, Contains(Key("settings/pg_hba.conf")));
+  EXPECT_THAT(files.at("settings.missing.txt"), HasSubstr("nvme0n1 is stalled"));
+  EXPECT_THAT(files.at("settings.missing.txt"), HasSubstr("as of 2027-01-15T08:00:00"));
+}
+
+TEST_F(CaptureTest, OneFileThatCannotBeReadIsTheOneOfEarlier) {
+  auto parts = Parts();
+  const auto settings = std::make_shared<SettingsCopy>();
+  parts.settings = settings;
+  settings->Keep(ReadSettings(config_.pg_data_dir), absl::FromUnixSeconds(1'800'000'000));
+  dir_.Write("data/pg_hba.conf", std::string(300 << 10, '#'));
+  const auto files = Capture(parts);
+  EXPECT_EQ(files.at("settings/pg_hba.conf"), "# pg_hba.conf\n");
+  EXPECT_THAT(files.at("settings/pg_hba.conf.missing.txt"), HasSubstr("as of 2027-01-15T08:00:00"));
+  EXPECT_THAT(files, Not(Contains(Key("settings/pg_ident.conf.missing.txt"))));
+}
+
+TEST(SettingsCopyTest, AFailedReadReplacesNothing) {
+  SettingsCopy copy;
+  const absl::Time first = absl::FromUnixSeconds(1), second = absl::FromUnixSeconds(2);
+  EXPECT_TRUE(copy.Get()->empty());
+  copy.Keep({{"pg_hba.conf", "a"}, {"metal.conf", absl::NotFoundError("no")}}, first);
+  copy.Keep({{"pg_hba.conf", absl::DataLossError("EIO")}, {"metal.conf", "b"}}, second);
+  copy.Keep({{"pg_hba.conf", absl::NotFoundError("no")}}, absl::FromUnixSeconds(3));
+  const auto kept = copy.Get();
+  ASSERT_EQ(kept->size(), 2u);
+  EXPECT_EQ(kept->at("pg_hba.conf").text, "a");
+  EXPECT_EQ(kept->at("pg_hba.conf").read, first);
+  EXPECT_EQ(kept->at("metal.conf").read, second);
+}
+
 TEST_F(CaptureTest, AStalledDataDiskIsNotEvenAsked) {
-  board_.Update([](observe::NodeStatus& status) {
-    observe::DiskSection disk;
-    disk.device = "nvme0n1";
-    observe::ProbeSection probe;
-    probe.role = "data";
-    probe.state = "stalled";
-    disk.probes.push_back(probe);
-    status.disks.push_back(disk);
-  });
+  SetDataProbe("stalled");
   const auto files = Capture(Parts());
   EXPECT_THAT(files.at("settings.missing.txt"), HasSubstr("nvme0n1 is stalled"));
   EXPECT_THAT(files, Not(Contains(Key("settings/postgresql.conf"))));

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "agent/base/file.h"
+#include "agent/recorder/fatal_fault.h"
 #include "agent/recorder/fault_trigger.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -76,6 +77,58 @@ TEST_F(DiagnosticsTest, AFatalFaultThatIsConfirmedIsOneAndNoOther) {
   EXPECT_TRUE(Captures()[0].ends_with("-gone.tar.zst"));
 }
 
+observe::Event Confirmed(absl::Time time, uint64_t id = 0) {
+  observe::Event event;
+  event.id = id;
+  event.time = time;
+  event.type = "disk.fault_confirmed";
+  event.subject = "nvme0n1";
+  event.attributes = {{"class", "gone"}, {"fatal", "true"}};
+  return event;
+}
+observe::Event Captured(absl::Time time, uint64_t id) {
+  observe::Event event;
+  event.id = id;
+  event.time = time;
+  event.type = "diagnostics.captured";
+  return event;
+}
+
+TEST_F(DiagnosticsTest, AFaultWhoseAgentDiedBeforeItsCaptureIsCapturedAtTheNextStart) {
+  events_->Append(Confirmed(absl::Now() - absl::Minutes(2)));
+  {
+    Diagnostics diagnostics(Parts(), Options(5, absl::Minutes(10)));
+    AwaitCaptures(1);
+  }
+  ASSERT_EQ(Captures().size(), 1u);
+  EXPECT_TRUE(Captures()[0].ends_with("-gone.tar.zst"));
+  // Not again at the start after that one. One that comes now shows that the start is over.
+  observe::Event captured = events_->events().back();
+  ASSERT_EQ(captured.type, "diagnostics.captured");
+  Diagnostics diagnostics(Parts(), Options(5, {}));
+  diagnostics.OnFatalFault(kFault);
+  AwaitCaptures(2);
+  EXPECT_TRUE(Captures()[1].ends_with("-stalled.tar.zst"));
+}
+
+TEST(FatalFaultTest, OnlyTheLastOneOfThePastHourWithoutACaptureIsMissed) {
+  const absl::Time now = absl::FromUnixSeconds(1'800'000'000);
+  const absl::Duration pause = absl::Minutes(10);
+  const auto ago = [&](int minutes) { return now - absl::Minutes(minutes); };
+  EXPECT_FALSE(MissedFault({}, now, pause));
+  EXPECT_TRUE(MissedFault({Confirmed(ago(59), 1)}, now, pause));
+  EXPECT_FALSE(MissedFault({Confirmed(ago(61), 1)}, now, pause));
+  EXPECT_FALSE(MissedFault({Confirmed(ago(30), 1), Captured(ago(29), 2)}, now, pause));
+  EXPECT_FALSE(MissedFault({Confirmed(ago(30), 2), Captured(ago(35), 1)}, now, pause))
+      << "one within the pause is on the record of the capture before it";
+  EXPECT_TRUE(MissedFault({Confirmed(ago(30), 2), Captured(ago(45), 1)}, now, pause));
+  EXPECT_FALSE(MissedFault({Confirmed(ago(30), 1), Captured(ago(90), 2)}, now, pause))
+      << "the clock was set back between them";
+  observe::Event harmless = Confirmed(ago(5), 3);
+  harmless.attributes["fatal"] = "false";
+  EXPECT_FALSE(MissedFault({harmless}, now, pause));
+}
+
 TEST_F(DiagnosticsTest, OnlyTheNewestAreKeptAndHalvesAreRemoved) {
   dir_.Write("captures/20200101T000000Z-gone.tar.zst", "old");
   dir_.Write("captures/20200102T000000Z-gone.tar.zst", "old");
@@ -92,6 +145,39 @@ TEST_F(DiagnosticsTest, OnlyTheNewestAreKeptAndHalvesAreRemoved) {
   EXPECT_EQ(names[0], "20200102T000000Z-gone.tar.zst");
   EXPECT_TRUE(names[1].ends_with("-stalled.tar.zst"));
   EXPECT_EQ(names[2], "notes.txt");
+}
+
+TEST_F(DiagnosticsTest, SettingsAreCopiedWhileTheProbesOfTheirDiskComeBackAndShownWhenNot) {
+  SetDataProbe("healthy");
+  DiagnosticsOptions options = Options(5, {});
+  options.settings_interval = options.first_settings = absl::Milliseconds(5);
+  Diagnostics diagnostics(Parts(), options);
+  const auto capture = [&] {
+    std::string archive;
+    EXPECT_OK(diagnostics.Capture({}, [&](std::string_view bytes) {
+      archive += bytes;
+      return absl::OkStatus();
+    }));
+    return FilesOf(archive);
+  };
+  const auto shown = [&] {
+    const auto files = capture();
+    const auto found = files.find("settings/pg_ident.conf");
+    return found == files.end() ? std::string() : found->second;
+  };
+  // Until it is copied: after that the disk stalls, and nobody asks it.
+  dir_.Write("data/pg_ident.conf", "# new\n");
+  for (int i = 0; i < 1000; ++i) {
+    SetDataProbe("healthy");
+    base::RealClock().Sleep(absl::Milliseconds(20));
+    SetDataProbe("stalled");
+    if (shown() == "# new\n") break;
+  }
+  EXPECT_EQ(shown(), "# new\n");
+  base::RealClock().Sleep(absl::Milliseconds(20));  // what was on its way
+  dir_.Write("data/pg_ident.conf", "# newer\n");
+  base::RealClock().Sleep(absl::Milliseconds(50));
+  EXPECT_EQ(shown(), "# new\n");
 }
 
 TEST_F(DiagnosticsTest, NoneAreTakenWhenNoneAreKept) {

@@ -62,6 +62,31 @@ TEST_F(TimelineTest, ALineOfTheKernelsLogIsOneToo) {
   EXPECT_THAT(Page(), HasSubstr(R"("kernel":"nvme nvme0: Device not ready")"));
 }
 
+TEST_F(TimelineTest, SoIsOneThatIsNoEventWithItsRepeats) {
+  timeline_.Add(RecordOf(RecordKind::kKernel,
+                         {{"subject", "nvme0n1"}, {"class", "gone"}, {"line", "nvme0: gone"}}));
+  timeline_.Add(RecordOf(
+      RecordKind::kKernel,
+      {{"subject", "nvme0n1"}, {"class", "gone"}, {"line", "nvme0: lost"}, {"again", "7"}}));
+  EXPECT_THAT(Page(), HasSubstr(R"("kernel":"nvme0: gone")"));
+  EXPECT_THAT(Page(), HasSubstr(R"("message":"7 times more within a minute: nvme0: lost")"));
+}
+
+TEST_F(TimelineTest, WhatADrivesCountersDidStandsAmongTheEvents) {
+  timeline_.Add(RecordOf(RecordKind::kEvent, {{"type", "disk.stalled"}, {"message", "m"}}));
+  timeline_.Add(RecordOf(RecordKind::kDrive, {{"device", "nvme0n1"},
+                                              {"serial", "S1"},
+                                              {"severity", "warning"},
+                                              {"media_errors", "5"},
+                                              {"media_errors_delta", "2"},
+                                              {"bad_user_blocks", "1"},
+                                              {"bad_user_blocks_delta", "-1"}}));
+  EXPECT_THAT(Page(), HasSubstr("disk.stalled"));
+  EXPECT_THAT(Page(), HasSubstr(R"({"t":1800000000123,"type":"disk.counters","severity":"warning",)"
+                                R"("subject":"nvme0n1","message":"media_errors 5 (+2), )"
+                                R"x(bad_user_blocks 1 (-1)","attributes":{"serial":"S1"}})x"));
+}
+
 TEST_F(TimelineTest, ProbesAreRowsOfNumbers) {
   timeline_.Add(RecordOf(
       RecordKind::kProbe,

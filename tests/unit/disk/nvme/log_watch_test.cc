@@ -121,7 +121,11 @@ class LogWatchTest : public ::testing::Test {
   metal::testing::SimulatedClock clock_;
   ScriptedDrive helper_{clock_};
   std::vector<Evidence> said_;
-  LogWatch watch_{&helper_, clock_, [this](Evidence e) { said_.push_back(std::move(e)); }};
+  std::vector<CounterChanges> counted_;
+  LogWatch watch_{&helper_,
+                  clock_,
+                  [this](Evidence e) { said_.push_back(std::move(e)); },
+                  {.counters = [this](const CounterChanges& c) { counted_.push_back(c); }}};
   WatchedDrive drive_;
 };
 
@@ -137,6 +141,36 @@ TEST_F(LogWatchTest, ACriticalWarningIsSaidAtTheNextRefreshAndTakenBack) {
   said = Refresh();
   ASSERT_EQ(said.size(), 1u);
   EXPECT_TRUE(said[0].clears);
+}
+
+TEST_F(LogWatchTest, GrowthOfACounterIsToldOnceWithTheReadingThatSawIt) {
+  Put(helper_.controller_, 0, 0x1b36, 2);
+  helper_.Smart(160, 3, 8);
+  Refresh();
+  Refresh();
+  helper_.status_ = absl::UnavailableError("no answer");
+  Refresh();
+  EXPECT_THAT(counted_, IsEmpty());  // nothing to compare with, the same, and nothing read
+  helper_.status_ = absl::OkStatus();
+  helper_.Smart(160, 5, 8);
+  Refresh();
+  Refresh();
+  ASSERT_EQ(counted_.size(), 1u);
+  EXPECT_EQ(counted_[0].disk, "nvme0n1");
+  EXPECT_EQ(counted_[0].serial, "METAL0001");
+  ASSERT_EQ(counted_[0].changes.size(), 1u);
+  EXPECT_EQ(counted_[0].changes[0].name, "media_errors");
+  EXPECT_EQ(counted_[0].changes[0].before, 3u);
+  EXPECT_EQ(counted_[0].changes[0].now, 5u);
+}
+
+TEST_F(LogWatchTest, AnotherDriveInItsPlaceHasNotGrown) {
+  Put(helper_.controller_, 0, 0x1b36, 2);
+  Refresh();
+  drive_.identity.serial = "METAL0002";
+  helper_.Smart(160, 500, 8);
+  Refresh();
+  EXPECT_THAT(counted_, IsEmpty());
 }
 
 TEST_F(LogWatchTest, ADriveIsAskedOnceForALogThatItDoesNotHave) {

@@ -243,6 +243,41 @@ TEST_F(Judged, AStormIsEvidenceButFewEvents) {
   EXPECT_THAT(Say(kMedium).events, SizeIs(1));
 }
 
+TEST_F(Judged, EachLineOfAStormIsHandedOverOnceAndItsRepeatsAreCounted) {
+  std::vector<KernelLine> lines;
+  const auto say = [&](const std::string& text) {
+    const Findings findings = Say(text);
+    lines.insert(lines.end(), findings.lines.begin(), findings.lines.end());
+  };
+  for (int i = 0; i < 5; ++i) say(kMedium);
+  EXPECT_THAT(lines, IsEmpty());  // events told them
+  std::string other = kMedium;
+  other.replace(other.find("2048"), 4, "4096");
+  for (int i = 0; i < 50; ++i) say(i % 10 == 0 ? other : kMedium);
+  ASSERT_THAT(lines, SizeIs(2));
+  EXPECT_EQ(lines[0].text, other);
+  EXPECT_EQ(lines[0].disk, "nvme0n1");
+  EXPECT_EQ(lines[0].fault_class, "media_error");
+  EXPECT_EQ(lines[0].again, 0);
+  EXPECT_EQ(lines[1].text, kMedium);
+  EXPECT_THAT(Tick().lines, IsEmpty());
+  clock_.Advance(absl::Minutes(1));
+  const Findings ended = Tick();
+  ASSERT_THAT(ended.lines, SizeIs(2));
+  EXPECT_EQ(ended.lines[0].again + ended.lines[1].again, 48);
+  EXPECT_THAT(Tick().lines, IsEmpty());
+}
+
+TEST_F(Judged, AStormOfDifferentLinesEndsInTheRecorderToo) {
+  size_t lines = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = kMedium;
+    text.replace(text.find("2048"), 4, std::to_string(8 * i));
+    lines += Say(text).lines.size();
+  }
+  EXPECT_EQ(lines, 2000u);
+}
+
 // What the device gives, one after the other: a record, or a negative errno.
 class Scripted {
  public:

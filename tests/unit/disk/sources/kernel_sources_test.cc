@@ -40,6 +40,11 @@ class KernelSourcesTest : public ::testing::Test {
     options.sample_interval = absl::Milliseconds(20);
     options.look_interval = absl::Hours(1);
     options.stalled_after = absl::Milliseconds(60);
+    options.lines = [this](const KernelLine& line) {
+      base::MutexLock lock(mutex_);
+      lines_.push_back(line.text);
+      changed_.NotifyAll();
+    };
     sources_ = std::make_unique<KernelSources>(
         std::move(options), [this](Evidence evidence) { Take(std::move(evidence)); }, events_,
         base::RealClock());
@@ -81,6 +86,7 @@ class KernelSourcesTest : public ::testing::Test {
   base::Mutex mutex_;
   base::CondVar changed_;
   std::vector<Evidence> seen_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> lines_ ABSL_GUARDED_BY(mutex_);
   base::UniqueFd kernel_;
   std::unique_ptr<KernelSources> sources_;
 };
@@ -90,6 +96,15 @@ TEST_F(KernelSourcesTest, TheKernelsLineBecomesEvidenceAndAnEvent) {
   EXPECT_TRUE(Await(FaultClass::kFilesystemShutdown, Witness::kKernelLog));
   EXPECT_TRUE(events_.Await("disk.kernel_line"));
   EXPECT_THAT(sources_->unsupported(), Not(Contains(Key("kernel_log"))));
+}
+
+TEST_F(KernelSourcesTest, TheSixthLineOfAMinuteIsNoEventAndIsNotLost) {
+  const std::string line = "nvme nvme7: I/O 1 QID 2 timeout, reset controller";
+  for (int i = 0; i < 6; ++i) Kernel(i, line);
+  base::MutexLock lock(mutex_);
+  EXPECT_TRUE(changed_.WaitFor(mutex_, absl::Seconds(20),
+                               [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !lines_.empty(); }));
+  EXPECT_EQ(lines_, std::vector<std::string>{line});
 }
 
 TEST_F(KernelSourcesTest, WhatTheLogSaysIsLookedAtInSysfsAtOnce) {
