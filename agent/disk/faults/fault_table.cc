@@ -140,6 +140,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .title = "Drive is gone",
      .severity = Severity::kCritical,
      .fatal = true,
+     .quiet = kDay,
      .ends_at_once = true,
      .reaction = Reaction::kDemote,
      .meaning = "The device has left the bus. Cached pages can still be read and writes into the "
