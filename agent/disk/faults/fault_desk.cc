@@ -35,6 +35,11 @@ Severity SeverityOf(const DiskFault& fault) {
   return std::min(row.severity, row.fatal ? Severity::kError : Severity::kWarning);
 }
 
+// What one of them does not know is no difference.
+bool IsAnother(const DiskFacts& before, const DiskFacts& now) {
+  return !before.serial.empty() && !now.serial.empty() && before.serial != now.serial;
+}
+
 }  // namespace
 
 void FaultDesk::Take(Evidence evidence) {
@@ -68,12 +73,14 @@ void FaultDesk::Tick() {
 
 void FaultDesk::SetDisks(std::map<std::string, DiskFacts> disks) {
   MutexLock lock(mutex_);
-  disks_ = std::move(disks);
   std::set<std::string> others;
   for (const DiskFault& fault : book_.faults()) {
-    if (!fault.device.empty() && !disks_.contains(fault.device)) others.insert(fault.device);
+    const auto now = disks.find(fault.device);
+    const bool same = now != disks.end() && !IsAnother(FactsOf(fault), now->second);
+    if (!fault.device.empty() && !same) others.insert(fault.device);
   }
   for (const std::string& device : others) Show(book_.Forget(device));
+  disks_ = std::move(disks);
   for (const DiskFault& fault : book_.faults()) {  // with what is known now
     Reconsider(fault);
     ShowInStatus(fault);

@@ -51,7 +51,8 @@ class FaultDesk {
   void Take(Evidence evidence);
   // To be called every second or so: ends what has been quiet for long enough.
   void Tick();
-  // The disks that are in use, by kernel name, also those that are gone. Faults of others end.
+  // The disks that are in use, by kernel name, also those that are gone. Faults of others end, and
+  // those of a drive whose name another one has now, by its serial number.
   void SetDisks(std::map<std::string, DiskFacts> disks);
   // A role is not watched any more: what only it has seen ends.
   void ForgetRole(const std::string& role);

@@ -86,7 +86,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .severity = Severity::kWarning,
      .reaction = Reaction::kObserve,
      .meaning = "The drive has used 90 % or more of the writes that its maker rates it for.",
-     .evidence = "percentage_used of the SMART log, the endurance estimate of the OCP log.",
+     .evidence = "percentage_used of the SMART log.",
      .guard = "100 % is not a failure, and the value goes up to 255: it is a date, not an event.",
      .hint =
          "Order a replacement at 90 %, plan it at 100 %. Do not let all drives of a shard reach "
@@ -140,6 +140,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .title = "Drive is gone",
      .severity = Severity::kCritical,
      .fatal = true,
+     .quiet = kDay,
      .ends_at_once = true,
      .reaction = Reaction::kDemote,
      .meaning = "The device has left the bus. Cached pages can still be read and writes into the "
@@ -232,7 +233,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .reaction = Reaction::kObserve,
      .meaning = "The drive has a volatile write cache, or does not promise to write a page of 8 "
                 "KiB as a whole when the power goes.",
-     .evidence = "VWC and AWUPF of Identify Controller, queue/write_cache.",
+     .evidence = "VWC and AWUPF of Identify Controller, unless the OCP log tells of capacitors.",
      .guard = "A drive with a cache may have capacitors behind it: growth of unsafe_shutdowns "
               "without loss shows it.",
      .hint = "Leave full_page_writes on. It is no fault as long as it is."},
@@ -247,7 +248,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .reaction = Reaction::kDemote,
      .meaning = "The file system has stopped itself after an error, or takes no more writes. "
                 "/proc/mounts may still say rw.",
-     .evidence = "EROFS or EIO of a probe's write, \"Filesystem has been shut down\", \"Remounting "
+     .evidence = "EROFS of a probe's write (EIO is a write error), \"Filesystem has been shut "
+                 "down\", \"Remounting "
                  "filesystem read-only\", \"Aborting journal\", file system error events.",
      .guard = "That the mount table still says rw proves nothing; only what it says of a shutdown "
               "counts.",
@@ -288,8 +290,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .severity = Severity::kError,
      .reaction = Reaction::kObserve,
      .meaning = "Under the name of a disk of this node there is another drive: a wrong slot, an "
-                "exchanged one, another size or block size.",
-     .evidence = "Serial number, model, size and block size against what was noted.",
+                "exchanged one, another size.",
+     .evidence = "Serial number, world-wide name, model and size against what was noted.",
      .guard = "A planned exchange looks the same: the fault ends when the old drive is back, when "
               "the database was made anew there (clone, restore), or when an operator acknowledges "
               "it. What was noted outlives a restart of the agent.",

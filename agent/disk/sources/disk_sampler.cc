@@ -97,8 +97,10 @@ void DiskSampler::State::LookAtFilesystems(Findings& findings) {
     base::MutexLock lock(mutex);
     wanted = filesystems;
   }
-  std::erase_if(filesystem_judges, [&](const FilesystemJudge& judge) {
-    return std::find(wanted.begin(), wanted.end(), judge.id()) == wanted.end();
+  std::erase_if(filesystem_judges, [&](FilesystemJudge& judge) {
+    if (std::find(wanted.begin(), wanted.end(), judge.id()) != wanted.end()) return false;
+    for (Evidence& each : judge.Withdraw(clock.Now())) findings.evidence.push_back(std::move(each));
+    return true;
   });
   for (FilesystemId& id : wanted) {
     const bool known = std::any_of(filesystem_judges.begin(), filesystem_judges.end(),

@@ -138,6 +138,14 @@ std::vector<Evidence> FilesystemJudge::Observe(const std::optional<MountState>& 
   return out;
 }
 
+std::vector<Evidence> FilesystemJudge::Withdraw(absl::Time time) {
+  std::vector<Evidence> out;
+  Last(false, broken_, FaultClass::kFilesystemShutdown, "", time, out);
+  Last(false, read_only_, FaultClass::kFilesystemShutdown, "", time, out);
+  Last(false, retries_, FaultClass::kMetadataRetry, "", time, out);
+  return out;
+}
+
 std::vector<FilesystemError> ParseFilesystemErrors(std::span<const std::byte> bytes) {
   std::vector<FilesystemError> errors;
   while (bytes.size() >= sizeof(fanotify_event_metadata)) {

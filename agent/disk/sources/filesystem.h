@@ -64,6 +64,9 @@ class FilesystemJudge {
   // for ever: told at every look, and their end once. `mount` is nullopt when it is not mounted.
   std::vector<Evidence> Observe(const std::optional<MountState>& mount,
                                 const std::map<std::string, XfsRetry>& retries, absl::Time time);
+  // `clears` for all that stands: it is not looked at any more, and nobody else knows what was
+  // said.
+  std::vector<Evidence> Withdraw(absl::Time time);
 
  private:
   void Last(bool holds, bool& held, FaultClass fault_class, std::string text, absl::Time time,

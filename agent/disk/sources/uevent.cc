@@ -72,6 +72,7 @@ std::optional<UeventVerdict> JudgeBlock(const Uevent& event, const std::string& 
   } else if (event.action == "change" && Value(event, "DISK_RO") == "1") {
     verdict.evidence = MakeEvidence(FaultClass::kReadOnly, disk,
                                     fmt::format("the kernel made {} read-only", disk), now);
+    verdict.evidence->delta = 1;  // a drive that comes back writable says so in sysfs alone
   } else if (event.action == "change" && Value(event, "DISK_RO") == "0") {
     verdict.evidence = MakeEvidence(FaultClass::kReadOnly, disk,
                                     fmt::format("the kernel made {} writable again", disk), now);

@@ -140,6 +140,7 @@ TEST_F(AcknowledgementTest, ItEndsWithTheFaultAndWithTheDrive) {
   See(FaultClass::kSpareLow, Witness::kSmartLog);
   ASSERT_THAT(Acknowledge("spare_low"), IsOk());
   Plug("S2");
+  See(FaultClass::kSpareLow, Witness::kSmartLog);
   EXPECT_FALSE(IsAcknowledged("spare_low")) << "it was said of another drive";
   ASSERT_THAT(Acknowledge("spare_low"), IsOk());
   Evidence end;

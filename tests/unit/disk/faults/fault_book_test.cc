@@ -217,6 +217,17 @@ TEST_F(FaultBookTest, ALogCountsForAWhileAndAStateUntilItSaysOtherwise) {
   EXPECT_THAT(NewsOf(book_.Expire(now_)), ElementsAre(FaultNews::kCleared));
 }
 
+TEST_F(FaultBookTest, ADriveThatIsGoneInALogAloneIsSoForADay) {
+  Take(See(FaultClass::kGone, Witness::kKernelLog));
+  now_ = now_ + absl::Hours(24);
+  EXPECT_THAT(NewsOf(book_.Expire(now_)), ElementsAre(FaultNews::kCleared));
+  Take(See(FaultClass::kGone, Witness::kKernelLog));
+  Take(See(FaultClass::kGone, Witness::kSysfs));
+  now_ = now_ + absl::Hours(1000);
+  EXPECT_THAT(NewsOf(book_.Expire(now_)), ElementsAre(FaultNews::kMore));
+  EXPECT_THAT(book_.faults(), SizeIs(1)) << "sysfs does not show it";
+}
+
 TEST_F(FaultBookTest, FileSystemsOfOneDriveAreToldApart) {
   Evidence data = See(FaultClass::kFull, Witness::kFilesystem);
   data.role = "data";

@@ -58,6 +58,33 @@ TEST(FaultDeskTest, WhoKnowsOnlyTheRoleMeetsTheOthersOnItsDisk) {
   EXPECT_EQ(board.Get()->faults.begin()->second.disk->serial, "S1");
 }
 
+TEST(FaultDeskTest, AnotherDriveUnderTheNameTakesNothingOver) {
+  metal::testing::SimulatedClock clock;
+  metal::testing::RecordedEvents events;
+  observe::StatusBoard board(clock);
+  FaultDesk desk(board, events, clock);
+  const auto own = [&](const std::string& serial) {
+    desk.SetDisks({{"nvme0n1", {.serial = serial, .path = "/dev/nvme0n1", .roles = {"data"}}}});
+  };
+  Evidence evidence;
+  evidence.fault_class = FaultClass::kGone;
+  evidence.witness = Witness::kSysfs;
+  evidence.device = "nvme0n1";
+  own("");
+  desk.Take(evidence);
+  own("S1");
+  own("");
+  EXPECT_THAT(Faults(board), UnorderedElementsAre("nvme0n1 confirmed")) << "nothing was known";
+  own("S1");
+  own("S2");
+  EXPECT_THAT(Faults(board), UnorderedElementsAre());
+  const observe::Event cleared = events.events().back();
+  EXPECT_EQ(cleared.type, "disk.fault_cleared");
+  EXPECT_EQ(cleared.attributes.at("serial"), "S1");
+  desk.Take(evidence);
+  EXPECT_THAT(Faults(board), UnorderedElementsAre("nvme0n1 confirmed"));
+}
+
 // The reaction that the status shows for a fault of the class, seen by these.
 std::string ReactionTo(const ReactionPolicy& policy, FaultClass fault_class,
                        const std::vector<Witness>& witnesses) {

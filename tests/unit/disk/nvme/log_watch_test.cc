@@ -7,6 +7,7 @@
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
 #include "tests/unit/disk/nvme/page_fixture.h"
+#include "tests/unit/disk/nvme/scripted_drive.h"
 
 namespace metal::disk {
 namespace {
@@ -14,93 +15,12 @@ namespace {
 using metal::testing::LoadPage;
 using metal::testing::Page;
 using metal::testing::Put;
+using metal::testing::ScriptedDrive;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-// A drive behind the helper: pages by number. A log that it does not have is refused, and counts as
-// an error of the drive, as it does in real ones.
-class ScriptedDrive final : public PrivilegedHelper {
- public:
-  explicit ScriptedDrive(base::Clock& clock) : clock_(clock) {
-    pages_[kSmartLogId] = LoadPage("smart");
-    Smart(0, 0, 1);
-    Smart(5, 4, 1);  // not worn
-    Smart(176, 0, 8);
-    pages_[kErrorLogId] = Page(kMaxErrorEntries * kErrorEntrySize);
-    controller_ = LoadPage("identify_controller");
-    Put(controller_, 525, 0, 1);     // no volatile cache
-    Put(controller_, 261, 0x00, 1);  // it does not list its logs
-    Put(controller_, 256, 0x00, 2);
-  }
-
-  absl::StatusOr<Page> ReadNvmeLog(const std::string& controller, const NvmeLogRequest& request,
-                                   absl::Duration timeout) override {
-    EXPECT_EQ(controller, "nvme0");
-    EXPECT_GT(timeout, absl::ZeroDuration());
-    asked_.push_back(request.log_id);
-    requests_.push_back(request);
-    if (const absl::Status status = Answer(); !status.ok()) return status;
-    if (request.log_id == kPersistentEventLogId) {
-      if (const absl::Status status = Context(request.action); !status.ok()) return status;
-    }
-    const auto page = pages_.find(request.log_id);
-    if (page == pages_.end()) {
-      Smart(176, ++errors_, 8);
-      return absl::UnimplementedError("unsupported: invalid log page");
-    }
-    Page part(request.length);
-    for (size_t i = 0; i < part.size() && request.offset + i < page->second.size(); ++i) {
-      part[i] = page->second[request.offset + i];
-    }
-    return part;
-  }
-  absl::StatusOr<Page> NvmeIdentify(const std::string&, absl::Duration) override {
-    ++identified_;
-    if (const absl::Status status = Answer(); !status.ok()) return status;
-    return controller_;
-  }
-  absl::StatusOr<Page> NvmeIdentifyNamespace(const std::string&, uint32_t name_space,
-                                             absl::Duration) override {
-    EXPECT_EQ(name_space, 1u);
-    if (const absl::Status status = Answer(); !status.ok()) return status;
-    return LoadPage("identify_namespace");
-  }
-  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override {
-    return absl::UnimplementedError("no");
-  }
-
-  void Smart(size_t offset, uint64_t value, size_t size) {
-    Put(pages_[kSmartLogId], offset, value, size);
-  }
-  std::vector<int> TakeAsked() { return std::exchange(asked_, {}); }
-
-  std::map<int, Page> pages_;
-  Page controller_;
-  absl::Status status_;      // of all commands
-  absl::Duration slowness_;  // of each
-  uint64_t errors_ = 0;
-  int identified_ = 0;
-  bool has_context_ = false;
-  std::vector<NvmeLogRequest> requests_;
-
- private:
-  absl::Status Answer() {
-    clock_.Sleep(slowness_);
-    return status_;
-  }
-  absl::Status Context(uint8_t action) {
-    if (action == 1 && has_context_) return absl::FailedPreconditionError("command sequence error");
-    if (action == 0 && !has_context_) return absl::FailedPreconditionError("no context");
-    has_context_ = action == 1 || (action == 0 && has_context_);
-    return absl::OkStatus();
-  }
-
-  base::Clock& clock_;
-  std::vector<int> asked_;
-};
 
 class LogWatchTest : public ::testing::Test {
  protected:

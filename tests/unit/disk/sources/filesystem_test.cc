@@ -60,6 +60,21 @@ TEST(FilesystemTest, OnlyFilesystemsWithADeviceAreNamed) {
   EXPECT_FALSE(FilesystemOf(stack).has_value());
 }
 
+TEST(FilesystemJudgeTest, WhatStandsIsTakenBackWithTheMount) {
+  FilesystemJudge judge(kXfs);
+  judge.Observe(MountState{}, {}, kNow);
+  EXPECT_THAT(judge.Withdraw(kNow), IsEmpty());
+  const MountState broken{.read_only = true, .broken = true, .mark = "shutdown"};
+  EXPECT_THAT(judge.Observe(broken, {{"EIO", {.max_retries = -1, .timeout_seconds = -1}}}, kNow),
+              SizeIs(3));
+  const auto withdrawn = judge.Withdraw(kNow);
+  ASSERT_THAT(withdrawn, SizeIs(3));
+  for (const Evidence& each : withdrawn) EXPECT_TRUE(each.clears);
+  EXPECT_EQ(withdrawn[0].fault_class, FaultClass::kFilesystemShutdown);
+  EXPECT_EQ(withdrawn[2].fault_class, FaultClass::kMetadataRetry);
+  EXPECT_THAT(judge.Withdraw(kNow), IsEmpty());
+}
+
 TEST(FilesystemJudgeTest, AFilesystemThatGaveUpIsToldWhileItLasts) {
   FilesystemJudge judge(kXfs);
   EXPECT_THAT(judge.Observe(MountState{}, {}, kNow), IsEmpty());

@@ -134,6 +134,25 @@ TEST_F(KernelSourcesTest, ADiskThatSysfsShowsNoMoreStaysWatched) {
   EXPECT_TRUE(Await(FaultClass::kGone, Witness::kSysfs));
 }
 
+TEST_F(KernelSourcesTest, WhatAFilesystemThatIsNoMoreSaidIsTakenBack) {
+  const std::string retries = "sys/fs/xfs/nvme7n1p1/error/metadata/EIO/";
+  dir_.Write(retries + "max_retries", "-1\n");
+  dir_.Write(retries + "retry_timeout_seconds", "-1\n");
+  dir_.Write("proc/self/mountinfo", "30 22 259:1 / /data rw - xfs /dev/nvme7n1p1 rw\n");
+  StorageStack stack = Stack();
+  stack.mount.major = 259;
+  stack.mount.minor = 1;
+  stack.mount.filesystem = "xfs";
+  sources_->Watch({stack});
+  Kernel(1, "XFS (nvme7n1p1): Filesystem has been shut down due to log error (0x2).");
+  EXPECT_TRUE(Await(FaultClass::kMetadataRetry, Witness::kFilesystem));
+  fs::remove_all(dir_.File("sys/fs/xfs"));
+  stack.mount.filesystem = "ext4";  // made anew
+  sources_->Watch({stack});
+  Kernel(2, "XFS (nvme7n1p1): Filesystem has been shut down due to log error (0x2).");
+  EXPECT_TRUE(Await(FaultClass::kMetadataRetry, Witness::kFilesystem, /*clears=*/true));
+}
+
 TEST_F(KernelSourcesTest, WhatIsNotWatchedAnyMoreIsSilent) {
   sources_->Watch({});
   Kernel(1, "XFS (nvme7n1p1): Filesystem has been shut down due to log error (0x2).");

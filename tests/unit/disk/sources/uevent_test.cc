@@ -79,6 +79,7 @@ TEST(UeventTest, ReadOnlyComesAndGoes) {
   ASSERT_TRUE(set.has_value());
   EXPECT_EQ(set->evidence->fault_class, FaultClass::kReadOnly);
   EXPECT_FALSE(set->evidence->clears);
+  EXPECT_EQ(set->evidence->delta, 1) << "of a moment: whether it lasts is in sysfs";
   EXPECT_TRUE(Judge("change", kDisk, {"SUBSYSTEM=block", "DISK_RO=0"})->evidence->clears);
 }
 
