@@ -39,10 +39,6 @@ class DebianExperiment(PostgresExperiment):
         said = self.guest.shell("pid=$(head -1 /data/pg/postmaster.pid); echo $pid $(cut -d' ' -f22 /proc/$pid/stat)")
         return tuple(said.split())
 
-    def expect(self, holds, promise):
-        if not holds:
-            self.outcome.broken.append(promise)
-
     def check_systemd(self):
         """The agent is a service, PostgreSQL a scope of its own; the kernel's OOM killer spares both, but for backends."""
         shell = self.guest.shell

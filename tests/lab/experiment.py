@@ -34,6 +34,7 @@ class Outcome:
     unanswered_ms: float = None  # age of the call that had not come back at the end; None: all had, or it was just made
     watched: bool = False  # the calls of GetStatus since the fault were looked at
     exit_ms: float = None  # infinite: it had not ended after 10 s
+    held: str = ""  # not empty: dead by then, but for threads that the drive does not let go
     stuck: dict = dataclasses.field(default_factory=dict)  # thread of the agent: seconds in uninterruptible sleep, from 1 s on
     acknowledged: int = None
     lost: int = None
@@ -52,7 +53,9 @@ class Outcome:
         found += self._fence_misses(scenario) + self._status_misses(scenario)
         if self.exit_ms is not None and self.exit_ms > EXIT_LIMIT_MS:
             found.append(f"exit took {self.exit_ms:.0f} ms")
-        if self.stuck:
+        if self.held and not scenario.holds:
+            found.append("the drive holds threads of the dead agent")
+        if self.stuck and not scenario.holds:
             found.append("threads in D state: " + ", ".join(f"{name} {taken:.0f} s" for name, taken in self.stuck.items()))
         if self.lost and not scenario.loses:
             found.append(f"{self.lost} acknowledged records lost")
@@ -91,6 +94,11 @@ class Experiment:
 
     def begin(self):
         self.injected = time.monotonic()
+
+    def expect(self, holds, promise):
+        """A promise of the scenario's own; it goes on."""
+        if not holds:
+            self.outcome.broken.append(promise)
 
     def run(self):
         try:
@@ -249,9 +257,10 @@ class Experiment:
 
     def terminate(self):
         said = self.guest.shell(f"guest_tool terminate {self.guest.agent_pid()} 10000", timeout=30)
-        if said != "alive" and not said.isdigit():
+        taken, _, self.outcome.held = said.partition(" ")
+        if taken != "alive" and not taken.isdigit():
             raise CommandFailed(f"terminate: {said}")
-        self.outcome.exit_ms = float("inf") if said == "alive" else float(said)
+        self.outcome.exit_ms = float("inf") if taken == "alive" else float(taken)
 
     def lost(self, acknowledged):
         """Records that were told to be durable and are not there after a power cut."""

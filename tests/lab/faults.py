@@ -4,8 +4,11 @@ import random
 import time
 
 from harness.process import wait_for
+from lab.write_log import lost_records
 
 PROBE_FILE = "/data/pg/.metal-probe"
+MARK_S = 10.0  # how long moments are chosen at which the power may have gone
+DOWN_S = 20.0  # how long PostgreSQL has to stay down once the drive of its fenced node is back
 EACH_SIDE = ("read", "write")
 
 
@@ -103,6 +106,24 @@ def come_back(lab):
         lab.outcome.broken.append("no fault 15 s after the drive came back, though its file system is dead")
 
 
+def come_back_fenced(lab):
+    """The drive of a fenced primary is there again, and somebody has mounted its file system, which is whole: the fence stays, and
+    nobody starts PostgreSQL."""
+    lab.guest.return_drive()
+    said = lab.guest.shell("umount -l /data; mount -t xfs -o noatime,nouuid $(drive METAL0001) /data; cat /data/pg/PG_VERSION",
+                           timeout=60)
+    lab.expect(said == "15", f"the drive's return: {said}")
+    back = time.monotonic()
+
+    def broken():
+        return ([] if lab.fenced() else ["the fence is gone"]) + (["PostgreSQL runs"] if lab.running() else [])
+    found = wait_for("the drive is back for some seconds", lambda: broken() or time.monotonic() - back > DOWN_S, DOWN_S + 60, 0.2)
+    lab.expect(found is True, f"{found} {time.monotonic() - back:.1f} s after the drive was back")
+    heard = lab.failure_of("SELECT 1")
+    lab.expect("refused" in heard, f"{DOWN_S:.0f} s after the drive was back a client hears: {heard}")
+    lab.outcome.notes.append(f"{DOWN_S:.0f} s after the drive was back, and mounted: fenced, and PostgreSQL is down")
+
+
 def shut_down(lab):
     lab.begin()
     lab.guest.shell("guest_tool shutdown /data")
@@ -169,6 +190,35 @@ def cut_power(lab):
     lab.operations()
     wait_for("the probes are healthy again", lab.probes_healthy, 60, 0.1)
     lab.outcome.notes.append(f"{len(before)} events before, {len(after)} after; boots in {lab.guest.boot_s:.1f} s")
+    lab.watch()
+
+
+def cut_power_at_each_mark(lab):
+    """The power goes at any of many moments, and takes with it what no flush had made durable."""
+    path, marks = "/data/wal.dat", []
+    sectors = lab.guest.sectors_of(path)
+    lab.begin()
+    while time.monotonic() - lab.injected < MARK_S:
+        marks.append(lab.guest.shell('n=$(cat /run/told); dmsetup --noudevsync message data 0 mark "$n"; echo "$n"'))
+    lab.stop_watching()
+    wait_for("the last mark is in the log", lambda: time.monotonic() - lab.injected > MARK_S + 1, 30, 0.1)
+    lab.guest.cut_power()
+    lost, found = {}, []
+
+    def check(mark, image):
+        found.append(mark)
+        missing = lost_records(image, sectors, int(mark))
+        if missing:
+            lost[mark] = missing
+    lab.guest.replay_log(check)
+    lab.expect(found == marks, f"{len(marks)} marks were made, {len(found)} are in the log")
+    lab.expect(not lost, f"lost at marks: {lost}")
+    lab.outcome.acknowledged = int(found[-1])
+    lab.outcome.lost = lab.lost(lab.outcome.acknowledged)  # as its file system has them, after its recovery
+    lab.outcome.notes.append(f"{len(found)} moments, of {found[0]} to {found[-1]} records")
+    lab.guest.cut_power()
+    lab.guest.boot()
+    wait_for("the probes are healthy again", lab.probes_healthy, 60, 0.1)
     lab.watch()
 
 

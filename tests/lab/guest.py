@@ -12,6 +12,7 @@ from harness.wire import Connection
 from harness.workspace import free_port
 from lab.image import QEMU
 from lab.qmp import Qmp
+from lab.write_log import read_log, replay
 
 DRIVE_BYTES, MEMORY, MEMORY_WITH_POSTGRES = 1 << 30, "512M", "1G"
 CPU = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"  # rdrand: random numbers from the start
@@ -58,10 +59,10 @@ class Guest:
     BOOT_S = 90
 
     def __init__(self, kernel, initramfs, directory, fs="xfs", state="memory", options="noatime", kernel_words="",
-                 mapped=False, postgres=False, probe_ms=0):
+                 mapped=False, logged=False, postgres=False, probe_ms=0):
         self.kernel, self.initramfs, self.directory = kernel, initramfs, directory
         self.fs, self.state, self.options, self.kernel_words = fs, state, options, kernel_words
-        self.mapped, self.postgres, self.probe_ms = mapped, postgres, probe_ms
+        self.mapped, self.logged, self.postgres, self.probe_ms = mapped, logged, postgres, probe_ms
         self.console = os.path.join(directory, "console.log")
         self.address = self.postgres_address = None  # of the agent's gRPC and of PostgreSQL, on this host
         self.process = self.qmp = self.shell = None
@@ -70,19 +71,25 @@ class Guest:
         self._make_image("data.img", fs, "metal-data")
         if state == "disk":
             self._make_image("state.img", "ext4", "metal-state")
+        if logged:
+            run(["cp", "--sparse=always", self._path("data.img"), self._path("before.img")], as_root=True)
+            self._make_image("log.img")
 
     @classmethod
     def for_scenario(cls, scenario, kernel, initramfs, directory):
         return cls(kernel, initramfs, directory, fs=scenario.fs, state=scenario.state, options=scenario.mount_options,
-                   kernel_words=scenario.kernel_words, mapped=scenario.mapped, postgres=scenario.postgres,
+                   kernel_words=scenario.kernel_words, mapped=scenario.mapped, logged=scenario.logged, postgres=scenario.postgres,
                    probe_ms=scenario.probe_ms)
 
     def _path(self, name):
         return os.path.join(self.directory, name)
 
-    def _make_image(self, name, fs, label):
+    def _make_image(self, name, fs="", label=""):
+        """Without a file system: empty."""
         with open(self._path(name), "wb") as file:
             file.truncate(DRIVE_BYTES)
+        if not fs:
+            return
         run({"xfs": ["mkfs.xfs", "-q", "-f"], "ext4": ["mkfs.ext4", "-q", "-F"]}[fs] + ["-L", label, self._path(name)],
             as_root=True)
 
@@ -97,12 +104,15 @@ class Guest:
                 "-device", f"nvme,id={identity},serial={serial},drive={node},bus={identity}-port"]
 
     def arguments(self, agent):
+        mapped = "log" if self.logged else "yes" if self.mapped else "no"
         words = (f"console=ttyS0 loglevel=6 panic=-1 rdinit=/init fs={self.fs} state={self.state} options={self.options} "
-                 f"{CLOCK_WORDS} agent={'yes' if agent else 'no'} mapped={'yes' if self.mapped else 'no'} probe={self.probe_ms} "
+                 f"{CLOCK_WORDS} agent={'yes' if agent else 'no'} mapped={mapped} probe={self.probe_ms} "
                  f"{self.kernel_words}")
         drives = self._drive("data.img", "data", "nv0", SERIAL)
         if self.state == "disk":
             drives += self._drive("state.img", "state", "nv1", "METAL0002")
+        if self.logged:
+            drives += self._drive("log.img", "log", "nv2", "METAL0003")
         forwards = [(self.address, 7420)] + ([(self.postgres_address, 5432)] if self.postgres else [])
         return self._machine(words, MEMORY_WITH_POSTGRES if self.postgres else MEMORY, forwards) + drives
 
@@ -215,6 +225,18 @@ class Guest:
         """Puts another target of the device mapper between the drive and its file system: "linear", "delay", "flakey"."""
         said = self.shell(f"map_drive {target} {more}")
         assert not said, said
+
+    def replay_log(self, check):
+        """What the drive would hold had the power gone at a mark: calls check(mark, image) for each, oldest first. The guest is
+        off; its drive then holds what it held at the last one."""
+        data = self._path("data.img")
+        os.replace(self._path("before.img"), data)
+        with open(self._path("log.img"), "rb") as log, open(data, "r+b") as image:
+            entries = read_log(log)
+            while entries and not entries[-1].mark:
+                entries.pop()
+            for mark in replay(log, entries, image):
+                check(mark, image)
 
     # ---- what only the inside knows ----
 

@@ -1,12 +1,17 @@
 // What the guest of the lab needs besides busybox, in one static program:
+//
 //   relay PORT SOCKET        every TCP connection to PORT goes to the unix socket
 //   append FILE TOLD PAUSE   writes numbered records for ever, each made durable, PAUSE ms apart,
-//   and tells in TOLD how far verify FILE COUNT        how many of the first COUNT records of
-//   `append` are lost extents FILE             where the file's bytes are on the file system's
-//   device, in 512-byte sectors stuck PID TOLD           for ever: how long each thread was in
-//   uninterruptible sleep at the longest, "MILLISECONDS NAME" terminate PID LIMIT_MS   SIGTERM;
-//   prints the milliseconds until the process is gone, or "alive" shutdown DIRECTORY       shuts
-//   its file system down as an error of the device would (XFS, ext4)
+//                            and tells in TOLD how far
+//   verify FILE COUNT        how many of the first COUNT records of `append` are lost
+//   extents FILE             where the file's bytes are on the file system's device, in 512-byte
+//                            sectors
+//   stuck PID TOLD           for ever: how long each thread was in uninterruptible sleep at the
+//                            longest, "MILLISECONDS NAME"
+//   terminate PID LIMIT_MS   SIGTERM; prints the milliseconds until the process is gone, or is
+//                            dead and "held" by threads that a disk does not let go, or "alive"
+//   shutdown DIRECTORY       shuts its file system down as an error of the device would (XFS, ext4)
+//
 // Exit code 0; 1 with a line on standard error.
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -213,17 +218,32 @@ int WatchStuck(const char* pid, const char* told_path) {
   }
 }
 
+// Its main thread has ended; others may be held by a disk.
+bool IsZombie(pid_t pid) {
+  char line[512] = {};
+  const int file = open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY);
+  if (file < 0) return false;
+  const ssize_t size = read(file, line, sizeof line - 1);
+  close(file);
+  const std::string_view text(line, size > 0 ? static_cast<size_t>(size) : 0);
+  const size_t close_at = text.rfind(')');
+  return close_at != std::string_view::npos && text.substr(close_at).starts_with(") Z");
+}
+
 int Terminate(pid_t pid, int limit_ms) {
   const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
   if (process < 0) return Fail("pidfd_open");
   const int64_t begin = Milliseconds();
   if (kill(pid, SIGTERM) != 0) return Fail("kill");
-  pollfd end{process, POLLIN, 0};
-  if (poll(&end, 1, limit_ms) > 0) {
-    std::printf("%lld\n", static_cast<long long>(Milliseconds() - begin));
-  } else {
-    std::printf("alive\n");
+  constexpr int kLookMs = 10;
+  while (Milliseconds() - begin < limit_ms) {
+    pollfd end{process, POLLIN, 0};
+    const bool gone = poll(&end, 1, kLookMs) > 0;
+    if (!gone && !IsZombie(pid)) continue;
+    std::printf("%lld%s\n", static_cast<long long>(Milliseconds() - begin), gone ? "" : " held");
+    return 0;
   }
+  std::printf("alive\n");
   return 0;
 }
 

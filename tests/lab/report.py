@@ -25,7 +25,9 @@ with Debian's kernel, faults injected from outside. Written by `{command}` ({dat
   machine, whose own round trip is noted first, below that plus {margin:.0f} ms where this is more. Where three machines share
   the cores of one only the longest call is judged.
 - **Exit** is the time from SIGTERM to the agent's end with the fault in force: at most {exit} ms.
-- **In D** are threads of the agent that were in uninterruptible sleep for a second or longer: none may be.
+  A dead process whose threads are held by the drive has ended.
+- **In D** are threads of the agent that were in uninterruptible sleep for a second or longer: none may be, but where the cell says
+  why.
 - **Writes again** is the time from the injection until a client of a shard is told of a commit again, by whoever leads then.
 - **Not played** are scenarios before which the agent has to see the drive at work for half an hour (`--long`).
 - **Lost** are records of a workload that were told to be durable and are gone after a power cut, or after a failover.
@@ -86,6 +88,7 @@ def row(scenario, outcome):
     if outcome is None:
         return cells(*head, "not played", "–", bar, *["–"] * (COLUMNS - len(head) - 4), "not played")
     stuck = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.stuck.items()) or "–"
+    stuck += f" ({scenario.holds})" if scenario.holds else ""
     lost = "–" if outcome.lost is None else f"{outcome.lost} of {outcome.acknowledged}"
     misses = outcome.misses(scenario)
     return cells(*head, detected(outcome) if scenario.classes else "–", number(outcome.seconds, "s", 1), bar,

@@ -2,9 +2,9 @@
 import dataclasses
 from typing import Callable
 
-from lab.faults import (EACH_SIDE, PROBE_FILE, come_back, crawl, cut_power, errors, errors_in_other_file, fill, jitter, mapped,
-                        overwrite_probe_file, put_back_probe_file, remount_read_only, remove, shut_down, slow, smart, stall,
-                        unreadable_table)
+from lab.faults import (EACH_SIDE, PROBE_FILE, come_back, come_back_fenced, crawl, cut_power, cut_power_at_each_mark, errors,
+                        errors_in_other_file, fill, jitter, mapped, overwrite_probe_file, put_back_probe_file, remount_read_only,
+                        remove, shut_down, slow, smart, stall, unreadable_table)
 
 FAST_MS = 50  # some hundred of the 4096 blocks are written in a scenario's time, and one of them is read each second
 # Half an hour of history before a drive is judged by it (agent/disk/slow/slow_detector.h), the last two minutes not counted.
@@ -29,16 +29,18 @@ class Scenario:
     patience_s: float = 20.0  # how long it is waited for: longer than the bar, to know by how much it is missed
     afterwards: Callable = None
     fs: str = "xfs"
-    state: str = "memory"
+    state: str = "memory"  # the agent's; "disk": on a second drive, "data": on the one that fails
     mount_options: str = "noatime"
     kernel_words: str = ""
     mapped: bool = False  # with the device mapper below the file system
+    logged: bool = False  # with a log of what is written, from before the file system is mounted
     postgres: bool = False  # with a real server, whose clients are the workload
     probe_ms: int = 0  # between two probes; 0: as the agent does by itself. It checks what it wrote and reads again by chance
     loses: bool = False  # what was acknowledged: the drive, or the kernel, says that it is durable and does not write it
     debian: int = 0  # so many full guests in the place of a small one
     fence_bar_s: float = None  # a primary has to be fenced within so many seconds; None: it must not be, for these classes
     suspected: str = ""  # why a class of FATAL is not confirmed here
+    holds: str = ""  # why threads of the agent may be in D state
     status_judged: bool = True  # GetStatus' p99; not where machines share the cores of one
     learn_s: float = 0.0  # how long the agent sees the drive at work before the fault; such scenarios are played by name, or --long
     workload: int = 20  # milliseconds between two records of the workload; None: no workload
@@ -87,14 +89,14 @@ SCENARIOS = [
     Scenario("slow-jitter", "a tenth to all of the throughput, changing", "throttle-group, another limit every 200 ms", jitter,
              classes("slow"), 60, patience_s=75, workload=0, learn_s=LEARN_S),
     *[Scenario(f"smart-{name}", f"SMART critical warning: {meaning}", f"smart_critical_warning = {1 << bit}", smart(1 << bit),
-               classes(fault), 15, workload=None)
-      for bit, (name, meaning, fault) in enumerate([
-          ("spare", "available spare below threshold", "spare_low"),
-          ("temperature", "temperature", "overheating"),
-          ("reliability", "reliability degraded", "unreliable"),
-          ("read-only", "media read-only", "read_only"),
-          ("memory-backup", "volatile memory backup failed", "unreliable"),
-          ("persistent-memory", "persistent memory region unreliable", "unreliable")])],
+               classes(fault), 15, workload=None, suspected=alone)
+      for bit, (name, meaning, fault, alone) in enumerate([
+          ("spare", "available spare below threshold", "spare_low", ""),
+          ("temperature", "temperature", "overheating", ""),
+          ("reliability", "reliability degraded", "unreliable", ""),
+          ("read-only", "media read-only", "read_only", "the emulated drive still writes: no second witness"),
+          ("memory-backup", "volatile memory backup failed", "unreliable", ""),
+          ("persistent-memory", "persistent memory region unreliable", "unreliable", "")])],
     *[Scenario(f"write-errors-{fs}", f"every write fails, on {fs}", "blkdebug write errors everywhere", errors(None, "write"),
                DEAD_FS, 2, fs=fs, mount_options=options) for fs, options in (("xfs", "noatime"), ("ext4", "errors=remount-ro"))],
     *[Scenario(f"shutdown-{fs}", f"{fs} shut down", "the file system's own ioctl", shut_down, classes("filesystem_shutdown"), 2,
@@ -115,6 +117,8 @@ SCENARIOS = [
           ("error-writes", "writes fail, reads do not", "flakey", "0 1 1 error_writes", DEAD_FS, 2, 20, 0),
           ("drop-writes", "writes are dropped and said to be done", "flakey", "0 1 1 drop_writes",
            classes("lost_write", "corruption"), 120, 120, 0)]],
+    Scenario("mapped-log-writes", "power cut at many moments, with a cache that keeps what was flushed alone",
+             "dm-log-writes, replayed up to each mark", cut_power_at_each_mark, classes(), 0, logged=True),
     Scenario("power-cut", "power cut, and boot", "QEMU killed; the agent's state on a second drive", cut_power, classes(), 0,
              state="disk"),
     *[Scenario(f"postgres-{name}", f"{fault}, under PostgreSQL", how, inject, expected, bar, state="disk", postgres=True,
@@ -124,9 +128,15 @@ SCENARIOS = [
            classes("media_error"), 2),
           ("fsync-error", "the drive cannot empty its cache", "blkdebug flush errors", errors(None, "flush"),
            classes("fsync_error") | DEAD_FS, 2),
+          ("write-error", "every write fails", "blkdebug write errors everywhere", errors(None, "write"), DEAD_FS, 2),
           ("gone", "drive removed", "device_del", remove, classes("gone"), 2),
           ("stall", "the drive answers no more", "throttle-group bps-total=1", stall, classes("stalled"), 5),
           ("power-cut", "power cut, and boot", "QEMU killed", cut_power, classes(), 0)]],
+    Scenario("postgres-gone-and-back", "drive of a primary removed, and there again", "device_del, device_add, mount", remove,
+             classes("gone"), 2, state="disk", postgres=True, fence_bar_s=FENCE_S, afterwards=come_back_fenced),
+    Scenario("state-on-sick-drive", "the drive answers no more, and the agent's state is on it", "throttle-group bps-total=1",
+             stall, classes("stalled"), 5, state="data", postgres=True, fence_bar_s=FENCE_S,
+             holds="they store events and the fence on it"),
     Scenario("debian", "drive removed from a full host", "device_del; before it the agent restarted, killed, upgraded", remove,
              classes("gone"), 2, postgres=True, debian=1, fence_bar_s=FENCE_S),
     Scenario("debian-shard", "the primary's drive removed, in a shard of three full hosts", "device_del under load", remove,

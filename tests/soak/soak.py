@@ -15,6 +15,10 @@ CLIENTS, SEGMENT_S = 4, 60
 CHECKPOINT_EVERY_S, VACUUM_FULL_EVERY = 2, 5
 LOOK_EVERY_S, STATUS_RATE = 1.0, 10
 KEPT_BACKUPS = 2
+REST_S = 20  # without any load, before and after it: the memory that the agent keeps
+BACKUP_MEMORY_MIB = 64  # backup.memory: buffers of all backups and restores, beside what the agent always has
+# What the agent promises under any load. Its CPU time is only told: a backup's own work is in it.
+STATUS_P99_MS, RSS_MIB, PROBES_PER_SECOND = 20.0, 80.0, 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -41,14 +45,34 @@ class _Loop(threading.Thread):
         return {"rounds": self.rounds, "errors": len(self.errors), "first_errors": self.errors[:3]}
 
 
+class ProbeRate:
+    """Requests of the probes on one device. The status counts those of its windows: what is added there counts, and a look after
+    which an old window was dropped does not."""
+
+    def __init__(self):
+        self._last = None
+        self._requests, self._seconds = 0, 0.0
+
+    def add(self, count, now):
+        if self._last is not None and count >= self._last[0]:
+            self._requests += count - self._last[0]
+            self._seconds += now - self._last[1]
+        self._last = count, now
+
+    def per_second(self):
+        """None when there was nothing to count."""
+        return self._requests / self._seconds if self._seconds else None
+
+
 class Soak:
     def __init__(self, workspace, version, scale):
         self.over = threading.Event()
         self._workspace, self._scale = workspace, scale
         # As a new installation has them: only the memory of a backup and the recorder's size are the tests' own.
-        self._node = Node(workspace, version, disk={"probe_enabled": True})
+        self._node = Node(workspace, version, disk={"probe_enabled": True}, backup={"memory": f"{BACKUP_MEMORY_MIB}MiB"})
         self._faults = {}  # (class, subject): what was worst
-        self._status_s, self._peak_kib = [], 0
+        self._status_s, self._peak_mib = [], 0.0
+        self._probes = {}  # device: ProbeRate
 
     def run(self, seconds):
         """The figures after `seconds`, or when it is interrupted."""
@@ -57,6 +81,7 @@ class Soak:
                  _Loop("restore", self, self._restore, 1), _Loop("vacuum", self, self._vacuum),
                  _Loop("checkpoint", self, self._checkpoint, CHECKPOINT_EVERY_S),
                  _Loop("look", self, self._look, LOOK_EVERY_S), _Loop("status", self, self._status, 1 / STATUS_RATE)]
+        rss_before = self._rest()
         before, started, next_word = self._cpu_s(), time.monotonic(), 60
         for each in loops:
             each.start()
@@ -74,7 +99,19 @@ class Soak:
         self.over.set()
         for each in loops:
             each.join(180)
-        return self._figures(loops, elapsed, cpu_s)
+        figures = self._figures(loops, elapsed, cpu_s)
+        figures["agent_rss_mib"].update(before_load=rss_before, after_load=self._rest())
+        figures["broken_promises"] = broken_promises(figures)
+        figures["as_promised"] = not figures["broken_promises"]
+        return figures
+
+    def _rest(self):
+        """MiB that the agent has at the end of some seconds without load."""
+        time.sleep(REST_S)
+        return self._resident_mib()
+
+    def _resident_mib(self):
+        return round(sum(map(_resident_kib, self._agents())) / 1024, 1)
 
     # ---- the load ----
 
@@ -131,7 +168,11 @@ class Soak:
     # ---- what the agent says ----
 
     def _look(self, _):
-        for fault in self._node.status().get("faults", []):
+        status, now = self._node.status(), time.monotonic()
+        for disk in status.get("disks", []):
+            counts = [int(probe.get(kind, {}).get("count", 0)) for probe in disk.get("probes", []) for kind in ("read", "write")]
+            self._probes.setdefault(disk["device"], ProbeRate()).add(sum(counts), now)
+        for fault in status.get("faults", []):
             disk = fault.get("disk")
             if not disk:
                 continue
@@ -139,7 +180,7 @@ class Soak:
             seen = self._faults.setdefault((fault["fault_class"], fault["subject"]), {
                 "class": fault["fault_class"], "subject": fault["subject"], "confirmed": False, "first": fault["message"]})
             seen["confirmed"] = seen["confirmed"] or confirmed
-        self._peak_kib = max(self._peak_kib, sum(map(_resident_kib, self._agents())))
+        self._peak_mib = max(self._peak_mib, self._resident_mib())
 
     def _status(self, _):
         connection = Connection(self._node.config["agent"]["socket"])
@@ -169,16 +210,33 @@ class Soak:
         events = self._node.events("disk.")
         confirmed = [each for each in events if each["type"] == "disk.fault_confirmed"]
         load = {each.name: each.report() for each in loops}
-        broken = [name for name, each in load.items() if each["errors"] > 0 or (each["rounds"] == 0 and name != "status")]
+        rates = {device: each.per_second() for device, each in self._probes.items()}
         return {"soak_minutes": round(elapsed / 60, 1), "load": load,
+                "failed": [name for name, each in load.items() if each["errors"] > 0 or (each["rounds"] == 0 and name != "status")],
                 "faults": sorted(self._faults.values(), key=str),
                 "confirmed": [f"{each['subject']}: {each['message']}" for each in confirmed],
                 "events": {name: sum(each["type"] == name for each in events) for name in {each["type"] for each in events}},
                 "get_status_ms": {"calls": len(self._status_s), "median": round(1e3 * statistics.median(self._status_s), 3),
                                   "p99": round(1e3 * percentile(self._status_s, 99), 3)} if len(self._status_s) > 1 else {},
-                "agent_peak_rss_mib": round(self._peak_kib / 1024, 1),
-                "agent_cpu_percent_of_one_core": round(100 * cpu_s / elapsed, 2),
-                "as_promised": not (confirmed or broken or any(each["confirmed"] for each in self._faults.values()))}
+                "agent_rss_mib": {"peak": self._peak_mib},
+                "probes_per_second": {device: round(each, 2) for device, each in rates.items() if each is not None},
+                "agent_cpu_percent_of_one_core": round(100 * cpu_s / elapsed, 2)}
+
+
+def broken_promises(figures):
+    """What of the figures is not as promised, in words."""
+    broken = [f"confirmed: {each}" for each in figures["confirmed"]]
+    broken += [f"confirmed: {each['class']} of {each['subject']}" for each in figures["faults"] if each["confirmed"]]
+    broken += [f"part of the load failed: {each}" for each in figures["failed"]]
+    p99 = figures["get_status_ms"].get("p99")
+    if p99 is None or p99 >= STATUS_P99_MS:
+        broken.append(f"GetStatus p99 {p99} ms, not below {STATUS_P99_MS:g}")
+    limits = {"before_load": RSS_MIB, "peak": RSS_MIB + BACKUP_MEMORY_MIB, "after_load": RSS_MIB}
+    broken += [f"resident memory {name} {figures['agent_rss_mib'][name]} MiB, more than {limit:g}"
+               for name, limit in limits.items() if figures["agent_rss_mib"][name] > limit]
+    broken += [f"{each} probes a second on {device}, more than {PROBES_PER_SECOND:g}"
+               for device, each in figures["probes_per_second"].items() if each > PROBES_PER_SECOND]
+    return broken
 
 
 def _name(pid):

@@ -1,4 +1,5 @@
 """What the lab makes of what it measured: each promise that it judges can be missed, and what was not played is not passed."""
+import io
 import os
 import re
 import subprocess
@@ -10,9 +11,11 @@ from lab import report
 from lab.experiment import Outcome
 from lab.scenarios import FATAL, SCENARIOS, named
 from lab.watch import StatusCalls
+from lab.write_log import ENTRY, FLUSH, MAGIC, MARK, SUPER, NoLog, lost_records, read_log, replay
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WAITED_S = 3.0
+SECTORS = list(range(8, 8 * 4097, 8))  # where the records of the workload are on a device
 
 
 def outcome(name, **fields):
@@ -59,6 +62,13 @@ def test_a_status_that_is_not_answered_is_a_miss():
     assert misses("stall", p99_ms=21.0) == ["GetStatus p99 21 ms"]
     assert misses("stall", unanswered_ms=5000.0) == ["GetStatus had not answered for 5.0 s"]
     assert misses("debian-shard", seconds=1.0, p99_ms=400.0) == []
+
+
+def test_threads_that_the_drive_holds_are_a_miss_where_nothing_of_the_agent_is_on_it():
+    assert misses("stall", held="held") == ["the drive holds threads of the dead agent"]
+    assert misses("stall", stuck={"events": 5.0}) == ["threads in D state: events 5 s"]
+    assert misses("state-on-sick-drive", held="held", stuck={"events": 5.0}) == []
+    assert misses("state-on-sick-drive", exit_ms=float("inf")) == ["exit took inf ms"]
 
 
 class _Silent:
@@ -111,3 +121,35 @@ def test_what_was_not_played_is_neither_kept_nor_missed(tmp_path, monkeypatch):
 def test_a_report_of_some_scenarios_is_refused():
     done = subprocess.run([os.path.join(ROOT, "tests/lab/run"), "--report", "stall"], capture_output=True, text=True)
     assert done.returncode == 1 and "--report writes the whole table" in done.stderr and "HINT" in done.stderr
+
+
+def log_of(*steps):
+    """As dm-log-writes keeps it. A step is the number of a record that a flush made durable, or the text of a mark."""
+    def padded(data):
+        return data + bytes(-len(data) % 512)
+    entries = b""
+    for each in steps:
+        if isinstance(each, str):
+            entries += padded(ENTRY.pack(0, 0, MARK, len(each)) + each.encode())
+        else:
+            entries += padded(ENTRY.pack(SECTORS[each % 4096], 8, FLUSH, 0)) + each.to_bytes(8, "little") * 512
+    return io.BytesIO(padded(SUPER.pack(MAGIC, 1, len(steps), 512)) + entries)
+
+
+def lost_at_marks(*steps):
+    log, image = log_of(*steps), io.BytesIO(bytes(4096 * 4098))
+    return [(mark, lost_records(image, SECTORS, int(mark))) for mark in replay(log, read_log(log), image)]
+
+
+def test_what_was_durable_at_a_mark_is_told_from_what_was_not():
+    assert lost_at_marks(1, 2, "2", 3, "3") == [("2", 0), ("3", 0)]
+    assert lost_at_marks(1, "2", 2, "2") == [("2", 1), ("2", 0)], "the second record came after the mark that counts it"
+    assert lost_at_marks(1, 2, 3, 4097, "3") == [("3", 0)], "a lap later is not lost"
+    assert lost_at_marks(4097, 2, 1, "4097") == [("4097", 4094 + 1)], "an older record in the place of a newer one is"
+
+
+def test_a_log_that_is_none_or_ends_early_is_refused():
+    with pytest.raises(NoLog, match="magic"):
+        read_log(io.BytesIO(bytes(4096)))
+    with pytest.raises(NoLog, match="ends in entry 1 of 2"):
+        read_log(io.BytesIO(log_of(1, "1").getvalue()[:512 + 512 + 4096]))
