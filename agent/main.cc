@@ -42,7 +42,7 @@ constexpr absl::Duration kHungExitLimit = absl::Milliseconds(700);
 
 // Blocks until SIGTERM or SIGINT; the end has a deadline from then on. SIGHUP is ignored:
 // certificates are watched, configuration needs a restart.
-void WaitForSignal(const sigset_t& signals, const observe::StatusBoard& board,
+void WaitForSignal(const sigset_t& signals, observe::StatusBoard& board,
                    base::ExitDeadline& deadline) {
   deadline.Served();
   base::UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC));
