@@ -65,7 +65,7 @@ void DiskSampler::State::Sample() {
     base::MutexLock lock(mutex);
     activity = stat_judge.activity();
   }
-  if (evidence) outlet->Give({.evidence = {*std::move(evidence)}, .events = {}});
+  if (evidence) outlet->Give({.evidence = {*std::move(evidence)}, .events = {}, .lines = {}});
 }
 
 void DiskSampler::State::LookAt(bool event_says_it_came) {
