@@ -1,5 +1,6 @@
 """One node at full load, and what its agent says about its disk meanwhile."""
 import glob
+import json
 import os
 import shutil
 import statistics
@@ -43,6 +44,13 @@ class _Loop(threading.Thread):
 
     def report(self):
         return {"rounds": self.rounds, "errors": len(self.errors), "first_errors": self.errors[:3]}
+
+
+def probe_requests(disk):
+    """Requests of the probes on a disk, in their windows. Roles on one file system share a prober and show the same figures: its
+    requests count once."""
+    probers = {json.dumps([probe.get("read", {}), probe.get("write", {})], sort_keys=True) for probe in disk.get("probes", [])}
+    return sum(int(kind.get("count", 0)) for each in probers for kind in json.loads(each))
 
 
 class ProbeRate:
@@ -170,8 +178,7 @@ class Soak:
     def _look(self, _):
         status, now = self._node.status(), time.monotonic()
         for disk in status.get("disks", []):
-            counts = [int(probe.get(kind, {}).get("count", 0)) for probe in disk.get("probes", []) for kind in ("read", "write")]
-            self._probes.setdefault(disk["device"], ProbeRate()).add(sum(counts), now)
+            self._probes.setdefault(disk["device"], ProbeRate()).add(probe_requests(disk), now)
         for fault in status.get("faults", []):
             disk = fault.get("disk")
             if not disk:

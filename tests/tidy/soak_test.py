@@ -3,7 +3,7 @@ import copy
 
 import pytest
 
-from soak.soak import ProbeRate, broken_promises
+from soak.soak import ProbeRate, broken_promises, probe_requests
 
 AS_PROMISED = {"confirmed": [], "faults": [{"class": "slow", "subject": "vda", "confirmed": False}], "failed": [],
                "get_status_ms": {"calls": 100, "median": 1.0, "p99": 19.9},
@@ -39,3 +39,11 @@ def test_probes_are_counted_across_the_windows_of_the_status():
     for count, now in ((100, 0.0), (103, 1.0), (50, 2.0), (53, 3.0)):  # between the third and the one before a window was dropped
         rate.add(count, now)
     assert rate.per_second() == 3.0
+
+
+def test_a_prober_that_roles_share_is_counted_once():
+    def probe(role, reads, writes):
+        return {"role": role, "read": {"count": str(reads), "p50": "0.001s"}, "write": {"count": str(writes), "p50": "0.002s"}}
+    assert probe_requests({}) == 0
+    assert probe_requests({"probes": [probe("data", 30, 15), probe("repository", 30, 15)]}) == 45
+    assert probe_requests({"probes": [probe("data", 30, 15), probe("wal", 31, 15)]}) == 91
