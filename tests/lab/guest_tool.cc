@@ -235,12 +235,16 @@ int Terminate(pid_t pid, int limit_ms) {
   if (process < 0) return Fail("pidfd_open");
   const int64_t begin = Milliseconds();
   if (kill(pid, SIGTERM) != 0) return Fail("kill");
-  constexpr int kLookMs = 10;
-  while (Milliseconds() - begin < limit_ms) {
+  constexpr int kLookMs = 10, kHeldMs = 500;  // threads that end in order take a moment as well
+  int64_t dead = 0;                           // when the main thread was first seen to have ended
+  while (Milliseconds() - begin < limit_ms || dead != 0) {
     pollfd end{process, POLLIN, 0};
     const bool gone = poll(&end, 1, kLookMs) > 0;
-    if (!gone && !IsZombie(pid)) continue;
-    std::printf("%lld%s\n", static_cast<long long>(Milliseconds() - begin), gone ? "" : " held");
+    const int64_t now = Milliseconds();
+    if (!gone && dead == 0 && IsZombie(pid)) dead = now;
+    if (!gone && (dead == 0 || now - dead < kHeldMs)) continue;
+    std::printf("%lld%s\n", static_cast<long long>((gone ? now : dead) - begin),
+                gone ? "" : " held");
     return 0;
   }
   std::printf("alive\n");
