@@ -1,5 +1,7 @@
 // What OperationManager does on an operation's own thread: journal, body, end; and the publisher
 // thread.
+#include <malloc.h>
+
 #include <cerrno>
 
 #include "agent/base/fault_point.h"
@@ -15,6 +17,7 @@ namespace {
 
 constexpr absl::Duration kPublishInterval = absl::Seconds(1);
 constexpr int kFinishTries = 3;
+constexpr absl::Duration kLong = absl::Seconds(1);
 
 std::string Describe(const Operation& operation) {
   return operation.spec.subject.empty()
@@ -77,10 +80,17 @@ absl::StatusOr<OperationResult> OperationManager::RunBody(const EntryPtr& entry)
 }
 
 void OperationManager::Execute(const EntryPtr& entry) {
+  const base::MonotonicTime begin = clock_.Monotonic();
   if (Journalize(entry)) {
     absl::StatusOr<OperationResult> outcome = RunBody(entry);
     Finish(entry, std::move(outcome));
   }
+  Leave(entry);
+  // What a backup or a restore had, malloc would keep for as long as the agent runs.
+  if (clock_.Monotonic() - begin >= kLong) malloc_trim(0);
+}
+
+void OperationManager::Leave(const EntryPtr& entry) {
   // The body may own large things; nobody needs it any more.
   OperationBody body;
   base::MutexLock lock(mutex_);

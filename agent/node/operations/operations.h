@@ -142,6 +142,7 @@ class OperationManager {
 
   // On the operation's thread.
   void Execute(const EntryPtr& entry);
+  void Leave(const EntryPtr& entry);
   absl::StatusOr<OperationResult> RunBody(const EntryPtr& entry);
   bool Journalize(const EntryPtr& entry);
   void Finish(const EntryPtr& entry, absl::StatusOr<OperationResult> outcome);
