@@ -212,7 +212,10 @@ TEST(KernelSourcesOfAMountTest, WhatIsMountedAgainIsSetUpAgain) {
   stack.layers = {"nvme7n1p1", "nvme7n1"};
   stack.disks.resize(1);
   stack.disks[0].name = "nvme7n1";
-  stack.mount = {.id = 36, .major = 259, .minor = 1, .filesystem = "xfs"};
+  stack.mount.id = 36;
+  stack.mount.major = 259;
+  stack.mount.minor = 1;
+  stack.mount.filesystem = "xfs";
   StorageStack elsewhere = stack;  // the same file system in another place
   elsewhere.mount.id = 37;
   sources.Watch({stack, elsewhere});
