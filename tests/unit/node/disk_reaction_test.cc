@@ -39,6 +39,7 @@ class DiskReactionTest : public NodeTest {
   void MakeStartable() {
     const std::vector<std::byte> control = pg::golden::Bytes(pg::golden::kControlFiles[1]);
     directory_.Write("data/PG_VERSION", "15\n");
+    directory_.Write("data/pg_wal/000000020000000000000003", "WAL");
     directory_.Write("data/global/pg_control",
                      std::string(reinterpret_cast<const char*>(control.data()), control.size()));
     ASSERT_EQ(chmod(config_.pg_data_dir.c_str(), 0700), 0);

@@ -45,6 +45,7 @@ class NodeTest : public ::testing::Test {
     pg::SupervisorOptions supervisor;
     supervisor.data_dir = config_.pg_data_dir;
     supervisor.state_dir = config_.state_dir;
+    supervisor.socket_dir = config_.pg_socket_dir;
     supervisor_ =
         std::make_unique<pg::PostgresSupervisor>(supervisor, *install_, board_, events_, clock_);
     const pg::SessionFactory connect = Nobody();
