@@ -298,6 +298,12 @@ def test_a_watched_shard_moves_its_lead_by_itself(workspace, pg):
     shard.check(ledger)
 
 
+def fence(node, reason):
+    """In the name of whoever holds the term."""
+    holder = node.status()["node"]
+    node.ok("fence", "--term", holder["term"], "--orchestrator", holder["term_orchestrator_id"], "--reason", reason)
+
+
 def test_a_node_that_is_rebuilt_serves_and_leads_again(workspace, pg):
     """As with a drive that was changed: the fault is gone, the fence stays until the node is a copy."""
     shard = Shard(workspace, pg, disk={"cut_clients": True}).start_agents()
@@ -306,10 +312,10 @@ def test_a_node_that_is_rebuilt_serves_and_leads_again(workspace, pg):
     old = shard["a"]
     with shard.clients() as ledger:
         assert shard.primary() is old
-        old.ok("fence", "--term", old.status()["node"]["term"], "--reason", "disk: write_error nvme9n1")
+        fence(old, "disk: write_error nvme9n1")
         shard.ok("failover")
         ledger.wait_more()
-        old.ok("fence", "--term", old.status()["node"]["term"], "--reason", "not to be trusted")
+        fence(old, "not to be trusted")
         assert old.status()["node"]["fence_reason"] == "disk: write_error nvme9n1; also: not to be trusted"
         left = shard.ctl("recover", code=1)
         assert "metalctl shard replace a once its drive is changed" in left.stdout + left.stderr, left

@@ -93,7 +93,7 @@ def test_read_only_before_it_is_full(node):
 @pytest.mark.parametrize("make, role, fill", [
     (("mkfs.xfs", "-q", "-f"), "data", lambda disk: disk.fill(left=50 * MIB)),
     (("mkfs.ext4", "-q", "-F"), "wal", lambda disk: disk.fill(left=50 * MIB)),
-    (("mkfs.ext4", "-q", "-F", "-N", "4096"), "data", lambda disk: disk.fill_inodes(left=40)),
+    (("mkfs.ext4", "-q", "-F", "-N", "4096"), "data", lambda disk: disk.fill_inodes(left=20)),
 ], ids=["xfs", "wal", "inodes"])
 def test_whatever_is_full_it_is_read_only_and_recovers(workspace, pg, make, role, fill):
     node = primary_on(workspace, pg, loop_disk(workspace, make=make), role)
