@@ -290,7 +290,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .severity = Severity::kError,
      .reaction = Reaction::kObserve,
      .meaning = "Under the name of a disk of this node there is another drive: a wrong slot, an "
-                "exchanged one, another size.",
+                "exchanged one, one of another size.",
      .evidence = "Serial number, world-wide name, model and size against what was noted.",
      .guard = "A planned exchange looks the same: the fault ends when the old drive is back, when "
               "the database was made anew there (clone, restore), or when an operator acknowledges "
