@@ -7,8 +7,9 @@ from harness.node import BIN
 from harness.process import wait_for
 from lab import image
 from lab.experiment import EXIT_LIMIT_MS, Experiment
+from lab.faults import work
 from lab.guest import Guest
-from lab.scenarios import named, work
+from lab.scenarios import named
 
 # The limit itself is judged by tests/run lab, where nothing else keeps the machine busy; what waits for the disk never ends.
 BUSY_EXIT_LIMIT_MS = 4 * EXIT_LIMIT_MS
