@@ -26,8 +26,8 @@ namespace metal::disk {
 struct FilesystemId {
   unsigned major = 0, minor = 0;
   unsigned mount_id = 0;  // settings and marks are those of a mount, and gone with it
-  std::string name;  // of its block device: "nvme0n1p1"
-  std::string type;  // "xfs", "ext4", …
+  std::string name;       // of its block device: "nvme0n1p1"
+  std::string type;       // "xfs", "ext4", …
   std::string disk;
   friend bool operator==(const FilesystemId&, const FilesystemId&) = default;
 };
