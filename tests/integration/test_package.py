@@ -29,7 +29,7 @@ def test_the_package_holds_what_a_host_needs(workspace, package):
     fields = run(["dpkg-deb", "-f", path, "Package", "Version", "Depends"], as_root=True).stdout
     agent = os.path.join(tree, "usr/bin/metal-agent")
     version = run([agent, "--version"], as_root=True).stdout.split()[-1]
-    assert f"Version: {version}" in fields and "libgrpc++" in fields and "postgresql-common" in fields
+    assert f"Version: {version}" in fields and "libpq5" in fields and "postgresql-common" in fields
     assert all(os.access(os.path.join(tree, "usr/bin", name), os.X_OK) for name in PROGRAMS)
     for name in ("postinst", "prerm", "postrm"):
         run(["sh", "-n", os.path.join(tree, "DEBIAN", name)], as_root=True)

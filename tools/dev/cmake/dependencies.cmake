@@ -15,3 +15,22 @@ pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto)
 pkg_check_modules(SSL REQUIRED IMPORTED_TARGET libssl)
 pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
 pkg_check_modules(TOMLPP REQUIRED IMPORTED_TARGET tomlplusplus)
+
+# Linked from their archives: a program that finds some seventy shared libraries of gRPC and Abseil first takes 30 ms of a core
+# before its own first line, and metalctl, the agent's helper and each test pay that at each start. What listens to the network
+# with its own security updates (OpenSSL, c-ares, libpq) stays shared. Not under sanitizers: ThreadSanitizer leaves out what is
+# not instrumented by the library, not by the function. ADR 2026-11-26-archives.
+if(NOT METAL_SANITIZE)
+  get_directory_property(imported IMPORTED_TARGETS)
+  foreach(target IN LISTS imported)
+    if(target MATCHES "^(gRPC::|absl::|protobuf::lib)")
+      foreach(property IMPORTED_LOCATION IMPORTED_LOCATION_NONE IMPORTED_LOCATION_RELEASE)
+        get_target_property(library ${target} ${property})
+        string(REGEX REPLACE "\\.so[0-9.]*$" ".a" archive "${library}")
+        if(library AND NOT archive STREQUAL library AND EXISTS "${archive}")
+          set_target_properties(${target} PROPERTIES ${property} "${archive}")
+        endif()
+      endforeach()
+    endif()
+  endforeach()
+endif()
