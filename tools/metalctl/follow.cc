@@ -1,5 +1,6 @@
 #include "tools/metalctl/follow.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -23,13 +24,24 @@ bool IsFinal(v1::OperationState state) {
 
 enum class Answer { kContinue, kCancel, kLeave };
 
+// Waits for the answer, or for a second Ctrl-C: whichever thread that comes to, and also just
+// before a read begins.
+bool AnswerCame() {
+  pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  while (!InterruptGuard::Pressed()) {
+    if (poll(&input, 1, 50) > 0) return true;
+  }
+  return false;
+}
+
 Answer AskAfterInterrupt(const std::string& name) {
   if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) return Answer::kLeave;
   fmt::print(stderr, "\n{} goes on in the agent. [c]ancel it, [l]eave it running, or [w]atch on? ",
              name);
   std::fflush(stderr);
   std::string answer;
-  std::getline(std::cin, answer);  // a second Ctrl-C ends it without an answer
+  if (!AnswerCame()) return Answer::kLeave;
+  std::getline(std::cin, answer);
   if (!std::cin || answer.empty()) return Answer::kLeave;
   if (answer[0] == 'c' || answer[0] == 'C') return Answer::kCancel;
   return answer[0] == 'w' || answer[0] == 'W' ? Answer::kContinue : Answer::kLeave;
