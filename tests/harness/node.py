@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 
 from harness import process
@@ -116,7 +117,7 @@ class Node(Database):
         def ready():
             if self.process.poll() is not None:
                 raise process.CommandFailed(f"the agent ended with {self.process.returncode}:\n{self.log_text()[-3000:]}")
-            return self.ctl("status", timeout=2).code == 0
+            return listens(self.config["agent"]["socket"]) and self.ctl("status", timeout=2).code == 0
         wait_for("the agent answers", ready, 20)
         return self
 
@@ -259,12 +260,9 @@ class Node(Database):
             return self
         template = template_of(self.version)
         for source, target in ((f"{template}/data", self.data_dir), (f"{template}/../repository", self.repository)):
-            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=copy_owned)
-            self.workspace.give(target)
-            for directory, names, _ in os.walk(target):
-                for name in names:
-                    self.workspace.give(os.path.join(directory, name))
-        copy_owned(f"{template}/term", os.path.join(self.state, "term"))
+            os.makedirs(target, exist_ok=True)
+            run(["cp", "-a", f"{source}/.", target], as_root=True)
+        run(["cp", "-a", f"{template}/term", os.path.join(self.state, "term")], as_root=True)
         self.start_agent()
         self.ok("pg", "start")
         if self.name != "node":  # the template's: whose term 1 was is part of the cluster
@@ -310,11 +308,10 @@ class Node(Database):
 _templates = {}
 
 
-def copy_owned(source, target):
-    shutil.copyfile(source, target)
-    shutil.copymode(source, target)
-    if process.IS_ROOT:
-        os.chown(target, process.UID, process.GID)
+def listens(path):
+    """Whether somebody accepts connections at the Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def template_of(version):

@@ -95,16 +95,19 @@ def start_ticks(pid):
 
 
 def wait_for(what, condition, timeout=20.0, interval=0.03):
-    """Polls until `condition()` is true and returns its value. An AssertionError in it counts as not yet."""
+    """Polls until `condition()` is true and returns its value. An AssertionError in it counts as not yet. A condition that costs
+    something is asked for at most a third of the time: what is waited for needs the processor too."""
     deadline = time.monotonic() + timeout
     last = None
     while True:
+        asked = time.monotonic()
         try:
             last = condition()
             if last:
                 return last
         except AssertionError as error:
             last = error
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"{what}: not within {timeout} s; last seen: {last!r}")
-        time.sleep(interval)
+        time.sleep(max(interval, min(2 * (now - asked), 0.5)))
