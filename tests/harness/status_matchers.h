@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "agent/base/status.h"
 #include "gmock/gmock.h"
 
 namespace metal::testing {
@@ -20,6 +21,12 @@ inline const absl::Status& StatusOf(const absl::Status& status) { return status;
 template <typename T>
 const absl::Status& StatusOf(const absl::StatusOr<T>& status) {
   return status.status();
+}
+
+// The reason that an error carries; empty when it has none.
+inline std::string ReasonOf(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  return reason ? reason->reason : "";
 }
 
 class StatusIsMatcher {

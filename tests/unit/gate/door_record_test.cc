@@ -8,16 +8,13 @@
 namespace metal::gate {
 namespace {
 
+using testing::ReasonOf;
 using testing::StatusIs;
 
 const absl::Time kNow = absl::FromUnixSeconds(1'800'000'000);
 
 Orderer By(uint64_t term, const std::string& who = "o", const std::string& id = "") {
   return {term, who, id};
-}
-std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
 }
 DoorRecord Fresh() {
   DoorRecord record;

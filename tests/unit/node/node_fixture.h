@@ -14,10 +14,7 @@
 
 namespace metal::node {
 
-inline std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
-}
+using ::metal::testing::ReasonOf;
 
 inline RequestContext Request(const std::string& id, const std::string& body = "body") {
   RequestContext context;

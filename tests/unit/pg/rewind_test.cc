@@ -15,15 +15,11 @@
 namespace metal::pg {
 namespace {
 
+using ::metal::testing::ReasonOf;
 using ::metal::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
-}
 
 // Stands for pg_rewind: keeps its arguments, says what the file "says" holds, ends with "code".
 constexpr const char* kProgram = R"sh(#!/bin/sh

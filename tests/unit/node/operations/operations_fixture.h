@@ -18,10 +18,7 @@ namespace metal::node {
 
 inline constexpr absl::Duration kLong = absl::Seconds(20);  // only a hang takes as long
 
-inline std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
-}
+using ::metal::testing::ReasonOf;
 
 inline OperationSpec Spec(const std::string& kind, const std::string& request_id = "",
                           OperationLane lane = OperationLane::kAction) {

@@ -19,6 +19,7 @@
 namespace metal::node {
 namespace {
 
+using ::metal::testing::ReasonOf;
 using ::metal::testing::SqlRow;
 using ::metal::testing::StatusIs;
 using ::testing::HasSubstr;
@@ -37,11 +38,6 @@ echo 'pg_rewind: Done!' >&2
 )sh";
 
 const pg::golden::ControlGolden& Golden() { return pg::golden::kControlFiles[1]; }
-
-std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
-}
 
 // A node on timeline 2, shut down at 0/5000028, and a primary that left that timeline at 0/4000000.
 class RewindTarget {

@@ -14,12 +14,8 @@
 namespace metal::node {
 namespace {
 
+using ::metal::testing::ReasonOf;
 using ::metal::testing::StatusIs;
-
-std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
-}
 
 class LeaseTest : public ::testing::Test {
  protected:

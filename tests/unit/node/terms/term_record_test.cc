@@ -12,6 +12,7 @@ namespace metal::node {
 namespace {
 
 using ::metal::testing::IsOk;
+using ::metal::testing::ReasonOf;
 using ::metal::testing::StatusIs;
 using ::testing::HasSubstr;
 
@@ -22,11 +23,6 @@ TermRecord Sample() {
   record.role_wanted = observe::Role::kPrimary;
   record.role_term = 7;
   return record;
-}
-
-std::string ReasonOf(const absl::Status& status) {
-  const auto reason = base::GetReason(status);
-  return reason ? reason->reason : "";
 }
 
 TEST(TermRecordTest, TextRoundTrips) {
