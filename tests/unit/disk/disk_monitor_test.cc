@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
+#include "tests/harness/refusing_helper.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
 #include "tests/unit/disk/scripted_probe_device.h"
@@ -36,7 +37,7 @@ bool Eventually(const std::function<bool()>& condition) {
 }
 
 // A drive whose SMART page the test writes.
-class FakeHelper final : public PrivilegedHelper {
+class FakeHelper final : public metal::testing::RefusingHelper {
  public:
   absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,
                                                      const NvmeLogRequest& request,
@@ -52,14 +53,6 @@ class FakeHelper final : public PrivilegedHelper {
     page[160] = std::byte{2};
     return page;
   }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
-    return absl::UnimplementedError("no");
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
-                                                               absl::Duration) override {
-    return absl::UnimplementedError("no");
-  }
-  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return absl::OkStatus(); }
   void Set(uint8_t warning, absl::Status status) {
     base::MutexLock lock(mutex_);
     warning_ = warning;

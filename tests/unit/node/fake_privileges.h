@@ -5,25 +5,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "agent/disk/privileged.h"
+#include "tests/harness/refusing_helper.h"
 
 namespace metal::node {
 
-class FakePrivileges : public disk::PrivilegedHelper {
+class FakePrivileges : public metal::testing::RefusingHelper {
  public:
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&,
-                                                     const disk::NvmeLogRequest&,
-                                                     absl::Duration) override {
-    return Unsupported();
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
-    return Unsupported();
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
-                                                               absl::Duration) override {
-    return Unsupported();
-  }
-  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return Unsupported(); }
   absl::Status RefuseConnections(int port, absl::Duration) override {
     return Do(absl::StrCat("refuse ", port));
   }

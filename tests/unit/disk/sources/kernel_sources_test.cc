@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
+#include "tests/harness/refusing_helper.h"
 #include "tests/harness/temp_dir.h"
 
 namespace metal::disk {
@@ -178,20 +179,8 @@ TEST(KernelSourcesWithoutLogTest, TheReasonIsTold) {
 }
 
 // Counts how often XFS was given its limits.
-class CountingHelper final : public PrivilegedHelper {
+class CountingHelper final : public metal::testing::RefusingHelper {
  public:
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, const NvmeLogRequest&,
-                                                     absl::Duration) override {
-    return absl::UnimplementedError("no");
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
-    return absl::UnimplementedError("no");
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
-                                                               absl::Duration) override {
-    return absl::UnimplementedError("no");
-  }
-  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override { return absl::OkStatus(); }
   absl::Status SetXfsRetries(const std::string& device, const XfsRetryLimits&,
                              absl::Duration) override {
     limited.push_back(device);

@@ -13,28 +13,15 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
+#include "tests/harness/refusing_helper.h"
 #include "tests/unit/disk/throttled_disk.h"
 
 namespace metal::disk {
 namespace {
 
 // Does in this process, which is root, what the helper does in its own.
-class LocalHelper final : public PrivilegedHelper {
+class LocalHelper final : public metal::testing::RefusingHelper {
  public:
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, const NvmeLogRequest&,
-                                                     absl::Duration) override {
-    return absl::UnimplementedError("");
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentify(const std::string&, absl::Duration) override {
-    return absl::UnimplementedError("");
-  }
-  absl::StatusOr<std::vector<std::byte>> NvmeIdentifyNamespace(const std::string&, uint32_t,
-                                                               absl::Duration) override {
-    return absl::UnimplementedError("");
-  }
-  absl::Status MoveToSystemdScope(pid_t, int, absl::Duration) override {
-    return absl::UnimplementedError("");
-  }
   absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return OpenKernelLog(); }
   absl::StatusOr<base::UniqueFd> WatchFilesystem(unsigned major, unsigned minor,
                                                  absl::Duration) override {
