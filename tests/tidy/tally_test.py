@@ -66,6 +66,18 @@ def test_a_violation_is_marked_in_the_results_and_an_assertion_is_not(tmp_path):
                     "test_slow": []}
 
 
+def test_results_of_google_test_are_named_by_module_suite_and_test(tmp_path):
+    """One name may stand in two suites."""
+    cases = ("<testcase name='Reads' classname='DiskTest' status='run' result='completed'/>"
+             "<testcase name='Reads' classname='FileTest' status='run' result='completed'><failure message='no'/></testcase>"
+             "<testcase name='Drive' classname='DiskTest' status='run' result='skipped'>"
+             "<skipped message='disk_test.cc:3&#x0A;there is none'/></testcase>"
+             "<testcase name='Off' classname='DiskTest' status='notrun' result='suppressed'/>")
+    done = tally(tmp_path, disk__gtest__xml=f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    assert done.stdout.startswith("skipped unexpectedly: disk.DiskTest.Drive: there is none\n")
+    assert "\nfailed: disk.FileTest.Reads\n" in done.stdout and "1 passed, 3 failed, 0 skipped" in done.stdout
+
+
 def test_a_failed_step_and_no_test_at_all_fail(tmp_path):
     assert tally(tmp_path).returncode == 1
     assert tally(tmp_path, steps="failed build it does not compile\n").returncode == 1
