@@ -121,7 +121,8 @@ def come_back_fenced(lab):
     lab.expect(found is True, f"{found} {time.monotonic() - back:.1f} s after the drive was back")
     heard = lab.failure_of("SELECT 1")
     # The host's side of the guest's network takes each connection, and closes it when nobody in the guest does.
-    lab.expect("refused" in heard or "closed the connection" in heard, f"{DOWN_S:.0f} s after the drive was back a client hears: {heard}")
+    down = "refused" in heard or "closed the connection" in heard
+    lab.expect(down, f"{DOWN_S:.0f} s after the drive was back a client hears: {heard}")
     lab.outcome.notes.append(f"{DOWN_S:.0f} s after the drive was back, and mounted: fenced, and PostgreSQL is down")
 
 

@@ -9,7 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
-#include "tests/harness/refusing_helper.h"
+#include "tests/harness/refusing_privileges.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
 #include "tests/unit/disk/scripted_probe_device.h"
@@ -37,7 +37,7 @@ bool Eventually(const std::function<bool()>& condition) {
 }
 
 // A drive whose SMART page the test writes.
-class FakeHelper final : public metal::testing::RefusingHelper {
+class FakeHelper final : public metal::testing::RefusingPrivileges {
  public:
   absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,
                                                      const NvmeLogRequest& request,

@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "tests/harness/refusing_helper.h"
+#include "tests/harness/refusing_privileges.h"
 
 namespace metal::node {
 
-class FakePrivileges : public metal::testing::RefusingHelper {
+class FakePrivileges : public metal::testing::RefusingPrivileges {
  public:
   absl::Status RefuseConnections(int port, absl::Duration) override {
     return Do(absl::StrCat("refuse ", port));

@@ -9,7 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
-#include "tests/harness/refusing_helper.h"
+#include "tests/harness/refusing_privileges.h"
 #include "tests/harness/temp_dir.h"
 
 namespace metal::disk {
@@ -179,7 +179,7 @@ TEST(KernelSourcesWithoutLogTest, TheReasonIsTold) {
 }
 
 // Counts how often XFS was given its limits.
-class CountingHelper final : public metal::testing::RefusingHelper {
+class CountingHelper final : public metal::testing::RefusingPrivileges {
  public:
   absl::Status SetXfsRetries(const std::string& device, const XfsRetryLimits&,
                              absl::Duration) override {

@@ -13,14 +13,14 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
-#include "tests/harness/refusing_helper.h"
+#include "tests/harness/refusing_privileges.h"
 #include "tests/unit/disk/throttled_disk.h"
 
 namespace metal::disk {
 namespace {
 
 // Does in this process, which is root, what the helper does in its own.
-class LocalHelper final : public metal::testing::RefusingHelper {
+class LocalHelper final : public metal::testing::RefusingPrivileges {
  public:
   absl::StatusOr<base::UniqueFd> TakeKernelLog() override { return OpenKernelLog(); }
   absl::StatusOr<base::UniqueFd> WatchFilesystem(unsigned major, unsigned minor,

@@ -14,7 +14,7 @@
 
 namespace metal::testing {
 
-class RefusingHelper : public disk::PrivilegedHelper {
+class RefusingPrivileges : public disk::PrivilegedHelper {
  public:
   absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&,
                                                      const disk::NvmeLogRequest&,
