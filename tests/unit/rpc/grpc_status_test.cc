@@ -38,9 +38,9 @@ TEST(GrpcStatusTest, AReasonTravelsAsErrorInfoInsideAny) {
   ASSERT_TRUE(any.ParseFromString(details.substr(at, length)));
   EXPECT_EQ(at + length, details.size());
   EXPECT_EQ(any.type_url(), "type.googleapis.com/google.rpc.ErrorInfo");
-  EXPECT_THAT(any.value(), testing::HasSubstr("STALE_TERM"));
-  EXPECT_THAT(any.value(), testing::HasSubstr("metal.agent"));
-  EXPECT_THAT(any.value(), testing::HasSubstr("stored_term"));
+  EXPECT_THAT(any.value(), ::testing::HasSubstr("STALE_TERM"));
+  EXPECT_THAT(any.value(), ::testing::HasSubstr("metal.agent"));
+  EXPECT_THAT(any.value(), ::testing::HasSubstr("stored_term"));
 }
 
 }  // namespace
