@@ -3,7 +3,6 @@
 namespace metal::shard {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -216,33 +215,6 @@ TEST_F(ProcedureTest, FailoverWithoutProofChangesNothingAndNamesWhoIsMissing) {
   EXPECT_EQ(node(1).stored.term, 4u);
   ASSERT_THAT(Run(Command::kFailover, {.to = std::nullopt, .accept_data_loss = true}), IsOk());
   EXPECT_EQ(Primary(), 1u);
-}
-
-// A stop and a fence because of a disk outlive the fault's evidence, which an agent's restart
-// forgets.
-TEST_F(ProcedureTest, FailoverDoesNotStartANodeThatIsFencedBecauseOfItsDisk) {
-  node(0).reachable = node(0).server_up = false;
-  node(2).fenced = true;
-  node(2).fence_reason = "disk: write_error nvme0n1";
-  node(2).server_up = false;
-  EXPECT_THAT(Run(Command::kFailover),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
-                       AllOf(HasSubstr("missing: a, c"), HasSubstr("for c, stopped and fenced"))));
-  EXPECT_FALSE(node(2).server_up) << log_.text;
-  EXPECT_EQ(node(1).stored.term, 4u) << "nothing is changed";
-  // Whoever looked at the drive says so.
-  node(2).fenced = false;
-  ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
-  EXPECT_EQ(shard_->Lost(*Primary()), 0);
-}
-
-TEST_F(ProcedureTest, FailoverWithoutANodeThatIsFencedBecauseOfItsDisk) {
-  node(0).fenced = true;
-  node(0).fence_reason = "disk: gone nvme0n1";
-  node(0).server_up = false;
-  ASSERT_THAT(Run(Command::kFailover), IsOk()) << log_.text;
-  EXPECT_EQ(shard_->Lost(*Primary()), 0);
-  EXPECT_THAT(log_.text, HasSubstr("is not started to read it: fenced, disk: gone nvme0n1"));
 }
 
 // They answer: to lead without them is not what helps.

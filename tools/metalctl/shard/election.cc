@@ -29,13 +29,6 @@ absl::StatusOr<WalPosition> Procedure::Freeze(size_t node, const TermHolder& nex
   if (views_[node].server == ServerState::kEmpty) {
     return base::Error(absl::StatusCode::kNotFound, "it has no data directory");
   }
-  if (answer.postgres_down && views_[node].fenced_by_disk()) {
-    return base::Error(absl::StatusCode::kFailedPrecondition,
-                       "where its WAL ends is not known, and it is not started to read it: fenced, "
-                       "{}. HINT: metalctl unfence --term {} there when its drive is known to be "
-                       "good, and run this again",
-                       views_[node].fence_reason, next.term);
-  }
   if (answer.postgres_down) {
     // Where its WAL ends is known once a start has read it.
     METAL_RETURN_IF_ERROR(calls.StartPostgres());
@@ -97,8 +90,7 @@ Proof Procedure::Foresee() const {
   std::vector<bool> answered;
   bool unread = false;
   for (const NodeView& view : views_) {
-    const bool left_alone = view.fenced_by_disk() && !view.running();  // see Freeze
-    answered.push_back(view.answered && view.server != ServerState::kEmpty && !left_alone);
+    answered.push_back(view.answered && view.server != ServerState::kEmpty);
     unread = unread || (answered.back() && !view.running());
   }
   Proof proof = ProveAcknowledged(config_, answered, {});
@@ -134,20 +126,11 @@ absl::StatusOr<std::string> Procedure::CheckProof(const Proof& proof,
         "without them",
         proof.decided_by, config_.file);
   }
-  std::string unfence;
-  for (const size_t node : proof.missing) {
-    if (!views_[node].fenced_by_disk() || views_[node].running()) continue;
-    unfence += fmt::format(
-        " (for {}, stopped and fenced because of its disk: metalctl unfence "
-        "--term {} there when its drive is known to be good)",
-        NameOf(node), views_[node].term);
-  }
-  return base::Error(
-      absl::StatusCode::kFailedPrecondition,
-      "with {} an acknowledged commit may be on the missing nodes alone: {} of {} "
-      "answered, {} needed; missing: {}. HINT: bring one of them back{} and run this "
-      "again; --accept-data-loss leads without them",
-      proof.decided_by, count, nodes, proof.needed, missing, unfence);
+  return base::Error(absl::StatusCode::kFailedPrecondition,
+                     "with {} an acknowledged commit may be on the missing nodes alone: {} of {} "
+                     "answered, {} needed; missing: {}. HINT: bring one of them back and run this "
+                     "again; --accept-data-loss leads without them",
+                     proof.decided_by, count, nodes, proof.needed, missing);
 }
 
 absl::Status Procedure::Prove(const Frozen& frozen, const ChangeOptions& options) {
