@@ -24,6 +24,11 @@ function(metal_unity target what)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources} ${CMAKE_SOURCE_DIR}/tools/dev/unity)
 endfunction()
 
+# A type in an unnamed namespace of an included file is taken for one of a header.
+if(METAL_UNITY STREQUAL "ALL")
+  list(APPEND METAL_WARNINGS -Wno-subobject-linkage)
+endif()
+
 # metal_module(NAME [DEPS module...] [LIBS target...]): library metal_NAME from every .cc file in the current folder and its rooms.
 function(metal_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
