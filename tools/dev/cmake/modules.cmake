@@ -29,10 +29,13 @@ if(METAL_UNITY STREQUAL "ALL")
   list(APPEND METAL_WARNINGS -Wno-subobject-linkage)
 endif()
 
-# metal_module(NAME [DEPS module...] [LIBS target...]): library metal_NAME from every .cc file in the current folder and its rooms.
+# metal_module(NAME [EXCEPT file...] [DEPS module...] [LIBS target...]): library metal_NAME from every .cc file in the current folder
+# and its rooms, but for some.
 function(metal_module name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "EXCEPT;DEPS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc ${CMAKE_CURRENT_SOURCE_DIR}/*/*.cc)
+  list(TRANSFORM ARG_EXCEPT PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  list(REMOVE_ITEM sources "" ${ARG_EXCEPT})
   list(TRANSFORM ARG_DEPS PREPEND metal_)
   if(NOT sources)
     add_library(metal_${name} INTERFACE)
