@@ -9,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +23,7 @@
 #include "agent/stream/page_checksum.h"
 #include "tests/harness/faulty_engine.h"
 #include "tests/harness/recorded_events.h"
+#include "tests/harness/scattered_bytes.h"
 #include "tests/harness/simulated_clock.h"
 #include "tests/harness/status_matchers.h"
 #include "tests/harness/temp_dir.h"
@@ -61,10 +61,10 @@ inline std::string TestControlFile(bool checksums = true, uint64_t system = kTes
 inline std::string TestPages(size_t count, base::BlockNumber first, unsigned seed,
                              uint64_t lsn = 0x1000) {
   std::string bytes(count * stream::kPageSize, '\0');
-  std::minstd_rand random(seed);
+  uint32_t state = seed;
   for (size_t i = 0; i < count; ++i) {
     char* page = bytes.data() + i * stream::kPageSize;
-    for (size_t at = 4096; at < stream::kPageSize; at += 3) page[at] = static_cast<char>(random());
+    state = testing::ScatterBytes(std::span(page + 4096, stream::kPageSize - 4096), 3, state);
     const uint32_t high = static_cast<uint32_t>(lsn >> 32), low = static_cast<uint32_t>(lsn);
     std::memcpy(page, &high, 4);
     std::memcpy(page + 4, &low, 4);
@@ -120,6 +120,9 @@ class BackupTest : public ::testing::Test {
     config_.wal_socket = "/run/metal/wal.sock";
     config_.backup_codec = "zstd";
     config_.backup_threads = 2;
+    // So little that frames wait for each other; sanitizers are slow with memory that comes and
+    // goes.
+    config_.backup_memory = {20 << 20};
     config_.io_engine = "pread";
     archive_ =
         std::make_unique<WalArchive>(WalArchiveOptions{config_.repository_path}, clock_, &events_);

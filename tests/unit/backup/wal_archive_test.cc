@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <random>
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"

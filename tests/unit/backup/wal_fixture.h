@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <random>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +11,7 @@
 
 #include "agent/backup/wal_archive.h"
 #include "agent/base/units.h"
+#include "tests/harness/scattered_bytes.h"
 
 namespace metal::backup {
 
@@ -35,8 +35,7 @@ struct TestSegment {
   // Page headers, the first one long, and bytes of which about half compress away.
   std::string Bytes() const {
     std::string bytes(size, '\0');
-    std::minstd_rand random(seed);
-    for (size_t i = 40; i < bytes.size(); i += 2) bytes[i] = static_cast<char>(random());
+    testing::ScatterBytes(std::span(bytes).subspan(40), 2, seed);
     const auto put = [&](size_t offset, auto value) {
       std::memcpy(bytes.data() + offset, &value, sizeof value);
     };
