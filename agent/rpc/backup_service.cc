@@ -1,17 +1,13 @@
 #include "agent/rpc/backup_service.h"
 
-#include <algorithm>
-
 #include "agent/base/status.h"
+#include "agent/rpc/backup_page.h"
 #include "agent/rpc/convert_operation.h"
 #include "agent/rpc/convert_status.h"
 #include "fmt/format.h"
 
 namespace metal::rpc {
 namespace {
-
-constexpr int kPageDefault = 100;
-constexpr int kPageMax = 1000;
 
 absl::StatusOr<std::string> CodecOf(v1::BackupCodec codec) {
   switch (codec) {
@@ -111,26 +107,13 @@ grpc::Status BackupService::ListBackups(grpc::ServerContext* context,
                                         v1::ListBackupsResponse* response) {
   return handler_.Run(
       "BackupService/ListBackups", *context, [&](const std::string&) -> absl::Status {
-        if (request->page_size() < 0 || request->page_size() > kPageMax) {
-          return base::Error(absl::StatusCode::kInvalidArgument, "page_size {} is not in 1 … {}",
-                             request->page_size(), kPageMax);
-        }
         METAL_ASSIGN_OR_RETURN(const auto backups, node_.ListBackups());
-        // Newest first; the token is the label of the last backup of the page before.
-        auto next = backups.begin();
-        if (!request->page_token().empty()) {
-          next = std::find_if(backups.begin(), backups.end(), [&](const backup::BackupInfo& info) {
-            return info.label < request->page_token();
-          });
+        METAL_ASSIGN_OR_RETURN(const BackupPage page,
+                               PageOfBackups(backups, request->page_size(), request->page_token()));
+        for (const backup::BackupInfo& each : page.backups) {
+          BackupToProto(each, response->add_backups());
         }
-        const int size = request->page_size() == 0 ? kPageDefault : request->page_size();
-        for (; next != backups.end(); ++next) {
-          if (response->backups_size() == size) {
-            response->set_next_page_token(std::prev(next)->label);
-            break;
-          }
-          BackupToProto(*next, response->add_backups());
-        }
+        response->set_next_page_token(page.next_token);
         return absl::OkStatus();
       });
 }
