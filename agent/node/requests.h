@@ -187,6 +187,7 @@ struct RewindRequest {
   // "host:port" of the transfer listener of a node to clone from when a rewind cannot be; empty:
   // then the node stays as it is.
   std::string clone_source;
+  uint64_t clone_rate_limit = 0;  // bytes per second of that clone; 0: none
 };
 
 enum class LsnMode { kReceived, kFlushed, kReplayed };

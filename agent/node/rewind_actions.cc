@@ -8,6 +8,7 @@
 #include "agent/base/log.h"
 #include "agent/base/rewind_reasons.h"
 #include "agent/base/status.h"
+#include "agent/base/throttle.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/node/rewind/rewind_run.h"
@@ -74,6 +75,7 @@ absl::StatusOr<Operation> Node::Rewind(const RequestContext& context,
   if (!request.clone_source.empty()) {
     METAL_RETURN_IF_ERROR(transfer::Address::Parse(request.clone_source).status());
   }
+  METAL_RETURN_IF_ERROR(base::Throttle::CheckRate(request.clone_rate_limit));
   METAL_RETURN_IF_ERROR(parts_.terms.CheckHolder(request.holder));
   METAL_RETURN_IF_ERROR(Admit(RoleRequest::kRewind));
   // It starts the server, perhaps twice.
@@ -107,6 +109,7 @@ absl::StatusOr<OperationResult> Node::RunRewindOrClone(OperationContext& context
   clone.primary_host = request.host;
   clone.primary_port = request.port;
   clone.replace = true;
+  clone.rate_limit = request.clone_rate_limit;
   absl::StatusOr<OperationResult> cloned = RunClone(context, clone);
   if (!cloned.ok()) {
     return base::Annotate(cloned.status(),

@@ -477,6 +477,9 @@ void ToProto(const observe::NodeStatus& status, base::MonotonicTime now, v1::Nod
   for (const auto& [key, fault] : status.faults) ToProto(fault, out->add_faults());
   for (const auto& entry : status.term_history.entries) ToProto(entry, out->add_term_history());
   for (const auto& rule : status.term_history.durability) ToProto(rule, out->add_durability());
+  if (status.term_history.time.captured_at != absl::InfinitePast()) {
+    *out->mutable_term_history_observe_age() = ToProto(now - status.term_history.time.monotonic);
+  }
 }
 
 }  // namespace metal::rpc

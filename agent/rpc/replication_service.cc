@@ -228,6 +228,7 @@ grpc::Status ReplicationService::Rewind(grpc::ServerContext* context,
         domain.slot = request->slot();
         domain.dry_run = request->dry_run();
         METAL_ASSIGN_OR_RETURN(domain.clone_source, CloneSourceOf(*request));
+        domain.clone_rate_limit = request->clone_bytes_per_second_max();
         METAL_ASSIGN_OR_RETURN(
             const auto operation,
             node_.Rewind(MakeRequestContext(*request, request->header().request_id(), caller),

@@ -113,6 +113,7 @@ void AddRewindCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("--clone-from", rewind->clone_source,
                    "Transfer address of the agent that is copied from then")
       ->type_name("HOST:PORT");
+  AddRate(command, &rewind->rate_limit, "Most bytes per second of that copy (default no limit)");
   AddDetach(command, &rewind->follow);
   OnRun(command, invocation, [rewind](const Client& client) { return Rewind(client, *rewind); });
 }

@@ -182,6 +182,7 @@ struct RewindOptions {
   bool dry_run = false;
   std::string on_failure = "quarantine";  // quarantine, clone
   std::string clone_source;               // HOST:PORT of a transfer listener; with clone
+  uint64_t rate_limit = 0;                // of the clone, bytes per second; 0: none
   FollowOptions follow;
 };
 int Rewind(const Client& client, const RewindOptions& options);

@@ -49,6 +49,7 @@ int Rewind(const Client& client, const RewindOptions& options) {
   request.set_on_failure(clones ? v1::REWIND_FAILURE_ACTION_CLONE
                                 : v1::REWIND_FAILURE_ACTION_QUARANTINE);
   request.set_clone_source(options.clone_source);
+  request.set_clone_bytes_per_second_max(options.rate_limit);
   return RunOperation(client, *client.replication, &v1::ReplicationService::Stub::Rewind, request,
                       options.follow, [](const v1::Operation& operation) {
                         fmt::print("{}\n", Verdict(operation));

@@ -13,6 +13,10 @@ TEST(ConvertStatusTest, ASectionCarriesItsAgeAtTheTimeOfTheAnswer) {
   v1::NodeStatus out;
   ToProto(status, At(absl::Seconds(12)), &out);
   EXPECT_EQ(out.postgres().observe_age().seconds(), 7);
+  EXPECT_FALSE(out.has_term_history_observe_age());
+  status.term_history.time = {absl::FromUnixSeconds(1000), At(absl::Seconds(9))};
+  ToProto(status, At(absl::Seconds(12)), &out);
+  EXPECT_EQ(out.term_history_observe_age().seconds(), 3);
 }
 
 TEST(ConvertStatusTest, ASectionThatWasNeverObservedHasNoAge) {
