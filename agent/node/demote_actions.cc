@@ -40,6 +40,23 @@ absl::StatusOr<base::Lsn> ShutdownLsn(const std::string& data_dir, const pg::Con
                                       control.wal_segment_size, control.wal_block_size});
 }
 
+// From here on nothing starts this node as a primary.
+absl::Status StoreDemotion(NodeParts& parts, RoleStepContext& steps, const DemoteRequest& request,
+                           pg::SqlSession& session, StepEvents& log) {
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_step_down"));
+  const absl::Status stored = parts.terms.Demote(request.holder);
+  if (!stored.ok()) {
+    return base::Annotate(log.Failed("term stored", stored),
+                          "nothing has changed, this node is the primary");
+  }
+  METAL_RETURN_IF_ERROR(parts.supervisor.SetRole(pg::StartRole::kStandby));
+  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.step_down_stored"));
+  const absl::Status cleared = ClearSources(steps, session);
+  if (cleared.ok()) return absl::OkStatus();
+  return base::Annotate(log.Failed("term stored", cleared),
+                        "still read-write, and without an order to");
+}
+
 }  // namespace
 
 absl::StatusOr<Operation> Node::Demote(const RequestContext& context,
@@ -105,8 +122,10 @@ absl::StatusOr<OperationResult> Node::StepDown(OperationContext& context,
     context.progress.BeginPhase("writing a checkpoint");
     const absl::Status written = pg::Checkpoint(*session, request.checkpoint_timeout,
                                                 [&] { return context.progress.cancelled(); });
-    if (!written.ok())
-      return base::Annotate(written, "nothing has changed, this node is the primary");
+    if (!written.ok()) {
+      return base::Annotate(log.Failed("checkpoint", written),
+                            "nothing has changed, this node is the primary");
+    }
     log.Done("checkpoint");
   }
   OperationResult result;
@@ -114,12 +133,7 @@ absl::StatusOr<OperationResult> Node::StepDown(OperationContext& context,
     result.values = {{"prepared", "true"}};
     return result;
   }
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.before_step_down"));
-  METAL_RETURN_IF_ERROR(parts_.terms.Demote(request.holder));
-  METAL_RETURN_IF_ERROR(parts_.supervisor.SetRole(pg::StartRole::kStandby));
-  METAL_RETURN_IF_ERROR(base::FaultPoint("roles.step_down_stored"));
-  const absl::Status cleared = ClearSources(steps, *session);
-  if (!cleared.ok()) return base::Annotate(cleared, "still read-write, and without an order to");
+  METAL_RETURN_IF_ERROR(StoreDemotion(parts_, steps, request, *session, log));
   session.reset();
   log.Done("term stored");
   result.values["was_primary"] = "true";
@@ -144,12 +158,20 @@ absl::StatusOr<OperationResult> Node::StepDown(OperationContext& context,
   start.prepare = [this] { return InstallManagedFiles(); };
   const absl::StatusOr<pg::StartResult> started = parts_.supervisor.Demote(stop, start);
   if (!started.ok()) {
-    return base::Annotate(started.status(),
-                          fmt::format("term {} is stored, this node is not the primary any more",
-                                      request.holder.term));
+    const bool shut_down = result.values.contains("shutdown_lsn");
+    return base::Annotate(
+        log.Failed(shut_down ? "start as a standby" : "shutdown", started.status()),
+        fmt::format("term {} is stored, this node is not the primary any more",
+                    request.holder.term));
   }
   log.Done("start as a standby");
-  METAL_RETURN_IF_ERROR(lsn_status);
+  if (!lsn_status.ok()) {
+    return base::Annotate(
+        log.Failed("shutdown", lsn_status),
+        fmt::format(
+            "this node is a running standby of term {}, but where its WAL ends is not known",
+            request.holder.term));
+  }
   result.values["pid"] = fmt::format("{}", started->pid);
   RequestRefresh();
   return result;

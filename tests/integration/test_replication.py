@@ -219,6 +219,13 @@ def demote_within(primary, term, checkpoint_ms=0, shutdown_ms=60_000):
     return primary.wait_operation(fields_of(fields_of(answer)[1][0])[1][0].decode())
 
 
+def failed_steps(node, kind):
+    """Those with an error; each has taken its time."""
+    failed = [each["attributes"] for each in node.events(kind) if "error" in each["attributes"]]
+    assert all(int(each["duration_ms"]) >= 400 for each in failed), failed
+    return [each["step"] for each in failed]
+
+
 @pytest.mark.parametrize("taken_up", ["demote", "undo-demote"])
 def test_demotion_that_is_late_says_where_it_stands_and_is_taken_up(primary, taken_up):
     checkpointer = int(primary.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"))
@@ -227,6 +234,7 @@ def test_demotion_that_is_late_says_where_it_stands_and_is_taken_up(primary, tak
         late = demote_within(primary, 2, checkpoint_ms=500)
         assert late["state"] == "OPERATION_STATE_FAILED" and late["error"]["code"] == DEADLINE_EXCEEDED, late
         assert "nothing has changed, this node is the primary" in late["error"]["message"]
+        assert failed_steps(primary, "demotion.step") == ["checkpoint"]
         status = primary.status()["node"]
         assert status["term"] == "1" and status["role_wanted"] == "ROLE_PRIMARY", "the checkpoint comes before all else"
         assert primary.sql("SELECT pg_is_in_recovery()") == "f"
@@ -235,6 +243,7 @@ def test_demotion_that_is_late_says_where_it_stands_and_is_taken_up(primary, tak
         assert late["error"]["code"] == DEADLINE_EXCEEDED and late["error"]["reason"] == "STOP_TIMEOUT", late
         for said in ("term 2 is stored, this node is not the primary any more", "the shutdown stays requested", "HINT: "):
             assert said in late["error"]["message"], late
+        assert failed_steps(primary, "demotion.step") == ["checkpoint", "shutdown"]
         status = primary.status()
         assert status["node"]["term"] == "2" and status["node"]["role_wanted"] == "ROLE_STANDBY", status
         assert not primary.answers() and postmaster_pid(primary.data_dir), "it takes nobody and still runs"

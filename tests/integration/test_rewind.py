@@ -9,7 +9,7 @@ import pytest
 
 from format.read_repository import crc32c
 from harness import process
-from harness.node import lsn_number
+from harness.node import elapsed, lsn_number
 from harness.pair import Pair
 from harness.postgres import postmaster_pid
 from harness.process import wait_for
@@ -206,6 +206,8 @@ def test_a_rewind_that_fails_half_way_is_kept_and_can_be_repeated(pair):
     old.wait_status("the agent has seen the terms", lambda each: each.get("term_history"))
     failed = old.ctl(*pair.rewind_arguments())
     assert failed.code != 0 and "fault point" in failed.error
+    *_, last = old.events("rewind.step")
+    assert "fault point" in last["attributes"]["error"] and float(last["attributes"]["seconds"]) >= 0, last
     assert "half rewound" in faults(old)["rewind_failed"]
     assert not old.status().get("term_history"), "they are not this directory's any more"
     refused = old.ctl("pg", "start")
@@ -267,8 +269,10 @@ def test_a_rewind_that_fails_half_way_may_go_over_to_a_clone(pair):
     old, _, shared, lost, kept = pair.part()
     pair.begin_term(old)
     old.restart_agent(faults="rewind.rewound=error")
-    done = old.ok(*pair.rewind_arguments(*pair.or_clone()))["result"]
+    took, operation = elapsed(lambda: old.ok(*pair.rewind_arguments(*pair.or_clone()), "--rate", "16MiB"))
+    done = operation["result"]
     assert done["cloned"] == "true" and "fault point" in done["rewind_failed"]
+    assert took > int(done["bytes"]) / (16 << 20) * 0.7 > 0.5, (took, done)
     pair.settled(old, shared, kept)
     assert not pair.rows(old) & lost
     assert "rewind_failed" not in faults(old) and not os.path.exists(f"{old.state}/rewind")

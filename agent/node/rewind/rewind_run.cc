@@ -1,6 +1,8 @@
 #include "agent/node/rewind/rewind_run.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "agent/base/fault_point.h"
 #include "agent/base/file.h"
@@ -48,12 +50,18 @@ absl::StatusOr<base::ByteCount> FreeSpace(const std::string& path) {
 absl::Status RewindRun::Step(const std::string& name, const std::function<absl::Status()>& body) {
   parts_.steps.progress.BeginPhase(name);
   const base::MonotonicTime start = parts_.steps.clock.Monotonic();
-  METAL_RETURN_IF_ERROR(base::Annotate(body(), name));
+  const absl::Status done = body();
   const absl::Duration took = parts_.steps.clock.Monotonic() - start;
-  Emit(parts_.events, observe::Severity::kInfo, "rewind.step", "postgres",
-       fmt::format("{}: {}", name, absl::FormatDuration(absl::Trunc(took, absl::Milliseconds(1)))),
-       {{"step", name}, {"seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(took))}});
-  return absl::OkStatus();
+  std::map<std::string, std::string> attributes = {
+      {"step", name}, {"seconds", fmt::format("{:.3f}", absl::ToDoubleSeconds(took))}};
+  const std::string error(done.message());
+  if (!done.ok()) attributes["error"] = error;
+  Emit(parts_.events, done.ok() ? observe::Severity::kInfo : observe::Severity::kWarning,
+       "rewind.step", "postgres",
+       fmt::format("{}: {}{}", name, absl::FormatDuration(absl::Trunc(took, absl::Milliseconds(1))),
+                   done.ok() ? "" : ", failed: " + error),
+       std::move(attributes));
+  return base::Annotate(done, name);
 }
 
 absl::StatusOr<RewindOutcome> RewindRun::DryRun() {

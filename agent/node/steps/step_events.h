@@ -4,7 +4,10 @@
 
 #include <map>
 #include <string>
+#include <string_view>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "agent/base/clock.h"
 #include "agent/node/emit.h"
 #include "agent/node/role_answers.h"
@@ -26,18 +29,30 @@ class StepEvents {
 
   // The step that began when the last one was done.
   void Done(const std::string& step, std::map<std::string, std::string> attributes = {}) {
+    Say(observe::Severity::kInfo, step, "took", "", std::move(attributes));
+  }
+
+  // The same of a step that did not succeed, with attribute "error". Returns `why`.
+  absl::Status Failed(const std::string& step, const absl::Status& why) {
+    const std::string error(why.message());
+    Say(observe::Severity::kWarning, step, "failed after", ": " + error, {{"error", error}});
+    return why;
+  }
+
+ private:
+  void Say(observe::Severity severity, const std::string& step, std::string_view verb,
+           const std::string& end, std::map<std::string, std::string> attributes) {
     const base::MonotonicTime now = clock_.Monotonic();
     const absl::Duration took = now - start_;
     start_ = now;
     attributes["step"] = step;
     attributes["duration_ms"] = fmt::format("{}", absl::ToInt64Milliseconds(took));
-    Emit(events_, observe::Severity::kInfo, change_ + ".step", TermSubject(holder_),
-         fmt::format("{}: {} took {}", change_, step,
-                     absl::FormatDuration(absl::Trunc(took, absl::Milliseconds(1)))),
+    Emit(events_, severity, change_ + ".step", TermSubject(holder_),
+         fmt::format("{}: {} {} {}{}", change_, step, verb,
+                     absl::FormatDuration(absl::Trunc(took, absl::Milliseconds(1))), end),
          std::move(attributes));
   }
 
- private:
   const std::string change_;
   base::Clock& clock_;
   observe::EventLog& events_;
