@@ -1,5 +1,6 @@
-// Which replication slots the agent made: only those may it drop. Kept in state_dir, one name on a
-// line. Threading: blocks on the state directory's disk; one caller at a time (the action lock).
+// Which replication slots are the agent's own (it made them, or was told of them under its prefix):
+// only those may it drop. Kept in state_dir, one name on a line. Threading: blocks on the state
+// directory's disk; one caller at a time (the action lock).
 #pragma once
 
 #include <set>

@@ -120,9 +120,13 @@ Capabilities Node::GetCapabilities() {
   features["probe"] = parts_.config.probe_enabled ? "supported" : "disk.probe_enabled is false";
   features["backup"] =
       parts_.config.repository_path.empty() ? "repository.path is not set" : "supported";
-  features["systemd_scope"] = base::PathExists("/run/systemd/system")
-                                  ? "supported"
-                                  : "systemd does not run here; PostgreSQL has its own session";
+  if (!base::PathExists("/run/systemd/system")) {
+    features["systemd_scope"] = "systemd does not run here; PostgreSQL has its own session";
+  } else {
+    const std::string missing =
+        parts_.helper == nullptr ? "there is no privileged helper" : parts_.helper->WhyMissing();
+    features["systemd_scope"] = missing.empty() ? "supported" : missing;
+  }
   features["smart"] = "no disk was observed yet";
   for (const observe::DiskSection& disk : status->disks) {
     features["smart"] = disk.smart.supported ? "supported" : disk.smart.unsupported_reason;

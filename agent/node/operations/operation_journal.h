@@ -1,5 +1,6 @@
 // The journal of operations and the remembered answers of short calls: state_dir/operations.db,
-// SQLite with journal_mode=WAL and synchronous=FULL, so that what returned OK survives a power cut.
+// SQLite with journal_mode=WAL and synchronous=FULL, so that what returned OK survives a power cut
+// (but for PutPhase, which a power cut may take back: its phase and the request to cancel).
 // Threading: thread-safe (one connection behind a mutex). Every call waits for the state disk:
 // never call on the status path.
 #pragma once

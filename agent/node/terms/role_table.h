@@ -1,6 +1,6 @@
 // What a node may be asked in each role state: one table of state × request → next state or
-// refusal. The node consults it before each action; the same rows give the refusal texts and the
-// documentation. Threading: pure functions.
+// refusal. The node consults it before each action; the same rows give the refusal texts. Doors
+// keep a term of their own and are not asked here. Threading: pure functions.
 #pragma once
 
 #include <span>

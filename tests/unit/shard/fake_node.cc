@@ -323,6 +323,7 @@ absl::Status FakeNode::Clone(const TermHolder& holder, const CloneSource& from) 
     if (shard_.config_.nodes[i].transfer == from.transfer) {
       if (shard_.at(i).replay_paused) return Refused("", "the source's replay is paused");
       wal = shard_.at(i).wal;
+      copied_from = i;
     }
     if (shard_.config_.nodes[i].postgres == from.primary) source = i;
   }

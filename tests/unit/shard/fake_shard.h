@@ -65,14 +65,15 @@ class FakeNode : public NodeCalls {
   bool disk_sick = false;       // as its probes see it
   bool disk_condemned = false;  // a fatal fault is confirmed
   bool refuses_promotion = false;
-  uint64_t cloned_at = 0;      // bytes per second, as the last Clone was told
-  bool denies_terms = false;   // its role table does
-  bool lags = false;           // what the primary sees of it
-  bool disk_full = false;      // it cannot start
-  bool missed_wal = false;     // of its source, which has removed it: a clone helps
-  bool flickers = false;       // while it has missed WAL, its receiver says that it streams
-  bool cut_off = false;        // no stream reaches it
-  std::string refuses_rewind;  // the reason; a clone helps
+  uint64_t cloned_at = 0;             // bytes per second, as the last Clone was told
+  std::optional<size_t> copied_from;  // by the last Clone
+  bool denies_terms = false;          // its role table does
+  bool lags = false;                  // what the primary sees of it
+  bool disk_full = false;             // it cannot start
+  bool missed_wal = false;            // of its source, which has removed it: a clone helps
+  bool flickers = false;              // while it has missed WAL, its receiver says that it streams
+  bool cut_off = false;               // no stream reaches it
+  std::string refuses_rewind;         // the reason; a clone helps
   TermHolder stored{4, "metalctl:before"};
   NodeRole wanted = NodeRole::kStandby;
   WalPosition wal{3, {0x5000}, {{1, {0x1000}}, {2, {0x2000}}}, {{4, 3, {0x2010}, "a"}}};

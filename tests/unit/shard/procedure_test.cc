@@ -122,6 +122,19 @@ TEST_F(ProcedureTest, ADoorThatCannotBeHeldStopsAReparentBeforeItBegins) {
   ExpectHealthy("doors are open");
 }
 
+TEST_F(ProcedureTest, ASilentNodesDoorDoesNotKeepTheLeadWhereItIsButIsTold) {
+  ShardConfig config = ThreeNodes();
+  for (ShardNode& each : config.nodes) each.gate = {each.id + ".example", 6432};
+  shard_ = std::make_unique<FakeShard>(config);
+  node(1).reachable = false;
+  ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
+  EXPECT_THAT(log_.text, HasSubstr("b does not answer: the door there is not held"));
+  EXPECT_EQ(Primary(), 2u);
+  node(1).reachable = true;
+  ASSERT_THAT(Run(Command::kRecover), IsOk()) << log_.text;
+  ExpectHealthy("its door leads to the primary again");
+}
+
 TEST_F(ProcedureTest, DoorsAreHeldForLongerWhenTheOldPrimaryTakesItsTime) {
   node(0).shutdown_takes = absl::Seconds(4);
   ASSERT_THAT(Run(Command::kReparent, {.to = 2}), IsOk()) << log_.text;
@@ -325,6 +338,7 @@ TEST_F(ProcedureTest, ReplaceClonesAStandby) {
   node(2).wal = {9, {0x9999}, {}};
   ASSERT_THAT(Run(Command::kReplace, {.to = 2}), IsOk()) << log_.text;
   EXPECT_EQ(node(2).cloned_at, shard_->config().clone_rate);
+  EXPECT_EQ(node(2).copied_from, 1u) << "a standby serves copies, the primary clients";
   ExpectHealthy("replaced");
   EXPECT_THAT(Run(Command::kReplace, {.to = 0}),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("it is the primary")));

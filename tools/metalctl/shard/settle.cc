@@ -271,6 +271,13 @@ std::vector<size_t> Procedure::Doors() const {
 }
 
 absl::Status Procedure::HoldTraffic(size_t primary, const TermHolder& holder) {
+  for (size_t i = 0; i < views_.size(); ++i) {
+    if (views_[i].answered || !config_.nodes[i].gate.is_set()) continue;
+    log_.Note(
+        fmt::format("{} does not answer: the door there is not held and not led on, who comes "
+                    "through it has errors until metalctl shard recover reaches it",
+                    NameOf(i)));
+  }
   held_at_ = calls_.clock().Monotonic();
   const std::vector<size_t> doors = Doors();
   const auto held = OnEach("hold", doors, [&](size_t node) -> absl::StatusOr<std::string> {

@@ -28,11 +28,11 @@ constexpr const char* kFamilyFooter =
     R"(The file names the nodes; metalctl shard template prints one.
 
 Exit codes beyond those of metalctl --help: shard check gives 1 when the shard has an inconsistency of
-weight error (shard check --list names them all), recover gives 1 when a node is left behind, and all
-give 3 when no agent answers.
+weight error (shard check --list names them all); init, replace and recover give 1 when a node is left
+behind; 3 means that an agent that was needed does not answer, and for the tables that none does.
 
-reparent, failover and recover print each step with its duration. They keep no state: after a run that
-was cut off, give the command again, or recover, from anywhere with the same file.
+init, replace, reparent, failover and recover print each step with its duration. They keep no state:
+after a run that was cut off, give the command again, or recover, from anywhere with the same file.
 
 Examples:
   metalctl shard template > /etc/metal/shard.toml
