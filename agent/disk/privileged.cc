@@ -48,6 +48,7 @@ class KernelLogHolder {
 class NoHelper final : public PrivilegedHelper {
  public:
   explicit NoHelper(std::string reason) : reason_(std::move(reason)) {}
+  std::string WhyMissing() const override { return reason_; }
   absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string&, const NvmeLogRequest&,
                                                      absl::Duration) override {
     return Unsupported();

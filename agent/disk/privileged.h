@@ -48,6 +48,8 @@ struct NvmeLogRequest {
 class PrivilegedHelper {
  public:
   virtual ~PrivilegedHelper() = default;  // closes the socket: the helper exits
+  // Why there is no helper and all calls but TakeKernelLog are unsupported; empty: there is one.
+  virtual std::string WhyMissing() const { return ""; }
   // Get Log Page. `controller` is "nvme0". Only logs whose reading changes nothing: 00h, 01h, 02h,
   // 06h, 0Dh, C0h, D0h. Any other is INVALID_ARGUMENT.
   virtual absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,

@@ -169,8 +169,12 @@ def test_agent_restarts_a_server_that_died_in_its_absence(primary):
     primary.kill_agent()
     os.kill(pid, signal.SIGKILL)
     wait_for("the postmaster is dead", lambda: not process.is_alive(pid))
-    primary.start_agent()
+    # What would lead a server or its clients elsewhere is not handed on.
+    primary.start_agent(env={"PGDATA": "/elsewhere", "PGOPTIONS": "-c work_mem=1MB", "PGPORT": "1", "STRANGE": "1"})
     assert primary.wait_running()["postgres"]["pid"] != pid
+    with open(f"/proc/{primary.pid()}/environ", encoding="utf-8", errors="replace") as file:
+        names = {entry.partition("=")[0] for entry in file.read().split("\0") if entry}
+    assert not names & {"PGOPTIONS", "PGPORT", "STRANGE"}, names
     assert primary.sql("SELECT pg_is_in_recovery()") == "f"
 
 
@@ -321,10 +325,11 @@ def test_data_directory_of_another_version(stopped):
     refused(stopped, "pg", "start", says=["12", stopped.version.name])
 
 
-def test_missing_programs(workspace, pg):
+@pytest.mark.parametrize("command", ["init", "start"])
+def test_missing_programs(workspace, pg, command):
     empty = workspace.directory("empty", 0o755)
     node = Node(workspace, pg, postgres={"bin_dir": empty}).start_agent()
-    refused(node, "pg", "init", says=[empty], code=4)
+    refused(node, "pg", command, says=[empty], code=4)
 
 
 @pytest.mark.skipif(not process.IS_ROOT, reason="only root can mount a small file system")

@@ -293,7 +293,8 @@ TEST(PrivilegedHelperTest, WithoutRootEveryCallSaysWhy) {
               if (!helper.ok()) return 2;
               const absl::Status status = (*helper)->MoveToSystemdScope(1, 5432, absl::Seconds(1));
               return status.code() == absl::StatusCode::kUnimplemented &&
-                             status.message().find("root") != std::string::npos
+                             status.message().find("root") != std::string::npos &&
+                             (*helper)->WhyMissing().find("root") != std::string::npos
                          ? 0
                          : 3;
             }),

@@ -8,8 +8,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "agent/base/file.h"
+#include "agent/base/mutex.h"
 #include "agent/pg/supervisor.h"
 #include "gtest/gtest.h"
 #include "tests/harness/recorded_events.h"
@@ -55,6 +57,11 @@ class SupervisorTest : public ::testing::Test {
     options.listen_addresses = "127.0.0.1";
     options.restart_max = 2;
     options.no_progress_limit = no_progress_limit_;
+    options.move_to_scope = [this](pid_t pid) {
+      base::MutexLock lock(scope_mutex_);
+      moved_to_scope_.push_back(pid);
+      return scope_;
+    };
     options.lock_directory = [this] { return directory_lock_; };
     options.role_for_launch = role_for_launch_;
     options.held_down = [this] { return std::string(held_down_ ? "its disk is sick" : ""); };
@@ -84,6 +91,9 @@ class SupervisorTest : public ::testing::Test {
   int port_ = cluster_.port();
   absl::Duration no_progress_limit_ = absl::Seconds(60);
   absl::Status directory_lock_;
+  absl::Status scope_;  // the answer to a move
+  base::Mutex scope_mutex_;
+  std::vector<pid_t> moved_to_scope_;  // the watch moves too
   std::function<StartRole()> role_for_launch_;
   std::atomic<StartRole> launch_role_ = StartRole::kPrimary;
   std::atomic<bool> may_be_primary_ = true;

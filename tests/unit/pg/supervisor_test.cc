@@ -46,6 +46,24 @@ TEST_F(SupervisorTest, AnAgentRestartAdoptsTheServerUntouched) {
   EXPECT_EQ(supervisor_->desired(), (DesiredState{true, false, StartRole::kPrimary}));
 }
 
+// An agent that died between the launch and the move leaves a server that shares its own unit's
+// fate.
+TEST_F(SupervisorTest, AServerIsMovedToItsScopeWhenItIsLaunchedAndWhenItIsFoundOutsideOfIt) {
+  scope_ = absl::UnavailableError("systemd does not answer");
+  MakeIdleSupervisor();
+  ASSERT_OK_AND_ASSIGN(const StartResult started, supervisor_->Start({}));
+  EXPECT_EQ(moved_to_scope_, (std::vector<pid_t>{started.pid}));
+  EXPECT_EQ(events_.Count("postgres.scope_failed"), 1u) << "it is told, and the server runs";
+  EXPECT_EQ(state(), PostgresState::kRunning);
+  supervisor_.reset();
+  scope_ = absl::OkStatus();
+  MakeIdleSupervisor();
+  ASSERT_OK(supervisor_->Start({}));  // finds it, in this process's control group
+  EXPECT_EQ(moved_to_scope_, (std::vector<pid_t>{started.pid, started.pid}));
+  EXPECT_EQ(events_.Count("postgres.scope_failed"), 1u);
+  EXPECT_OK(supervisor_->Stop({}).status());
+}
+
 TEST_F(SupervisorTest, AnActionThatFindsTheServerBeforeTheFirstLookPublishesIt) {
   MakeSupervisor();
   ASSERT_OK_AND_ASSIGN(const StartResult started, supervisor_->Start({}));
