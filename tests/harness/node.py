@@ -258,15 +258,13 @@ class Node(Database):
         if "wal_dir" in self.config["postgres"]:
             self.start_agent().create_primary()
             return self
-        template = template_of(self.version)
+        template = template_of(self.version, self.name)
         for source, target in ((f"{template}/data", self.data_dir), (f"{template}/../repository", self.repository)):
             os.makedirs(target, exist_ok=True)
             run(["cp", "-a", f"{source}/.", target], as_root=True)
         run(["cp", "-a", f"{template}/term", os.path.join(self.state, "term")], as_root=True)
         self.start_agent()
         self.ok("pg", "start")
-        if self.name != "node":  # the template's: whose term 1 was is part of the cluster
-            self.sql(f"UPDATE metal.term_history SET node_id = '{self.name}'")
         return self
 
     def create_primary(self):
@@ -314,18 +312,20 @@ def listens(path):
         return probe.connect_ex(path) == 0
 
 
-def template_of(version):
-    """A directory with the data and the term of a primary that was stopped; made once for each version."""
-    if version.name not in _templates:
+def template_of(version, name):
+    """A directory with the data and the term of a primary that was stopped; made once for each version and name of a node: whose
+    term 1 was is part of the cluster."""
+    key = version.name, name
+    if key not in _templates:
         workspace = Workspace()
         atexit.register(workspace.close)
-        node = Node(workspace, version).start_agent()
+        node = Node(workspace, version, name=name).start_agent()
         node.create_primary()
         node.ok("pg", "stop")
         node.stop_agent()
         os.rename(os.path.join(node.state, "term"), os.path.join(node.root, "term"))
-        _templates[version.name] = node.root
-    return _templates[version.name]
+        _templates[key] = node.root
+    return _templates[key]
 
 
 def seconds(duration):

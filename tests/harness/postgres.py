@@ -7,6 +7,10 @@ from harness import process
 from harness.process import run, wait_for
 from harness.workspace import ROOT, free_port
 
+# Transactions a second of a load that is there so that something changes all the time: at full speed it would take the processor
+# from what is tested.
+PGBENCH_RATE = "300"
+
 
 class Version:
     def __init__(self, name, bin_dir):

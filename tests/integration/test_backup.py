@@ -6,7 +6,7 @@ import pytest
 
 from harness import compare, database
 from harness.node import Node, has_hint
-from harness.postgres import PlainServer
+from harness.postgres import PGBENCH_RATE, PlainServer
 from harness.process import is_alive, wait_for
 from harness.workspace import Workspace
 
@@ -66,7 +66,7 @@ def backup_in_a_storm(node):
     """A backup that is held up in the middle of its copy while pgbench and DDL run. The agent is restarted for it."""
     pause = node.workspace.file("pause", "", 0o644)
     node.restart_agent(faults="backup.frame=pause@3", pause=pause)
-    load = node.start("pgbench", "-n", "-c", "2", "-T", "300", log=os.path.join(node.root, "pgbench.log"))
+    load = node.start("pgbench", "-n", "-R", PGBENCH_RATE, "-c", "2", "-T", "300", log=os.path.join(node.root, "pgbench.log"))
     try:
         with database.Storm(node) as storm:
             wait_for("the storm blows", lambda: storm.rounds >= 1 or storm.error, 60)
@@ -229,7 +229,7 @@ def test_standby_as_the_source(small, workspace):
     standby.start_agent()
     standby.ok("pg", "start")
     # A backup from a standby ends in a segment that only the primary can end.
-    load = primary.start("pgbench", "-n", "-T", "300", log=os.path.join(primary.root, "pgbench.log"))
+    load = primary.start("pgbench", "-n", "-R", PGBENCH_RATE, "-T", "300", log=os.path.join(primary.root, "pgbench.log"))
     try:
         name = standby.detach("backup", "create")
 

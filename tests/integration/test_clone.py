@@ -8,6 +8,7 @@ import pytest
 from harness import certificates, compare, process
 from harness.ledger import promised
 from harness.node import Node, elapsed, has_hint, lsn_number
+from harness.postgres import PGBENCH_RATE
 from harness.process import wait_for
 from harness.relay import Relay
 from harness.transfer import transfer_address, with_transfer
@@ -68,7 +69,8 @@ def test_clone_under_load_over_tls_is_the_same_and_streams(workspace, pg):
     source.pgbench_load(5)
     target.start_agent()
     target.ok("term", "begin", "1")
-    load = source.start("pgbench", "-n", "-c", "2", "-T", "600", log=os.path.join(workspace.path, "pgbench.log"))
+    load = source.start("pgbench", "-n", "-R", PGBENCH_RATE, "-c", "2", "-T", "600",
+                        log=os.path.join(workspace.path, "pgbench.log"))
     operation = target.ok(*clone_arguments(source, source))
     assert load.poll() is None
     process.end(load, signal.SIGTERM)

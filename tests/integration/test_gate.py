@@ -9,7 +9,7 @@ import pytest
 from harness import process
 from harness.certificates import Authority
 from harness.node import Node, has_hint, seconds, template_of
-from harness.postgres import Database, PlainServer, Session
+from harness.postgres import PGBENCH_RATE, Database, PlainServer, Session
 from harness.process import run, wait_for
 from harness.workspace import free_port
 
@@ -75,7 +75,8 @@ class Bench:
 
     def __init__(self, door, clients=8):
         self.log = os.path.join(door.node.workspace.path, f"pgbench-{time.monotonic_ns()}.log")
-        self._process = door.start("pgbench", "-n", "-P", "1", "-c", str(clients), "-j", "2", "-T", "3600", log=self.log)
+        self._process = door.start("pgbench", "-n", "-R", PGBENCH_RATE, "-P", "1", "-c", str(clients), "-j", "2", "-T", "3600",
+                                   log=self.log)
         door.node.workspace.at_end(lambda: process.end(self._process, signal.SIGKILL))
         wait_for("pgbench works", lambda: int(door.node.status()["gate"]["clients"]) >= clients)
         self.wait_progress()
@@ -157,7 +158,7 @@ def test_a_client_of_a_held_door_waits_while_the_server_is_switched_off(door):
 
 def test_release_leads_to_another_server(door, module_workspace):
     other_dir = module_workspace.directory("other")
-    run(["cp", "-a", os.path.join(template_of(door.version), "data") + "/.", other_dir], as_root=True)
+    run(["cp", "-a", os.path.join(template_of(door.version, door.node.name), "data") + "/.", other_dir], as_root=True)
     other = PlainServer(door.version, other_dir, module_workspace).start()
     other.pgbench_load(scale=2)
     bench = Bench(door)

@@ -9,17 +9,18 @@ import pytest
 from harness import process
 from harness.ledger import promised
 from harness.node import has_hint
+from harness.postgres import PGBENCH_RATE
 from harness.process import wait_for
 
 
 class Writers:
-    """Clients that insert the server's time as fast as they can, until their sessions end."""
+    """Clients that insert the server's time all the time, until their sessions end."""
 
     def __init__(self, node):
         self.node = node
         node.sql("CREATE TABLE written (at timestamptz)")
         script = node.workspace.file("insert.sql", "INSERT INTO written VALUES (clock_timestamp());\n")
-        self._pgbench = node.start("pgbench", "-n", "-c", "4", "-T", "600", "-f", script, "postgres",
+        self._pgbench = node.start("pgbench", "-n", "-R", PGBENCH_RATE, "-c", "4", "-T", "600", "-f", script, "postgres",
                                    log=os.path.join(node.root, "pgbench.log"))
         node.workspace.at_end(lambda: process.end(self._pgbench))
         wait_for("rows are written", lambda: int(node.sql("SELECT count(*) FROM written")) > 0)
