@@ -38,8 +38,9 @@ class Limits:
         return statistics.median(self._seen[name])
 
     def before_tools(self, kind):
-        """One sample of everything that bounds a "backup" or a "restore"."""
-        self._sample_disk(kind)
+        """One sample of everything that bounds a "backup" or a "restore", and of what the disk does the other way round."""
+        self._add("read", self._disk.read())
+        self._add("write", self._disk.write(self._amount))
         for codec in CODECS:
             alone = self._codecs.both(codec, self._seconds)
             self._add(f"{codec}_compress", alone["compress_mb_s"] * 1e6)
@@ -47,10 +48,7 @@ class Limits:
             self._add(f"{codec}_beside_io", self._beside_io(kind, codec, alone["ratio"]))
 
     def after_tools(self, kind):
-        """Another sample of the disk."""
-        self._sample_disk(kind)
-
-    def _sample_disk(self, kind):
+        """Another sample of what bounds it on the disk."""
         if kind == "backup":
             self._add("read", self._disk.read())
         else:
