@@ -51,6 +51,15 @@ std::string StateSql(int server_version, StateDetail detail) {
       all ? "EXISTS (SELECT FROM pg_settings WHERE pending_restart)" : "NULL");
 }
 
+// The statement began in recovery, and asked for the state of a replay that a promotion had ended
+// by then: object_not_in_prerequisite_state. There is no way back, so asked again it answers.
+bool RecoveryEndedMeanwhile(const absl::Status& status) {
+  const auto reason = base::GetReason(status);
+  if (!reason) return false;
+  const auto state = reason->metadata.find("sqlstate");
+  return state != reason->metadata.end() && state->second == "55000";
+}
+
 uint32_t HexTimeline(const std::string& text) {
   uint32_t timeline = 0;
   std::from_chars(text.data(), text.data() + text.size(), timeline, 16);
@@ -76,8 +85,11 @@ absl::Status NoRow(std::string_view what) {
 
 absl::StatusOr<ServerState> QueryServerState(SqlSession& session, absl::Duration timeout,
                                              StateDetail detail) {
-  METAL_ASSIGN_OR_RETURN(const SqlResult result,
-                         session.Query(StateSql(session.server_version(), detail), timeout));
+  const std::string sql = StateSql(session.server_version(), detail);
+  absl::StatusOr<SqlResult> answer = session.Query(sql, timeout);
+  if (RecoveryEndedMeanwhile(answer.status())) answer = session.Query(sql, timeout);
+  if (!answer.ok()) return answer.status();
+  const SqlResult& result = *answer;
   if (result.rows.empty()) return NoRow("the server's state");
   ServerState state;
   state.version_num = static_cast<int>(result.Int(0, "version_num").value_or(0));

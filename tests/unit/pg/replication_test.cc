@@ -95,6 +95,22 @@ TEST_F(ReplicationTest, TheArchiveBacklogIsCounted) {
   EXPECT_EQ(archiver.last_failed, absl::InfinitePast());
 }
 
+TEST_F(ReplicationTest, APromotionThatEndsDuringTheQuestionIsAskedForAgain) {
+  const auto session = Session();
+  const absl::Status ended =
+      base::WithReason(absl::FailedPreconditionError("postgres: recovery is not in progress"),
+                       {"POSTGRES_ERROR", {{"sqlstate", "55000"}}});
+  server_.FailStatement(1, ended);
+  ASSERT_OK_AND_ASSIGN(const ServerState state, QueryServerState(*session, absl::Seconds(1)));
+  EXPECT_FALSE(state.in_recovery);
+  EXPECT_EQ(server_.statements().size(), 2u);
+  // Any other error is one.
+  server_.FailStatement(1, base::WithReason(absl::FailedPreconditionError("postgres: no"),
+                                            {"POSTGRES_ERROR", {{"sqlstate", "42501"}}}));
+  EXPECT_THAT(QueryServerState(*session, absl::Seconds(1)),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
 TEST_F(ReplicationTest, EachFailedQueryKeepsItsCode) {
   const auto session = Session();
   server_.FailStatement(1, absl::DataLossError("postgres: could not read block"));
