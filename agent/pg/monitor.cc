@@ -254,7 +254,9 @@ absl::Status PgMonitor::Observe() {
     status.followers = follower_section;
     if (!archiver) return;
     status.archive = MakeArchiveSection(*archiver);
-    if (options_.archive_error) status.archive.last_error = options_.archive_error();
+    // What a standby could not archive while it led would be said for ever.
+    const bool archives = !state.in_recovery || archiver->mode == "always";
+    if (archives && options_.archive_error) status.archive.last_error = options_.archive_error();
     status.archive.time = now;
   });
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <latch>
 
 #include "agent/base/fd.h"
 #include "agent/base/file.h"
@@ -26,7 +27,12 @@ class ExitDeadlineTest : public ::testing::Test {
 TEST_F(ExitDeadlineTest, AnEndThatHangsIsForcedAndSaysWhichThreadsAreLeft) {
   EXPECT_EXIT(
       {
-        Thread hanging("hung-in-a-disk", [] { HangForEver(); });
+        std::latch named(1);
+        Thread hanging("hung-in-a-disk", [&] {
+          named.count_down();
+          HangForEver();
+        });
+        named.wait();
         ExitDeadline deadline(absl::Milliseconds(20));
         deadline.Served();
         deadline.Begin();

@@ -101,7 +101,7 @@ TEST_P(RealStallTest, IsSeenWithinFiveSecondsAndClearsAndNothingElseNotices) {
   EXPECT_TRUE(BecomesWithin("data", "healthy", absl::Seconds(20))) << StateOf("data");
   EXPECT_FALSE(HasStalled());
   EXPECT_THAT(events_.types(), Contains("disk.recovered"));
-  EXPECT_LT(longest_get_, absl::Milliseconds(10));
+  EXPECT_LT(longest_get_, absl::Seconds(1)) << "nobody who looks waits for the disk";
   EXPECT_LT(oldest_section_, absl::Seconds(4));
 }
 

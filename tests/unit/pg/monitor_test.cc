@@ -79,6 +79,18 @@ TEST_F(MonitorTest, APrimarysSectionsArePublishedWithTheirTime) {
   EXPECT_EQ(board_.Get()->archive.time.captured_at, now);
 }
 
+TEST_F(MonitorTest, WhatAStandbyDidNotArchiveAsAPrimaryIsNoErrorOfIts) {
+  PgMonitor monitor({.archive_error = [] { return "no space"; }}, server_.factory(), board_,
+                    clock_);
+  monitor.RunOnce();
+  EXPECT_EQ(board_.Get()->archive.last_error, "no space");
+  server_.Change([](FakeServerState& state) { state.in_recovery = true; });
+  PgMonitor on_standby({.archive_error = [] { return "no space"; }}, server_.factory(), board_,
+                       clock_);
+  on_standby.RunOnce();
+  EXPECT_EQ(board_.Get()->archive.last_error, "");
+}
+
 TEST_F(MonitorTest, OneSessionServesManyRounds) {
   Rounds(30);
   EXPECT_EQ(server_.connects(), 1);

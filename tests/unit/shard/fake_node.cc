@@ -133,8 +133,8 @@ absl::StatusOr<TermAnswer> FakeNode::BeginTerm(const TermHolder& holder, absl::D
     return Refused("ROLE_TRANSITION", "it is the primary of this term");
   }
   Store(holder, NodeRole::kStandby);
+  if ((hangs || answers_last) && shard_.abandoned_) return absl::CancelledError("not waited for");
   if (hangs) {
-    if (shard_.abandoned_) return absl::CancelledError("not waited for");
     shard_.clock_.Advance(patience);
     return absl::DeadlineExceededError("no answer in time");
   }

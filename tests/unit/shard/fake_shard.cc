@@ -31,11 +31,12 @@ FakeShard::FakeShard(ShardConfig config) : config_(std::move(config)) {
 
 void FakeShard::AtOnce(const std::vector<NodeCall>& calls, const Enough& enough) {
   std::vector<bool> ended(calls.size());
-  for (const bool hanging : {false, true}) {
+  for (const bool last : {false, true}) {
     for (size_t i = 0; i < calls.size(); ++i) {
-      if (nodes_[calls[i].node]->hangs != hanging) continue;
+      const FakeNode& node = *nodes_[calls[i].node];
+      if ((node.hangs || node.answers_last) != last) continue;
       // Not waited for; the agent goes on with it.
-      abandoned_ = hanging && enough.test && enough.test(ended);
+      abandoned_ = last && enough.test && enough.test(ended);
       calls[i].run();
       ended[i] = true;
     }

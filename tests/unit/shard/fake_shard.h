@@ -54,6 +54,7 @@ class FakeNode : public NodeCalls {
   std::function<void(NodeView&)> says;  // what its status says instead
   bool reachable = true;                // its agent
   bool hangs = false;                   // its server: changes of role get no answer in time
+  bool answers_last = false;            // to a new term, when enough others have
   bool server_up = true;
   int starts_for = 0;          // looks at the node during which its server only starts
   bool replay_paused = false;  // no copy of it can begin

@@ -195,6 +195,18 @@ TEST_F(ProcedureTest, FailoverToANodeThatIsBehindTakesOverWhatAnotherOneHas) {
   EXPECT_THAT(log_.text, HasSubstr("take_over b: has WAL of c"));
 }
 
+TEST_F(ProcedureTest, ANodeThatIsAskedForIsWaitedForThoughTheOthersAreEnough) {
+  node(0).read_write = false;  // a demotion whose operator died
+  node(0).wanted = NodeRole::kStandby;
+  node(1).answers_last = true;
+  ASSERT_THAT(Run(Command::kReparent, {.to = 1}), IsOk()) << log_.text;
+  EXPECT_EQ(Primary(), 1u);
+  node(1).read_write = false;
+  node(1).wanted = NodeRole::kStandby;
+  ASSERT_THAT(Run(Command::kReparent), IsOk()) << log_.text;
+  EXPECT_NE(Primary(), 1u) << "nobody asked for it";
+}
+
 TEST_F(ProcedureTest, FailoverDoesNotWaitForAPrimaryThatHangs) {
   node(0).hangs = true;
   const absl::Time begin = shard_->clock().Now();

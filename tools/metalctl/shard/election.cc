@@ -40,7 +40,8 @@ absl::StatusOr<WalPosition> Procedure::Freeze(size_t node, const TermHolder& nex
   return answer.position;
 }
 
-Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<size_t> leaving) {
+Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<size_t> leaving,
+                                       std::optional<size_t> wanted) {
   Frozen frozen;
   frozen.positions.resize(views_.size());
   const auto freeze = [&](size_t node, absl::Duration patience) -> absl::StatusOr<std::string> {
@@ -70,6 +71,7 @@ Procedure::Frozen Procedure::FreezeAll(const TermHolder& next, std::optional<siz
                             Frozen read = before;
                             for (size_t i = 0; i < nodes.size(); ++i) {
                               if (ended[i]) read.positions[nodes[i]] = frozen.positions[nodes[i]];
+                              if (!ended[i] && nodes[i] == wanted) return false;
                             }
                             return Judge(read).holds;
                           },
@@ -195,10 +197,10 @@ absl::Status Procedure::CatchUp(size_t leader, size_t ahead, const TermHolder& n
 absl::Status Procedure::Elect(const ChangeOptions& options, std::optional<size_t> leaving) {
   METAL_RETURN_IF_ERROR(CheckProof(Foresee(), options).status());  // while nothing is changed yet
   TermHolder next = NextTerm();
-  Frozen frozen = FreezeAll(next, leaving);
+  Frozen frozen = FreezeAll(next, leaving, options.to);
   for (size_t i = 0; i < frozen.positions.size();) {
     const bool overtaken = frozen.positions[i] && IsOvertaken(*frozen.positions[i], &next);
-    if (overtaken) frozen = FreezeAll(next, leaving);
+    if (overtaken) frozen = FreezeAll(next, leaving, options.to);
     i = overtaken ? 0 : i + 1;
   }
   // Nodes that are there and refuse the caller are not missing: to accept a loss would be no help.

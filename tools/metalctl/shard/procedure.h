@@ -141,7 +141,9 @@ class Procedure {
     absl::Status denied;  // OK unless a node let us begin no term: its role table decides
   };
   absl::Status Elect(const ChangeOptions& options, std::optional<size_t> leaving);
-  Frozen FreezeAll(const TermHolder& next, std::optional<size_t> leaving);
+  // `leaving`: the primary that has to go. Waits for enough nodes, and for `wanted`.
+  Frozen FreezeAll(const TermHolder& next, std::optional<size_t> leaving,
+                   std::optional<size_t> wanted);
   absl::StatusOr<WalPosition> Freeze(size_t node, const TermHolder& next, absl::Duration patience);
   Proof Judge(const Frozen& frozen) const;
   Proof Foresee() const;
