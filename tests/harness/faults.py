@@ -194,7 +194,7 @@ def heal(shard, faults):
     behind, replaced, seen = {}, [], {}
 
     def findings():
-        seen["last"] = shard.findings()
+        seen["last"] = shard.explained()
         return seen["last"]
 
     def whole():

@@ -54,19 +54,23 @@ class Shard:
 
     def findings(self):
         """(name, node) of every inconsistency."""
-        return {(each["name"], each["node"]) for each in self.ok("status")["findings"]}
+        return set(self.explained())
+
+    def explained(self):
+        """What is said of every inconsistency, by (name, node)."""
+        return {(each["name"], each["node"]): each["message"] for each in self.ok("status")["findings"]}
 
     def wait_findings(self, expected, timeout=30.0):
         """Waits until exactly these are found."""
         found = {}
 
         def check():
-            found["last"] = self.findings()
-            return found["last"] == set(expected)
+            found["last"] = self.explained()
+            return set(found["last"]) == set(expected)
         try:
             wait_for("the shard's findings", check, timeout, 0.2)
         except AssertionError as error:
-            raise AssertionError(f"expected {sorted(expected)}, found {sorted(found['last'])}") from error
+            raise AssertionError(f"expected {sorted(expected)}, found {found['last']}") from error
 
     # ---- a shard that serves ----
 
