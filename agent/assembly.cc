@@ -175,6 +175,7 @@ absl::StatusOr<WalParts> StartWal(const base::AgentConfig& config, observe::Stat
   options.current_system_identifier = [&board] { return board.Get()->postgres.system_identifier; };
   METAL_ASSIGN_OR_RETURN(parts.server,
                          backup::WalServer::Start(std::move(options), parts.archive, clock));
+  parts.leftovers = std::make_unique<node::LeftoverArchiver>(config, parts.archive);
   return parts;
 }
 
@@ -206,14 +207,20 @@ std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& con
   return heartbeat;
 }
 
-pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, backup::WalServer* wal_server,
-                                    node::Node& node, pg::HeartbeatWriter& heartbeat) {
+pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, const WalParts& wal,
+                                    observe::StatusBoard& board, node::Node& node,
+                                    pg::HeartbeatWriter& heartbeat) {
   pg::MonitorOptions options;
   options.cluster_id = config.cluster_id;
-  options.after_round = [&heartbeat] { heartbeat.Nudge(); };
+  options.after_round = [&heartbeat, &board, leftovers = wal.leftovers.get()] {
+    heartbeat.Nudge();
+    if (leftovers != nullptr) leftovers->Look(*board.Get());
+  };
   options.tablespaces_changed = [&node] { node.RequestRefresh(); };
-  if (wal_server != nullptr) {
-    options.archive_error = [wal_server] { return wal_server->Statistics().last_push_error; };
+  if (wal.server != nullptr) {
+    options.archive_error = [server = wal.server.get()] {
+      return server->Statistics().last_push_error;
+    };
   }
   return options;
 }

@@ -13,6 +13,7 @@
 #include "agent/disk/disk_monitor.h"
 #include "agent/disk/privileged.h"
 #include "agent/gate/gate.h"
+#include "agent/node/leftover_archiver.h"
 #include "agent/node/node.h"
 #include "agent/node/terms/lease.h"
 #include "agent/node/terms/term_store.h"
@@ -56,18 +57,21 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const pg::DataDirectoryLock& lock,
                                           disk::PrivilegedHelper& helper);
 
-// The archive of WAL and what serves it to metal-wal; both null without a repository. `board`,
+// The archive of WAL, what serves it to metal-wal, and what archives on a standby; null without a
+// repository. `board`,
 // `events` and `clock` outlive them.
 struct WalParts {
   std::shared_ptr<backup::WalArchive> archive;
   std::unique_ptr<backup::WalServer> server;
+  std::unique_ptr<node::LeftoverArchiver> leftovers;
 };
 absl::StatusOr<WalParts> StartWal(const base::AgentConfig& config, observe::StatusBoard& board,
                                   observe::EventLog& events, base::Clock& clock);
 
-// `wal_server` may be null; all outlive what is made from the options.
-pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, backup::WalServer* wal_server,
-                                    node::Node& node, pg::HeartbeatWriter& heartbeat);
+// All outlive what is made from the options.
+pg::MonitorOptions MonitorOptionsOf(const base::AgentConfig& config, const WalParts& wal,
+                                    observe::StatusBoard& board, node::Node& node,
+                                    pg::HeartbeatWriter& heartbeat);
 
 // All references outlive it.
 std::unique_ptr<pg::HeartbeatWriter> StartHeartbeat(const base::AgentConfig& config,

@@ -102,7 +102,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   METAL_RETURN_IF_ERROR(supervisor.Begin());
   node.Begin();
   const auto heartbeat = StartHeartbeat(config, *terms, node, events, board, clock);
-  pg::PgMonitor monitor(MonitorOptionsOf(config, wal.server.get(), node, *heartbeat),
+  pg::PgMonitor monitor(MonitorOptionsOf(config, wal, board, node, *heartbeat),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
   METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, events, node, clock));

@@ -159,8 +159,9 @@ struct FollowersSection {
 struct ArchiveSection {
   SectionTime time;
   bool enabled = false;
-  std::string mode;             // archive_mode
-  uint64_t ready_segments = 0;  // *.ready in archive_status
+  std::string mode;              // archive_mode
+  std::string command, library;  // archive_command, and archive_library from PostgreSQL 15
+  uint64_t ready_segments = 0;   // *.ready in archive_status
   uint64_t backlog_bytes = 0;
   std::optional<absl::Duration> oldest_ready_age;
   std::string last_archived_wal, last_failed_wal;

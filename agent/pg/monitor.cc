@@ -135,6 +135,8 @@ observe::ArchiveSection MakeArchiveSection(const ArchiverState& archiver) {
   observe::ArchiveSection section;
   section.enabled = archiver.enabled();
   section.mode = archiver.mode;
+  section.command = archiver.command;
+  section.library = archiver.library;
   section.ready_segments = archiver.ready_segments;
   section.backlog_bytes = archiver.backlog_bytes;
   section.oldest_ready_age = archiver.oldest_ready_age;

@@ -211,6 +211,7 @@ absl::StatusOr<ArchiverState> QueryArchiver(SqlSession& session, absl::Duration 
       const SqlResult result,
       session.Query(
           R"(SELECT current_setting('archive_mode') AS mode, current_setting('archive_command') AS command,
+       coalesce(current_setting('archive_library', true), '') AS library,
        a.last_archived_wal, extract(epoch FROM a.last_archived_time) AS last_archived,
        a.last_failed_wal, extract(epoch FROM a.last_failed_time) AS last_failed, a.archived_count, a.failed_count,
        s.ready, s.ready_wal * pg_size_bytes(current_setting('wal_segment_size')) AS backlog,
@@ -224,6 +225,7 @@ absl::StatusOr<ArchiverState> QueryArchiver(SqlSession& session, absl::Duration 
   ArchiverState state;
   state.mode = result.Text(0, "mode");
   state.command = result.Text(0, "command");
+  state.library = result.Text(0, "library");
   state.last_archived_wal = result.Text(0, "last_archived_wal");
   state.last_failed_wal = result.Text(0, "last_failed_wal");
   state.last_archived = result.Time(0, "last_archived");

@@ -79,7 +79,7 @@ absl::StatusOr<std::vector<FollowerState>> QueryFollowers(SqlSession& session,
                                                           absl::Duration timeout);
 
 struct ArchiverState {
-  std::string mode, command;  // archive_mode, archive_command
+  std::string mode, command, library;  // archive_mode, archive_command, archive_library
   std::string last_archived_wal, last_failed_wal;
   absl::Time last_archived = absl::InfinitePast(), last_failed = absl::InfinitePast();
   int64_t archived_count = 0, failed_count = 0;

@@ -238,6 +238,28 @@ def test_reparent_whose_candidate_fails_before_its_promotion_is_undone(orders):
     orders.wait_healthy()
 
 
+def test_what_a_demoted_primary_had_not_archived_is_archived_by_it_as_a_standby(orders):
+    old = orders.primary()
+    new = next(node for node in orders.nodes.values() if node is not old)
+    pause = orders.workspace.file("pause", "")
+    old.restart_agent(faults="wal.begin=pause", pause=pause)
+    old.wait_status("it knows its role", lambda status: status["postgres"].get("role_observed") == "ROLE_PRIMARY", 30)
+    orders.wait_healthy()
+    segments = [old.switch_wal() for _ in range(3)]
+
+    def stored():
+        return {segment for segment in segments if any(file.endswith(f"/{segment}.wal") for file in old.repository_files())}
+    try:
+        assert orders.ok("reparent", "--to", new.name)["primary"] == new.name
+        assert stored() == set(), "the new primary takes them for archived"
+    finally:
+        os.unlink(pause)
+    wait_for("they are archived", lambda: stored() == set(segments), 60)
+    old.wait_status("nothing is left", lambda status: status["archive"]["ready_segments"] == "0", 30)
+    old.restart_agent()
+    orders.wait_healthy()
+
+
 def test_failover_counts_with_what_was_in_force_and_not_with_the_file(orders):
     lost = orders.primary()
     away, alone = [node for node in orders.nodes.values() if node is not lost]
