@@ -63,8 +63,13 @@ bool IsStill(int fd, const std::string& path) {
 absl::StatusOr<bool> ArchiveOne(const LeftoverPlaces& places, const std::string& directory,
                                 const std::string& name, WalArchive& archive) {
   const std::string path = base::JoinPath(directory, name);
+  const std::string status = base::JoinPath(directory, "archive_status/" + name);
+  const std::string ready = status + std::string(kReady);
   const auto file = base::OpenFile(path, O_RDONLY);
-  if (absl::IsNotFound(file.status())) return false;
+  if (absl::IsNotFound(file.status())) {
+    unlink(ready.c_str());
+    return false;
+  }
   METAL_RETURN_IF_ERROR(file.status());
   const std::string scratch = base::JoinPath(places.scratch_directory, "wal-leftover.tmp");
   METAL_ASSIGN_OR_RETURN(const base::UniqueFd copy,
@@ -73,10 +78,9 @@ absl::StatusOr<bool> ArchiveOne(const LeftoverPlaces& places, const std::string&
   METAL_RETURN_IF_ERROR(Copy(file->get(), copy.get(), path));
   if (!IsStill(file->get(), path)) return false;
   METAL_RETURN_IF_ERROR(archive.Push(name, copy.get(), places.system_identifier).status());
-  const std::string status = base::JoinPath(directory, "archive_status/" + name);
-  if (rename((status + std::string(kReady)).c_str(), (status + std::string(kDone)).c_str()) != 0 &&
-      errno != ENOENT) {
-    return base::ErrnoStatus(errno, "rename", status + std::string(kReady));
+  const std::string done = status + std::string(kDone);
+  if (rename(ready.c_str(), done.c_str()) != 0 && errno != ENOENT) {
+    return base::ErrnoStatus(errno, "rename", ready);
   }
   return true;
 }

@@ -24,7 +24,8 @@ struct LeftoverPlaces {
 // Archives what archive_status names as ready, histories first and then in order, and notes it
 // there as done. For a standby that streams: it does not archive itself, and its WAL is the
 // shard's. The number of files archived. One that fails is left as it is and the rest is gone
-// through; then the first error. A file that the server removes meanwhile is nobody's any more.
+// through; then the first error. The note of a file that the server has removed is removed, as
+// PostgreSQL's archiver does.
 absl::StatusOr<int> ArchiveLeftovers(const LeftoverPlaces& places, WalArchive& archive);
 
 }  // namespace metal::backup

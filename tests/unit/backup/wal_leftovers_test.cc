@@ -61,11 +61,11 @@ TEST_F(WalLeftoversTest, WhatIsReadyIsArchivedAndNotedAsDone) {
   EXPECT_THAT(*base::ListDirectory(scratch_.path()), ElementsAre());
 }
 
-TEST_F(WalLeftoversTest, WhatTheServerRemovedIsNobodys) {
+TEST_F(WalLeftoversTest, WhatTheServerRemovedIsNoLongerReady) {
   data_.Write("pg_wal/archive_status/" + Segment(2).Name() + ".ready", "");
   Leave(Segment(3));
   EXPECT_THAT(Archive(), IsOkAndHolds(1));
-  EXPECT_THAT(Notes(), ElementsAre(Segment(2).Name() + ".ready", Segment(3).Name() + ".done"));
+  EXPECT_THAT(Notes(), ElementsAre(Segment(3).Name() + ".done"));
 }
 
 TEST_F(WalLeftoversTest, OneThatIsRefusedIsLeftAndTheRestGoesOn) {
