@@ -58,8 +58,7 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           disk::PrivilegedHelper& helper);
 
 // The archive of WAL, what serves it to metal-wal, and what archives on a standby; null without a
-// repository. `board`,
-// `events` and `clock` outlive them.
+// repository. `board`, `events` and `clock` outlive them.
 struct WalParts {
   std::shared_ptr<backup::WalArchive> archive;
   std::unique_ptr<backup::WalServer> server;

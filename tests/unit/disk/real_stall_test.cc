@@ -43,14 +43,17 @@ class RealStallTest : public ::testing::TestWithParam<std::string> {
     const observe::ProbeSection* probe = FindProbe(*status, role);
     return probe == nullptr ? "absent" : probe->state;
   }
-  // Waits for a state; notes the longest look at the status and the oldest section on the way.
+  // Waits for a state; notes how long looks at the status took and the oldest section on the way.
   bool BecomesWithin(const std::string& role, const std::string& state, absl::Duration limit) {
     base::Clock& clock = base::RealClock();
     const base::MonotonicTime start = clock.Monotonic();
     while (clock.Monotonic() - start < limit) {
       const base::MonotonicTime before = clock.Monotonic();
       const auto status = board_.Get();
-      longest_get_ = std::max(longest_get_, clock.Monotonic() - before);
+      const absl::Duration took = clock.Monotonic() - before;
+      longest_get_ = std::max(longest_get_, took);
+      ++gets_;
+      if (took >= absl::Milliseconds(10)) ++slow_gets_;
       for (const auto& section : status->disks) {
         oldest_section_ = std::max(oldest_section_, clock.Now() - section.time.captured_at);
       }
@@ -69,6 +72,7 @@ class RealStallTest : public ::testing::TestWithParam<std::string> {
   observe::StatusBoard board_{base::RealClock()};
   metal::testing::RecordedEvents events_;
   absl::Duration longest_get_, oldest_section_;
+  int gets_ = 0, slow_gets_ = 0;  // slow: 10 ms and more
 };
 
 TEST_P(RealStallTest, IsSeenWithinFiveSecondsAndClearsAndNothingElseNotices) {
@@ -101,11 +105,13 @@ TEST_P(RealStallTest, IsSeenWithinFiveSecondsAndClearsAndNothingElseNotices) {
   EXPECT_TRUE(BecomesWithin("data", "healthy", absl::Seconds(20))) << StateOf("data");
   EXPECT_FALSE(HasStalled());
   EXPECT_THAT(events_.types(), Contains("disk.recovered"));
-  EXPECT_LT(longest_get_, absl::Seconds(1)) << "nobody who looks waits for the disk";
+  // Nobody who looks waits for the disk; whoever has no processor for a moment is no such case.
+  EXPECT_LE(slow_gets_, gets_ / 50) << gets_ << " looks";
+  EXPECT_LT(longest_get_, absl::Seconds(1));
   EXPECT_LT(oldest_section_, absl::Seconds(4));
 }
 
-TEST_P(RealStallTest, TheMonitorIsDestroyedWhileTheDiskStalls) {
+TEST_P(RealStallTest, TheMonitorIsDestroyedWithinASecondWhileTheDiskStalls) {
   if (!disk_.reason().empty()) GTEST_SKIP() << disk_.reason();
   auto monitor = MakeMonitor();
   monitor->AddTarget("data", disk_.mount_point());
@@ -114,7 +120,7 @@ TEST_P(RealStallTest, TheMonitorIsDestroyedWhileTheDiskStalls) {
   ASSERT_TRUE(BecomesWithin("data", "stalled", absl::Seconds(5))) << StateOf("data");
   const base::MonotonicTime start = base::RealClock().Monotonic();
   monitor.reset();
-  EXPECT_LT(base::RealClock().Monotonic() - start, absl::Seconds(10));
+  EXPECT_LT(base::RealClock().Monotonic() - start, absl::Seconds(1));
   disk_.Hold(false);  // the prober that was left behind ends now, and the disk can be unmounted
 }
 
