@@ -243,7 +243,7 @@ void ReportStart(const base::AgentConfig& config, const std::string& address,
 
 absl::StatusOr<std::unique_ptr<TransferServer>> TransferServer::Start(
     const base::AgentConfig& config, observe::EventLog& events, node::Node& node,
-    base::Clock& clock) {
+    backup::CopyPace& pace, base::Clock& clock) {
   pg::ConnectOptions connect;
   connect.socket_dir = config.pg_socket_dir;
   connect.port = config.pg_port;
@@ -254,7 +254,8 @@ absl::StatusOr<std::unique_ptr<TransferServer>> TransferServer::Start(
                           .events = &events,
                           .open_source = backup::MakePostgresSource(connect),
                           .connect = SessionsOf(config, absl::ZeroDuration()),
-                          .memory = &node.backup_memory()}));
+                          .memory = &node.backup_memory(),
+                          .throttle = &pace.throttle()}));
   if (config.transfer_listen.empty()) return server;
   TransferServer* const raw = server.get();
   transfer::ListenerOptions options;
@@ -273,7 +274,11 @@ void TransferServer::Stop() {
   if (listener_ != nullptr) listener_->Stop();
 }
 
-disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
+backup::CopyPaceOptions PaceOptionsOf(const base::AgentConfig& config) {
+  return {.rate_limit = config.backup_rate_limit.value, .latency_max = config.backup_latency_max};
+}
+
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config, backup::CopyPace& pace) {
   disk::DiskMonitorOptions options;
   options.node_id = config.node_id;
   options.probe_enabled = config.probe_enabled;
@@ -285,6 +290,10 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config) {
   options.read_only_at = config.disk_read_only_at;
   options.space_history = config.state_dir + "/space-history";
   options.record_path = config.state_dir + "/disks";
+  options.probe_latencies = [&pace](const std::string& role,
+                                    std::span<const absl::Duration> latencies) {
+    if (role == "data") pace.Observe(latencies);
+  };
   if (config.xfs_retry_for > absl::ZeroDuration()) {
     options.xfs_retries = disk::XfsRetryLimits{.timeout = config.xfs_retry_for};
   }

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/backup/clone_source.h"
+#include "agent/backup/copy_pace.h"
 #include "agent/backup/wal_archive.h"
 #include "agent/backup/wal_server.h"
 #include "agent/base/config.h"
@@ -92,6 +93,7 @@ class TransferServer {
   static absl::StatusOr<std::unique_ptr<TransferServer>> Start(const base::AgentConfig& config,
                                                                observe::EventLog& events,
                                                                node::Node& node,
+                                                               backup::CopyPace& pace,
                                                                base::Clock& clock);
   ~TransferServer() { Stop(); }
   // Running clones fail, and their targets hear why.
@@ -103,7 +105,10 @@ class TransferServer {
   std::unique_ptr<transfer::Listener> listener_;
 };
 
-disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config);
+backup::CopyPaceOptions PaceOptionsOf(const base::AgentConfig& config);
+
+// `pace` outlives what is made from the options.
+disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config, backup::CopyPace& pace);
 
 // The gate, begun; null when it is off: what an earlier agent left running is then ended. `helper`,
 // `board` and `events` outlive it.

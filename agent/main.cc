@@ -78,7 +78,8 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                                   .scratch_dir = config.state_dir,
                                   .agent = node::AgentSettingsOf(config)},
                                  install, sessions, clock);
-  disk::DiskMonitor disks(flight->DiskOptions(DiskOptionsOf(config)), board, events, &helper,
+  backup::CopyPace pace(PaceOptionsOf(config), clock, events);
+  disk::DiskMonitor disks(flight->DiskOptions(DiskOptionsOf(config, pace)), board, events, &helper,
                           clock);
 
   METAL_ASSIGN_OR_RETURN(const WalParts wal, StartWal(config, board, events, clock));
@@ -95,6 +96,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
                    .connect = sessions,
                    .disks = disks,
                    .wal_archive = wal.archive.get(),
+                   .copy_pace = &pace,
                    .data_lock = lock,
                    .gate = gate.get(),
                    .lease = lease.get(),
@@ -105,7 +107,7 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   pg::PgMonitor monitor(MonitorOptionsOf(config, wal, board, node, *heartbeat),
                         SessionsOf(config, absl::Seconds(5)), board, clock);
   monitor.Start();
-  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, events, node, clock));
+  METAL_ASSIGN_OR_RETURN(auto transfers, TransferServer::Start(config, events, node, pace, clock));
 
   const auto watch = flight->Watch(board, supervisor, disks);
   rpc::Services services({config, node, board, events, watch->diagnostics(), clock});

@@ -270,10 +270,8 @@ absl::Status BackupRun::MakePipeline() {
   options.packs.system_identifier = header_.system_identifier;
   options.packs.label = header_.label;
   options.watch = [this] { return watch_->Check(); };
-  if (request_.rate_limit != 0) {
-    throttle_.emplace(request_.rate_limit, context_.clock);
-    options.throttle = &*throttle_;
-  }
+  throttle_.emplace(request_.rate_limit, context_.clock, context_.throttle);
+  options.throttle = &*throttle_;
   METAL_ASSIGN_OR_RETURN(const uring::EngineKind kind,
                          uring::ParseEngineKind(context_.config.io_engine));
   METAL_ASSIGN_OR_RETURN(uring::EngineChoice choice,

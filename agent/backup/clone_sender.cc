@@ -37,7 +37,7 @@ absl::Status CorruptPageError(const CorruptPage& page, size_t count) {
 CloneSender::CloneSender(Options options, base::Clock& clock)
     : options_(std::move(options)),
       clock_(clock),
-      throttle_(options_.rate_limit, clock),
+      throttle_(options_.rate_limit, clock, options_.throttle),
       alone_since_(clock.Monotonic()) {
   for (size_t worker = 0; worker < kCloneLinksMax; ++worker) free_workers_.insert(worker);
 }

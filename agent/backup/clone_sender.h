@@ -46,6 +46,7 @@ class CloneSender {
     absl::Duration patience = absl::Seconds(60);        // until one comes back
     size_t window = 8;                                  // unacknowledged messages of a connection
     uint64_t rate_limit = 0;
+    base::Throttle* throttle = nullptr;  // of all that read the data directory; may be null
   };
   CloneSender(Options options, base::Clock& clock);
 

@@ -81,7 +81,10 @@ CloneSession::CloneSession(const CloneSourceParts& parts, const CloneBegin& requ
       target_(std::move(target)),
       states_(kCloneLinksMax),
       recorder_(std::make_unique<Recorder>()),
-      sender_({.wake = [this] { WakeRing(); }, .rate_limit = request.rate_limit}, parts.clock) {}
+      sender_({.wake = [this] { WakeRing(); },
+               .rate_limit = request.rate_limit,
+               .throttle = parts.throttle},
+              parts.clock) {}
 
 CloneSession::~CloneSession() {
   if (thread_.joinable()) {

@@ -44,6 +44,8 @@ struct CloneSourceParts {
   EngineFactory make_engine = uring::MakeEngine;
   // Of all operations together; null: config.backup_memory alone.
   MemoryBudget* memory = nullptr;
+  // Of all that read the data directory together; null: the request's limit alone.
+  base::Throttle* throttle = nullptr;
 };
 
 // Bytes that a copy of the data directory would take now, by tablespace OID; 0: outside of them.

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "agent/base/clock.h"
 #include "agent/base/config.h"
+#include "agent/base/throttle.h"
 #include "agent/observe/emit.h"
 #include "agent/observe/event_log.h"
 #include "agent/observe/progress.h"
@@ -35,6 +36,8 @@ struct OperationContext {
   // True: the agent ends and nothing may take long any more. May be empty.
   std::function<bool()> agent_ends = {};
   MemoryBudget* memory = nullptr;  // of all operations together; null: config.backup_memory alone
+  // Of all that read the data directory together; null: each has its own limit alone.
+  base::Throttle* throttle = nullptr;
 };
 
 // Appends an event about `subject` when the context has a log.

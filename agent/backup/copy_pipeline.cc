@@ -100,8 +100,10 @@ void CopyPipeline::StartRequests() {
 void CopyPipeline::StartReads() {
   const uint64_t bytes_max = uint64_t{options_.queue_depth} * kReadSize;
   const uint32_t reads_max = engine_->depth() - static_cast<uint32_t>(options_.packs.buffer_count);
+  held_back_ = false;
   while (engine_->in_flight() < reads_max && read_bytes_in_flight_ < bytes_max) {
-    if (options_.throttle != nullptr && options_.throttle->Wait() > absl::ZeroDuration()) break;
+    held_back_ = options_.throttle != nullptr && options_.throttle->Wait() > absl::ZeroDuration();
+    if (held_back_) break;
     FrameRead* read = reader_.TakeRead();
     if (read == nullptr) break;
     read_bytes_in_flight_ += read->request.length;
@@ -191,10 +193,10 @@ absl::StatusOr<bool> CopyPipeline::Turn() {
   while (FrameJob* job = reader_.TakeReady()) workers_->Submit(job);
   StartRequests();
   const bool idle = engine_->in_flight() == 0 && workers_->outstanding() == 0 && encoded_.empty();
-  // Reads that wait with nothing in flight wait for the throttle.
+  // Reads that wait with nothing in flight are held back by the throttle.
   if (idle && !more_to_fill && reader_.waiting_reads() == 0) return false;
   absl::Duration patience = more_to_fill ? absl::ZeroDuration() : kPollCancel;
-  if (options_.throttle != nullptr) {
+  if (held_back_) {
     patience = std::min(patience, std::max(options_.throttle->Wait(), absl::Milliseconds(1)));
   }
   METAL_RETURN_IF_ERROR(Wait(patience));

@@ -108,6 +108,7 @@ class CopyPipeline {
   FrameReader reader_;
   std::deque<FrameJob*> encoded_;  // finished by a codec, waiting for staging space
   uint64_t read_bytes_in_flight_ = 0;
+  bool held_back_ = false;  // by the throttle, when reads were last started
 
   store::PackWriter packs_;
   std::vector<std::unique_ptr<FinishPackJob>> finish_jobs_;

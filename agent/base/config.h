@@ -70,6 +70,8 @@ struct AgentConfig {
   int backup_queue_depth = 16;          // reads in flight
   std::string io_engine;                // auto, io_uring, threads, pread
   ByteCount backup_memory{192 * kMiB};  // buffers of all backups, restores and verifications
+  ByteCount backup_rate_limit;          // in a second, of backups and served clones; 0: none
+  absl::Duration backup_latency_max;    // of the data disk's probes meanwhile; zero: not watched
 
   // [gate]
   bool gate_enabled = false;

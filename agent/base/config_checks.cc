@@ -9,6 +9,7 @@
 
 #include "agent/base/file.h"
 #include "agent/base/status.h"
+#include "agent/base/throttle.h"
 
 namespace metal::base {
 namespace {
@@ -186,6 +187,12 @@ absl::Status CheckTogether(const AgentConfig& config) {
       CheckOutsideData("repository.path", config.repository_path, config.pg_data_dir));
   METAL_RETURN_IF_ERROR(
       CheckOutsideData("recorder.directory", config.recorder_directory, config.pg_data_dir));
+  if (!Throttle::CheckRate(config.backup_rate_limit.value).ok()) {
+    return Error(absl::StatusCode::kInvalidArgument,
+                 "backup.rate_limit = \"{}B\": no backup would ever end. HINT: at least 1MiB, or "
+                 "0B for no limit",
+                 config.backup_rate_limit.value);
+  }
   if (config.socket == config.wal_socket) {
     return Error(absl::StatusCode::kInvalidArgument,
                  "agent.wal_socket = \"{}\": is agent.socket too. HINT: give each its own path",

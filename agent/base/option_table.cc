@@ -118,6 +118,16 @@ const Option kOptions[] = {
      "Buffers of all backups, restores and verifications together.", TextRule::kAny,
      "16MiB to 64GiB", 16 * kMebi, 64 * kGibi},
 
+    {"backup", "rate_limit", &C::backup_rate_limit, R"("0B")",
+     "What backups of this node and clones from it read in a second at most, all together. 0B: as "
+     "much as they can.",
+     TextRule::kAny, "0B, or 1MiB to 1TiB", 0, 1024 * kGibi},
+    {"backup", "latency_max", &C::backup_latency_max, R"("0s")",
+     "They read more slowly while probes of the data disk take longer than this, for example "
+     "\"5ms\", and while\n"
+     "more and more WAL waits for the archiver. 0s: nobody looks.",
+     TextRule::kAny, "0s to 10s", 0, 10'000},
+
     {"gate", "enabled", &C::gate_enabled, "false",
      "Whether the agent runs a PgBouncer through which clients reach the shard's primary."},
     {"gate", "listen", &C::gate_listen, R"("127.0.0.1:6432")",

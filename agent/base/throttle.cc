@@ -21,19 +21,32 @@ absl::Status Throttle::CheckRate(uint64_t bytes_per_second) {
 }
 
 absl::Duration Throttle::Book(uint64_t bytes) {
-  if (rate_ == 0) return absl::ZeroDuration();
+  const absl::Duration others = whole_ != nullptr ? whole_->Book(bytes) : absl::ZeroDuration();
   const absl::Duration now = clock_.Monotonic().since_start;
+  MutexLock lock(mutex_);
+  booked_ += bytes;
+  if (rate_ == 0) return others;
   const absl::Duration takes =
       absl::Seconds(static_cast<double>(bytes) / static_cast<double>(rate_));
-  MutexLock lock(mutex_);
   const absl::Duration begin = std::max(free_at_, now - kBurst);
   free_at_ = begin + takes;
-  return std::max(begin - now, absl::ZeroDuration());
+  return std::max(begin - now, others);
 }
 
 absl::Duration Throttle::Wait() const {
+  const absl::Duration others = whole_ != nullptr ? whole_->Wait() : absl::ZeroDuration();
   MutexLock lock(mutex_);
-  return std::max(free_at_ - clock_.Monotonic().since_start, absl::ZeroDuration());
+  return std::max(free_at_ - clock_.Monotonic().since_start, others);
+}
+
+void Throttle::SetRate(uint64_t bytes_per_second) {
+  MutexLock lock(mutex_);
+  rate_ = bytes_per_second;
+}
+
+uint64_t Throttle::booked() const {
+  MutexLock lock(mutex_);
+  return booked_;
 }
 
 }  // namespace metal::base

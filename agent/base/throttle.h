@@ -1,5 +1,6 @@
 // Throttle: a limit of bytes per second that several callers share: connections of a clone, the
-// reads of a backup. Threading: thread-safe.
+// reads of a backup. One may be part of another, which all operations together have. Threading:
+// thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -16,19 +17,27 @@ class Throttle {
   // INVALID_ARGUMENT for less than 1 MiB per second; 0 is no limit.
   static absl::Status CheckRate(uint64_t bytes_per_second);
 
-  // 0: no limit.
-  Throttle(uint64_t bytes_per_second, Clock& clock) : rate_(bytes_per_second), clock_(clock) {}
+  // 0: no limit. What is booked here is booked with `whole` too, which may be null and outlives
+  // this one; the longer wait of the two counts.
+  Throttle(uint64_t bytes_per_second, Clock& clock, Throttle* whole = nullptr)
+      : clock_(clock), whole_(whole), rate_(bytes_per_second) {}
 
   // Books `bytes`; how long the caller has to wait before it sends them. Zero without a limit.
   // After a pause at most 200 ms worth of the rate is sent at once.
   absl::Duration Book(uint64_t bytes);
   // For how long what was booked so far uses the rate up; zero: more may be booked.
   absl::Duration Wait() const;
+  // What was booked before keeps its time.
+  void SetRate(uint64_t bytes_per_second);
+  // Bytes that were booked here since the beginning.
+  uint64_t booked() const;
 
  private:
-  const uint64_t rate_;
   Clock& clock_;
+  Throttle* const whole_;
   mutable Mutex mutex_;
+  uint64_t rate_ ABSL_GUARDED_BY(mutex_);
+  uint64_t booked_ ABSL_GUARDED_BY(mutex_) = 0;
   // When what was booked so far will have been sent.
   absl::Duration free_at_ ABSL_GUARDED_BY(mutex_) = -absl::InfiniteDuration();
 };

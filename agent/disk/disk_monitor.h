@@ -15,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,11 @@
 #include "agent/observe/status_board.h"
 
 namespace metal::disk {
+
+// How long probes of a role's file system took during the last second; roles on one file system
+// share them, and the first by name gets them. Called on the supervisor's thread: must not wait.
+using ProbeLatencySink =
+    std::function<void(const std::string& role, std::span<const absl::Duration> latencies)>;
 
 struct DiskMonitorOptions {
   SysRoots roots;
@@ -61,6 +67,7 @@ struct DiskMonitorOptions {
   CounterSink counters = nullptr;
   // Is told of lines of the kernel's log that no event tells (sources/kernel_log.h); may be null.
   KernelLineSink kernel_lines = nullptr;
+  ProbeLatencySink probe_latencies = nullptr;  // may be null
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;

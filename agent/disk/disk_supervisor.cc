@@ -95,7 +95,9 @@ void DiskMonitor::Impl::ObserveSpeed(base::MonotonicTime now) {
     second.disk = disk.name;
     second.serial = disk.serial;
     second.roles.insert(role);
-    for (absl::Duration each : target->prober->TakeLatencies()) second.latencies.push_back(each);
+    const std::vector<absl::Duration> latencies = target->prober->TakeLatencies();
+    if (options_.probe_latencies) options_.probe_latencies(role, latencies);
+    second.latencies.insert(second.latencies.end(), latencies.begin(), latencies.end());
   }
   for (auto& [name, second] : seconds) {
     const auto activity = kernel_.ActivityOf(name);

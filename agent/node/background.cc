@@ -66,6 +66,10 @@ void Node::WatchRole() {
     CheckRole();
     CheckRewindFloor();
     FeedWatchdog();
+    // Not with the monitor of PostgreSQL: that is late when the disk is busy, which is when it
+    // counts.
+    if (parts_.copy_pace != nullptr)
+      parts_.copy_pace->Adjust(parts_.board.Get()->archive.ready_segments);
   }
 }
 

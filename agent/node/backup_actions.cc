@@ -55,13 +55,15 @@ absl::StatusOr<backup::Catalog> Node::OpenCatalog() {
 }
 
 backup::OperationContext Node::BackupContext(observe::Progress& progress) {
-  return backup::OperationContext{.config = parts_.config,
-                                  .clock = parts_.clock,
-                                  .progress = progress,
-                                  .events = &parts_.events,
-                                  .wal_archive = parts_.wal_archive,
-                                  .agent_ends = [this] { return EndIsDue(); },
-                                  .memory = &backup_memory_};
+  return backup::OperationContext{
+      .config = parts_.config,
+      .clock = parts_.clock,
+      .progress = progress,
+      .events = &parts_.events,
+      .wal_archive = parts_.wal_archive,
+      .agent_ends = [this] { return EndIsDue(); },
+      .memory = &backup_memory_,
+      .throttle = parts_.copy_pace != nullptr ? &parts_.copy_pace->throttle() : nullptr};
 }
 
 absl::StatusOr<Operation> Node::CreateBackup(const RequestContext& context,

@@ -22,6 +22,7 @@
 #include "agent/backup/catalog.h"
 #include "agent/backup/clone.h"
 #include "agent/backup/context.h"
+#include "agent/backup/copy_pace.h"
 #include "agent/backup/memory_budget.h"
 #include "agent/backup/rehearsal_scratch.h"
 #include "agent/backup/restore.h"
@@ -78,6 +79,7 @@ struct NodeParts {
   pg::SessionFactory connect;  // short statements
   disk::DiskMonitor& disks;
   backup::WalArchive* wal_archive = nullptr;  // null: no repository is configured
+  backup::CopyPace* copy_pace = nullptr;      // of backups and served clones; null: none
   pg::SourceIdentifier identify_source = pg::IdentifySource;
   std::optional<pg::DataDirectoryLock> data_lock;  // taken again when a data directory was made
   gate::Gate* gate = nullptr;                      // null: the gate is off
@@ -85,14 +87,12 @@ struct NodeParts {
   disk::PrivilegedHelper* helper = nullptr;  // null: no client is cut off, no watchdog is fed
 };
 
-// As configured: for ConfigEditor::Options, initdb and restore.
-pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config);
+pg::AgentSettings AgentSettingsOf(const base::AgentConfig& config);  // for initdb, restore, …
 
 // How Postgres may be started now: as the primary only when the stored term says so *and*
 // pg_control shows a server that was one (in production, shut down, in crash recovery). A standby
-// whose promotion was ordered but never happened starts as a standby: opening it read-write would
-// make a second history on the same timeline. So does a restored copy (backup_label). What cannot
-// be read is a standby.
+// whose promotion was ordered but never happened starts as one: read-write it would make a second
+// history on the same timeline. So does a restored copy (backup_label), and what cannot be read.
 pg::StartRole DecideStartRole(const TermRecord& record,
                               const absl::StatusOr<pg::ControlFile>& control);
 // The same for a data directory, for SupervisorOptions::role_for_launch.

@@ -107,11 +107,11 @@ class LoopDisk:
         return os.path.join(self.mount, "ballast")
 
 
-def primary_on_loop_disk(workspace, version):
+def primary_on_loop_disk(workspace, version, **config):
     """A primary whose data disk (`node.disk`) can be made to hang, with the agent and all its children in the cgroup."""
     disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"))
     throttle = disk.throttle  # or Unavailable, before anything is started
-    node = Node(workspace, version, data_dir=disk.mount, disk={
+    node = Node(workspace, version, data_dir=disk.mount, **config, disk={
         "probe_enabled": True, "probe_read_interval": "100ms", "probe_write_interval": "200ms", "probe_stall_after": "2s"})
     node.disk = disk
     node.launch()

@@ -53,5 +53,35 @@ TEST(ThrottleTest, APauseGivesNoMoreThanAShortBurst) {
   EXPECT_GT(throttle.Book(100), absl::ZeroDuration());
 }
 
+TEST(ThrottleTest, TheWholeIsSharedByItsParts) {
+  testing::SimulatedClock clock;
+  Throttle whole(1000, clock);
+  Throttle free(0, clock, &whole);
+  Throttle slow(100, clock, &whole);
+  EXPECT_EQ(free.Book(1200), absl::ZeroDuration());
+  EXPECT_EQ(free.Wait(), absl::Seconds(1));  // 200 were the burst
+  EXPECT_EQ(slow.Book(20), absl::Seconds(1)) << "its own limit would not have made it wait";
+  clock.Sleep(absl::Seconds(1));
+  EXPECT_GT(slow.Book(1000), absl::ZeroDuration());
+  EXPECT_GT(slow.Wait(), absl::Seconds(8)) << "its own limit is the lower one";
+  EXPECT_LT(free.Wait(), absl::Seconds(2));
+  EXPECT_EQ(whole.booked(), 2220u);
+}
+
+TEST(ThrottleTest, ARateThatChangesHoldsFromThenOn) {
+  testing::SimulatedClock clock;
+  Throttle throttle(0, clock);
+  EXPECT_EQ(throttle.Book(1 << 20), absl::ZeroDuration());
+  EXPECT_EQ(throttle.Wait(), absl::ZeroDuration());
+  throttle.SetRate(1000);
+  throttle.Book(1200);
+  EXPECT_EQ(throttle.Wait(), absl::Seconds(1));
+  throttle.SetRate(0);
+  EXPECT_EQ(throttle.Wait(), absl::Seconds(1)) << "what was booked keeps its time";
+  clock.Sleep(absl::Seconds(1));
+  throttle.Book(1 << 20);
+  EXPECT_EQ(throttle.Wait(), absl::ZeroDuration());
+}
+
 }  // namespace
 }  // namespace metal::base
