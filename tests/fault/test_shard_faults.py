@@ -16,7 +16,8 @@ from harness.node import lsn_number
 from harness.orchestrator import TTL, Orchestrator
 from harness.process import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not process.IS_ROOT, reason="network namespaces and disks need root")]
+pytestmark = pytest.mark.slow
+needs_network = pytest.mark.skipif(not process.IS_ROOT, reason="network namespaces need root")
 # Every step, or in a short run each fourth.
 STRIDE = 1 if int(os.environ.get("METAL_CHAOS_EPISODES", "20")) > 20 else 4
 
@@ -94,6 +95,7 @@ class LonelyClient(threading.Thread):
         return self.accepted
 
 
+@needs_network
 def test_a_primary_that_is_cut_off_ends_with_its_lease(shard):
     """Also for clients that are cut off with it, of which one waits for no standby; and it is no primary again by itself when the
     network is back."""
@@ -119,6 +121,7 @@ def test_a_primary_that_is_cut_off_ends_with_its_lease(shard):
         promised(last < end, f"it took a row that no standby has {last - end:.3f} s after its lease")
 
 
+@needs_network
 def test_a_primary_that_returns_is_rewound(shard):
     """It wrote on by itself while the others went on without it, and acknowledged nothing of it."""
     old = shard.primary()
