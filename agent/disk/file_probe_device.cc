@@ -99,6 +99,7 @@ class FileProbeDevice final : public ProbeDevice {
   void CloseRing();
   void ArmWake();
   void Submit();
+  bool IsReadOnly() const;
   void FinishNow(uint32_t slot, ssize_t result);
   void WaitSynchronous(absl::Duration timeout, std::vector<ProbeCompletion>& completions);
   void TakeCompletions(std::vector<ProbeCompletion>& completions);
@@ -110,6 +111,7 @@ class FileProbeDevice final : public ProbeDevice {
   base::UniqueFd lock_;                // holds the flock
   base::UniqueFd read_;                // O_DIRECT
   base::UniqueFd write_;               // O_DIRECT | O_DSYNC
+  std::string write_link_;             // of its path, as the kernel has it
   std::vector<ProbeCompletion> done_;  // without a ring
   bool ring_open_ = false;             // false: transfers are done inside Start
   bool wake_armed_ = false;
@@ -238,6 +240,7 @@ absl::Status FileProbeDevice::Open(const std::function<void()>& before_step) {
   before_step();
   METAL_ASSIGN_OR_RETURN(read_, OpenDirect(O_RDONLY));
   METAL_ASSIGN_OR_RETURN(write_, OpenDirect(O_WRONLY | O_DSYNC));
+  write_link_ = fmt::format("/proc/self/fd/{}", write_.get());
   if (io_ == ProbeIo::kSynchronous) return absl::OkStatus();
   const absl::Status ring = OpenRing();
   if (!absl::IsUnimplemented(ring)) return ring;
@@ -285,7 +288,18 @@ void FileProbeDevice::StartRead(uint32_t slot, uint32_t block) {
   Submit();
 }
 
+// A file system that becomes read-only lets those write on who have a file open, and need not keep
+// what they write: ext4's fsync then answers well and does nothing. So it is asked whether anybody
+// could open the file for writing now, which looks at memory alone.
+bool FileProbeDevice::IsReadOnly() const {
+  return faccessat(AT_FDCWD, write_link_.c_str(), W_OK, 0) != 0 && errno == EROFS;
+}
+
 void FileProbeDevice::StartWrite(uint32_t slot, uint32_t block) {
+  if (IsReadOnly()) {
+    done_.push_back({slot, -EROFS});
+    return;
+  }
   if (!ring_open_) {
     return FinishNow(slot, pwrite(write_.get(), Buffer(slot).data(), kProbeBlockSize,
                                   static_cast<off_t>(uint64_t{block} * kProbeBlockSize)));
@@ -337,7 +351,11 @@ void FileProbeDevice::WaitSynchronous(absl::Duration timeout,
 }
 
 void FileProbeDevice::Wait(absl::Duration timeout, std::vector<ProbeCompletion>& completions) {
-  if (!ring_open_) return WaitSynchronous(std::max(timeout, absl::ZeroDuration()), completions);
+  if (!ring_open_ || !done_.empty()) {
+    WaitSynchronous(std::max(timeout, absl::ZeroDuration()), completions);
+    if (ring_open_) TakeCompletions(completions);
+    return;
+  }
   ArmWake();
   if (io_uring_sq_ready(&ring_) > 0) Submit();
   const timespec limit = absl::ToTimespec(std::max(timeout, absl::ZeroDuration()));

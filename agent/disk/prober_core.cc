@@ -86,7 +86,7 @@ void ProberCore::Probe() {
   const base::MonotonicTime start = clock_.Monotonic();
   next_read_ = start;
   next_write_ = start + options_.schedule.write_interval / 2;  // not at the reads' beat
-  write_waits_ = read_back_ = false;
+  write_waits_ = read_back_ = read_ahead_ = false;
   std::uniform_int_distribution<uint32_t> any_block(0, kProbeFileBlocks - 1);
   write_cursor_ = any_block(random_);
   std::fill(written_.begin(), written_.end(), 0);
@@ -138,9 +138,12 @@ void ProberCore::IssueDue(base::MonotonicTime now) {
     write_waits_ = false;
     Start(true, now, nullptr);
   }
+  if (!read) return;
   // That which is read before a write is what the write will replace: written a lap ago, and not
-  // looked at since but by chance.
-  if (read) Start(false, now, nullptr, write_waits_ ? std::optional(write_cursor_) : std::nullopt);
+  // looked at since but by chance. Every other read is of any block, also where each goes before a
+  // write: a lap may take an hour.
+  read_ahead_ = write_waits_ && !read_ahead_;
+  Start(false, now, nullptr, read_ahead_ ? std::optional(write_cursor_) : std::nullopt);
 }
 
 void ProberCore::IssueBurst(base::MonotonicTime now) {

@@ -104,6 +104,7 @@ class ProberCore {
   bool leaving_ = false;      // issue nothing more, close when all is back
   bool write_waits_ = false;  // a write is due, and a read under way has to come back before it
   bool read_back_ = false;    // since the write is due
+  bool read_ahead_ = false;   // the last read was of what the next write replaces
 
   base::Mutex mutex_;
   base::CondVar changed_;

@@ -93,22 +93,24 @@ class Guest:
         run({"xfs": ["mkfs.xfs", "-q", "-f"], "ext4": ["mkfs.ext4", "-q", "-F"]}[fs] + ["-L", label, self._path(name)],
             as_root=True)
 
-    def _drive(self, name, node, identity, serial):
-        """A drive that can be removed, over a throttle that is open, over a file. The host's own syncs are left out: they would add
-        its disk's latency, and ending QEMU loses nothing that the host has in its cache."""
+    def _drive(self, name, node, identity, serial, more=""):
+        """A drive that can be removed, over a throttle that is open, over a file. `more`: properties of it. The host's own syncs
+        are left out: they would add its disk's latency, and ending QEMU loses nothing that the host has in its cache."""
         file = {"driver": "file", "node-name": f"{node}-file", "filename": self._path(name), "cache": {"no-flush": True},
                 "discard": "unmap"}
         throttle = {"driver": "throttle", "node-name": node, "throttle-group": f"{node}-throttle", "file": f"{node}-file"}
         return ["-object", f"throttle-group,id={node}-throttle", "-blockdev", json.dumps(file), "-blockdev", json.dumps(throttle),
                 "-device", f"pcie-root-port,id={identity}-port,chassis={ord(identity[-1]) % 100},slot={ord(identity[-1]) % 100}",
-                "-device", f"nvme,id={identity},serial={serial},drive={node},bus={identity}-port"]
+                "-device", f"nvme,id={identity},serial={serial},drive={node},bus={identity}-port{more}"]
 
     def arguments(self, agent):
         mapped = "log" if self.logged else "yes" if self.mapped else "no"
         words = (f"console=ttyS0 loglevel=6 panic=-1 rdinit=/init fs={self.fs} state={self.state} options={self.options} "
                  f"{CLOCK_WORDS} agent={'yes' if agent else 'no'} mapped={mapped} probe={self.probe_ms} "
                  f"{self.kernel_words}")
-        drives = self._drive("data.img", "data", "nv0", SERIAL)
+        # With a persistent memory region, of which it can then say that it is unreliable. Nothing uses it.
+        drives = ["-object", "memory-backend-ram,id=pmr,share=on,size=1M"]
+        drives += self._drive("data.img", "data", "nv0", SERIAL, ",pmrdev=pmr")
         if self.state == "disk":
             drives += self._drive("state.img", "state", "nv1", "METAL0002")
         if self.logged:

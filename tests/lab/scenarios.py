@@ -41,7 +41,7 @@ class Scenario:
     fence_bar_s: float = None  # a primary has to be fenced within so many seconds; None: it must not be, for these classes
     suspected: str = ""  # why a class of FATAL is not confirmed here
     holds: str = ""  # why threads of the agent may be in D state
-    status_judged: bool = True  # GetStatus' p99; not where machines share the cores of one
+    speed_judged: bool = True  # GetStatus' p99, and the agent's end; not where machines share the cores of one
     learn_s: float = 0.0  # how long the agent sees the drive at work before the fault; such scenarios are played by name, or --long
     workload: int = 20  # milliseconds between two records of the workload; None: no workload
 
@@ -140,7 +140,7 @@ SCENARIOS = [
     Scenario("debian", "drive removed from a full host", "device_del; before it the agent restarted, killed, upgraded", remove,
              classes("gone"), 2, postgres=True, debian=1, fence_bar_s=FENCE_S),
     Scenario("debian-shard", "the primary's drive removed, in a shard of three full hosts", "device_del under load", remove,
-             classes("gone"), 2, postgres=True, debian=3, fence_bar_s=FENCE_S, status_judged=False),
+             classes("gone"), 2, postgres=True, debian=3, fence_bar_s=FENCE_S, speed_judged=False),
 ]
 
 

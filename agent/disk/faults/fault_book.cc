@@ -75,6 +75,11 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
     const auto gone = entries_.find({FaultClass::kGone, evidence.device});
     if (gone != entries_.end()) return TakeAsGone(evidence, gone->second, now);
   }
+  if (IsErrorOfIo(evidence.fault_class) && ShutDownBelow(evidence) != nullptr) {
+    Evidence meant = evidence;
+    meant.fault_class = FaultClass::kFilesystemShutdown;
+    return Take(meant, now);
+  }
   const FaultRow& row = RowOf(evidence.fault_class);
   const std::string subject = SubjectOf(evidence);
   const auto [found, is_new] = entries_.try_emplace({evidence.fault_class, subject});
@@ -142,6 +147,18 @@ std::vector<FaultChange> FaultBook::TakeAsGone(const Evidence& evidence, const E
   meant.fault_class = FaultClass::kGone;
   meant.text = fmt::format("{} (the device was gone)", evidence.text);
   return Take(meant, now);
+}
+
+const FaultBook::Entry* FaultBook::ShutDownBelow(const Evidence& evidence) const {
+  if (evidence.witness != Witness::kProbe || evidence.error_number != EIO) return nullptr;
+  Evidence of_filesystem = evidence;
+  of_filesystem.fault_class = FaultClass::kFilesystemShutdown;
+  const auto found = entries_.find({FaultClass::kFilesystemShutdown, SubjectOf(of_filesystem)});
+  if (found == entries_.end()) return nullptr;
+  const bool told = std::ranges::any_of(found->second.testimonies, [](const auto& each) {
+    return SourceOf(each.first) != EvidenceSource::kProbes;
+  });
+  return told ? &found->second : nullptr;
 }
 
 std::vector<FaultChange> FaultBook::Withdraw(const Evidence& evidence) {

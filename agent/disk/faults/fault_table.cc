@@ -248,7 +248,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .reaction = Reaction::kDemote,
      .meaning = "The file system has stopped itself after an error, or takes no more writes. "
                 "/proc/mounts may still say rw.",
-     .evidence = "EROFS of a probe's write (EIO is a write error), \"Filesystem has been shut "
+     .evidence = "EROFS of a probe's write, EIO of a probe when another witness tells of the "
+                 "shutdown (alone it is a media or write error), \"Filesystem has been shut "
                  "down\", \"Remounting "
                  "filesystem read-only\", \"Aborting journal\", file system error events.",
      .guard = "That the mount table still says rw proves nothing; only what it says of a shutdown "

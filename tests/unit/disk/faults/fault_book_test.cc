@@ -272,5 +272,44 @@ TEST_F(FaultBookTest, WhatOnlyAForgottenRoleHasSeenEnds) {
   EXPECT_THAT(NewsOf(book_.ForgetRole("wal")), IsEmpty());
 }
 
+// A drive that is well answers through a file system that was shut down as if it were not.
+TEST_F(FaultBookTest, WhatAProbeGetsFromAFileSystemThatIsShutDownIsNoErrorOfTheDrive) {
+  Evidence told = See(FaultClass::kFilesystemShutdown, Witness::kKernelLog);
+  told.role = "data";
+  EXPECT_THAT(Take(told), ElementsAre(FaultNews::kSuspected));
+  for (const FaultClass each : {FaultClass::kWriteError, FaultClass::kMediaError}) {
+    Evidence error = See(each, Witness::kProbe);
+    error.role = "data";
+    error.error_number = EIO;
+    error.delta = 1;
+    EXPECT_THAT(Take(error), ElementsAre(each == FaultClass::kWriteError ? FaultNews::kConfirmed
+                                                                         : FaultNews::kMore));
+  }
+  ASSERT_THAT(book_.faults(), SizeIs(1));
+  EXPECT_EQ(book_.faults()[0].fault_class, FaultClass::kFilesystemShutdown);
+
+  // What names the medium is of the drive, and so is what another role's file system answers.
+  Evidence medium = See(FaultClass::kMediaError, Witness::kProbe);
+  medium.role = "data";
+  medium.error_number = ENODATA;
+  EXPECT_THAT(Take(medium), ElementsAre(FaultNews::kConfirmed));
+  Evidence elsewhere = See(FaultClass::kWriteError, Witness::kProbe);
+  elsewhere.role = "wal";
+  elsewhere.error_number = EIO;
+  EXPECT_THAT(Take(elsewhere), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(book_.faults(), SizeIs(3));
+}
+
+TEST_F(FaultBookTest, AShutdownThatOnlyAProbeTellsOfExplainsNoErrorOfAProbe) {
+  Evidence told = See(FaultClass::kFilesystemShutdown, Witness::kProbe);
+  told.role = "data";
+  EXPECT_THAT(Take(told), ElementsAre(FaultNews::kSuspected));
+  Evidence error = See(FaultClass::kWriteError, Witness::kProbe);
+  error.role = "data";
+  error.error_number = EIO;
+  EXPECT_THAT(Take(error), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(book_.faults(), SizeIs(2));
+}
+
 }  // namespace
 }  // namespace metal::disk
