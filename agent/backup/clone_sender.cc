@@ -239,10 +239,10 @@ absl::Status CloneSender::Prepare(CloneOutgoing& message, size_t worker) {
   return base::FaultPoint("clone.source_frame");
 }
 
-// Waits until the rate allows `bytes`; the other side hears that we are there. CANCELLED when the
-// clone has failed meanwhile: nothing was sent.
-absl::Status CloneSender::Pace(transfer::Channel& channel, uint64_t bytes) {
-  absl::Duration left = throttle_.Book(bytes);
+// Waits until the rate allows `bytes`, for which `read` were read; the other side hears that we are
+// there. CANCELLED when the clone has failed meanwhile: nothing was sent.
+absl::Status CloneSender::Pace(transfer::Channel& channel, uint64_t bytes, uint64_t read) {
+  absl::Duration left = throttle_.Book(bytes, read);
   while (left > absl::ZeroDuration()) {
     const absl::Duration slice = std::min(left, transfer::kAliveInterval);
     {
@@ -282,7 +282,7 @@ absl::Status CloneSender::Send(transfer::Channel& channel, Link& link, CloneOutg
   }
   const auto header = sent.job->header();
   const auto payload = sent.job->payload();
-  const absl::Status paced = Pace(channel, sent.job->stored_size());
+  const absl::Status paced = Pace(channel, sent.job->stored_size(), sent.job->raw_length);
   if (absl::IsCancelled(paced)) return absl::OkStatus();  // the loop tells the target why
   METAL_RETURN_IF_ERROR(paced);
   std::string begin =

@@ -88,7 +88,7 @@ class CloneSender {
   CloneOutgoingPtr Take(Link& link);
   absl::Status Prepare(CloneOutgoing& message, size_t worker);
   absl::Status Send(transfer::Channel& channel, Link& link, CloneOutgoingPtr message);
-  absl::Status Pace(transfer::Channel& channel, uint64_t bytes);
+  absl::Status Pace(transfer::Channel& channel, uint64_t bytes, uint64_t read);
   absl::Status TakeAnswers(transfer::Channel& channel, Link& link, absl::Duration timeout);
   absl::Status TakeAnswer(transfer::Channel& channel, Link& link);
   void Acknowledge(CloneOutgoingPtr message);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "agent/observe/emit.h"
@@ -16,6 +17,7 @@ constexpr size_t kFewest = 6, kMost = 8;
 constexpr double kSlower = 0.7, kFaster = 1.2;
 // Copies that need less than this part of what they may have are not held back by it.
 constexpr double kUnused = 0.5;
+constexpr int kUnusedLooks = 5;  // in a row: files may be small, a repository slow
 // Below this part of latency_max copies may read faster; between the two nothing changes.
 constexpr double kRoom = 0.8;
 // Segments that wait for the archiver while it keeps up.
@@ -53,6 +55,7 @@ uint64_t CopyPace::rate() const {
 void CopyPace::Observe(std::span<const absl::Duration> latencies) {
   if (options_.latency_max <= absl::ZeroDuration()) return;
   base::MutexLock lock(mutex_);
+  if (std::exchange(of_before_, false)) return;
   latencies_.insert(latencies_.end(), latencies.begin(), latencies.end());
   while (latencies_.size() > kMost) latencies_.pop_front();
 }
@@ -70,7 +73,9 @@ void CopyPace::Adjust(uint64_t segments_waiting) {
     now = rate_ = Choose(seen);
     if (now == before) return;
     throttle_.SetRate(now);
-    latencies_.clear();  // those to come are of the new rate
+    // Those to come are of the new rate, but for what the next call brings.
+    latencies_.clear();
+    of_before_ = true;
   }
   Tell(before, now, seen);
 }
@@ -81,13 +86,15 @@ std::optional<CopyPace::Seen> CopyPace::Look(uint64_t segments_waiting) {
   const double seconds = absl::ToDoubleSeconds(now - looked_);
   const uint64_t bytes = throttle_.booked() - booked_;
   if (bytes > 0) copied_ = now;
+  looked_ = now;
   // A copy that waits for something is one still.
   if (bytes == 0 && now - copied_ < kOver) return std::nullopt;
   Seen seen;
   seen.latency = UpperQuartile(latencies_);
   seen.archive_grows = segments_waiting > kArchiverKeepsUp && segments_waiting > segments_waiting_;
   seen.bytes_per_second = static_cast<uint64_t>(static_cast<double>(bytes) / seconds);
-  looked_ = now;
+  const bool unused = seen.bytes_per_second < Scaled(rate_, kUnused);
+  unused_ = unused ? unused_ + 1 : 0;
   booked_ += bytes;
   segments_waiting_ = segments_waiting;
   return seen;
@@ -107,7 +114,7 @@ uint64_t CopyPace::Choose(const Seen& seen) const {
   const uint64_t faster = Scaled(rate_, kFaster);
   if (limit != 0 && faster >= limit) return limit;
   // A limit that they stay far below is none.
-  return seen.bytes_per_second < Scaled(rate_, kUnused) ? limit : faster;
+  return unused_ >= kUnusedLooks ? limit : faster;
 }
 
 void CopyPace::Tell(uint64_t before, uint64_t now, const Seen& seen) {

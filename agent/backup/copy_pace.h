@@ -60,6 +60,8 @@ class CopyPace {
   mutable base::Mutex mutex_;
   uint64_t rate_ ABSL_GUARDED_BY(mutex_);                         // what throttle_ has
   std::deque<absl::Duration> latencies_ ABSL_GUARDED_BY(mutex_);  // under the present rate
+  bool of_before_ ABSL_GUARDED_BY(mutex_) = false;  // those of the next Observe are of before it
+  int unused_ ABSL_GUARDED_BY(mutex_) = 0;          // looks in a row that found it hardly used
   // Of the last look:
   base::MonotonicTime looked_ ABSL_GUARDED_BY(mutex_);
   base::MonotonicTime copied_ ABSL_GUARDED_BY(mutex_);  // the last one that found something read

@@ -102,14 +102,21 @@ void CopyPipeline::StartReads() {
   const uint32_t reads_max = engine_->depth() - static_cast<uint32_t>(options_.packs.buffer_count);
   held_back_ = false;
   while (engine_->in_flight() < reads_max && read_bytes_in_flight_ < bytes_max) {
-    held_back_ = options_.throttle != nullptr && options_.throttle->Wait() > absl::ZeroDuration();
+    held_back_ = HoldBack() > absl::ZeroDuration();
     if (held_back_) break;
     FrameRead* read = reader_.TakeRead();
     if (read == nullptr) break;
     read_bytes_in_flight_ += read->request.length;
     engine_->Submit(&read->request);
-    if (options_.throttle != nullptr) options_.throttle->Book(read->request.length);
+    next_read_at_.reset();
   }
+}
+
+absl::Duration CopyPipeline::HoldBack() {
+  if (options_.throttle == nullptr || reader_.waiting_reads() == 0) return absl::ZeroDuration();
+  const base::MonotonicTime now = options_.throttle->clock().Monotonic();
+  if (!next_read_at_) next_read_at_ = now + options_.throttle->Book(reader_.next_read_length());
+  return *next_read_at_ - now;
 }
 
 // ---- encoded frames
@@ -197,7 +204,7 @@ absl::StatusOr<bool> CopyPipeline::Turn() {
   if (idle && !more_to_fill && reader_.waiting_reads() == 0) return false;
   absl::Duration patience = more_to_fill ? absl::ZeroDuration() : kPollCancel;
   if (held_back_) {
-    patience = std::min(patience, std::max(options_.throttle->Wait(), absl::Milliseconds(1)));
+    patience = std::min(patience, std::max(HoldBack(), absl::Milliseconds(1)));
   }
   METAL_RETURN_IF_ERROR(Wait(patience));
   return true;

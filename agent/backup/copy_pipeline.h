@@ -94,6 +94,8 @@ class CopyPipeline {
   absl::Status AppendEncoded();
   void StartRequests();
   void StartReads();
+  // How long the next read has to wait for the throttle.
+  absl::Duration HoldBack();
   absl::Status Wait(absl::Duration timeout);
   std::vector<std::unique_ptr<FrameJob>> MakeJobs(PageRechecker* rechecker);
   std::vector<FrameJob*> FreeJobs() const;
@@ -109,6 +111,7 @@ class CopyPipeline {
   std::deque<FrameJob*> encoded_;  // finished by a codec, waiting for staging space
   uint64_t read_bytes_in_flight_ = 0;
   bool held_back_ = false;  // by the throttle, when reads were last started
+  std::optional<base::MonotonicTime> next_read_at_;  // booked for the next read
 
   store::PackWriter packs_;
   std::vector<std::unique_ptr<FinishPackJob>> finish_jobs_;

@@ -52,6 +52,10 @@ class FrameReader {
   // Next read to submit, or null. It is the engine's until Complete.
   FrameRead* TakeRead();
   size_t waiting_reads() const { return waiting_reads_.size(); }
+  // Bytes of the one that TakeRead gives; 0: none.
+  uint64_t next_read_length() const {
+    return waiting_reads_.empty() ? 0 : waiting_reads_.front()->request.length;
+  }
   // Takes a finished read; a short one goes on. DATA_LOSS names the file and block that cannot be
   // read.
   absl::Status Complete(FrameRead& read);

@@ -193,6 +193,12 @@ absl::Status CheckTogether(const AgentConfig& config) {
                  "0B for no limit",
                  config.backup_rate_limit.value);
   }
+  if (config.backup_latency_max > absl::ZeroDuration() && !config.probe_enabled) {
+    return Error(absl::StatusCode::kInvalidArgument,
+                 "backup.latency_max = \"{}\": nobody measures it while disk.probe_enabled is "
+                 "false. HINT: switch probes on, or set backup.rate_limit",
+                 absl::FormatDuration(config.backup_latency_max));
+  }
   if (config.socket == config.wal_socket) {
     return Error(absl::StatusCode::kInvalidArgument,
                  "agent.wal_socket = \"{}\": is agent.socket too. HINT: give each its own path",

@@ -20,8 +20,9 @@ absl::Status Throttle::CheckRate(uint64_t bytes_per_second) {
                kLowestRate);
 }
 
-absl::Duration Throttle::Book(uint64_t bytes) {
-  const absl::Duration others = whole_ != nullptr ? whole_->Book(bytes) : absl::ZeroDuration();
+absl::Duration Throttle::Book(uint64_t bytes, uint64_t bytes_of_whole) {
+  const absl::Duration others =
+      whole_ != nullptr ? whole_->Book(bytes_of_whole) : absl::ZeroDuration();
   const absl::Duration now = clock_.Monotonic().since_start;
   MutexLock lock(mutex_);
   booked_ += bytes;
@@ -31,12 +32,6 @@ absl::Duration Throttle::Book(uint64_t bytes) {
   const absl::Duration begin = std::max(free_at_, now - kBurst);
   free_at_ = begin + takes;
   return std::max(begin - now, others);
-}
-
-absl::Duration Throttle::Wait() const {
-  const absl::Duration others = whole_ != nullptr ? whole_->Wait() : absl::ZeroDuration();
-  MutexLock lock(mutex_);
-  return std::max(free_at_ - clock_.Monotonic().since_start, others);
 }
 
 void Throttle::SetRate(uint64_t bytes_per_second) {

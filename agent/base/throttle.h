@@ -22,15 +22,17 @@ class Throttle {
   Throttle(uint64_t bytes_per_second, Clock& clock, Throttle* whole = nullptr)
       : clock_(clock), whole_(whole), rate_(bytes_per_second) {}
 
-  // Books `bytes`; how long the caller has to wait before it sends them. Zero without a limit.
-  // After a pause at most 200 ms worth of the rate is sent at once.
-  absl::Duration Book(uint64_t bytes);
-  // For how long what was booked so far uses the rate up; zero: more may be booked.
-  absl::Duration Wait() const;
-  // What was booked before keeps its time.
+  // Books `bytes`, and `bytes_of_whole` with the whole; how long the caller has to wait before it
+  // moves them. Zero without a limit. After a pause at most 200 ms worth of the rate goes at once.
+  // All are served in the order in which they book: who waits first for room to book would never
+  // get any beside one who does not.
+  absl::Duration Book(uint64_t bytes, uint64_t bytes_of_whole);
+  absl::Duration Book(uint64_t bytes) { return Book(bytes, bytes); }
+  // What was booked before keeps its time, but where there is no limit any more.
   void SetRate(uint64_t bytes_per_second);
   // Bytes that were booked here since the beginning.
   uint64_t booked() const;
+  Clock& clock() const { return clock_; }
 
  private:
   Clock& clock_;

@@ -112,7 +112,7 @@ class FileProbeDevice final : public ProbeDevice {
   base::UniqueFd read_;                // O_DIRECT
   base::UniqueFd write_;               // O_DIRECT | O_DSYNC
   std::string write_link_;             // of its path, as the kernel has it
-  std::vector<ProbeCompletion> done_;  // without a ring
+  std::vector<ProbeCompletion> done_;  // not by the ring
   bool ring_open_ = false;             // false: transfers are done inside Start
   bool wake_armed_ = false;
   io_uring ring_{};

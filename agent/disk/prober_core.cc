@@ -13,6 +13,10 @@ namespace {
 constexpr uint64_t kErrorsBeforeReopen =
     10;  // in a row: the file may be that of a filesystem that is gone
 constexpr absl::Duration kDrainPatience = absl::Seconds(10);
+// A transfer that is outstanding for so long tells all that others could, and a drive that answers
+// none may be reset any moment: what is submitted during a reset waits in the kernel,
+// uninterruptibly, and the agent could not even exit.
+constexpr absl::Duration kStandsStill = absl::Seconds(2);
 constexpr size_t kMostLatencies = 64;  // kept for one second's judgement
 
 std::string Describe(bool is_write, uint32_t block, int32_t result) {
@@ -127,6 +131,7 @@ void ProberCore::IssueDue(base::MonotonicTime now) {
     if (next < now) next = now + interval;  // never catch up in a burst
     return true;
   };
+  const bool held_back = Waits(now);
   bool read = due(next_read_, options_.schedule.read_interval);
   if (due(next_write_, options_.schedule.write_interval) && !write_waits_) {
     write_waits_ = true;
@@ -134,6 +139,7 @@ void ProberCore::IssueDue(base::MonotonicTime now) {
     read = true;
     next_read_ = now + options_.schedule.read_interval;
   }
+  if (held_back) return;
   if (write_waits_ && read_back_) {
     write_waits_ = false;
     Start(true, now, nullptr);
@@ -146,12 +152,17 @@ void ProberCore::IssueDue(base::MonotonicTime now) {
   Start(false, now, nullptr, read_ahead_ ? std::optional(write_cursor_) : std::nullopt);
 }
 
+bool ProberCore::Waits(base::MonotonicTime now) const {
+  return std::ranges::any_of(
+      slots_, [&](const Slot& slot) { return slot.used && now - slot.since >= kStandsStill; });
+}
+
 void ProberCore::IssueBurst(base::MonotonicTime now) {
   std::shared_ptr<BurstState> burst;
   bool is_write = false;
   {
     base::MutexLock lock(mutex_);
-    if (!burst_ || burst_->outstanding || !FreeSlot()) return;
+    if (!burst_ || burst_->outstanding || !FreeSlot() || Waits(now)) return;
     burst = burst_;
     is_write = burst->started >= burst->burst.reads;
     ++burst->started;
@@ -183,6 +194,8 @@ void ProberCore::Start(bool is_write, base::MonotonicTime now,
   uint64_t sequence = written_[block];
   if (is_write) {
     write_cursor_ = (block + 1) % kProbeFileBlocks;
+    // Where every other block is read before its write, the others are in the next lap.
+    if (write_cursor_ == 0) read_ahead_ = !read_ahead_;
     sequence = ++sequence_;
     written_[block] = 0;  // until confirmed, the block may hold anything
     StampBlock({options_.node_id, options_.role, block, sequence},

@@ -69,6 +69,8 @@ class ProberCore {
   void Probe();
   void WaitForReopen();
   void IssueDue(base::MonotonicTime now);
+  // One of the outstanding transfers does not come back.
+  bool Waits(base::MonotonicTime now) const;
   void IssueBurst(base::MonotonicTime now);
   std::optional<uint32_t> FreeSlot() const;
   bool IsOutstanding(uint32_t block) const;

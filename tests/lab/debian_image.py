@@ -16,10 +16,10 @@ from lab.image import CACHE, NEW, Kernel, Unavailable, output_of
 SUITE = "bookworm"
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "debian")
 MAKE_PACKAGE = os.path.join(ROOT, "deploy/package")
-PACKAGES = ("systemd", "systemd-sysv", "init-system-helpers", "udev", "kmod", "iproute2", "procps", "xfsprogs", "postgresql-15",
-            "pgbouncer")
+PACKAGES = ("systemd", "systemd-sysv", "init-system-helpers", "udev", "kmod", "iproute2", "nftables", "procps", "xfsprogs",
+            "postgresql-15", "pgbouncer")
 ROOT_BYTES = 1536 << 20
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "xfs", "nvme", "qemu_fw_cfg")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "xfs", "nvme", "qemu_fw_cfg", *image.CUT_MODULES)
 # What a guest that lives for minutes does not need, and what would take its time at the boot.
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
           "fstrim.timer", "getty.target", "systemd-timesyncd.service", "systemd-logind.service", "systemd-update-utmp.service",

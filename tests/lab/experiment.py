@@ -26,6 +26,8 @@ class Outcome:
     confirmed_s: float = None  # from the injection to the event that says it is confirmed
     also: list = dataclasses.field(default_factory=list)  # other classes that were confirmed
     fenced_s: float = None  # from the injection to the fence in the status
+    down_s: float = None  # the same to the end of PostgreSQL
+    cut: str = ""  # what was done to keep clients away, in the agent's words
     seconds: float = None  # from the injection to the event on WatchEvents
     resumed_s: float = None  # from the injection to the next commit that a client of the shard was told of
     idle_p99_ms: float = None
@@ -67,7 +69,13 @@ class Outcome:
             return ["fenced, which nothing calls for"] if scenario.classes and self.fenced_s is not None else []
         if self.fenced_s is None:
             return [f"not fenced within {bar:g} s"]
-        return [f"fenced after {self.fenced_s:.1f} s, not {bar:g} s"] if self.fenced_s > bar else []
+        found = [f"fenced after {self.fenced_s:.1f} s, not {bar:g} s"] if self.fenced_s > bar else []
+        if not self.cut.startswith("refuses new connections"):
+            found.append(f"clients were not cut off: {self.cut or 'nothing is said of it'}")
+        # On a drive that hangs a server has ended only when nothing of it is left.
+        if self.down_s is None and not scenario.hangs:
+            found.append("PostgreSQL has not ended")
+        return found
 
     def _status_misses(self, scenario):
         if not self.watched:
@@ -197,13 +205,17 @@ class Experiment:
 
         def over():
             now = time.monotonic()
-            return now > until and (now > confirm_by or self.confirmed()) and (now > fence_by or self.fenced_at())
+            fenced = self.fenced_at() and (self.scenario.hangs or self.status.first_down(self.injected)) and self.cut()
+            return now > until and (now > confirm_by or self.confirmed()) and (now > fence_by or fenced)
         wait_for("it was observed", over, max(until, confirm_by, fence_by) - time.monotonic() + 120, 0.05)
         told = [each for each in self.events.since(self.injected) if each.type == "disk.fault_confirmed"]
         confirmed, fenced = self.confirmed(), self.fenced_at()
         self.outcome.confirmed_s = confirmed and confirmed - self.injected
         self.outcome.also = sorted({each.attributes.get("class", "") for each in told} - self.scenario.classes)
         self.outcome.fenced_s = fenced and fenced - self.injected
+        down = self.status.first_down(self.injected)
+        self.outcome.down_s = down and down - self.injected
+        self.outcome.cut = self.cut()
         self.measure_status()
 
     def awaits_confirmation(self):
@@ -217,6 +229,10 @@ class Experiment:
 
     def fenced_at(self):
         return self.status.first_fenced(self.injected)
+
+    def cut(self):
+        """What the agent says that it did to keep clients away."""
+        return next((each for each in self.status.actions if "new connections" in each), "")
 
     def measure_status(self):
         """GetStatus since the fault."""

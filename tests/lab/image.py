@@ -15,7 +15,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.path.join(ROOT, "build", "lab")
 NEW = f".{os.getpid()}.new"  # of what is being made; several runs may make the same
 QEMU = "qemu-system-x86_64"
-MODULES = ("virtio_pci", "virtio_net", "xfs", "dm-delay", "dm-flakey", "dm-log-writes")
+# What keeps clients away from a fenced primary: rules of nftables, and the end of connections that there are.
+CUT_MODULES = ("nf_tables", "nft_reject_inet", "inet_diag", "tcp_diag")
+MODULES = ("virtio_pci", "virtio_net", "xfs", "dm-delay", "dm-flakey", "dm-log-writes", *CUT_MODULES)
 AGENT_TOML = """[agent]
 node_id = "guest"
 state_dir = "/state"
@@ -197,6 +199,9 @@ def _fill_postgres(tree, bin_dir, version):
         place(path)
         for library in _libraries(path):
             place(library)
+    place(program("nft"))
+    for library in _libraries(program("nft")):
+        place(library)
     share = output_of(os.path.join(bin_dir, "pg_config"), "--sharedir").strip()
     copy(share)
     for zone in ("UTC", "Etc/UTC", "GMT"):

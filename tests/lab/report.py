@@ -20,6 +20,8 @@ with Debian's kernel, faults injected from outside. Written by `{command}` ({dat
 - **Confirmed** is when an event says that enough independent witnesses agree. A class after which the drive keeps nothing must be
   confirmed; where it cannot be, the cell says why. **Also** are other classes that were confirmed.
 - **Fenced** is the time from the injection to a status that says so, and how long it may take at most. Only a primary is fenced.
+  **Down** is the time to a status whose PostgreSQL has ended; before, clients are cut off its port and their connections
+  destroyed.
 - **GetStatus** is the 99th percentile of calls over one connection, without the fault / while it lasts, and the longest call then;
   one that never came back counts as long as it was waited for. The percentile must stay below {status:.0f} ms; on an emulated
   machine, whose own round trip is noted first, below that plus {margin:.0f} ms where this is more. Where three machines share
@@ -32,9 +34,9 @@ with Debian's kernel, faults injected from outside. Written by `{command}` ({dat
 - **Not played** are scenarios before which the agent has to see the drive at work for half an hour (`--long`).
 - **Lost** are records of a workload that were told to be durable and are gone after a power cut, or after a failover.
 
-| scenario | fault | how | expected | detected as | after | bar | confirmed | also | fenced | GetStatus | exit | in D \
+| scenario | fault | how | expected | detected as | after | bar | confirmed | also | fenced | down | GetStatus | exit | in D \
 | writes again | lost | |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 COLUMNS = HEAD.splitlines()[-1].count("---")
 
@@ -73,7 +75,7 @@ def line(scenario, outcome):
     said = f"{detected(outcome)} {number(outcome.seconds, 's', 1)} (bar {scenario.bar_s:g} s), " if scenario.classes else ""
     said += f"confirmed {confirmed(scenario, outcome)}, " + "".join(f"also {each}, " for each in outcome.also)
     if outcome.fenced_s is not None or scenario.fence_bar_s is not None:
-        said += f"fenced {fenced(scenario, outcome)}, "
+        said += f"fenced {fenced(scenario, outcome)}, down {number(outcome.down_s, 's', 1)}, {outcome.cut[:60]}, "
     if outcome.resumed_s is not None:
         said += f"writes again {number(outcome.resumed_s, 's', 1)}, "
     text = f"{name} {said}GetStatus p99 idle / now {calls(outcome)}, exit {number(outcome.exit_ms, 'ms')}{lost}"
@@ -92,7 +94,8 @@ def row(scenario, outcome):
     lost = "–" if outcome.lost is None else f"{outcome.lost} of {outcome.acknowledged}"
     misses = outcome.misses(scenario)
     return cells(*head, detected(outcome) if scenario.classes else "–", number(outcome.seconds, "s", 1), bar,
-                 confirmed(scenario, outcome), ", ".join(outcome.also) or "–", fenced(scenario, outcome), calls(outcome),
+                 confirmed(scenario, outcome), ", ".join(outcome.also) or "–", fenced(scenario, outcome),
+                 number(outcome.down_s, "s", 1), calls(outcome),
                  number(outcome.exit_ms, "ms"), stuck, number(outcome.resumed_s, "s", 1), lost,
                  "missed: " + "; ".join(misses) if misses else "ok")
 
@@ -118,8 +121,13 @@ def write(scenarios, outcomes, kernel, command):
         margin=STATUS_MARGIN_MS, exit=EXIT_LIMIT_MS)
     kept = sum(not outcomes[each.name].misses(each) for each in scenarios if each.name in outcomes)
     left = f" {len(scenarios) - len(outcomes)} were not played." if len(outcomes) < len(scenarios) else ""
+    slow = [each.p99_ms for each in outcomes.values() if each.p99_ms is not None and each.p99_ms >= STATUS_P99_MS]
+    classes = sorted(set().union(*(each.classes for each in scenarios)))
     tail = (f"\n{kept} of {len(outcomes)} rows that were played are as the table expects.{left} GetStatus was called for\n"
-            f"{IDLE_S:.0f} s before each fault and for at least {OBSERVE_S:.0f} s after it.\n")
+            f"{IDLE_S:.0f} s before each fault and for at least {OBSERVE_S:.0f} s after it;\n"
+            f"in {len(slow)} rows its percentile was {STATUS_P99_MS:.0f} ms or more, also of machines that share cores.\n\n"
+            f"Classes with a scenario: {', '.join(classes)}. The others are raised and cleared\n"
+            "from recorded or synthetic input through the same path (tests/unit/disk/faults/fault_paths.h).\n")
     with open(PATH, "w", encoding="utf-8") as file:
         file.write(head + "".join(row(each, outcomes.get(each.name)) for each in scenarios) + tail)
     return os.path.relpath(PATH, ROOT)

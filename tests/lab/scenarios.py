@@ -39,6 +39,7 @@ class Scenario:
     loses: bool = False  # what was acknowledged: the drive, or the kernel, says that it is durable and does not write it
     debian: int = 0  # so many full guests in the place of a small one
     fence_bar_s: float = None  # a primary has to be fenced within so many seconds; None: it must not be, for these classes
+    hangs: bool = False  # the drive answers nothing, not even that it failed: a server that waits for it ends with it
     suspected: str = ""  # why a class of FATAL is not confirmed here
     holds: str = ""  # why threads of the agent may be in D state
     speed_judged: bool = True  # GetStatus' p99, and the agent's end; not where machines share the cores of one
@@ -122,7 +123,7 @@ SCENARIOS = [
     Scenario("power-cut", "power cut, and boot", "QEMU killed; the agent's state on a second drive", cut_power, classes(), 0,
              state="disk"),
     *[Scenario(f"postgres-{name}", f"{fault}, under PostgreSQL", how, inject, expected, bar, state="disk", postgres=True,
-               fence_bar_s=FENCE_S if expected & FATAL else None)
+               fence_bar_s=FENCE_S if expected & FATAL else None, hangs=name == "stall")
       for name, fault, how, inject, expected, bar in [
           ("media-error", "a page of a table that cannot be read", "blkdebug read errors in the table", unreadable_table,
            classes("media_error"), 2),
@@ -136,7 +137,7 @@ SCENARIOS = [
              classes("gone"), 2, state="disk", postgres=True, fence_bar_s=FENCE_S, afterwards=come_back_fenced),
     Scenario("state-on-sick-drive", "the drive answers no more, and the agent's state is on it", "throttle-group bps-total=1",
              stall, classes("stalled"), 5, state="data", postgres=True, fence_bar_s=FENCE_S,
-             holds="they store events and the fence on it"),
+             holds="they store events and the fence on it", hangs=True),
     Scenario("debian", "drive removed from a full host", "device_del; before it the agent restarted, killed, upgraded", remove,
              classes("gone"), 2, postgres=True, debian=1, fence_bar_s=FENCE_S),
     Scenario("debian-shard", "the primary's drive removed, in a shard of three full hosts", "device_del under load", remove,

@@ -7,6 +7,9 @@ from harness.status_latency import percentile
 from harness.wire import fields_of, message
 
 
+STOPPED = 2  # POSTGRES_STATE_STOPPED
+
+
 def text_of(fields, number):
     return fields.get(number, [b""])[0].decode()
 
@@ -77,11 +80,12 @@ class EventStream(_Reader):
 
 class StatusCalls(_Reader):
     """GetStatus, at most `RATE` times a second: (when it began, how long it took, the faults in it, whether
-    the node is fenced). A call that has not come back counts as long as it has been waited for."""
+    the node is fenced, whether its PostgreSQL has ended). A call that has not come back counts as long as it has been waited for.
+    `actions`: what was done about faults, as the last answers say."""
     RATE = 50
 
     def __init__(self, guest):
-        self.calls = []
+        self.calls, self.actions = [], []
         self._asked = None  # when the call began that has not come back; it stays when the connection broke over it
         super().__init__(guest)
 
@@ -90,9 +94,12 @@ class StatusCalls(_Reader):
             begin = self._asked = time.monotonic()
             status = fields_of(fields_of(self._connection.call("HostService/GetStatus"))[1][0])
             taken = time.monotonic() - begin
-            faults = {(text_of(fault, 1), text_of(fault, 2)) for fault in map(fields_of, status.get(12, []))}
+            said = [fields_of(fault) for fault in status.get(12, [])]
+            faults = {(text_of(fault, 1), text_of(fault, 2)) for fault in said}
             fenced = fields_of(status[3][0]).get(9) == [1]
-            self.calls.append((begin, taken, faults, fenced))
+            down = fields_of(status[4][0]).get(1) == [STOPPED]
+            self.calls.append((begin, taken, faults, fenced, down))
+            self.actions = [each.decode() for fault in said for disk in fault.get(6, []) for each in fields_of(disk).get(11, [])]
             self._asked = None
             self._stop.wait(max(0.0, 1 / self.RATE - taken))
 
@@ -121,14 +128,18 @@ class StatusCalls(_Reader):
 
     def first_fenced(self, since):
         """When a status of a fenced node was first asked for."""
-        return next((begin + taken for begin, taken, _, fenced in list(self.calls) if begin >= since and fenced), None)
+        return next((begin + taken for begin, taken, _, fenced, _ in list(self.calls) if begin >= since and fenced), None)
+
+    def first_down(self, since):
+        """The same of a status whose PostgreSQL has ended."""
+        return next((begin + taken for begin, taken, _, _, down in list(self.calls) if begin >= since and down), None)
 
     def faults(self):
         return self.calls[-1][2] if self.calls else set()
 
     def first_with(self, classes, since):
         """When a status with a fault of these classes was first asked for."""
-        return next((begin + taken for begin, taken, faults, _ in list(self.calls)
+        return next((begin + taken for begin, taken, faults, _, _ in list(self.calls)
                      if begin >= since and classes & {each for each, _ in faults}), None)
 
 

@@ -21,7 +21,8 @@ SECTORS = list(range(8, 8 * 4097, 8))  # where the records of the workload are o
 def outcome(name, **fields):
     """As all is well, but for some fields."""
     well = {"detected_as": "stalled", "seconds": 4.0, "confirmed_s": 4.5, "fenced_s": 6.0 if named(name).fence_bar_s else None,
-            "idle_p99_ms": 5.0, "p99_ms": 6.0, "longest_ms": 8.0, "watched": True, "exit_ms": 200.0, "lost": 0, "acknowledged": 9}
+            "idle_p99_ms": 5.0, "p99_ms": 6.0, "longest_ms": 8.0, "watched": True, "exit_ms": 200.0, "lost": 0, "acknowledged": 9,
+            **({"down_s": 6.5, "cut": "refuses new connections to port 5432"} if named(name).fence_bar_s else {})}
     return Outcome(name, **{**well, **fields})
 
 
@@ -37,6 +38,14 @@ def test_all_that_was_promised_is_no_miss():
 def test_a_primary_that_is_fenced_late_or_never_is_a_miss(name):
     assert misses(name, seconds=1.0, fenced_s=12.1) == ["fenced after 12.1 s, not 12 s"]
     assert misses(name, seconds=1.0, fenced_s=None) == ["not fenced within 12 s"]
+
+
+def test_a_fence_that_cuts_nobody_off_or_leaves_the_server_is_a_miss():
+    assert misses("postgres-gone", seconds=1.0, cut="") == ["clients were not cut off: nothing is said of it"]
+    unable = "could not refuse new connections: nft is not installed"
+    assert misses("postgres-stall", cut=unable) == [f"clients were not cut off: {unable}"]
+    assert misses("postgres-gone", seconds=1.0, down_s=None) == ["PostgreSQL has not ended"]
+    assert misses("postgres-stall", down_s=None) == [], "the drive holds it"
 
 
 def test_a_fence_that_nothing_calls_for_is_a_miss():
@@ -86,7 +95,7 @@ class _Silent:
             self.closed.wait(30)
             raise ConnectionError("closed")
         self.left -= 1
-        return b"\x0a\x02\x1a\x00"  # a status with an empty identity
+        return b"\x0a\x04\x1a\x00\x22\x00"  # a status with an empty identity, and an empty section of PostgreSQL
 
     def close(self):
         self.closed.set()

@@ -75,11 +75,19 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
     const auto gone = entries_.find({FaultClass::kGone, evidence.device});
     if (gone != entries_.end()) return TakeAsGone(evidence, gone->second, now);
   }
-  if (IsErrorOfIo(evidence.fault_class) && ShutDownBelow(evidence) != nullptr) {
+  if (IsErrorOfIo(evidence.fault_class) && IsShutDownBelow(evidence)) {
     Evidence meant = evidence;
     meant.fault_class = FaultClass::kFilesystemShutdown;
-    return Take(meant, now);
+    std::vector<FaultChange> changes = Take(meant, now);
+    if (evidence.fault_class == FaultClass::kMediaError) return changes;
+    // A write that was lost stays one, also when the file system is mounted again.
+    for (FaultChange& each : TakeAsIs(evidence, now)) changes.push_back(std::move(each));
+    return changes;
   }
+  return TakeAsIs(evidence, now);
+}
+
+std::vector<FaultChange> FaultBook::TakeAsIs(const Evidence& evidence, base::MonotonicTime now) {
   const FaultRow& row = RowOf(evidence.fault_class);
   const std::string subject = SubjectOf(evidence);
   const auto [found, is_new] = entries_.try_emplace({evidence.fault_class, subject});
@@ -149,16 +157,15 @@ std::vector<FaultChange> FaultBook::TakeAsGone(const Evidence& evidence, const E
   return Take(meant, now);
 }
 
-const FaultBook::Entry* FaultBook::ShutDownBelow(const Evidence& evidence) const {
-  if (evidence.witness != Witness::kProbe || evidence.error_number != EIO) return nullptr;
+bool FaultBook::IsShutDownBelow(const Evidence& evidence) const {
+  if (evidence.witness != Witness::kProbe || evidence.error_number != EIO) return false;
   Evidence of_filesystem = evidence;
   of_filesystem.fault_class = FaultClass::kFilesystemShutdown;
   const auto found = entries_.find({FaultClass::kFilesystemShutdown, SubjectOf(of_filesystem)});
-  if (found == entries_.end()) return nullptr;
-  const bool told = std::ranges::any_of(found->second.testimonies, [](const auto& each) {
-    return SourceOf(each.first) != EvidenceSource::kProbes;
-  });
-  return told ? &found->second : nullptr;
+  return found != entries_.end() &&
+         std::ranges::any_of(found->second.testimonies, [](const auto& each) {
+           return each.second.firm && SourceOf(each.first) != EvidenceSource::kProbes;
+         });
 }
 
 std::vector<FaultChange> FaultBook::Withdraw(const Evidence& evidence) {

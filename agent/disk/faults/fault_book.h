@@ -44,8 +44,8 @@ class FaultBook {
  public:
   // One observation, at monotonic time `now`, which never goes backwards. A fault that it confirms
   // at once gives kConfirmed alone. Errors of I/O to a device that is gone, also of the moment
-  // before that was known, are evidence of that; so are a probe's to a file system that others say
-  // is shut down, where they say nothing of the medium.
+  // before that was known, are evidence of that. A probe's EIO from a file system that others say
+  // is shut down is evidence of the shutdown; one of a read says then nothing of the medium.
   std::vector<FaultChange> Take(const Evidence& evidence, base::MonotonicTime now);
   // Ends what has been quiet for as long as its row wants; to be called every second or so.
   std::vector<FaultChange> Expire(base::MonotonicTime now);
@@ -75,9 +75,9 @@ class FaultBook {
   std::vector<FaultChange> TakeOverAsGone(const std::string& device, base::MonotonicTime now);
   std::vector<FaultChange> TakeAsGone(const Evidence& evidence, const Entry& gone,
                                       base::MonotonicTime now);
-  // The file system under the evidence's role, shut down by what others than probes say; null: it
-  // is not.
-  const Entry* ShutDownBelow(const Evidence& evidence) const;
+  std::vector<FaultChange> TakeAsIs(const Evidence& evidence, base::MonotonicTime now);
+  // A probe's EIO, where others than probes say that the file system under its role is shut down.
+  bool IsShutDownBelow(const Evidence& evidence) const;
   std::vector<FaultChange> Withdraw(const Evidence& evidence);
 
   std::map<Key, Entry> entries_;

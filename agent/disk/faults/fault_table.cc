@@ -51,8 +51,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .reaction = Reaction::kDemote,
      .meaning = "A flush failed. The kernel marks the lost pages as clean and tells of the error "
                 "once: a second fsync succeeds over data that is not there.",
-     .evidence = "\"could not fsync file\" of the server, which ends itself for it; a failed flush "
-                 "of a probe; the kernel's writeback errors.",
+     .evidence = "\"could not fsync file\" of the server, which ends itself for it; a flush that "
+                 "failed, in the kernel's log.",
      .guard = "A file opened after the error sees none, so a check afterwards proves nothing.",
      .hint = "Fail over. Crash recovery on this disk may find WAL that was never written: make "
              "the node anew on another drive."},
@@ -101,7 +101,7 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
                 "which save confirmed writes when the power goes: an fsync no longer means that "
                 "data is safe.",
      .evidence = "Bits 2 and 4 of the SMART critical warning, capacitor health in the OCP log, "
-                 "internal errors in the error log, hardware errors in the persistent event log.",
+                 "internal errors in the error log.",
      .guard = "Entries of the error log that our own or other tools' commands caused (invalid "
               "field, invalid opcode) are left out.",
      .hint = "Move the primary away, then replace the drive. Until then do not count it as a "
@@ -248,10 +248,11 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
      .reaction = Reaction::kDemote,
      .meaning = "The file system has stopped itself after an error, or takes no more writes. "
                 "/proc/mounts may still say rw.",
-     .evidence = "EROFS of a probe's write, EIO of a probe when another witness tells of the "
-                 "shutdown (alone it is a media or write error), \"Filesystem has been shut "
-                 "down\", \"Remounting "
-                 "filesystem read-only\", \"Aborting journal\", file system error events.",
+     .evidence =
+         "EROFS of a probe's write, EIO of a probe when another witness tells of the "
+         "shutdown (a write that fails is a write error all the same), \"Filesystem has been shut "
+         "down\", \"Remounting "
+         "filesystem read-only\", \"Aborting journal\", file system error events.",
      .guard = "That the mount table still says rw proves nothing; only what it says of a shutdown "
               "counts.",
      .hint = "Fail over. Unmount, look at the drive first, then repair or make the node anew."},

@@ -128,6 +128,40 @@ TEST_F(CopyPaceTest, TheConfiguredLimitIsTheCeiling) {
   EXPECT_EQ(pace_->rate(), 100 * kMiB);
 }
 
+// Whoever measures and whoever decides do not wait for each other.
+TEST_F(CopyPaceTest, WhatWasMeasuredBeforeAChangeDecidesNoOther) {
+  Make({.latency_max = kMost});
+  const std::vector<absl::Duration> late(8, absl::Milliseconds(20));
+  const auto second = [&] {
+    pace_->throttle().Book(100 * kMiB);
+    clock_.Advance(absl::Seconds(1));
+    pace_->Adjust(0);
+  };
+  pace_->Observe(late);
+  second();
+  const uint64_t slowed = pace_->rate();
+  EXPECT_EQ(slowed, 70 * kMiB);
+  pace_->Observe(late);  // of the second before
+  second();
+  EXPECT_EQ(pace_->rate(), slowed);
+  pace_->Observe(late);
+  second();
+  EXPECT_LT(pace_->rate(), slowed);
+}
+
+TEST_F(CopyPaceTest, ALullIsNoMeasureOfWhatACopyReads) {
+  Make({.latency_max = kMost});
+  for (int i = 0; i < 4; ++i) {  // it waits for a checkpoint
+    clock_.Advance(absl::Seconds(1));
+    pace_->Observe(std::vector<absl::Duration>(8, absl::Milliseconds(20)));
+    pace_->Adjust(0);
+  }
+  pace_->throttle().Book(100 * kMiB);
+  clock_.Advance(absl::Seconds(1));
+  pace_->Adjust(0);
+  EXPECT_EQ(pace_->rate(), 70 * kMiB);
+}
+
 TEST_F(CopyPaceTest, OneLateProbeIsChance) {
   Make({.latency_max = kMost});
   for (int i = 0; i < 60; ++i) {

@@ -32,12 +32,13 @@ class ProberTest : public ::testing::Test {
     script_->HangSubmit(false);
     script_->Hang(false);
   }
-  Prober& Start() {
+  Prober& Start(absl::Duration between_reads = absl::Milliseconds(2),
+                absl::Duration between_writes = absl::Milliseconds(4)) {
     prober_ = std::make_unique<Prober>(
         ProberOptions{.node_id = "db1",
                       .role = "data",
-                      .schedule = {.read_interval = absl::Milliseconds(2),
-                                   .write_interval = absl::Milliseconds(4),
+                      .schedule = {.read_interval = between_reads,
+                                   .write_interval = between_writes,
                                    .reopen_interval = absl::Milliseconds(20)}},
         std::make_unique<metal::testing::ScriptedProbeDevice>(script_), base::RealClock());
     return *prober_;
@@ -87,6 +88,33 @@ TEST_F(ProberTest, AHungDeviceGetsEightProbesAndNoMoreAndTheirAgeGrows) {
   script_->Hang(false);
   ASSERT_TRUE(
       Eventually([&] { return prober.Observe().oldest_outstanding < absl::Milliseconds(50); }));
+}
+
+// What is submitted while the kernel resets a drive waits in the kernel, and holds the agent.
+TEST_F(ProberTest, WhileOneTransferStandsStillNoOtherIsSubmitted) {
+  script_->Hang(true);
+  Prober& prober = Start(absl::Milliseconds(500), absl::Seconds(10));
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding > absl::Seconds(2.2); }));
+  const size_t started = script_->started();
+  EXPECT_LT(started, size_t{kProbeSlots});
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().oldest_outstanding > absl::Seconds(3.5); }));
+  EXPECT_EQ(script_->started(), started);
+  script_->Hang(false);
+  EXPECT_TRUE(Eventually([&] { return script_->started() > started + 2; }));
+}
+
+TEST_F(ProberTest, ReadsByChanceGoOnWhereEachReadHasAWriteBehindIt) {
+  Prober& prober = Start(absl::Milliseconds(2), absl::Milliseconds(2));
+  ASSERT_TRUE(Eventually([&] { return prober.Counts().write.count > 40; }));
+  ASSERT_TRUE(prober.Stop(absl::Seconds(5)));
+  const auto transfers = script_->transfers();
+  int ahead = 0, by_chance = 0;
+  for (size_t i = 0; i + 1 < transfers.size(); ++i) {
+    if (transfers[i].first || !transfers[i + 1].first) continue;
+    ++(transfers[i].second == transfers[i + 1].second ? ahead : by_chance);
+  }
+  EXPECT_GT(ahead, 10);
+  EXPECT_GT(by_chance, 10);
 }
 
 TEST_F(ProberTest, LateCompletionsAreCounted) {

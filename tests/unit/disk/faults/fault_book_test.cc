@@ -24,6 +24,13 @@ class FaultBookTest : public ::testing::Test {
     evidence.text = std::string(WitnessName(witness)) + " saw it";
     return evidence;
   }
+  static Evidence ProbeError(FaultClass fault_class, std::string role, int error_number) {
+    Evidence evidence = See(fault_class, Witness::kProbe);
+    evidence.role = std::move(role);
+    evidence.error_number = error_number;
+    evidence.delta = 1;
+    return evidence;
+  }
   std::vector<FaultNews> Take(const Evidence& evidence) {
     Evidence timed = evidence;
     timed.time = absl::UnixEpoch() + (now_ - base::MonotonicTime());
@@ -273,41 +280,50 @@ TEST_F(FaultBookTest, WhatOnlyAForgottenRoleHasSeenEnds) {
 }
 
 // A drive that is well answers through a file system that was shut down as if it were not.
-TEST_F(FaultBookTest, WhatAProbeGetsFromAFileSystemThatIsShutDownIsNoErrorOfTheDrive) {
+TEST_F(FaultBookTest, WhatAProbeReadsFromAFileSystemThatIsShutDownSaysNothingOfTheMedium) {
   Evidence told = See(FaultClass::kFilesystemShutdown, Witness::kKernelLog);
   told.role = "data";
   EXPECT_THAT(Take(told), ElementsAre(FaultNews::kSuspected));
-  for (const FaultClass each : {FaultClass::kWriteError, FaultClass::kMediaError}) {
-    Evidence error = See(each, Witness::kProbe);
-    error.role = "data";
-    error.error_number = EIO;
-    error.delta = 1;
-    EXPECT_THAT(Take(error), ElementsAre(each == FaultClass::kWriteError ? FaultNews::kConfirmed
-                                                                         : FaultNews::kMore));
-  }
+  EXPECT_THAT(Take(ProbeError(FaultClass::kMediaError, "data", EIO)),
+              ElementsAre(FaultNews::kConfirmed));
   ASSERT_THAT(book_.faults(), SizeIs(1));
   EXPECT_EQ(book_.faults()[0].fault_class, FaultClass::kFilesystemShutdown);
 
   // What names the medium is of the drive, and so is what another role's file system answers.
-  Evidence medium = See(FaultClass::kMediaError, Witness::kProbe);
-  medium.role = "data";
-  medium.error_number = ENODATA;
-  EXPECT_THAT(Take(medium), ElementsAre(FaultNews::kConfirmed));
-  Evidence elsewhere = See(FaultClass::kWriteError, Witness::kProbe);
-  elsewhere.role = "wal";
-  elsewhere.error_number = EIO;
-  EXPECT_THAT(Take(elsewhere), ElementsAre(FaultNews::kConfirmed));
-  EXPECT_THAT(book_.faults(), SizeIs(3));
+  EXPECT_THAT(Take(ProbeError(FaultClass::kMediaError, "data", ENODATA)),
+              ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(ProbeError(FaultClass::kMediaError, "wal", EIO)), ElementsAre(FaultNews::kMore));
+  EXPECT_THAT(book_.faults(), SizeIs(2));
+}
+
+TEST_F(FaultBookTest, AWriteThatAShutdownLostStaysAFaultWhenItIsMountedAgain) {
+  Evidence told = See(FaultClass::kFilesystemShutdown, Witness::kFilesystem);
+  told.role = "data";
+  Take(told);
+  EXPECT_THAT(Take(ProbeError(FaultClass::kWriteError, "data", EIO)),
+              ElementsAre(FaultNews::kConfirmed, FaultNews::kConfirmed));
+  told.clears = true;
+  Take(told);
+  ASSERT_THAT(book_.faults(), SizeIs(1));
+  EXPECT_EQ(book_.faults()[0].fault_class, FaultClass::kWriteError);
+}
+
+TEST_F(FaultBookTest, HearsayOfAShutdownExplainsNoErrorOfAProbe) {
+  Evidence told = See(FaultClass::kFilesystemShutdown, Witness::kPostgresLog);
+  told.role = "data";
+  told.hearsay = true;
+  EXPECT_THAT(Take(told), ElementsAre(FaultNews::kSuspected));
+  Take(ProbeError(FaultClass::kMediaError, "data", EIO));
+  for (const DiskFault& each : book_.faults())
+    EXPECT_EQ(each.confirmed, each.fault_class == FaultClass::kMediaError);
 }
 
 TEST_F(FaultBookTest, AShutdownThatOnlyAProbeTellsOfExplainsNoErrorOfAProbe) {
   Evidence told = See(FaultClass::kFilesystemShutdown, Witness::kProbe);
   told.role = "data";
   EXPECT_THAT(Take(told), ElementsAre(FaultNews::kSuspected));
-  Evidence error = See(FaultClass::kWriteError, Witness::kProbe);
-  error.role = "data";
-  error.error_number = EIO;
-  EXPECT_THAT(Take(error), ElementsAre(FaultNews::kConfirmed));
+  EXPECT_THAT(Take(ProbeError(FaultClass::kMediaError, "data", EIO)),
+              ElementsAre(FaultNews::kConfirmed));
   EXPECT_THAT(book_.faults(), SizeIs(2));
 }
 
