@@ -16,7 +16,8 @@ namespace metal::base {
 absl::StatusOr<std::shared_ptr<const ProcessHandle>> ProcessHandle::Open(pid_t pid) {
   UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!fd.valid()) {
-    if (errno == ESRCH || errno == EINVAL) {
+    // The last two: a thread, before and since Linux 6.15.
+    if (errno == ESRCH || errno == EINVAL || errno == ENOENT) {
       return Error(absl::StatusCode::kNotFound, "process {} does not exist", pid);
     }
     return ErrnoStatus(errno, "open process", fmt::format("{}", pid));

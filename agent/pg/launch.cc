@@ -39,13 +39,17 @@ void RotateLog(const std::string& path) {
 }
 
 // The process that postgres must not take for a running server when a left-over postmaster.pid
-// names it: a killed postmaster that init has not reaped yet, otherwise this agent (a pid of before
-// a reboot may be ours now). postgres still refuses while the old server's shared memory is in use.
+// names it: a killed postmaster that init has not reaped yet, or one that is no server of this
+// directory. After a reboot the number of before may be anybody's, and is likely to be a thread of
+// this agent, which starts at the same point of each boot. Otherwise this agent itself. postgres
+// still refuses while the old server's shared memory is in use.
 pid_t DeadLockHolder(const PostmasterPlace& place) {
   const absl::StatusOr<std::optional<PostmasterPid>> file = ReadPostmasterPid(place.data_dir);
   if (!file.ok() || !*file) return getpid();
   const absl::StatusOr<base::ProcStat> holder = base::ReadProcStat((*file)->pid);
-  return holder.ok() && holder->state == 'Z' ? (*file)->pid : getpid();
+  if (holder.ok() && holder->state == 'Z') return (*file)->pid;
+  const absl::StatusOr<std::optional<FoundPostmaster>> found = FindPostmaster(place);
+  return found.ok() && !*found ? (*file)->pid : getpid();
 }
 
 base::DaemonOptions DaemonOf(const LaunchOptions& options) {

@@ -342,6 +342,29 @@ def test_full_disk(workspace, pg):
     assert os.listdir(mount) == [], "the directory is empty as before"
 
 
+@pytest.mark.matrix
+@pytest.mark.parametrize("whose", ["a thread of the agent's", "another process's"])
+def test_a_left_over_pid_that_is_somebody_elses_now_holds_no_start_up(primary, workspace, whose):
+    """As after a power cut: the server's number of before is given to who starts first at the next boot, under the same user."""
+    path = os.path.join(primary.data_dir, "postmaster.pid")
+    with open(path, encoding="utf-8") as file:
+        left = file.read().split("\n", 1)[1]
+    primary.ok("pg", "stop", "--mode", "immediate")
+    stranger = process.spawn(["sleep", "600"], os.path.join(workspace.path, "sleep.log"))
+    try:
+        threads = [int(each) for each in os.listdir(f"/proc/{primary.process.pid}/task")]
+        pid = stranger.pid if whose.startswith("another") else max(threads)
+        assert pid != primary.process.pid
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{pid}\n{left}")
+        process.IS_ROOT and os.chown(path, process.UID, process.GID)
+        primary.ok("pg", "start")
+        assert stranger.poll() is None and primary.sql("SELECT 1") == "1"
+        assert postmaster_pid(primary.data_dir) != pid
+    finally:
+        process.end(stranger)
+
+
 def test_start_without_progress_is_given_up(primary):
     """A standby of a server whose restore never ends: nothing moves, so the start fails, and the server is left as it is."""
     primary.ok("pg", "stop")

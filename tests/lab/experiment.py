@@ -27,6 +27,7 @@ class Outcome:
     also: list = dataclasses.field(default_factory=list)  # other classes that were confirmed
     fenced_s: float = None  # from the injection to the fence in the status
     down_s: float = None  # the same to the end of PostgreSQL
+    server: str = ""  # what the status said of it at last
     cut: str = ""  # what was done to keep clients away, in the agent's words
     seconds: float = None  # from the injection to the event on WatchEvents
     resumed_s: float = None  # from the injection to the next commit that a client of the shard was told of
@@ -74,7 +75,7 @@ class Outcome:
             found.append(f"clients were not cut off: {self.cut or 'nothing is said of it'}")
         # On a drive that hangs a server has ended only when nothing of it is left.
         if self.down_s is None and not scenario.hangs:
-            found.append("PostgreSQL has not ended")
+            found.append(f"PostgreSQL has not ended: {self.server}")
         return found
 
     def _status_misses(self, scenario):
@@ -216,6 +217,8 @@ class Experiment:
         down = self.status.first_down(self.injected)
         self.outcome.down_s = down and down - self.injected
         self.outcome.cut = self.cut()
+        seen = self.status.postgres
+        self.outcome.server = f"process {seen.get(4, [0])[0]}, state {seen.get(1, [0])[0]}"
         self.measure_status()
 
     def awaits_confirmation(self):

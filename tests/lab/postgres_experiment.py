@@ -89,8 +89,9 @@ class PostgresExperiment(Experiment):
         self.ledger.stop()
         told = self.ledger.acknowledged
         self.guest.boot()
-        if self.fenced():  # it stays down until it is told to start, as a standby
+        if self.fenced():  # it stays down until it is told to start, as a standby, and clients stay cut off: not this host
             self.ctl("pg", "start")
+            self.guest.shell("nft flush ruleset")
         wait_for("PostgreSQL runs again", self.running, self.START_S, 0.2)
         found = {each for each, in self.server.sql("SELECT id FROM ledger")}
         if acknowledged > len(told):

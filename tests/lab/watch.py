@@ -7,9 +7,6 @@ from harness.status_latency import percentile
 from harness.wire import fields_of, message
 
 
-STOPPED = 2  # POSTGRES_STATE_STOPPED
-
-
 def text_of(fields, number):
     return fields.get(number, [b""])[0].decode()
 
@@ -81,11 +78,11 @@ class EventStream(_Reader):
 class StatusCalls(_Reader):
     """GetStatus, at most `RATE` times a second: (when it began, how long it took, the faults in it, whether
     the node is fenced, whether its PostgreSQL has ended). A call that has not come back counts as long as it has been waited for.
-    `actions`: what was done about faults, as the last answers say."""
+    `actions`, `postgres`: what was done about faults, and PostgreSQL's section, as the last answers say."""
     RATE = 50
 
     def __init__(self, guest):
-        self.calls, self.actions = [], []
+        self.calls, self.actions, self.postgres = [], [], {}
         self._asked = None  # when the call began that has not come back; it stays when the connection broke over it
         super().__init__(guest)
 
@@ -97,7 +94,8 @@ class StatusCalls(_Reader):
             said = [fields_of(fault) for fault in status.get(12, [])]
             faults = {(text_of(fault, 1), text_of(fault, 2)) for fault in said}
             fenced = fields_of(status[3][0]).get(9) == [1]
-            down = fields_of(status[4][0]).get(1) == [STOPPED]
+            self.postgres = fields_of(status[4][0])
+            down = self.postgres.get(4, [0]) == [0]
             self.calls.append((begin, taken, faults, fenced, down))
             self.actions = [each.decode() for fault in said for disk in fault.get(6, []) for each in fields_of(disk).get(11, [])]
             self._asked = None

@@ -44,7 +44,8 @@ def test_a_fence_that_cuts_nobody_off_or_leaves_the_server_is_a_miss():
     assert misses("postgres-gone", seconds=1.0, cut="") == ["clients were not cut off: nothing is said of it"]
     unable = "could not refuse new connections: nft is not installed"
     assert misses("postgres-stall", cut=unable) == [f"clients were not cut off: {unable}"]
-    assert misses("postgres-gone", seconds=1.0, down_s=None) == ["PostgreSQL has not ended"]
+    assert misses("postgres-gone", seconds=1.0, down_s=None, server="process 7, state 5") == \
+        ["PostgreSQL has not ended: process 7, state 5"]
     assert misses("postgres-stall", down_s=None) == [], "the drive holds it"
 
 
