@@ -91,7 +91,8 @@ class PostgresExperiment(Experiment):
         self.guest.boot()
         if self.fenced():  # it stays down until it is told to start, as a standby, and clients stay cut off: not this host
             self.ctl("pg", "start")
-            self.guest.shell("nft flush ruleset")
+            said = self.guest.shell("/usr/sbin/nft flush ruleset 2>&1")
+            self.expect(not said, f"clients are let in: {said}")
         wait_for("PostgreSQL runs again", self.running, self.START_S, 0.2)
         found = {each for each, in self.server.sql("SELECT id FROM ledger")}
         if acknowledged > len(told):
