@@ -21,7 +21,6 @@ def let_in(guest):
 
 class DebianExperiment(PostgresExperiment):
     START_S = 600
-    PAUSE_S = 0.1  # the whole of Debian shares the emulated cores
 
     def settle(self):
         self.ctl("pg", "init", *SETTINGS)

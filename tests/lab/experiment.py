@@ -54,7 +54,7 @@ class Outcome:
         if self.detected_as and scenario.fatal() and self.confirmed_s is None and not scenario.suspected:
             found.append("never confirmed")
         found += self._fence_misses(scenario) + self._status_misses(scenario)
-        if scenario.speed_judged and self.exit_ms is not None and self.exit_ms > EXIT_LIMIT_MS:
+        if self.exit_ms is not None and self.exit_ms > EXIT_LIMIT_MS:
             found.append(f"exit took {self.exit_ms:.0f} ms")
         if self.held and not scenario.holds:
             found.append("the drive holds threads of the dead agent")
@@ -84,7 +84,7 @@ class Outcome:
         if self.p99_ms is None:
             return ["GetStatus did not answer"]
         found = []
-        if scenario.speed_judged and self.p99_ms >= max(STATUS_P99_MS, (self.idle_p99_ms or 0.0) + STATUS_MARGIN_MS):
+        if scenario.status_judged and self.p99_ms >= max(STATUS_P99_MS, (self.idle_p99_ms or 0.0) + STATUS_MARGIN_MS):
             found.append(f"GetStatus p99 {self.p99_ms:.0f} ms")
         if self.unanswered_ms is not None:
             found.append(f"GetStatus had not answered for {self.unanswered_ms / 1e3:.1f} s")

@@ -39,7 +39,6 @@ class Server:
 
 class PostgresExperiment(Experiment):
     START_S = 120
-    PAUSE_S = 0.02  # of each client after each row
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -55,7 +54,7 @@ class PostgresExperiment(Experiment):
         self.ctl("promote", "--term", "1")
         wait_for("PostgreSQL runs", self.running, self.START_S, 0.2)
         wait_for("the probes are healthy", self.probes_healthy, 60, 0.1)
-        self.ledger = ledger.Ledger([self.guest.postgres_address], clients=2, pause=self.PAUSE_S).start(self.server)
+        self.ledger = ledger.Ledger([self.guest.postgres_address], clients=2, pause=0.02).start(self.server)
         self.ledger.wait_more(10)
         self.watch()
 

@@ -42,7 +42,7 @@ class Scenario:
     hangs: bool = False  # the drive answers nothing, not even that it failed: a server that waits for it ends with it
     suspected: str = ""  # why a class of FATAL is not confirmed here
     holds: str = ""  # why threads of the agent may be in D state
-    speed_judged: bool = True  # GetStatus' p99, and the agent's end; not where machines share the cores of one
+    status_judged: bool = True  # GetStatus' p99; not where machines share the cores of one
     learn_s: float = 0.0  # how long the agent sees the drive at work before the fault; such scenarios are played by name, or --long
     workload: int = 20  # milliseconds between two records of the workload; None: no workload
 
@@ -141,7 +141,7 @@ SCENARIOS = [
     Scenario("debian", "drive removed from a full host", "device_del; before it the agent restarted, killed, upgraded", remove,
              classes("gone"), 2, postgres=True, debian=1, fence_bar_s=FENCE_S),
     Scenario("debian-shard", "the primary's drive removed, in a shard of three full hosts", "device_del under load", remove,
-             classes("gone"), 2, postgres=True, debian=3, fence_bar_s=FENCE_S, speed_judged=False),
+             classes("gone"), 2, postgres=True, debian=3, fence_bar_s=FENCE_S, status_judged=False),
 ]
 
 

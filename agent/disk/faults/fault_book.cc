@@ -78,7 +78,7 @@ std::vector<FaultChange> FaultBook::Take(const Evidence& evidence, base::Monoton
   if (IsErrorOfIo(evidence.fault_class) && IsShutDownBelow(evidence)) {
     Evidence meant = evidence;
     meant.fault_class = FaultClass::kFilesystemShutdown;
-    std::vector<FaultChange> changes = Take(meant, now);
+    std::vector<FaultChange> changes = TakeAsIs(meant, now);
     if (evidence.fault_class == FaultClass::kMediaError) return changes;
     // A write that was lost stays one, also when the file system is mounted again.
     for (FaultChange& each : TakeAsIs(evidence, now)) changes.push_back(std::move(each));
