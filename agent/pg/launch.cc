@@ -241,8 +241,8 @@ absl::Status CheckLaunchable(const LaunchOptions& options, base::Clock& clock) {
   const auto port_free = [&] {
     return CheckPortFree(options.port, options.listen_addresses, options.socket_dir);
   };
-  const absl::Status free = port_free();
-  if (free.ok() || ListOrphans(options.place).empty()) return free;
+  if (port_free().ok()) return absl::OkStatus();
+  // Asked once more also when there is no orphan: it may have ended since the first look.
   METAL_RETURN_IF_ERROR(AwaitOrphans(options, LockDeadline(options, clock), clock));
   return port_free();
 }

@@ -100,7 +100,8 @@ def test_standby_shows_the_heartbeat_and_takes_no_term_of_another(primary, works
 
 
 def test_heartbeat_can_be_turned_off(workspace, pg):
-    node = Node(workspace, pg, postgres={"heartbeat_interval": "0s"}).make_primary()
+    # Not a copy of a cluster that had its heart beat.
+    node = Node(workspace, pg, postgres={"heartbeat_interval": "0s"}).start_agent().make_primary()
     wait_for("the term is written", lambda: node.sql("SELECT to_regclass('metal.term_history')") and terms(node))
     first = node.sql("SELECT count(*) FROM metal.heartbeat")
     assert first == "0"

@@ -78,6 +78,48 @@ def test_results_of_google_test_are_named_by_module_suite_and_test(tmp_path):
     assert "\nfailed: disk.FileTest.Reads\n" in done.stdout and "1 passed, 3 failed, 0 skipped" in done.stdout
 
 
+UNIT_TESTS = os.path.join(TESTS, "harness", "unit-tests")
+# A binary of one unit test that fails the first time.
+LUCK = r"""#!/bin/sh
+for each in "$@"; do case $each in --gtest_output=xml:*) xml=${each#*:} ;; --gtest_filter=*) filter=${each#*=} ;; esac; done
+echo "$filter" >> "$0.filters"
+[ "$filter" = - ] && luck="<failure message='no'/>" || luck=
+%s
+echo "<testsuites><testsuite><testcase name='Luck/0' classname='A/DiskTest'>$luck</testcase></testsuite></testsuites>" > "$xml"
+[ -n "$luck" ] || exit 0
+printf '[  FAILED  ] A/DiskTest.Luck/0, where GetParam() = "x" (1 ms)\n[  FAILED  ] 1 test, listed below:\n'
+printf '[  FAILED  ] A/DiskTest.Luck/0, where GetParam() = "x"\n'
+exit 1
+"""
+
+
+def unit_tests(directory, script):
+    binary = directory / "test_disk"
+    binary.write_text(script)
+    binary.chmod(0o755)
+    (directory / "results").mkdir()
+    for arguments in ([UNIT_TESTS, str(directory / "results"), str(directory), "asan-", "", str(binary)],
+                      [sys.executable, TALLY, str(directory / "results")]):
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    return done, (directory / "test_disk.filters").read_text().splitlines()
+
+
+def test_a_unit_test_that_fails_is_run_once_more(tmp_path):
+    done, filters = unit_tests(tmp_path, LUCK % "")
+    assert filters == ["-", "A/DiskTest.Luck/0"]
+    assert done.returncode == 0 and done.stdout.endswith("0 passed, 0 failed, 0 skipped, 1 unstable\n"), done.stdout
+    assert "unstable: disk.A/DiskTest.Luck/0: " in done.stdout and (tmp_path / "test_disk.log").exists()
+
+
+def test_unit_tests_that_fail_twice_or_do_not_end_or_break_a_sanitizers_rules_fail(tmp_path):
+    for name, script, runs, failed in (("twice", LUCK % "luck='<failure/>'", 2, 2), ("killed", LUCK % "kill -9 $$", 1, 1),
+                                       ("race", LUCK % "echo 'WARNING: ThreadSanitizer: data race'", 1, 2)):
+        (tmp_path / name).mkdir()
+        done, filters = unit_tests(tmp_path / name, script)
+        assert done.returncode == 1 and len(filters) == runs, (name, done.stdout)
+        assert done.stdout.endswith(f"0 passed, {failed} failed, 0 skipped\n"), (name, done.stdout)
+
+
 def test_a_failed_step_and_no_test_at_all_fail(tmp_path):
     assert tally(tmp_path).returncode == 1
     assert tally(tmp_path, steps="failed build it does not compile\n").returncode == 1
