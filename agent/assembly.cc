@@ -133,6 +133,7 @@ int RunLeaseGuard(const char* page, const char* data_dir, const char* bin_dir) {
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const node::TermStore& terms, node::Lease& lease,
                                           const pg::DataDirectoryLock& lock,
+                                          const disk::DiskMonitor& disks,
                                           disk::PrivilegedHelper& helper) {
   pg::SupervisorOptions options;
   options.data_dir = config.pg_data_dir;
@@ -159,6 +160,9 @@ pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
   };
   options.make_room = [&config] { return node::MakeRoomToStart(config); };
   options.may_be_primary = [&terms] { return terms.Get().MayRunAsPrimary(); };
+  options.check_drives = [&disks, data_dir = config.pg_data_dir] {
+    return disks.CheckDrives(data_dir);
+  };
   options.held_down = [&terms] { return node::HeldDown(terms.Get()); };
   options.before_standby_launch = [&lease] { lease.Disarm(); };
   return options;
@@ -288,6 +292,7 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config, backup::
   options.reactions = disk::MakeReactionPolicy(config.disk_reaction, config.disk_reactions);
   options.postgres_log = config.state_dir + "/postgres.log";
   options.read_only_at = config.disk_read_only_at;
+  options.unlisted_logs = config.disk_unlisted_logs;
   options.space_history = config.state_dir + "/space-history";
   options.record_path = config.state_dir + "/disks";
   options.probe_latencies = [&pace](const std::string& role,

@@ -56,6 +56,7 @@ int RunLeaseGuard(const char* page, const char* data_dir, const char* bin_dir);
 pg::SupervisorOptions SupervisorOptionsOf(const base::AgentConfig& config,
                                           const node::TermStore& terms, node::Lease& lease,
                                           const pg::DataDirectoryLock& lock,
+                                          const disk::DiskMonitor& disks,
                                           disk::PrivilegedHelper& helper);
 
 // The archive of WAL, what serves it to metal-wal, and what archives on a standby; null without a

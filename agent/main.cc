@@ -70,17 +70,17 @@ absl::Status Serve(const base::AgentConfig& config, const sigset_t& signals,
   const auto lease = AttachLease(config, *terms, clock);
   METAL_ASSIGN_OR_RETURN(auto operations, flight->OpenOperations(board));
   pg::Install install(config.pg_bin_dir);
+  backup::CopyPace pace(PaceOptionsOf(config), clock, events);
+  disk::DiskMonitor disks(flight->DiskOptions(DiskOptionsOf(config, pace)), board, events, &helper,
+                          clock);
   pg::PostgresSupervisor supervisor(
-      flight->SupervisorOptions(SupervisorOptionsOf(config, *terms, *lease, lock, helper)), install,
-      board, events, clock);
+      flight->SupervisorOptions(SupervisorOptionsOf(config, *terms, *lease, lock, disks, helper)),
+      install, board, events, clock);
   const auto sessions = SessionsOf(config, absl::Seconds(30));
   pg::ConfigEditor config_editor({.data_dir = config.pg_data_dir,
                                   .scratch_dir = config.state_dir,
                                   .agent = node::AgentSettingsOf(config)},
                                  install, sessions, clock);
-  backup::CopyPace pace(PaceOptionsOf(config), clock, events);
-  disk::DiskMonitor disks(flight->DiskOptions(DiskOptionsOf(config, pace)), board, events, &helper,
-                          clock);
 
   METAL_ASSIGN_OR_RETURN(const WalParts wal, StartWal(config, board, events, clock));
   METAL_ASSIGN_OR_RETURN(const auto gate, MakeGate(config, helper, board, events));

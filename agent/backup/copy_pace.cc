@@ -24,6 +24,8 @@ constexpr double kRoom = 0.8;
 constexpr uint64_t kArchiverKeepsUp = 4;
 constexpr double kMiB = 1 << 20;
 constexpr absl::Duration kInterval = absl::Milliseconds(900);
+constexpr absl::Duration kCools =
+    absl::Seconds(30);  // what it takes a drive to show that it is spared
 constexpr absl::Duration kOver = absl::Seconds(5);  // without a byte: nobody copies
 
 absl::Duration UpperQuartile(const std::deque<absl::Duration>& latencies) {
@@ -53,20 +55,22 @@ uint64_t CopyPace::rate() const {
 }
 
 void CopyPace::Observe(std::span<const absl::Duration> latencies) {
-  if (options_.latency_max <= absl::ZeroDuration()) return;
+  if (!WatchesLatency()) return;
   base::MutexLock lock(mutex_);
   if (std::exchange(of_before_, false)) return;
   latencies_.insert(latencies_.end(), latencies.begin(), latencies.end());
   while (latencies_.size() > kMost) latencies_.pop_front();
 }
 
-void CopyPace::Adjust(uint64_t segments_waiting) {
-  if (options_.latency_max <= absl::ZeroDuration()) return;
+void CopyPace::Adjust(uint64_t segments_waiting, bool hot) {
   Seen seen;
   uint64_t before = 0, now = 0;
   {
     base::MutexLock lock(mutex_);
-    const auto looked = Look(segments_waiting);
+    if (!hot) spared_.reset();
+    const bool held_back = rate_ != options_.rate_limit;
+    if (!WatchesLatency() && !hot && !held_back) return;
+    const auto looked = Look(segments_waiting, hot);
     if (!looked) return;
     seen = *looked;
     before = rate_;
@@ -80,9 +84,10 @@ void CopyPace::Adjust(uint64_t segments_waiting) {
   Tell(before, now, seen);
 }
 
-std::optional<CopyPace::Seen> CopyPace::Look(uint64_t segments_waiting) {
+std::optional<CopyPace::Seen> CopyPace::Look(uint64_t segments_waiting, bool hot) {
   const base::MonotonicTime now = clock_.Monotonic();
-  if (latencies_.size() < kFewest || now - looked_ < kInterval) return std::nullopt;
+  if (now - looked_ < kInterval) return std::nullopt;
+  if (WatchesLatency() && !hot && latencies_.size() < kFewest) return std::nullopt;
   const double seconds = absl::ToDoubleSeconds(now - looked_);
   const uint64_t bytes = throttle_.booked() - booked_;
   if (bytes > 0) copied_ = now;
@@ -90,8 +95,10 @@ std::optional<CopyPace::Seen> CopyPace::Look(uint64_t segments_waiting) {
   // A copy that waits for something is one still.
   if (bytes == 0 && now - copied_ < kOver) return std::nullopt;
   Seen seen;
-  seen.latency = UpperQuartile(latencies_);
-  seen.archive_grows = segments_waiting > kArchiverKeepsUp && segments_waiting > segments_waiting_;
+  if (latencies_.size() >= kFewest) seen.latency = UpperQuartile(latencies_);
+  seen.hot = hot;
+  seen.archive_grows = WatchesLatency() && segments_waiting > kArchiverKeepsUp &&
+                       segments_waiting > segments_waiting_;
   seen.bytes_per_second = static_cast<uint64_t>(static_cast<double>(bytes) / seconds);
   const bool unused = seen.bytes_per_second < Scaled(rate_, kUnused);
   unused_ = unused ? unused_ + 1 : 0;
@@ -100,17 +107,23 @@ std::optional<CopyPace::Seen> CopyPace::Look(uint64_t segments_waiting) {
   return seen;
 }
 
-uint64_t CopyPace::Choose(const Seen& seen) const {
+uint64_t CopyPace::Choose(const Seen& seen) {
   const uint64_t limit = options_.rate_limit;
   // Nobody copies: what is slow now is not to be held against the next one.
   if (seen.bytes_per_second == 0) return limit;
-  if (seen.latency > options_.latency_max || seen.archive_grows) {
+  const base::MonotonicTime now = clock_.Monotonic();
+  const bool spare = seen.hot && (!spared_ || now - *spared_ >= kCools);
+  if (spare) spared_ = now;
+  const bool late = WatchesLatency() && seen.latency > options_.latency_max;
+  if (late || seen.archive_grows || spare) {
     const uint64_t present = rate_ == 0 ? seen.bytes_per_second : rate_;
-    const uint64_t slower =
-        std::max(Scaled(std::min(present, seen.bytes_per_second), kSlower), options_.rate_least);
+    // A lull is no reason to spare a hot drive more.
+    const uint64_t of = spare && !late ? present : std::min(present, seen.bytes_per_second);
+    const uint64_t slower = std::max(Scaled(of, kSlower), options_.rate_least);
     return rate_ == 0 ? slower : std::min(slower, rate_);
   }
-  if (rate_ == limit || seen.latency > kRoom * options_.latency_max) return rate_;
+  if (seen.hot || rate_ == limit) return rate_;
+  if (WatchesLatency() && seen.latency > kRoom * options_.latency_max) return rate_;
   const uint64_t faster = Scaled(rate_, kFaster);
   if (limit != 0 && faster >= limit) return limit;
   // A limit that they stay far below is none.
@@ -125,10 +138,12 @@ void CopyPace::Tell(uint64_t before, uint64_t now, const Seen& seen) {
   }
   if (before != options_.rate_limit) return;  // it was told when it began
   const std::string why =
-      seen.archive_grows ? std::string("more and more WAL waits for the archiver")
-                         : fmt::format("probes of the data disk take {}, backup.latency_max is {}",
-                                       absl::FormatDuration(seen.latency),
-                                       absl::FormatDuration(options_.latency_max));
+      seen.hot ? std::string("a drive of the database is too hot")
+      : seen.archive_grows
+          ? std::string("more and more WAL waits for the archiver")
+          : fmt::format("probes of the data disk take {}, backup.latency_max is {}",
+                        absl::FormatDuration(seen.latency),
+                        absl::FormatDuration(options_.latency_max));
   observe::Emit(events_, observe::Severity::kInfo, "backup.slowed", "postgres",
                 fmt::format("backups and clones are to read {:.0f} MiB/s, after {:.0f}: {}",
                             static_cast<double>(now) / kMiB,

@@ -3,6 +3,7 @@
 // latency as much less as keeps the disk's probes within it. A probe is a small direct read or a
 // durable write, and waits as PostgreSQL's own do, so what it waits for is the harm that copies
 // do. WAL that waits for the archiver in growing number is harm too: archiving outranks backups.
+// A drive that is too hot is spared what can wait, whatever is configured.
 // Threading: thread-safe; only Adjust may wait, for the event log.
 #pragma once
 
@@ -36,9 +37,9 @@ class CopyPace {
 
   // How long probes of the data directory's disk took.
   void Observe(std::span<const absl::Duration> latencies);
-  // Chooses the rate anew from what was observed; `segments_waiting`: for the archiver. To be
-  // called every second; oftener is harmless.
-  void Adjust(uint64_t segments_waiting);
+  // Chooses the rate anew from what was observed; `segments_waiting`: for the archiver; `hot`: a
+  // drive of the database says that it is. To be called every second; oftener is harmless.
+  void Adjust(uint64_t segments_waiting, bool hot = false);
 
   // Bytes per second that copies may read now; 0: no limit.
   uint64_t rate() const;
@@ -47,10 +48,13 @@ class CopyPace {
   struct Seen {
     absl::Duration latency;  // upper quartile of the last probes
     bool archive_grows = false;
+    bool hot = false;
     uint64_t bytes_per_second = 0;  // of all copies
   };
-  std::optional<Seen> Look(uint64_t segments_waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  uint64_t Choose(const Seen& seen) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WatchesLatency() const { return options_.latency_max > absl::ZeroDuration(); }
+  std::optional<Seen> Look(uint64_t segments_waiting, bool hot)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t Choose(const Seen& seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(uint64_t before, uint64_t now, const Seen& seen);
 
   const CopyPaceOptions options_;
@@ -61,7 +65,9 @@ class CopyPace {
   uint64_t rate_ ABSL_GUARDED_BY(mutex_);                         // what throttle_ has
   std::deque<absl::Duration> latencies_ ABSL_GUARDED_BY(mutex_);  // under the present rate
   bool of_before_ ABSL_GUARDED_BY(mutex_) = false;  // those of the next Observe are of before it
-  int unused_ ABSL_GUARDED_BY(mutex_) = 0;          // looks in a row that found it hardly used
+  // When it was last made slower for a hot drive; nullopt: the drive is not.
+  std::optional<base::MonotonicTime> spared_ ABSL_GUARDED_BY(mutex_);
+  int unused_ ABSL_GUARDED_BY(mutex_) = 0;  // looks in a row that found it hardly used
   // Of the last look:
   base::MonotonicTime looked_ ABSL_GUARDED_BY(mutex_);
   base::MonotonicTime copied_ ABSL_GUARDED_BY(mutex_);  // the last one that found something read

@@ -100,6 +100,7 @@ struct AgentConfig {
   // it, at most disk_reaction
   std::map<std::string, std::string> disk_reactions;
   bool disk_cut_clients = true;
+  bool disk_unlisted_logs = false;  // drives are also asked for logs that they do not list
   absl::Duration xfs_retry_for = absl::Seconds(5);
   std::string disk_watchdog;  // "/dev/watchdog", "/dev/watchdog<number>"; empty: none
   absl::Duration disk_watchdog_timeout = absl::Seconds(30);

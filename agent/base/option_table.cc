@@ -188,6 +188,10 @@ const Option kOptions[] = {
     {"disk", "cut_clients", &C::disk_cut_clients, "true",
      "Whether a primary that fences itself also keeps clients away from PostgreSQL's port, with a\n"
      "table of nftables of its own (metal_<port>) until it is unfenced. Needs root at the start."},
+    {"disk", "unlisted_logs", &C::disk_unlisted_logs, "false",
+     "Whether drives that do not list their logs are asked for OCP's (C0h) all the same. One that "
+     "has\n"
+     "none counts the question among its errors, once in each run of the agent."},
     {"disk", "xfs_retry_for", &C::xfs_retry_for, R"("5s")",
      "How long XFS retries metadata writes that fail before it shuts down; 0 leaves XFS as it is.",
      TextRule::kAny, "0 to 24h", 0, kDay},

@@ -30,7 +30,8 @@ DiskMonitor::Impl::Impl(DiskMonitorOptions options, observe::StatusBoard& board,
       events_(events),
       clock_(clock),
       desk_(board, events, clock),
-      drives_(helper, clock, sink_, {.counters = options_.counters}),
+      drives_(helper, clock, sink_,
+              {.unlisted_logs = options_.unlisted_logs, .counters = options_.counters}),
       kernel_(KernelOptions(helper), sink_, events, clock),
       postgres_log_(
           options_.postgres_log.empty()
@@ -238,6 +239,9 @@ absl::StatusOr<std::vector<observe::Fault>> DiskMonitor::Acknowledge(
   return impl_->Acknowledge(request);
 }
 void DiskMonitor::NoteDrivesAnew() { impl_->NoteDrivesAnew(); }
+absl::Status DiskMonitor::CheckDrives(const std::string& data_directory) const {
+  return impl_->CheckDrives(data_directory);
+}
 std::string DiskMonitor::DirectoryOf(const std::string& role) const {
   return impl_->DirectoryOf(role);
 }

@@ -68,6 +68,7 @@ struct DiskMonitorOptions {
   // Is told of lines of the kernel's log that no event tells (sources/kernel_log.h); may be null.
   KernelLineSink kernel_lines = nullptr;
   ProbeLatencySink probe_latencies = nullptr;  // may be null
+  bool unlisted_logs = false;                  // config disk.unlisted_logs
   // Makes the device of a probe file; tests give one that fails on command. Null:
   // MakeFileProbeDevice.
   std::function<std::unique_ptr<ProbeDevice>(const std::string& path)> make_device;
@@ -117,6 +118,10 @@ class DiskMonitor {
   // The database was made anew on purpose: the drives that its directories then lie on are to be
   // noted, whichever were there before.
   void NoteDrivesAnew();
+  // Whether data and WAL of the database in `data_directory` lie, as far as that was noted, on a
+  // drive that was noted with them; FAILED_PRECONDITION with reason WRONG_DEVICE names what does
+  // not. What is not known, or not within 2 s, is no difference.
+  absl::Status CheckDrives(const std::string& data_directory) const;
   // What the shard's other members told of their disks; counts for 10 s.
   void SetPeers(const std::vector<PeerExcess>& peers);
   // Kernel name of the disk under a role; empty while unknown.

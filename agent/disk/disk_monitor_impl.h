@@ -72,6 +72,7 @@ class DiskMonitor::Impl {
                   const std::string& text);
   absl::StatusOr<std::vector<observe::Fault>> Acknowledge(const AcknowledgeRequest& request);
   void NoteDrivesAnew();
+  absl::Status CheckDrives(const std::string& data_directory);
   std::string DiskOf(const std::string& role);
   std::string DirectoryOf(const std::string& role);
   std::map<std::string, DriveReport> DriveReports() const { return drives_.Reports(); }
@@ -144,6 +145,7 @@ class DiskMonitor::Impl {
   DetachedCall<absl::Status> space_save_;           // of the inventory thread
 
   RecordFile record_file_;
+  DetachedCalls check_calls_{1};  // CheckDrives: its paths may hang
 
   base::Mutex mutex_;  // never held while something may hang
   base::CondVar changed_;

@@ -2,6 +2,8 @@
 // one that was changed meanwhile is named and never taken for the old one, and what operators have
 // acknowledged. The file is written by the inventory thread, and by whoever acknowledges.
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 
 #include "agent/base/log.h"
 #include "agent/base/status.h"
@@ -12,6 +14,7 @@ namespace metal::disk {
 namespace {
 
 constexpr absl::Duration kLoadPatience = absl::Milliseconds(200);
+constexpr absl::Duration kCheckPatience = absl::Seconds(2);
 constexpr absl::Duration kAcknowledgePatience = absl::Seconds(5);
 
 bool IsKnown(const DriveIdentity& drive) { return !drive.serial.empty() || !drive.wwid.empty(); }
@@ -45,6 +48,47 @@ std::string NamesOf(const std::vector<DriveIdentity>& drives) {
   return names;
 }
 
+// A serial number tells by itself: kernels differ in which world-wide names they believe.
+bool MayBeSame(const DriveIdentity& a, const DriveIdentity& b) {
+  return (!a.serial.empty() && a.serial == b.serial && a.model == b.model) || IsSame(a, b);
+}
+
+bool SharesADrive(const std::vector<DriveIdentity>& a, const std::vector<DriveIdentity>& b) {
+  return std::ranges::any_of(a, [&](const auto& one) {
+    return std::ranges::any_of(b, [&](const auto& other) { return MayBeSame(one, other); });
+  });
+}
+
+// A volume that has grown, or whose member was replaced, is the same one.
+absl::Status CompareDrives(const SysRoots& roots, const std::string& data_directory,
+                           const std::map<std::string, NotedDrives>& noted) {
+  const std::pair<std::string, std::string> places[] = {{"data", data_directory},
+                                                        {"wal", data_directory + "/pg_wal"}};
+  for (const auto& [role, place] : places) {
+    const auto found = noted.find(role);
+    if (found == noted.end()) continue;
+    std::error_code none, noted_none;
+    const auto path = std::filesystem::canonical(place, none);
+    const auto before = std::filesystem::canonical(found->second.directory, noted_none);
+    if (none || noted_none || path != before) continue;  // not there, or another database's
+    const auto stack = ReadStorageStack(roots, path.string());
+    if (!stack.ok()) continue;
+    std::vector<DriveIdentity> present;
+    for (const DiskInfo& disk : stack->disks) {
+      if (IsKnown(IdentityOf(disk))) present.push_back(IdentityOf(disk));
+    }
+    if (present.empty() || SharesADrive(present, found->second.drives)) continue;
+    const std::string now = NamesOf(present), was = NamesOf(found->second.drives);
+    return base::WithReason(
+        base::Error(absl::StatusCode::kFailedPrecondition,
+                    "{} ({}) lies on {}, and was on {}. HINT: put the drive back; or, if {} is the "
+                    "right one, metalctl disk acknowledge wrong_device, and start PostgreSQL",
+                    place, role, now, was, now),
+        {"WRONG_DEVICE", {{"role", role}, {"serial", present.front().serial}, {"noted", was}}});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void DiskMonitor::Impl::LoadRecord() {
@@ -68,6 +112,7 @@ void DiskMonitor::Impl::LoadRecord() {
   noted_ = record->drives;
   stored_ = *std::move(record);
   record_loaded_ = true;
+  changed_.NotifyAll();
 }
 
 void DiskMonitor::Impl::NoteDrives() {
@@ -121,6 +166,26 @@ std::map<std::string, DriveIdentity> DiskMonitor::Impl::ExpectedDrives() {
     }
   }
   return expected;
+}
+
+absl::Status DiskMonitor::Impl::CheckDrives(const std::string& data_directory) {
+  const base::MonotonicTime deadline = clock_.Monotonic() + kCheckPatience;
+  std::map<std::string, NotedDrives> noted;
+  {
+    base::MutexLock lock(mutex_);
+    changed_.WaitFor(mutex_, kCheckPatience,
+                     [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stop_ || record_loaded_; });
+    for (const auto& [role, drives] : noted_) {
+      if (!note_anew_.contains(role)) noted[role] = drives;
+    }
+  }
+  const auto checked = check_calls_.Run<absl::Status>(
+      "check-drives",
+      [roots = options_.roots, data_directory, noted] {
+        return CompareDrives(roots, data_directory, noted);
+      },
+      std::max(deadline - clock_.Monotonic(), absl::ZeroDuration()));
+  return checked.value_or(absl::OkStatus());
 }
 
 absl::Status DiskMonitor::Impl::SaveRecord(absl::Duration patience) {

@@ -37,7 +37,13 @@ bool IsOfEvents(FaultClass fault_class) {
          fault_class == FaultClass::kCorruption || fault_class == FaultClass::kLostWrite;
 }
 
-Evidence Told(const TargetView& target, FaultClass fault_class) {
+ProbeResult ResultOfError(const TargetView& target) {
+  if (target.fault == ProbeFault::kCorruption) return ProbeResult::kOtherBytes;
+  if (target.fault == ProbeFault::kLostWrite) return ProbeResult::kOldBytes;
+  return target.last_result < 0 ? ProbeResult::kFailed : ProbeResult::kShort;
+}
+
+Evidence Told(const TargetView& target, FaultClass fault_class, ProbeResult result) {
   Evidence evidence;
   evidence.fault_class = fault_class;
   evidence.witness = Witness::kProbe;
@@ -47,9 +53,10 @@ Evidence Told(const TargetView& target, FaultClass fault_class) {
   evidence.role = target.role;
   evidence.text = StateText(target);
   evidence.time = target.state_since;
-  if (target.state == ProbeState::kFaulted && target.last_result < 0) {
+  evidence.probe_result = result;
+  if (result == ProbeResult::kUnanswered) evidence.outstanding = target.oldest_outstanding;
+  if (result == ProbeResult::kFailed && target.last_result != kSomeError)
     evidence.error_number = -target.last_result;
-  }
   return evidence;
 }
 
@@ -58,13 +65,16 @@ Evidence Told(const TargetView& target, FaultClass fault_class) {
 std::optional<Evidence> EvidenceOf(const TargetView& target) {
   const auto fault_class = FaultClassOf(target.state, target.fault);
   if (!fault_class || IsOfEvents(*fault_class)) return std::nullopt;
-  return Told(target, *fault_class);
+  if (target.state == ProbeState::kStalled)
+    return Told(target, *fault_class, ProbeResult::kUnanswered);
+  if (target.state == ProbeState::kSlow) return Told(target, *fault_class, ProbeResult::kLate);
+  return Told(target, *fault_class, ResultOfError(target));
 }
 
 std::optional<Evidence> ErrorEvidenceOf(const TargetView& target, uint64_t count) {
   const auto fault_class = FaultClassOf(ProbeState::kFaulted, target.fault);
   if (!fault_class || !IsOfEvents(*fault_class)) return std::nullopt;
-  Evidence evidence = Told(target, *fault_class);
+  Evidence evidence = Told(target, *fault_class, ResultOfError(target));
   evidence.delta = static_cast<int64_t>(count);
   return evidence;
 }

@@ -44,6 +44,7 @@ std::string_view ProbeFaultName(ProbeFault fault);  // "" for kNone
 
 // Classifies one completion: result ≥ 0 is a byte count (0 of a read: the device is gone), < 0 is
 // −errno.
+inline constexpr int32_t kSomeError = INT32_MIN;  // failed, and with which errno is not known
 struct ProbeOutcome {
   bool ok = false;
   bool unsupported = false;  // EINVAL, EOPNOTSUPP, ENOSYS

@@ -25,10 +25,12 @@ std::string Describe(bool is_write, uint32_t block, int32_t result) {
   return fmt::format("{} block {}: {} bytes instead of {}", verb, block, result, kProbeBlockSize);
 }
 
-ProbeFault FaultOfOpenError(const absl::Status& status) {
-  if (absl::IsDataLoss(status)) return ProbeFault::kMediaError;
-  if (absl::IsFailedPrecondition(status)) return ProbeFault::kReadOnly;
-  return ProbeFault::kNone;
+// Its status has lost the kernel's number.
+ProbeOutcome OutcomeOfOpen(const absl::Status& status) {
+  if (absl::IsDataLoss(status)) return {.fault = ProbeFault::kMediaError, .result = kSomeError};
+  if (absl::IsFailedPrecondition(status))
+    return {.fault = ProbeFault::kReadOnly, .result = kSomeError};
+  return {};
 }
 
 }  // namespace
@@ -77,10 +79,11 @@ bool ProberCore::OpenDevice() {
   }
   reason_ = std::string(status.message());
   seen_.phase = absl::IsUnimplemented(status) ? ProbePhase::kUnsupported : ProbePhase::kUnavailable;
-  if (const ProbeFault fault = FaultOfOpenError(status); fault != ProbeFault::kNone) {
+  if (const ProbeOutcome outcome = OutcomeOfOpen(status); outcome.fault != ProbeFault::kNone) {
     ++seen_.errors;
     seen_.on_time_in_a_row = 0;
-    seen_.last_fault = fault;
+    seen_.last_fault = outcome.fault;
+    seen_.last_result = outcome.result;
     counts_.last_error = reason_;
   }
   return false;

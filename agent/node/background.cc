@@ -6,6 +6,7 @@
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/node/database_devices.h"
+#include "agent/node/database_faults.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
 #include "agent/node/recorder_device.h"
@@ -68,8 +69,9 @@ void Node::WatchRole() {
     FeedWatchdog();
     // Not with the monitor of PostgreSQL: that is late when the disk is busy, which is when it
     // counts.
-    if (parts_.copy_pace != nullptr)
-      parts_.copy_pace->Adjust(parts_.board.Get()->archive.ready_segments);
+    if (parts_.copy_pace == nullptr) continue;
+    const auto status = parts_.board.Get();
+    parts_.copy_pace->Adjust(status->archive.ready_segments, DriveIsHot(*status));
   }
 }
 

@@ -2,6 +2,7 @@
 // remembered by request_id.
 #include "agent/base/status.h"
 #include "agent/base/text_map.h"
+#include "agent/node/database_faults.h"
 #include "agent/node/node.h"
 
 namespace metal::node {
@@ -106,6 +107,7 @@ absl::StatusOr<ApplyConfigAnswer> Node::ApplyConfig(const RequestContext& contex
   METAL_ASSIGN_OR_RETURN(
       const std::string text,
       parts_.operations.RunOnce(context, "ApplyConfig", [&]() -> absl::StatusOr<std::string> {
+        METAL_RETURN_IF_ERROR(CheckTornPages(*parts_.board.Get(), request.settings));
         METAL_RETURN_IF_ERROR(Admit(RoleRequest::kChangeConfig));
         ActionLock::Holder holder;
         if (!request.validate_only) {

@@ -9,6 +9,7 @@
 #include "agent/node/database_role.h"
 #include "agent/node/emit.h"
 #include "agent/node/node.h"
+#include "agent/node/steps/step_events.h"
 #include "agent/node/terms/term_record.h"
 #include "fmt/ranges.h"
 
@@ -86,19 +87,26 @@ void Node::FenceSickPrimary(const observe::Fault& sick, const TermRecord& record
   // Names of standbys are theirs to choose, and a reason is one line, or there is no fence.
   std::ranges::replace_if(
       reason, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
-  const absl::Status fenced = parts_.terms.FenceNow({record.term, record.orchestrator_id}, reason);
+  const TermHolder who{record.term, record.orchestrator_id};
+  StepEvents steps("disk_fence", parts_.clock, parts_.events, who);
+  const absl::Status fenced = parts_.terms.FenceNow(who, reason);
   if (!fenced.ok()) {
     base::LogWarning("event=disk_fence message=\"{}\"", fenced.ToString());
     return;
   }
+  steps.Done("fence");
   std::vector<pid_t> senders;
   // As of now: a server that is gone has none, and their ids may be others' by now.
   const auto status = parts_.board.Get();
   for (const auto& each : status->followers.followers) senders.push_back(each.pid);
   const std::string cut = cut_.Cut(senders);
+  if (!cut.empty()) steps.Done("cut clients", {{"clients", cut}});
   // Without a journal, which may hang with the disk; the operation comes after it and records it.
   const auto postmaster = parts_.supervisor.postmaster();
-  if (postmaster != nullptr && postmaster->alive()) sick_server_.Begin(sick, postmaster);
+  if (postmaster != nullptr && postmaster->alive()) {
+    sick_server_.Begin(sick, postmaster);
+    steps.Done("tell the server to stop");
+  }
   StartSickStop(record.term, reason);
   Emit(parts_.events, observe::Severity::kCritical, "disk.fenced", sick.subject,
        fmt::format("this primary has fenced itself in term {}: {}; {}. HINT: fail over "

@@ -4,6 +4,7 @@
 #include "absl/strings/str_split.h"
 #include "agent/base/fault_point.h"
 #include "agent/base/status.h"
+#include "agent/node/database_faults.h"
 #include "agent/node/node.h"
 #include "agent/pg/hba.h"
 #include "agent/pg/initdb.h"
@@ -67,6 +68,7 @@ absl::StatusOr<Operation> Node::InitDataDirectory(const RequestContext& context,
                        "wal_segment_bytes is {}. HINT: a power of two from 1 MiB to 1 GiB",
                        segment);
   }
+  METAL_RETURN_IF_ERROR(CheckTornPages(*parts_.board.Get(), request.settings));
   OperationSpec spec = Spec(context, "InitDataDirectory", parts_.config.pg_data_dir);
   spec.parameters = {{"locale", request.locale.empty() ? "C.UTF-8" : request.locale},
                      {"encoding", request.encoding.empty() ? "UTF8" : request.encoding}};
@@ -283,6 +285,7 @@ absl::StatusOr<OperationResult> Node::RunRestart(OperationContext& context,
                                                  const RestartPostgresRequest& request) {
   // A server that could not be started again is not stopped.
   METAL_RETURN_IF_ERROR(RefuseOnSickDisk());
+  METAL_RETURN_IF_ERROR(parts_.disks.CheckDrives(parts_.config.pg_data_dir));
   METAL_ASSIGN_OR_RETURN(const auto directory, pg::InspectDataDirectory(parts_.config.pg_data_dir));
   METAL_ASSIGN_OR_RETURN(const auto version, parts_.install.Version());
   METAL_RETURN_IF_ERROR(pg::CheckStartable(directory, version, ::geteuid()));

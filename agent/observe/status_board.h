@@ -309,7 +309,9 @@ struct OperationSection {
 struct FaultEvidence {
   std::string witness;  // "probe", "kernel_log", …
   std::string text;
-  std::string kernel_line;  // as the kernel wrote it; empty without one
+  std::string kernel_line;    // as the kernel wrote it; empty without one
+  std::string probe_outcome;  // "unanswered", "late", …; empty where the witness is no probe
+  std::optional<absl::Duration> outstanding;  // of a probe that is unanswered
   std::optional<int> error_number;
   std::optional<uint32_t> nvme_status_type, nvme_status_code;
   std::optional<uint64_t> sector;  // of 512 bytes

@@ -250,6 +250,7 @@ absl::Status PostgresSupervisor::CheckStart(const StartOptions& options, LaunchO
   METAL_ASSIGN_OR_RETURN(launch.program, install_.Program("postgres"));
   METAL_ASSIGN_OR_RETURN(const PostgresVersion version, install_.Version());
   if (options_.lock_directory) METAL_RETURN_IF_ERROR(options_.lock_directory());
+  if (options_.check_drives) METAL_RETURN_IF_ERROR(options_.check_drives());
   METAL_RETURN_IF_ERROR(CheckDirectory(version));
   launch.place = Place();
   launch.lock_deadline = clock_.Monotonic() + kLockPatience;

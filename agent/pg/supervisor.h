@@ -65,6 +65,9 @@ struct SupervisorOptions {
   // it does not. Then it is published as stopped, told once (postgres.held_down), and asked again
   // every second; what a caller starts is started. Touches no disk. May be empty.
   std::function<std::string()> held_down;
+  // Asked before each launch whether the database's drives are the right ones; its error fails the
+  // launch. May read disks. May be empty.
+  std::function<absl::Status()> check_drives;
   // Asked when the data directory's disk has too little room for a launch; true: there may be more
   // now. May read and write the data disk. Empty: always false.
   std::function<bool()> make_room;

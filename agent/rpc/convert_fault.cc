@@ -14,6 +14,12 @@ void EvidenceToProto(const observe::FaultEvidence& evidence, v1::FaultEvidence* 
   out->set_text(evidence.text);
   *out->mutable_seen_time() = ToProto(evidence.time);
   out->set_kernel_line(evidence.kernel_line);
+  v1::ProbeOutcome outcome = v1::PROBE_OUTCOME_UNSPECIFIED;
+  if (v1::ProbeOutcome_Parse("PROBE_OUTCOME_" + absl::AsciiStrToUpper(evidence.probe_outcome),
+                             &outcome)) {
+    out->set_probe_outcome(outcome);
+  }
+  if (evidence.outstanding) *out->mutable_outstanding() = ToProto(*evidence.outstanding);
   if (evidence.error_number) out->set_error_number(*evidence.error_number);
   if (evidence.nvme_status_type) {
     out->set_nvme_status_type(static_cast<int32_t>(*evidence.nvme_status_type));

@@ -12,6 +12,7 @@ SETTLE_S = 15
 STATUS_CALLS = 200
 # Fields of a block device's stat (kernel's Documentation/block/stat.rst): requests completed.
 IOPS = {"reads": 0, "writes": 4, "flushes": 15}
+BARS = {"agent_cpu_percent_of_one_core": 0.5, "agent_max_rss_mib": 80}
 
 
 def measure(metal, runs, *, seconds, settle_s=SETTLE_S, calls=STATUS_CALLS):
@@ -28,9 +29,9 @@ def measure(metal, runs, *, seconds, settle_s=SETTLE_S, calls=STATUS_CALLS):
     def median(*names):
         return round(statistics.median(functools.reduce(dict.__getitem__, names, run) for run in measured), 3)
 
-    return {"bench": "idle", "rounds": runs, "seconds": seconds,
-            "agent_cpu_percent_of_one_core": median("agent_cpu_percent_of_one_core"),
-            "agent_max_rss_mib": median("agent_max_rss_mib"),
+    figures = {name: median(name) for name in BARS}
+    return {"bench": "idle", "rounds": runs, "seconds": seconds, **figures,
+            "short": [{"figure": name, "measured": figures[name], "bar": bar} for name, bar in BARS.items() if figures[name] > bar],
             "device_iops": {name: median("device_iops", name) for name in IOPS},
             "metalctl_status_ms": {name: median("metalctl_status_ms", name) for name in ("median", "max")},
             "runs": measured}

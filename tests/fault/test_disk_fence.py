@@ -25,12 +25,12 @@ pytestmark = pytest.mark.skipif(not process.IS_ROOT, reason="loop devices need r
 class RefusingDisk:
     """A disk whose image lies on a small file system in memory: once that is full, writes to places never written fail."""
 
-    def __init__(self, workspace):
-        self.under = os.path.join(workspace.path, "under")
+    def __init__(self, workspace, name=""):
+        self.under = os.path.join(workspace.path, f"under{name}")
         os.makedirs(self.under)
         run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", self.under], as_root=True)
         workspace.at_end(lambda: run(["umount", "-l", self.under], as_root=True))
-        self.disk = LoopDisk(workspace, os.path.join(workspace.path, "mount"), image_dir=self.under)
+        self.disk = LoopDisk(workspace, os.path.join(workspace.path, f"mount{name}"), image_dir=self.under)
         self.mount = self.disk.mount
 
     def refuse(self):
@@ -46,9 +46,9 @@ class RefusingDisk:
             wait_for("its image has no room left", full)
 
 
-def disk_that_refuses(workspace):
+def disk_that_refuses(workspace, name=""):
     try:
-        return RefusingDisk(workspace)
+        return RefusingDisk(workspace, name)
     except Unavailable as why:
         return pytest.skip(str(why))
 
@@ -172,7 +172,11 @@ def test_a_disk_that_refuses_writes(node):
     assert status["node"]["fence_reason"].startswith("disk: ")
     fenced = node.events("disk.fenced", after)
     assert fenced and "HINT: " in fenced[0]["message"]
-    done = actions(node.wait_status("what was done is shown", lambda each: "stopped PostgreSQL" in actions(each)))
+    done = actions(node.wait_status("what was done is shown", lambda each: [
+        done for done in actions(each) if done.startswith("stopped PostgreSQL within ")]))
+    steps = {each["attributes"]["step"]: int(each["attributes"]["duration_ms"]) for each in node.events("disk_fence.step", after)}
+    assert list(steps) == ["fence", "cut clients", "tell the server to stop"] and sum(steps.values()) < 4000, steps
+    assert int(node.wait_event("disk.server_down", after)["attributes"]["duration_ms"]) < 4000
     assert "fenced the primary of term 1" in done
     assert any(each.startswith(f"refuses new connections to port {node.port}; destroyed ") for each in done), done
     assert "no standby was seen" in fenced[0]["message"]

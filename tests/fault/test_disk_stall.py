@@ -2,8 +2,10 @@
 
 The stall must show in the status within 5 s and clear when it ends, and nothing else in the agent may notice.
 """
+import json
 import os
 import subprocess
+import threading
 import time
 
 import pytest
@@ -30,6 +32,46 @@ def hanging(workspace, pg):
 def probe_state(status):
     states = [probe["state"] for disk in status["disks"] for probe in disk["probes"] if probe["role"] == "data"]
     return states[0].removeprefix("PROBE_STATE_") if states else ""
+
+
+class OpenView:
+    """`metalctl disk watch`, open to the end of the block; `views`: (when, what it said)."""
+
+    def __init__(self, node):
+        self.views = []
+        self._process = subprocess.Popen(node.ctl_arguments("-o", "json", "disk", "watch"), stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL, text=True)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self.views.append((time.monotonic(), json.loads(line)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.kill()
+        self._process.wait(20)
+        self._reader.join(20)
+
+    def shows(self, state):
+        return bool(self.views) and probe_state(self.views[-1][1]) == state
+
+
+def test_a_view_that_is_open_goes_on_through_a_stall(hanging):
+    with OpenView(hanging) as view:
+        process.wait_for("it shows the disk", lambda: view.shows("HEALTHY"), 20)
+        hanging.disk.hang()
+        begin = time.monotonic()
+        process.wait_for("it shows the stall", lambda: view.shows("STALLED"), 10)
+        assert time.monotonic() - begin < 6.0
+        before = len(view.views)
+        process.wait_for("it goes on", lambda: len(view.views) >= before + 3, 15)
+        assert any(each["fault_class"] == "stalled" for each in view.views[-1][1]["faults"])
+        hanging.disk.work()
+        process.wait_for("it shows the end", lambda: view.shows("HEALTHY"), 20)
 
 
 def test_stalled_disk_shows_within_five_seconds_and_clears(hanging):

@@ -50,6 +50,14 @@ class RecordedEvents final : public observe::EventLog {
     base::MutexLock lock(mutex_);
     return CountLocked(type);
   }
+  // Of the first event of the type; empty without one.
+  std::string Attribute(std::string_view type, const std::string& name) {
+    for (const observe::Event& event : events()) {
+      const auto found = event.attributes.find(name);
+      if (event.type == type) return found == event.attributes.end() ? "" : found->second;
+    }
+    return "";
+  }
   // Waits up to 20 s for that many events of the type.
   bool Await(std::string_view type, size_t count = 1) {
     base::MutexLock lock(mutex_);

@@ -6,7 +6,8 @@
 //   verify FILE COUNT        how many of the first COUNT records of `append` are lost
 //   extents FILE             where the file's bytes are on the file system's device, in 512-byte
 //                            sectors
-//   stuck PID TOLD           for ever: how long each thread was in uninterruptible sleep at the
+//   stuck PID TOLD           as long as it lives: how long each thread of it, and of the others
+//                            that run the same program now, was in uninterruptible sleep at the
 //                            longest, "MILLISECONDS NAME"
 //   terminate PID LIMIT_MS   SIGTERM; prints the milliseconds until the process is gone, or is
 //                            dead and "held" by threads that a disk does not let go, or "alive"
@@ -190,24 +191,48 @@ std::string StuckName(const std::string& task) {
   return std::string(text.substr(open_at + 1, close_at - open_at - 1));
 }
 
-int WatchStuck(const char* pid, const char* told_path) {
-  const std::string tasks = std::string("/proc/") + pid + "/task";
+// Processes that run the program which process `pid` runs: the agent and its helpers.
+std::vector<std::string> SameProgram(const std::string& pid) {
+  const auto program = [](const std::string& process) {
+    char path[512] = {};
+    const ssize_t size = readlink(("/proc/" + process + "/exe").c_str(), path, sizeof path - 1);
+    return std::string(path, size > 0 ? static_cast<size_t>(size) : 0);
+  };
+  const std::string wanted = program(pid);
+  std::vector<std::string> found;
+  DIR* directory = opendir("/proc");
+  while (const dirent* entry = readdir(directory)) {
+    const std::string_view name = entry->d_name;
+    if (name == pid ||
+        (atoi(entry->d_name) > 0 && !wanted.empty() && program(entry->d_name) == wanted))
+      found.emplace_back(name);
+  }
+  closedir(directory);
+  return found;
+}
+
+int WatchStuck(const std::string& pid, const char* told_path) {
   std::map<std::string, int64_t> since;    // thread: when it was first seen so
   std::map<std::string, int64_t> longest;  // name: milliseconds
-  while (true) {
+  const std::vector<std::string> processes = SameProgram(pid);
+  while (access(("/proc/" + pid).c_str(), F_OK) == 0) {
     std::map<std::string, int64_t> still;
-    DIR* directory = opendir(tasks.c_str());
-    if (directory == nullptr) return 0;
-    while (const dirent* entry = readdir(directory)) {
-      if (entry->d_name[0] == '.') continue;
-      const std::string name = StuckName(tasks + "/" + entry->d_name);
-      if (name.empty()) continue;
-      const auto known = since.find(entry->d_name);
-      const int64_t begin = known == since.end() ? Milliseconds() : known->second;
-      still[entry->d_name] = begin;
-      longest[name] = std::max(longest[name], Milliseconds() - begin);
+    for (const std::string& process : processes) {
+      const std::string tasks = "/proc/" + process + "/task";
+      DIR* directory = opendir(tasks.c_str());
+      if (directory == nullptr) continue;
+      while (const dirent* entry = readdir(directory)) {
+        if (entry->d_name[0] == '.') continue;
+        std::string name = StuckName(tasks + "/" + entry->d_name);
+        if (name.empty()) continue;
+        if (process != pid) name = "helper's " + name;
+        const auto known = since.find(entry->d_name);
+        const int64_t begin = known == since.end() ? Milliseconds() : known->second;
+        still[entry->d_name] = begin;
+        longest[name] = std::max(longest[name], Milliseconds() - begin);
+      }
+      closedir(directory);
     }
-    closedir(directory);
     since = std::move(still);
     std::string text;
     for (const auto& [name, taken] : longest) text += std::to_string(taken) + " " + name + "\n";
@@ -216,6 +241,7 @@ int WatchStuck(const char* pid, const char* told_path) {
     close(told);
     poll(nullptr, 0, 200);
   }
+  return 0;
 }
 
 // Its main thread has ended; others may be held by a disk.

@@ -149,18 +149,19 @@ def initramfs(kernel, agent):
     return archive
 
 
-def with_program(initramfs_path, path):
-    """The initramfs with one more program of the host's, and with its libraries."""
-    archive = os.path.join(CACHE, f"program-{_key(initramfs_path, path, os.path.abspath(__file__))}.cpio")
+def with_programs(initramfs_path, *paths):
+    """The initramfs with more programs of the host's, and with their libraries."""
+    archive = os.path.join(CACHE, f"programs-{_key(initramfs_path, *paths, os.path.abspath(__file__))}.cpio")
     if os.path.exists(archive):
         return archive
-    remove_old("program-")
+    remove_old("programs-")
     with tempfile.TemporaryDirectory(dir=CACHE) as tree:
-        for each in [path, *_libraries(path)]:
-            target = os.path.join(tree, "bin/" + os.path.basename(path) if each == path else each.lstrip("/"))
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            shutil.copy(each, target)
-        output_of("strip", os.path.join(tree, "bin", os.path.basename(path)))
+        for path in paths:
+            for each in [path, *_libraries(path)]:
+                target = os.path.join(tree, "bin/" + os.path.basename(path) if each == path else each.lstrip("/"))
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                shutil.copy(each, target)
+            output_of("strip", os.path.join(tree, "bin", os.path.basename(path)))
         shutil.copyfile(initramfs_path, archive + NEW)
         pack(tree, archive + NEW, "ab")
     os.replace(archive + NEW, archive)

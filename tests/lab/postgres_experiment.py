@@ -1,10 +1,14 @@
 """An experiment with a real PostgreSQL on the drive: a primary by the agent's own orders, and clients on this host that keep in a
 ledger what they were told is durable."""
+import base64
+import json
 import os
+import tempfile
 
 import psycopg2
 
 from harness import ledger, process
+from harness.diagnostics import Capture
 from harness.node import BIN
 from harness.process import CommandFailed, wait_for
 from harness.wire import fields_of
@@ -73,6 +77,30 @@ class PostgresExperiment(Experiment):
             return f"answered {self.server.sql(statement)}"
         except psycopg2.Error as error:
             return str(error).strip().splitlines()[0]
+
+    def observe(self):
+        super().observe()
+        if self.scenario.fatal() and self.scenario.state == "disk":
+            self.check_capture()
+
+    def check_capture(self):
+        """The agent has written down by itself what happened, down to the kernel's lines."""
+        try:
+            told = wait_for("the agent has taken a capture", lambda: [
+                each for each in self.events.since(self.injected) if each.type == "diagnostics.captured"], 60)[0]
+        except AssertionError:
+            self.expect(False, "a capture of diagnostics was taken")
+            return
+        with tempfile.NamedTemporaryFile(suffix=".tar.zst") as file:
+            file.write(base64.b64decode(self.guest.shell(f"base64 {told.attributes['path']}", timeout=120)))
+            file.flush()
+            capture = Capture(file.name)
+        lines = {evidence["kernel_line"] for fault in capture.status.get("faults", [])
+                 for evidence in fault.get("disk", {}).get("evidence", []) if evidence.get("kernel_line")}
+        self.expect(lines or "write_error" not in self.scenario.classes, "the capture has a line of the kernel's")
+        # As they stand in its JSON. The last of many may only be counted there.
+        shown = [each for each in lines if json.dumps(each)[1:-1].replace("<", "\\u003c") in capture.files["timeline.html"]]
+        self.expect(shown or not lines, f"the capture's timeline has one of {lines}")
 
     def acknowledged(self):
         return len(self.ledger.acknowledged)

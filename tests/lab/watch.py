@@ -142,8 +142,8 @@ class StatusCalls(_Reader):
 
 
 class StuckThreads:
-    """A watch inside the guest for threads of the agent in uninterruptible sleep. A read of a working disk is one, for a
-    moment: what counts is how long one stays there."""
+    """A watch inside the guest for threads of the agent and of its helper in uninterruptible sleep. A read of a working disk is
+    one, for a moment: what counts is how long one stays there."""
     AT_LEAST_S = 1.0
 
     def __init__(self, guest):

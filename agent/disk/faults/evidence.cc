@@ -23,6 +23,12 @@ std::string_view WitnessName(Witness witness) {
   return kNames.at(static_cast<size_t>(witness));
 }
 
+std::string_view ProbeResultName(ProbeResult result) {
+  static constexpr std::array<std::string_view, kProbeResults> kNames = {
+      "unanswered", "late", "failed", "short", "other_bytes", "old_bytes"};
+  return kNames.at(static_cast<size_t>(result));
+}
+
 EvidenceSource SourceOf(Witness witness) {
   switch (witness) {
     case Witness::kProbe:

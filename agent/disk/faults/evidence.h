@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -61,6 +62,20 @@ enum class Witness : uint8_t {
 inline constexpr size_t kWitnesses = 13;
 std::string_view WitnessName(Witness witness);  // "probe", "kernel_log", …
 
+class WitnessSet {
+ public:
+  constexpr WitnessSet() = default;
+  constexpr WitnessSet(std::initializer_list<Witness> witnesses) {
+    for (const Witness each : witnesses) bits_ |= Bit(each);
+  }
+  constexpr bool contains(Witness witness) const { return (bits_ & Bit(witness)) != 0; }
+  constexpr bool empty() const { return bits_ == 0; }
+
+ private:
+  static constexpr uint32_t Bit(Witness witness) { return 1u << static_cast<uint32_t>(witness); }
+  uint32_t bits_ = 0;
+};
+
 // From whom a witness has what it says; two of one source are no two witnesses.
 enum class EvidenceSource : uint8_t { kProbes, kKernel, kDrive, kPostgres, kDetector, kPeers };
 EvidenceSource SourceOf(Witness witness);
@@ -70,6 +85,18 @@ struct NvmeStatus {
   uint8_t type = 0;  // SCT, 0 to 7
   uint8_t code = 0;  // SC
 };
+
+// How a probe ended of which a witness speaks.
+enum class ProbeResult : uint8_t {
+  kUnanswered,  // "unanswered": it is outstanding
+  kLate,        // "late"
+  kFailed,      // "failed": with an errno
+  kShort,       // "short": fewer bytes than asked for; none where the device is gone
+  kOtherBytes,  // "other_bytes": not what was written, nor what was there before
+  kOldBytes     // "old_bytes": what was there before a write that was confirmed, or another block's
+};
+inline constexpr size_t kProbeResults = 6;
+std::string_view ProbeResultName(ProbeResult result);
 
 // One observation. `device` is the kernel's name of the disk ("nvme0n1") and is never empty for a
 // source that knows it; a source that knows only a directory gives its role instead.
@@ -87,7 +114,9 @@ struct Evidence {
   std::string role;  // "data", "wal", "tablespace:16385", "repository"; empty: all of the disk's
   std::string text;  // one line for people: what was seen, with numbers and units
   // What it was taken from, where there is such a thing.
-  std::optional<int> error_number;  // errno
+  std::optional<ProbeResult> probe_result;
+  std::optional<absl::Duration> outstanding;  // of a probe that is not answered, so far
+  std::optional<int> error_number;            // errno
   std::optional<NvmeStatus> nvme_status;
   std::optional<uint64_t> sector;  // 512-byte sector of the disk
   std::string kernel_line;         // as the kernel wrote it

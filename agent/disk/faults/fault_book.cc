@@ -58,7 +58,7 @@ bool FaultBook::IsConfirmed(const FaultRow& row, const Entry& entry, base::Monot
   std::set<EvidenceSource> sources;
   bool firm = false;
   for (const auto& [witness, testimony] : entry.testimonies) {
-    sources.insert(SourceOf(witness));
+    if (row.seen_by.contains(witness)) sources.insert(SourceOf(witness));
     firm = firm || testimony.firm;
   }
   if (firm && static_cast<int>(sources.size()) >= row.witnesses) return true;
@@ -102,9 +102,10 @@ std::vector<FaultChange> FaultBook::TakeAsIs(const Evidence& evidence, base::Mon
   Testimony& testimony = entry.testimonies[evidence.witness];
   testimony.latest = evidence;
   testimony.last = now;
-  testimony.firm = testimony.firm || !evidence.hearsay;
+  const bool firm = !evidence.hearsay && row.seen_by.contains(evidence.witness);
+  testimony.firm = testimony.firm || firm;
   const bool again = testimony.sightings.empty() || now - testimony.sightings.back() >= row.apart;
-  if (!evidence.hearsay && again) testimony.sightings.push_back(now);
+  if (firm && again) testimony.sightings.push_back(now);
   while (static_cast<int>(testimony.sightings.size()) > std::max(row.sightings, 1)) {
     testimony.sightings.pop_front();
   }

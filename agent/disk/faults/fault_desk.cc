@@ -18,6 +18,8 @@ observe::FaultEvidence ShownEvidence(const Evidence& evidence) {
   shown.witness = std::string(WitnessName(evidence.witness));
   shown.text = evidence.text;
   shown.kernel_line = evidence.kernel_line;
+  if (evidence.probe_result) shown.probe_outcome = ProbeResultName(*evidence.probe_result);
+  shown.outstanding = evidence.outstanding;
   shown.error_number = evidence.error_number;
   if (evidence.nvme_status) {
     shown.nvme_status_type = evidence.nvme_status->type;

@@ -31,6 +31,8 @@ struct FaultRow {
   // Of one file system and not of the whole drive: a fault for each role.
   bool of_filesystem = false;
 
+  // Who can see it. What another one says is a suspicion, however often it is said.
+  WitnessSet seen_by;
   // Confirmed by witnesses of this many different sources; or, where `sightings` is not 0, by one
   // that has seen it as often within `within`.
   int witnesses = 1;

@@ -11,7 +11,9 @@ Reaction ReactionPolicy::For(const DiskFault& fault) const {
   if (named == by_class.end()) return std::min(row.reaction, strongest);
   if (named->second != Reaction::kDemote || row.reaction == Reaction::kDemote) return named->second;
   std::set<EvidenceSource> sources;
-  for (const Evidence& each : fault.evidence) sources.insert(SourceOf(each.witness));
+  for (const Evidence& each : fault.evidence) {
+    if (row.seen_by.contains(each.witness)) sources.insert(SourceOf(each.witness));
+  }
   return sources.size() >= 2 ? Reaction::kDemote : Reaction::kDrain;
 }
 

@@ -1,6 +1,10 @@
 #include "agent/disk/faults/runbook.h"
 
+#include <set>
+#include <vector>
+
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace metal::disk {
 namespace {
@@ -16,16 +20,34 @@ std::string_view SeverityName(Severity severity) {
 
 }  // namespace
 
+std::string WitnessText(const FaultRow& row) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < kWitnesses; ++i) {
+    const auto witness = static_cast<Witness>(i);
+    if (row.seen_by.contains(witness)) names.push_back(fmt::format("`{}`", WitnessName(witness)));
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 std::string ConfirmationText(const FaultRow& row) {
-  std::string text = row.witnesses == 1
-                         ? "One witness is enough"
-                         : fmt::format(
-                               "Witnesses of {} different sources (our probes, the kernel, the "
-                               "drive, PostgreSQL, the peers) have to agree",
-                               row.witnesses);
+  std::set<EvidenceSource> sources;
+  for (size_t i = 0; i < kWitnesses; ++i) {
+    const auto witness = static_cast<Witness>(i);
+    if (row.seen_by.contains(witness)) sources.insert(SourceOf(witness));
+  }
+  std::string text;
+  if (row.witnesses == 1) {
+    text = "One witness is enough";
+  } else if (static_cast<int>(sources.size()) >= row.witnesses) {
+    text = fmt::format(
+        "Witnesses of {} different sources (our probes, the kernel, the drive, PostgreSQL, the "
+        "peers) have to agree",
+        row.witnesses);
+  }
   if (row.sightings > 0) {
-    text +=
-        fmt::format(", or one has to see it {} times within {}", row.sightings, Span(row.within));
+    text += fmt::format("{} has to see it {} times within {}",
+                        text.empty() ? "The only witness" : ", or one", row.sightings,
+                        Span(row.within));
     if (row.apart > absl::ZeroDuration()) {
       text += fmt::format(" (what is told twice within {} is one)", Span(row.apart));
     }
@@ -65,14 +87,16 @@ std::string RunbookPage(const FaultRow& row) {
     return "";
   };
   return fmt::format(
-      "# {}: {}\n\n{}\n\n| | |\n|---|---|\n| Severity | {}{} |\n| Shown in | {} |\n| Confirmed | "
+      "# {}: {}\n\n{}\n\n| | |\n|---|---|\n| Severity | {}{} |\n| Shown in | {} |\n| Witnesses | "
+      "{} |\n| Confirmed | "
       "{} "
       "|\n| Ends | {} |\n| Reaction | {} (`disk.reaction` and `[disk.reactions]` in "
       "the configuration) |\n\n"
       "## What looks like it\n\n{}\n\n## What the agent did\n\n{}\n\n## What to do\n\n{}\n",
       FaultClassName(row.fault_class), row.title, row.meaning, SeverityName(row.severity),
       row.fatal ? ", fatal: the disk no longer keeps what it is given" : "", row.evidence,
-      ConfirmationText(row), EndText(row), ReactionName(row.reaction), row.guard, does(), row.hint);
+      WitnessText(row), ConfirmationText(row), EndText(row), ReactionName(row.reaction), row.guard,
+      does(), row.hint);
 }
 
 std::string RunbookIndex() {

@@ -8,6 +8,8 @@
 
 namespace metal::disk {
 
+// "`probe`, `kernel_log`": who can see it, as the API names them.
+std::string WitnessText(const FaultRow& row);
 // How a row's fault is confirmed, and how it ends, for people.
 std::string ConfirmationText(const FaultRow& row);
 std::string EndText(const FaultRow& row);

@@ -63,6 +63,7 @@ void LogWatch::Refresh(const WatchedDrive& watched) {
   Drive& drive = found->second;
   if (drive.logs.identity.firmware != watched.identity.firmware) {  // it may have other logs
     drive.refused.reset();
+    drive.lists_its_logs = false;
     drive.asked.clear();
   }
   drive.logs.identity = watched.identity;
@@ -164,7 +165,8 @@ bool LogWatch::ReadIdentity(const WatchedDrive& watched, LogReader& reader, Driv
     const auto listed = reader.ReadSupportedLogs();
     if (!Took(drive, kSupportedLogsId, listed.status())) return false;
     // A list without the log that every drive has is none.
-    if (listed.ok() && listed->test(kSmartLogId)) drive.refused |= ~*listed;
+    drive.lists_its_logs = listed.ok() && listed->test(kSmartLogId);
+    if (drive.lists_its_logs) drive.refused |= ~*listed;
   }
   if (watched.name_space != 0) {
     auto name_space = reader.ReadNamespace(watched.name_space);
@@ -193,7 +195,9 @@ bool LogWatch::ReadVendors(LogReader& reader, Drive& drive) {
     if (!Took(drive, kAwsLogId, aws.status())) return false;
     if (aws.ok()) drive.logs.aws = *std::move(aws);
   }
-  if (!IsVirtual(controller) && IsDue(drive, kOcpLogId, options_.vendor_interval)) {
+  const bool may_have_ocp =
+      drive.lists_its_logs || (options_.unlisted_logs && !IsVirtual(controller));
+  if (may_have_ocp && IsDue(drive, kOcpLogId, options_.vendor_interval)) {
     auto ocp = reader.ReadOcp();
     if (!Took(drive, kOcpLogId, ocp.status())) return false;
     if (ocp.ok()) drive.logs.ocp = *std::move(ocp);

@@ -2,10 +2,10 @@
 // say for faults to a sink.
 // What is asked: SMART at each Refresh; the error log when SMART counts a new entry; Amazon's log
 // at each Refresh; OCP's once a minute; self-tests and the identity every 10 minutes; persistent
-// events once a day. A drive is asked only for what it says that it has (OACS, LPA, log 00h); for
-// OCP's log, which older drives cannot announce, once, and not again when it refuses. Virtual
-// drives are not asked for it at all: each refusal counts as an error of the drive. Threading:
-// thread-safe; Refresh and ForgetOthers are called by one thread, which calls the sink.
+// events once a day. A drive is asked only for what it says that it has (OACS, LPA, log 00h):
+// each refusal counts as an error of the drive. Drives older than NVMe 2.0 cannot announce OCP's
+// log: options.unlisted_logs asks physical ones once, and not again when they refuse.
+// Threading: thread-safe; Refresh and ForgetOthers are called by one thread, which calls the sink.
 #pragma once
 
 #include <bitset>
@@ -49,6 +49,7 @@ struct LogWatchOptions {
   absl::Duration self_test_interval = absl::Minutes(10);
   absl::Duration identity_interval = absl::Minutes(10);
   absl::Duration events_interval = absl::Hours(24);
+  bool unlisted_logs = false;
   // Is told of each reading whose counters differ from those of the one before; may be null.
   CounterSink counters = nullptr;
 };
@@ -83,6 +84,7 @@ class LogWatch {
     LogJudge judge;
     DriveIdentity first;
     std::bitset<256> refused;                      // logs that the drive does not have
+    bool lists_its_logs = false;                   // and `refused` has all others
     std::map<uint8_t, base::MonotonicTime> asked;  // when a log was last asked for
     std::optional<base::MonotonicTime> identified;
     std::optional<uint64_t> errors_read;  // SMART's count when the error log was read

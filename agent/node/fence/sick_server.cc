@@ -34,6 +34,7 @@ void SickServer::Begin(const observe::Fault& fault,
   server_ = Server{.fault = fault,
                    .postmaster = postmaster,
                    .family = pg::ListFamily(postmaster->pid()),
+                   .begin = parts_.clock.Monotonic(),
                    .due = parts_.clock.Monotonic() + kImmediate};
   const absl::Status signalled = postmaster->Signal(SIGQUIT);
   if (!signalled.ok() && !absl::IsNotFound(signalled)) {
@@ -82,11 +83,19 @@ void SickServer::Kill(const Server& server) {
 }
 
 std::string SickServer::Tell(const Server& server) {
-  std::string done = server.killed ? "killed PostgreSQL" : "stopped PostgreSQL";
+  const absl::Duration took = parts_.clock.Monotonic() - server.begin;
+  const std::vector<base::ProcStat> left = pg::StillThere(server.family);
+  const std::string how = server.killed ? "killed" : "stopped";
+  const std::string milliseconds = fmt::format("{}", absl::ToInt64Milliseconds(took));
+  std::string done = how + " PostgreSQL";
+  if (left.empty()) done += fmt::format(" within {} ms", milliseconds);
   const std::string rest = parts_.cut.DestroyRest();
   if (!rest.empty()) done += "; " + rest;
-  const std::vector<base::ProcStat> left = pg::StillThere(server.family);
-  if (left.empty()) return done;
+  if (left.empty()) {
+    Emit(parts_.events, observe::Severity::kWarning, "disk.server_down", server.fault.subject, done,
+         {{"how", how}, {"duration_ms", milliseconds}});
+    return done;
+  }
   std::vector<std::string> names;
   for (const base::ProcStat& each : left) {
     if (names.size() == kNamed) break;
@@ -98,7 +107,7 @@ std::string SickServer::Tell(const Server& server) {
        fmt::format("PostgreSQL was killed, and {}. HINT: those in state D hang in the disk: reboot "
                    "the host before the disk is used again",
                    text),
-       {{"processes", fmt::format("{}", left.size())}});
+       {{"processes", fmt::format("{}", left.size())}, {"duration_ms", milliseconds}});
   return done + "; " + text;
 }
 

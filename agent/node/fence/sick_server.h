@@ -43,8 +43,8 @@ class SickServer {
   // named as one that hangs.
   void Begin(const observe::Fault& fault, std::shared_ptr<const pg::Postmaster> postmaster);
   // To be called again after NextLook: kills what has not ended 2 s after Begin, by the control
-  // group where there is one; then destroys the connections that are left and tells what still
-  // hangs (event disk.survivors).
+  // group where there is one; then destroys the connections that are left and tells how long it
+  // took (event disk.server_down, with duration_ms) or what still hangs (disk.survivors).
   void Look();
   absl::Duration NextLook();
   bool ending();
@@ -54,7 +54,7 @@ class SickServer {
     observe::Fault fault;
     std::shared_ptr<const pg::Postmaster> postmaster;
     std::vector<base::ProcStat> family;  // as of Begin: orphans are found again
-    base::MonotonicTime due;             // of the next step
+    base::MonotonicTime begin, due;      // due: of the next step
     bool killed = false;
   };
   // One process for ever.

@@ -118,6 +118,34 @@ TEST_F(CopyPaceTest, ArchivingGoesFirst) {
   EXPECT_LT(pace_->rate(), before / 4);
 }
 
+TEST_F(CopyPaceTest, AHotDriveIsSparedStepByStepAndNothingElseIsLookedAt) {
+  Make({});
+  const auto second = [&](bool hot) {
+    pace_->throttle().Book(pace_->rate() == 0 ? 100 * kMiB : pace_->rate());
+    clock_.Advance(absl::Seconds(1));
+    pace_->Observe(std::vector<absl::Duration>(3, absl::Seconds(1)));
+    pace_->Adjust(1000, hot);
+  };
+  second(false);
+  EXPECT_EQ(pace_->rate(), 0u);
+  second(true);
+  EXPECT_EQ(pace_->rate(), 70 * kMiB);
+  for (int i = 0; i < 29; ++i) second(true);
+  EXPECT_EQ(pace_->rate(), 70 * kMiB) << "it takes a while to cool";
+  second(true);
+  EXPECT_EQ(pace_->rate(), 49 * kMiB);
+  for (int i = 0; i < 600; ++i) second(true);
+  EXPECT_EQ(pace_->rate(), 8 * kMiB) << "a backup has to end";
+  second(false);
+  EXPECT_GT(pace_->rate(), 8 * kMiB);
+  for (int i = 0; i < 10; ++i) {  // nobody copies
+    clock_.Advance(absl::Seconds(1));
+    pace_->Adjust(0, false);
+  }
+  EXPECT_EQ(pace_->rate(), 0u);
+  EXPECT_THAT(Told(), ::testing::ElementsAre("backup.slowed", "backup.let_go"));
+}
+
 TEST_F(CopyPaceTest, TheConfiguredLimitIsTheCeiling) {
   Make({.rate_limit = 100 * kMiB, .latency_max = kMost});
   for (int i = 0; i < 60; ++i) Second(0.3 * kCapacity);

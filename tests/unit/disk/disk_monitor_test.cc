@@ -410,6 +410,14 @@ TEST_F(DiskMonitorTest, ADriveThatWasChangedWhileTheAgentWasDownIsNamedUntilAnOp
   dir_.Write("sys/devices/nvme0/serial", "S2\n");
   dir_.Write("sys/devices/nvme0/nvme0n1/wwid", "eui.02\n");
   DiskMonitor& monitor = Start();
+  // Before anything is watched: a server is not to start on it.
+  const absl::Status refused = monitor.CheckDrives(dir_.path());
+  EXPECT_EQ(metal::testing::ReasonOf(refused), "WRONG_DEVICE");
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("lies on Test Drive S2, and was on Test Drive S1"));
+  EXPECT_OK(monitor.CheckDrives(dir_.path() + "/elsewhere")) << "another database";
+  ASSERT_EQ(symlink(dir_.path().c_str(), dir_.File("link").c_str()), 0);
+  EXPECT_FALSE(monitor.CheckDrives(dir_.File("link")).ok()) << "the same by another name";
   monitor.AddTarget("data", dir_.path());
   ASSERT_TRUE(Eventually([&] { return HasFault("wrong_device/nvme0n1"); }));
   const observe::Fault fault = board_.Get()->faults.at("wrong_device/nvme0n1");
@@ -421,6 +429,7 @@ TEST_F(DiskMonitorTest, ADriveThatWasChangedWhileTheAgentWasDownIsNamedUntilAnOp
                                           .caller = "unix",
                                           .reason = "new drive"});
   ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_OK(monitor.CheckDrives(dir_.path()));
   ASSERT_TRUE(noted("S2"));
   EXPECT_TRUE(Eventually([&] { return !HasFault("wrong_device/nvme0n1"); }));
   EXPECT_THAT(events_.types(), Contains("disk.drive_noted"));
@@ -434,7 +443,9 @@ TEST_F(DiskMonitorTest, ADatabaseThatIsMadeAnewOnAnotherDriveIsExpectedThere) {
   DiskMonitor& monitor = Start();
   monitor.AddTarget("data", dir_.path());
   ASSERT_TRUE(Eventually([&] { return HasFault("wrong_device/nvme0n1"); }));
+  EXPECT_FALSE(monitor.CheckDrives(dir_.path()).ok());
   monitor.NoteDrivesAnew();
+  EXPECT_OK(monitor.CheckDrives(dir_.path())) << "at once: the server is started next";
   EXPECT_TRUE(Eventually([&] { return !HasFault("wrong_device/nvme0n1"); }));
 }
 

@@ -1,6 +1,8 @@
 // What a node does about a sick disk under its own server, without PostgreSQL.
 #include <sys/stat.h>
 
+#include <functional>
+
 #include "agent/base/file.h"
 #include "gmock/gmock.h"
 #include "tests/unit/node/node_fixture.h"
@@ -14,18 +16,25 @@ using ::testing::HasSubstr;
 
 class DiskReactionTest : public NodeTest {
  protected:
-  // A confirmed fault of the database's disk.
-  void RaiseSick(const std::string& reaction) {
-    auto detail = std::make_shared<observe::DiskFaultDetail>();
+  using Detail = observe::DiskFaultDetail;
+  // A confirmed fatal fault of the database's disk that asks for its fence, but for what `change`
+  // says.
+  void Raise(
+      const std::string& fault_class, const std::function<void(Detail&)>& change = [](Detail&) {}) {
+    auto detail = std::make_shared<Detail>();
     detail->roles = {"data"};
     detail->confirmed = detail->fatal = true;
-    detail->reaction = reaction;
+    detail->reaction = "demote";
+    change(*detail);
     observe::Fault fault;
-    fault.fault_class = "write_error";
+    fault.fault_class = fault_class;
     fault.subject = "nvme0n1";
-    fault.message = "writes fail";
+    fault.message = fault_class + " of nvme0n1";
     fault.disk = std::move(detail);
     board_.RaiseFault(std::move(fault));
+  }
+  void RaiseSick(const std::string& reaction) {
+    Raise("write_error", [&](Detail& detail) { detail.reaction = reaction; });
   }
   void FenceForDisk() {
     ASSERT_OK(terms_->BeginTerm(holder_));
@@ -104,7 +113,58 @@ TEST_F(DiskReactionTest, APrimaryOfWhosePeersNothingIsToldFencesItself) {
   node_->Begin();
   ASSERT_TRUE(events_.Await("disk.fenced"));
   EXPECT_TRUE(terms_->Get().FencedForDisk());
+  EXPECT_EQ(events_.Attribute("disk_fence.step", "step"), "fence");
+  EXPECT_NE(events_.Attribute("disk_fence.step", "duration_ms"), "");
   EXPECT_EQ(events_.Count("disk.fence_withheld"), 0u);
+}
+
+// Neither a disk that cannot be judged, nor one that may be well, nor one that bears no database.
+TEST_F(DiskReactionTest, WhatIsNotKnownFencesNobody) {
+  LeadTheShard();
+  observe::DiskSection disk;
+  disk.device = "nvme0n1";
+  for (const char* state : {"unknown", "unsupported"}) {
+    observe::ProbeSection probe;
+    probe.role = "data";
+    probe.state = state;
+    disk.probes.push_back(probe);
+  }
+  board_.Update([&](observe::NodeStatus& status) { status.disks = {disk}; });
+  Raise("stalled", [](Detail& detail) { detail.confirmed = false; });
+  Raise("overheating", [](Detail& detail) { detail.fatal = false; });
+  Raise("gone", [](Detail& detail) { detail.roles = {"repository"}; });
+  Raise("corruption", [](Detail& detail) { detail.reaction = "drain"; });
+  Raise("lost_write", [](Detail& detail) {
+    detail.acknowledged = {"unix", "known", absl::UnixEpoch()};
+  });
+  node_->Begin();
+  clock_.Sleep(absl::Milliseconds(2500));  // the role watch has looked at least twice
+  EXPECT_FALSE(terms_->Get().fence.active) << terms_->Get().fence.reason;
+  EXPECT_EQ(events_.Count("disk.fenced"), 0u);
+  RaiseSick("demote");
+  EXPECT_TRUE(events_.Await("disk.fenced")) << "it does look";
+}
+
+// Nothing else repairs a page that was half written when the power went.
+TEST_F(DiskReactionTest, FullPageWritesStayOnWhereTheDriveMayTearAPage) {
+  ApplyConfigRequest request;
+  request.validate_only = true;
+  int asked = 0;
+  const auto refused = [&](const std::string& value, const std::string& name = "full_page_writes") {
+    request.settings = {{name, value}};
+    const auto answer = node_->ApplyConfig(Request(std::to_string(++asked)), request);
+    return ReasonOf(answer.status()) == "TORN_WRITES";
+  };
+  EXPECT_FALSE(refused("off")) << "the drive is not known to";
+  Raise("torn_writes", [](Detail& detail) { detail.fatal = false; });
+  for (const char* off : {"off", "OF", "False", "no", "n", "0"}) EXPECT_TRUE(refused(off)) << off;
+  for (const char* on : {"on", "o", "true", "1", "yes"}) EXPECT_FALSE(refused(on)) << on;
+  EXPECT_TRUE(refused("off", "Full_Page_Writes"));
+  EXPECT_FALSE(refused("off", "fsync"));
+  Raise("torn_writes", [](Detail& detail) {
+    detail.acknowledged = {"unix", "a filesystem does", absl::Now()};
+  });
+  EXPECT_FALSE(refused("off "));
 }
 
 // PostgreSQL takes every byte of a standby's name but NUL.

@@ -63,6 +63,7 @@ class SupervisorTest : public ::testing::Test {
       return scope_;
     };
     options.lock_directory = [this] { return directory_lock_; };
+    options.check_drives = [this] { return drives_; };
     options.role_for_launch = role_for_launch_;
     options.held_down = [this] { return std::string(held_down_ ? "its disk is sick" : ""); };
     options.may_be_primary = [this] { return may_be_primary_.load(); };
@@ -90,7 +91,7 @@ class SupervisorTest : public ::testing::Test {
   FakeCluster cluster_;
   int port_ = cluster_.port();
   absl::Duration no_progress_limit_ = absl::Seconds(60);
-  absl::Status directory_lock_;
+  absl::Status directory_lock_, drives_;
   absl::Status scope_;  // the answer to a move
   base::Mutex scope_mutex_;
   std::vector<pid_t> moved_to_scope_;  // the watch moves too

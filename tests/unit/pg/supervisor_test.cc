@@ -205,6 +205,17 @@ TEST_F(SupervisorTest, NothingIsChangedWithoutTheLockOfTheDirectory) {
               StatusIs(absl::StatusCode::kAborted, HasSubstr("another agent")));
 }
 
+TEST_F(SupervisorTest, NothingIsStartedOnAnotherDriveThanBefore) {
+  drives_ = absl::FailedPreconditionError("lies on another drive");
+  MakeSupervisor();
+  EXPECT_THAT(supervisor_->Start({}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another drive")));
+  EXPECT_FALSE(HasStandbySignal());
+  EXPECT_FALSE(supervisor_->desired().running);
+  drives_ = absl::OkStatus();
+  ASSERT_OK(supervisor_->Start({}));
+}
+
 TEST_F(SupervisorTest, AStoppedServerIsLeftAlone) {
   MakeSupervisor();
   ASSERT_OK(supervisor_->Start({}));

@@ -70,7 +70,11 @@ TEST(ConvertFaultTest, AFaultOfADiskCarriesItsEvidence) {
   evidence.nvme_status_type = 2;
   evidence.nvme_status_code = 0x80;
   evidence.sector = 8;
-  detail.evidence = {evidence};
+  observe::FaultEvidence probe;
+  probe.witness = "probe";
+  probe.probe_outcome = "unanswered";
+  probe.outstanding = absl::Milliseconds(3500);
+  detail.evidence = {evidence, probe};
   detail.acknowledged = {"unix", "known", absl::FromUnixSeconds(30)};
   observe::Fault fault;
   fault.fault_class = "write_error";
@@ -87,7 +91,7 @@ TEST(ConvertFaultTest, AFaultOfADiskCarriesItsEvidence) {
   EXPECT_THAT(out.disk().roles(), ::testing::ElementsAre("data", "wal"));
   EXPECT_EQ(out.disk().last_seen_time().seconds(), 20);
   EXPECT_EQ(out.disk().actions_size(), 1);
-  ASSERT_EQ(out.disk().evidence_size(), 1);
+  ASSERT_EQ(out.disk().evidence_size(), 2);
   const v1::FaultEvidence& seen = out.disk().evidence(0);
   EXPECT_EQ(seen.witness(), v1::FAULT_WITNESS_KERNEL_LOG);
   EXPECT_EQ(seen.kernel_line(), evidence.kernel_line);
@@ -95,6 +99,10 @@ TEST(ConvertFaultTest, AFaultOfADiskCarriesItsEvidence) {
   EXPECT_EQ(seen.nvme_status_code(), 0x80);
   EXPECT_EQ(seen.sector(), 8);
   EXPECT_FALSE(seen.has_delta());
+  EXPECT_EQ(seen.probe_outcome(), v1::PROBE_OUTCOME_UNSPECIFIED);
+  EXPECT_FALSE(seen.has_outstanding());
+  EXPECT_EQ(out.disk().evidence(1).probe_outcome(), v1::PROBE_OUTCOME_UNANSWERED);
+  EXPECT_EQ(out.disk().evidence(1).outstanding().seconds(), 3);
   EXPECT_EQ(out.disk().acknowledgement().caller(), "unix");
   EXPECT_EQ(out.disk().acknowledgement().reason(), "known");
   EXPECT_EQ(out.disk().acknowledgement().time().seconds(), 30);
@@ -106,6 +114,16 @@ TEST(ConvertFaultTest, EveryWitnessIsKnownToTheApi) {
     EXPECT_TRUE(v1::FaultWitness_Parse(
         "FAULT_WITNESS_" +
             absl::AsciiStrToUpper(std::string(disk::WitnessName(static_cast<disk::Witness>(i)))),
+        &value));
+  }
+}
+
+TEST(ConvertFaultTest, EveryResultOfAProbeIsKnownToTheApi) {
+  for (size_t i = 0; i < disk::kProbeResults; ++i) {
+    v1::ProbeOutcome value = v1::PROBE_OUTCOME_UNSPECIFIED;
+    EXPECT_TRUE(v1::ProbeOutcome_Parse(
+        "PROBE_OUTCOME_" + absl::AsciiStrToUpper(std::string(
+                               disk::ProbeResultName(static_cast<disk::ProbeResult>(i)))),
         &value));
   }
 }

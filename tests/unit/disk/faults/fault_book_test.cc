@@ -1,6 +1,7 @@
 #include "agent/disk/faults/fault_book.h"
 
 #include <cerrno>
+#include <map>
 
 #include "gmock/gmock.h"
 
@@ -31,6 +32,17 @@ class FaultBookTest : public ::testing::Test {
     evidence.delta = 1;
     return evidence;
   }
+  // As many as there are sources among those of the set.
+  static std::vector<Witness> OfDifferentSources(const WitnessSet& set) {
+    std::map<EvidenceSource, Witness> first;
+    for (size_t i = 0; i < kWitnesses; ++i) {
+      const auto witness = static_cast<Witness>(i);
+      if (set.contains(witness)) first.try_emplace(SourceOf(witness), witness);
+    }
+    std::vector<Witness> witnesses;
+    for (const auto& [source, witness] : first) witnesses.push_back(witness);
+    return witnesses;
+  }
   std::vector<FaultNews> Take(const Evidence& evidence) {
     Evidence timed = evidence;
     timed.time = absl::UnixEpoch() + (now_ - base::MonotonicTime());
@@ -53,14 +65,16 @@ TEST_F(FaultBookTest, EveryRowIsRaisedConfirmedAndCleared) {
     FaultBook book;
     base::MonotonicTime now = now_;
     bool confirmed = false;
-    const Witness witnesses[] = {Witness::kProbe, Witness::kKernelLog, Witness::kSmartLog};
+    std::vector<Witness> witnesses = OfDifferentSources(row.seen_by);
+    // Who is the only one has to see it again.
+    while (static_cast<int>(witnesses.size()) < row.witnesses) witnesses.push_back(witnesses[0]);
     for (int i = 0; i < row.witnesses; ++i) {
       const auto changes = book.Take(See(row.fault_class, witnesses[i]), now);
       ASSERT_THAT(changes, SizeIs(1));
       confirmed = changes[0].fault.confirmed;
       EXPECT_EQ(confirmed, i + 1 == row.witnesses);
       EXPECT_EQ(changes[0].news, confirmed ? FaultNews::kConfirmed : FaultNews::kSuspected);
-      now = now + absl::Seconds(1);
+      now = now + absl::Seconds(1) + row.apart;
     }
     EXPECT_TRUE(confirmed);
     ASSERT_THAT(book.faults(), SizeIs(1));
@@ -182,6 +196,22 @@ TEST_F(FaultBookTest, WhatAnyClientCanWriteIntoALogConfirmsNothingByItself) {
   EXPECT_THAT(Take(See(FaultClass::kCorruption, Witness::kProbe)),
               ElementsAre(FaultNews::kConfirmed))
       << "another source, and what it is told of fits";
+}
+
+TEST_F(FaultBookTest, WhoTheTableDoesNotNameConfirmsNothing) {
+  EXPECT_THAT(Take(See(FaultClass::kFsyncError, Witness::kPeers)),
+              ElementsAre(FaultNews::kSuspected));
+  Take(See(FaultClass::kStalled, Witness::kProbe));
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kPostgresLog)),
+              ElementsAre(FaultNews::kMore));
+  for (int i = 0; i < 3; ++i) {
+    Take(See(FaultClass::kControllerReset, Witness::kProbe));
+    now_ = now_ + absl::Minutes(6);
+  }
+  for (const DiskFault& fault : book_.faults()) {
+    EXPECT_FALSE(fault.confirmed) << FaultClassName(fault.fault_class);
+  }
+  EXPECT_THAT(Take(See(FaultClass::kStalled, Witness::kSysfs)), ElementsAre(FaultNews::kConfirmed));
 }
 
 TEST_F(FaultBookTest, AnEventThatIsToldTwiceIsSeenOnce) {

@@ -119,7 +119,7 @@ TEST(FaultDeskTest, NoClassThatItsRowDoesNotDemoteIsDemotedOnTheWordOfOneSource)
   EXPECT_EQ(ReactionTo(policy, FaultClass::kUnreliable, {Witness::kSmartLog, Witness::kErrorLog}),
             "drain")
       << "both are the drive";
-  EXPECT_EQ(ReactionTo(policy, FaultClass::kUnreliable, {Witness::kSmartLog, Witness::kKernelLog}),
+  EXPECT_EQ(ReactionTo(policy, FaultClass::kUnreliable, {Witness::kSmartLog, Witness::kUevent}),
             "demote");
 }
 

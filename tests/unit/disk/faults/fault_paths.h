@@ -3,30 +3,11 @@
 // Threading: constant data.
 #pragma once
 
-#include <cerrno>
-
 #include "agent/disk/faults/fault_table.h"
-#include "agent/disk/nvme/aws_log.h"
-#include "agent/disk/nvme/ocp_log.h"
-#include "agent/disk/nvme/self_test_log.h"
-#include "agent/disk/nvme/smart_log.h"
-#include "tests/unit/disk/faults/watched_node.h"
+#include "tests/unit/disk/faults/fault_path_steps.h"
 
 namespace metal::disk {
 namespace fault_paths {
-
-using metal::testing::LoadPage;
-using metal::testing::Page;
-using metal::testing::Put;
-using metal::testing::WatchedNode;
-using enum FaultClass;
-
-inline constexpr bool kRead = false, kWrite = true;
-inline constexpr char kIdle[] = "100 0 800 50 200 0 1600 70 0 90 120 0 0 0 0 0 0\n";
-inline constexpr char kMoved[] = "101 0 808 51 200 0 1600 70 0 95 120 0 0 0 0 0 0\n";
-inline constexpr char kFlushError[] =
-    "I/O error, dev nvme0n1, sector 0 op 0x1:(WRITE) flags 0x800 phys_seg 0 prio class 2";
-inline constexpr char kTimeout[] = "nvme nvme0: I/O 1 QID 2 timeout, reset controller";
 
 using Step = void (*)(WatchedNode&);
 
@@ -36,25 +17,6 @@ struct FaultPath {
   Step raise;
   Step end;  // null: nothing tells of its end, it is over after the row's quiet
 };
-
-// What ends probes' states: a minute without an error, then some that work.
-inline void ProbesWorkAgain(WatchedNode& node) {
-  node.Pass(absl::Seconds(61));
-  node.ProbesWork();
-}
-
-inline constexpr ProbeStamp kOlder = {.node = "a", .role = "data", .block = 3, .sequence = 8};
-inline constexpr ProbeStamp kNewer = {.node = "a", .role = "data", .block = 3, .sequence = 9};
-
-inline void SmartWarning(WatchedNode& node, uint8_t bits) {
-  node.helper_.Smart(0, bits, 1);
-  node.AskDrive();
-}
-template <uint8_t kBits>
-void Warns(WatchedNode& node) {
-  SmartWarning(node, kBits);
-}
-inline void WarnsNoMore(WatchedNode& node) { SmartWarning(node, 0); }
 
 inline const FaultPath kFaultPaths[] = {
     {kMediaError, "the kernel's line",
@@ -81,6 +43,13 @@ inline const FaultPath kFaultPaths[] = {
      },
      nullptr},
 
+    {kMediaError, "the drive's error log", [](WatchedNode& node) { DriveLogsError(node, 2, 0x81); },
+     nullptr},
+    {kMediaError, "the drive's count of reads that it could not correct",
+     [](WatchedNode& node) { OcpGrows(node, 56, 5, 8); }, nullptr},
+
+    {kWriteError, "the drive's error log", [](WatchedNode& node) { DriveLogsError(node, 2, 0x80); },
+     nullptr},
     {kWriteError, "the kernel's line",
      [](WatchedNode& node) {
        node.KernelSays(
@@ -91,10 +60,9 @@ inline const FaultPath kFaultPaths[] = {
      nullptr},
     {kWriteError, "a server that ended itself",
      [](WatchedNode& node) {
-       node.PostgresSays(
-           "[123] PANIC:  could not write to log file \"000000010000000000000001\" at offset 8192, "
-           "length 8192: Input/output error");
-       node.PostgresSays("[1] LOG:  server process (PID 123) was terminated by signal 6: Aborted");
+       ServerEndsItself(node,
+                        "could not write to log file \"000000010000000000000001\" at offset 8192, "
+                        "length 8192: Input/output error");
      },
      nullptr},
 
@@ -117,6 +85,28 @@ inline const FaultPath kFaultPaths[] = {
        WarnsNoMore(node);
        node.Write(WatchedNode::kDisk, "ro", "0\n");
        node.LookAtSysfs();
+     }},
+    {kReadOnly, "SMART and the kernel's line",
+     [](WatchedNode& node) {
+       Warns<kMediaReadOnly>(node);
+       node.KernelSays(
+           "nvme0n1: Write(0x1) @ LBA 256, 8 blocks, Namespace is Write Protected (sct 0x0 / sc "
+           "0x20) DNR ");
+     },
+     [](WatchedNode& node) {
+       WarnsNoMore(node);
+       node.Pass(RowOf(kReadOnly).quiet);
+     }},
+    {kReadOnly, "the drive's error log and sysfs",
+     [](WatchedNode& node) {
+       DriveLogsError(node, 0, 0x20);
+       node.Write(WatchedNode::kDisk, "ro", "1\n");
+       node.LookAtSysfs();
+     },
+     [](WatchedNode& node) {
+       node.Write(WatchedNode::kDisk, "ro", "0\n");
+       node.LookAtSysfs();
+       node.Pass(RowOf(kReadOnly).quiet);
      }},
     {kReadOnly, "SMART and a device event",
      [](WatchedNode& node) {
@@ -167,6 +157,30 @@ inline const FaultPath kFaultPaths[] = {
        node.AskDrive(absl::Minutes(10));
      }},
 
+    {kUnreliable, "an event of the drive",
+     [](WatchedNode& node) { node.KernelTells("change", "nvme0", "nvme", "NVME_AEN=0x020001"); },
+     nullptr},
+    {kUnreliable, "the charge of its capacitors",
+     [](WatchedNode& node) { OcpGrows(node, 128, 4, 2); },
+     [](WatchedNode& node) {
+       Put(node.helper_.pages_[kOcpLogId], 128, 137, 2);
+       node.AskDrive(absl::Minutes(1));
+     }},
+
+    {kOverheating, "an event of the drive",
+     [](WatchedNode& node) { node.KernelTells("change", "nvme0", "nvme", "NVME_AEN=0x020101"); },
+     nullptr},
+    {kOverheating, "its persistent events",
+     [](WatchedNode& node) {
+       ReadOldEvents(node);
+       DriveLogsEvent(node, kEventThermalExcursion, {5, 2});
+     },
+     nullptr},
+    {kOverheating, "that it throttles itself", [](WatchedNode& node) { OcpGrows(node, 97, 1, 1); },
+     [](WatchedNode& node) {
+       Put(node.helper_.pages_[kOcpLogId], 97, 0, 1);
+       node.AskDrive(absl::Minutes(1));
+     }},
     {kOverheating, "SMART", Warns<kTemperatureOutOfRange>, WarnsNoMore},
     {kOverheating, "the time that it was hot, until that grows no more",
      [](WatchedNode& node) {
@@ -185,14 +199,29 @@ inline const FaultPath kFaultPaths[] = {
      nullptr},
     {kControllerReset, "the kernel's line and the drive's count",
      [](WatchedNode& node) {
-       node.helper_.pages_[kOcpLogId] = LoadPage("ocp");
-       Put(node.helper_.pages_[kOcpLogId], 97, 0, 1);  // not throttled
-       node.AskDrive();
        node.KernelSays(kTimeout);
-       Put(node.helper_.pages_[kOcpLogId], 232, 6, 4);
-       node.AskDrive(absl::Minutes(1));
+       OcpGrows(node, 232, 6, 4);
      },
      nullptr},
+    {kControllerReset, "two internal errors that the drive reports",
+     [](WatchedNode& node) {
+       node.KernelTells("change", "nvme0", "nvme", "NVME_AEN=0x010300");
+       node.Pass(absl::Minutes(6));
+       node.KernelTells("change", "nvme0", "nvme", "NVME_AEN=0x010400");
+     },
+     nullptr},
+    {kControllerReset, "a controller that is not live, and its persistent events",
+     [](WatchedNode& node) {
+       ReadOldEvents(node);
+       node.Write(WatchedNode::kFunction, "nvme/nvme0/state", "resetting\n");
+       node.LookAtSysfs();
+       DriveLogsEvent(node, kEventHardwareError, {kHardwareControllerFatal, 0, 0, 0});
+     },
+     [](WatchedNode& node) {
+       node.Write(WatchedNode::kFunction, "nvme/nvme0/state", "live\n");
+       node.LookAtSysfs();
+       node.Pass(RowOf(kControllerReset).quiet);
+     }},
 
     {kGone, "a device event and sysfs, until the same drive is back",
      [](WatchedNode& node) {
@@ -210,6 +239,13 @@ inline const FaultPath kFaultPaths[] = {
      [](WatchedNode& node) {
        node.KernelSays("nvme nvme0: Removing after probe failure status: -19");
        node.LookAtSysfs();
+     },
+     nullptr},
+    {kGone, "a server that ended itself",
+     [](WatchedNode& node) {
+       ServerEndsItself(node,
+                        "could not open file \"pg_wal/000000010000000000000003\": No such "
+                        "device");
      },
      nullptr},
     {kGone, "sysfs, until another drive is the node's",
@@ -238,6 +274,16 @@ inline const FaultPath kFaultPaths[] = {
      [](WatchedNode& node) {
        node.KernelSays(
            "pcieport 0000:00:1c.0: AER: Corrected error message received from 0000:3b:00.0");
+     },
+     nullptr},
+
+    {kLinkDegraded, "errors that the drive counts, until they grow no more",
+     [](WatchedNode& node) { OcpGrows(node, 104, 1240, 8); },
+     [](WatchedNode& node) { node.AskDrive(absl::Minutes(4)); }},
+    {kLinkDegraded, "its persistent events",
+     [](WatchedNode& node) {
+       ReadOldEvents(node);
+       DriveLogsEvent(node, kEventHardwareError, {kHardwarePcieLinkChanged, 0, 0, 0});
      },
      nullptr},
 
@@ -287,6 +333,27 @@ inline const FaultPath kFaultPaths[] = {
        node.PostgresCounts(4);
        node.KernelSays(
            "XFS (nvme0n1p1): Metadata CRC error detected at xfs_agf_read_verify+0x1c/0xb0");
+       node.PostgresCounts(5);
+     },
+     nullptr},
+
+    {kCorruption, "errors inside the drive, and the server's count",
+     [](WatchedNode& node) {
+       node.PostgresCounts(4);
+       OcpGrows(node, 72, 9, 4);
+       node.PostgresCounts(5);
+     },
+     nullptr},
+    {kCorruption, "the drive's error log, and a line of the server's log",
+     [](WatchedNode& node) {
+       DriveLogsError(node, 2, 0x82);
+       node.PostgresSays("[9] me@db ERROR:  invalid page in block 3 of relation base/5/2619");
+     },
+     nullptr},
+    {kCorruption, "an event of the file system, and the server's count",
+     [](WatchedNode& node) {
+       node.PostgresCounts(4);
+       node.FilesystemReports(EUCLEAN);
        node.PostgresCounts(5);
      },
      nullptr},
@@ -346,6 +413,14 @@ inline const FaultPath kFaultPaths[] = {
      ProbesWorkAgain},
     {kFull, "the kernel's line",
      [](WatchedNode& node) { node.KernelSays("XFS (nvme0n1p1): log I/O error -28"); }, nullptr},
+
+    {kFull, "a line of the server's log with a probe",
+     [](WatchedNode& node) {
+       ServerEndsItself(node,
+                        "could not write to file \"pg_wal/xlogtemp.123\": No space left on device");
+       node.ProbeEnds(kWrite, -ENOSPC);
+     },
+     ProbesWorkAgain},
 
     {kWrongDevice, "sysfs, until the right one is back",
      [](WatchedNode& node) {

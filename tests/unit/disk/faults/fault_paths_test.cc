@@ -1,5 +1,6 @@
 #include "tests/unit/disk/faults/fault_paths.h"
 
+#include <map>
 #include <set>
 #include <vector>
 
@@ -17,15 +18,15 @@ const observe::Fault* Find(const std::vector<observe::Fault>& faults, FaultClass
   return nullptr;
 }
 
-std::set<EvidenceSource> SourcesOf(const observe::Fault& fault) {
-  std::set<EvidenceSource> sources;
+std::set<Witness> WitnessesOf(const observe::Fault& fault) {
+  std::set<Witness> witnesses;
   for (const observe::FaultEvidence& each : fault.disk->evidence) {
     for (size_t i = 0; i < kWitnesses; ++i) {
       const auto witness = static_cast<Witness>(i);
-      if (WitnessName(witness) == each.witness) sources.insert(SourceOf(witness));
+      if (WitnessName(witness) == each.witness) witnesses.insert(witness);
     }
   }
-  return sources;
+  return witnesses;
 }
 
 // It is confirmed, of the drive that it is of, as its row wants, and the only one.
@@ -36,8 +37,13 @@ void ExpectConfirmed(const std::vector<observe::Fault>& faults, const FaultRow& 
   EXPECT_TRUE(fault->disk->confirmed) << fault->message;
   EXPECT_EQ(fault->subject, row.of_filesystem ? "nvme0n1:data" : "nvme0n1");
   EXPECT_EQ(fault->disk->serial, "METAL0001");
+  std::set<EvidenceSource> sources;
+  for (const Witness witness : WitnessesOf(*fault)) {
+    EXPECT_TRUE(row.seen_by.contains(witness)) << WitnessName(witness);
+    sources.insert(SourceOf(witness));
+  }
   if (row.sightings == 0) {
-    EXPECT_GE(SourcesOf(*fault).size(), static_cast<size_t>(row.witnesses));
+    EXPECT_GE(sources.size(), static_cast<size_t>(row.witnesses));
   }
 }
 
@@ -62,11 +68,23 @@ TEST(FaultPathsTest, WhatAHostShowsIsConfirmedAndEnds) {
   }
 }
 
-TEST(FaultPathsTest, EveryClassHasAPath) {
-  std::set<FaultClass> reached;
-  for (const FaultPath& path : kFaultPaths) reached.insert(path.fault_class);
+TEST(FaultPathsTest, EveryWitnessThatTheTableNamesHasAPath) {
+  std::map<FaultClass, std::set<Witness>> reached;
+  for (const FaultPath& path : kFaultPaths) {
+    WatchedNode node;
+    path.raise(node);
+    for (const observe::Fault& fault : node.Faults()) {
+      if (fault.fault_class == FaultClassName(path.fault_class))
+        reached[path.fault_class].merge(WitnessesOf(fault));
+    }
+  }
   for (const FaultRow& row : FaultTable()) {
-    EXPECT_TRUE(reached.contains(row.fault_class)) << FaultClassName(row.fault_class);
+    for (size_t i = 0; i < kWitnesses; ++i) {
+      const auto witness = static_cast<Witness>(i);
+      if (!row.seen_by.contains(witness)) continue;
+      EXPECT_TRUE(reached[row.fault_class].contains(witness))
+          << FaultClassName(row.fault_class) << " by " << WitnessName(witness);
+    }
   }
 }
 

@@ -20,6 +20,15 @@ using ::testing::Not;
 const std::string kRunbooks =
     std::filesystem::path(__FILE__).parent_path() / "../../../../agent/docs/runbooks/";
 
+std::set<EvidenceSource> Sources(const FaultRow& row) {
+  std::set<EvidenceSource> sources;
+  for (size_t i = 0; i < kWitnesses; ++i) {
+    const auto witness = static_cast<Witness>(i);
+    if (row.seen_by.contains(witness)) sources.insert(SourceOf(witness));
+  }
+  return sources;
+}
+
 TEST(FaultTableTest, HasARowForEachClassInTheirOrder) {
   ASSERT_EQ(FaultTable().size(), kFaultClasses);
   std::set<std::string_view> names;
@@ -31,6 +40,8 @@ TEST(FaultTableTest, HasARowForEachClassInTheirOrder) {
       EXPECT_FALSE(text.empty()) << FaultClassName(row.fault_class);
     }
     EXPECT_GE(row.witnesses, 1);
+    EXPECT_GE(Sources(row).size(), static_cast<size_t>(row.sightings == 0 ? row.witnesses : 1))
+        << FaultClassName(row.fault_class) << " could never be confirmed";
     EXPECT_EQ(row.sightings > 0, row.within > absl::ZeroDuration());
   }
 }

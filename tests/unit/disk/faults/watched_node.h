@@ -189,6 +189,10 @@ class WatchedNode {
   void PostgresCounts(int64_t checksum_failures) {
     if (auto evidence = checksums_.Observe(checksum_failures, clock_.Now())) desk_.Take(*evidence);
   }
+  void FilesystemReports(int error_number) {
+    desk_.Take(disk::JudgeFilesystemError({.error_number = error_number, .count = 1},
+                                          filesystem_id_, clock_.Now()));
+  }
   void Room(uint64_t free_bytes) {
     constexpr uint64_t kSize = 1000 * base::kGiB;
     disk::RoomView view{.role = "data", .device = "nvme0n1", .mount_point = "/data", .room = {}};
@@ -275,8 +279,9 @@ class WatchedNode {
   uint64_t sequence_ = 0;
   disk::KernelLogJudge kernel_log_;
   disk::SysfsJudge sysfs_{"nvme0n1", "METAL0001"};
-  disk::FilesystemJudge filesystem_{
-      {.major = 259, .minor = 1, .name = "nvme0n1p1", .type = "xfs", .disk = "nvme0n1"}};
+  const disk::FilesystemId filesystem_id_{
+      .major = 259, .minor = 1, .name = "nvme0n1p1", .type = "xfs", .disk = "nvme0n1"};
+  disk::FilesystemJudge filesystem_{filesystem_id_};
   disk::BlockStatJudge block_stat_{"nvme0n1"};
   disk::LogWatch logs_{&helper_, clock_, [this](disk::Evidence e) { desk_.Take(std::move(e)); }};
   disk::ProbeObservation probes_{.phase = disk::ProbePhase::kRunning, .oldest_outstanding = {}};

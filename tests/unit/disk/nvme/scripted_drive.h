@@ -2,6 +2,7 @@
 // helper. Threading: not thread-safe.
 #pragma once
 
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "agent/disk/nvme/error_log.h"
 #include "agent/disk/nvme/persistent_events.h"
 #include "agent/disk/nvme/smart_log.h"
+#include "agent/disk/nvme/supported_logs.h"
 #include "agent/disk/privileged.h"
 #include "gtest/gtest.h"
 #include "tests/unit/disk/nvme/page_fixture.h"
@@ -74,6 +76,13 @@ class ScriptedDrive final : public disk::PrivilegedHelper {
 
   void Smart(size_t offset, uint64_t value, size_t size) {
     Put(pages_[disk::kSmartLogId], offset, value, size);
+  }
+  // It says which logs it has.
+  void ListLogs(std::initializer_list<uint8_t> logs) {
+    Put(controller_, 261, 0x20, 1);
+    Page list(disk::kSupportedLogsSize);
+    for (const uint8_t log : logs) Put(list, size_t{4} * log, 1, 4);
+    pages_[disk::kSupportedLogsId] = list;
   }
   std::vector<int> TakeAsked() { return std::exchange(asked_, {}); }
 

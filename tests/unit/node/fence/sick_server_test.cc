@@ -96,7 +96,9 @@ TEST_F(SickServerTest, AServerThatEndsAtOnceIsNotKilled) {
   LookAfter(absl::Milliseconds(100));
   EXPECT_FALSE(server_.ending());
   EXPECT_THAT(done_,
-              ElementsAre("nvme0n1: stopped PostgreSQL; destroyed 3 connections that were left"));
+              ElementsAre("nvme0n1: stopped PostgreSQL within 100 ms; destroyed 3 connections that "
+                          "were left"));
+  EXPECT_EQ(events_.Attribute("disk.server_down", "duration_ms"), "100");
   EXPECT_THAT(helper_.asked, ElementsAre("destroy 5432 but 0"));
 }
 
@@ -117,6 +119,7 @@ TEST_F(SickServerTest, WhatDoesNotEndIsKilledByItsGroupAfterItsTime) {
                                   "its processes have not ended: " +
                                   std::to_string(postmaster.pid()) + " ("));
   EXPECT_EQ(events_.Count("disk.survivors"), 1u);
+  EXPECT_EQ(events_.Count("disk.server_down"), 0u);
   // The fence is enforced again; it hangs as before.
   Begin(postmaster);
   LookAfter(absl::Seconds(5));
@@ -136,7 +139,8 @@ TEST_F(SickServerTest, WithoutAGroupProcessesAreKilledOneByOne) {
   LookAfter(absl::Seconds(2));
   EXPECT_EQ(postmaster.End(), SIGKILL);
   LookAfter(absl::Milliseconds(100));
-  EXPECT_THAT(done_, ElementsAre("nvme0n1: killed PostgreSQL"));
+  EXPECT_THAT(done_, ElementsAre("nvme0n1: killed PostgreSQL within 2100 ms"));
+  EXPECT_EQ(events_.Attribute("disk.server_down", "how"), "killed");
   EXPECT_EQ(events_.Count("disk.survivors"), 0u);
 }
 
