@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <utility>
 
@@ -14,27 +15,49 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 constexpr size_t RoundUp(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
+// Mapped by itself and given back as a whole. From malloc, the advice would stay with what it hands
+// out next: hundreds of MiB after some hours of backups, of which each small object kept 2 MiB.
+std::byte* MapHuge(size_t size) {
+  void* const mapped =
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  METAL_CHECK(mapped != MAP_FAILED);
+  auto* const begin = static_cast<std::byte*>(mapped);
+  const size_t head =
+      RoundUp(reinterpret_cast<uintptr_t>(begin), kHugePage) - reinterpret_cast<uintptr_t>(begin);
+  if (head > 0) munmap(begin, head);
+  munmap(begin + head + size, kHugePage - head);
+  madvise(begin + head, size, MADV_HUGEPAGE);  // only advice: may fail
+  return begin + head;
+}
+
 }  // namespace
 
 AlignedBuffer::AlignedBuffer(size_t size) {
   METAL_CHECK(size > 0);
   size_ = RoundUp(size, kDirectIoAlignment);
   // Huge pages spare the kernel 511 of 512 page look-ups for each direct read.
-  const bool huge = size_ >= kHugePage;
-  const size_t alignment = huge ? kHugePage : kDirectIoAlignment;
-  data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, RoundUp(size_, alignment)));
+  data_ = size_ >= kHugePage
+              ? MapHuge(RoundUp(size_, kHugePage))
+              : static_cast<std::byte*>(std::aligned_alloc(kDirectIoAlignment, size_));
   METAL_CHECK(data_ != nullptr);
-  if (huge) madvise(data_, RoundUp(size_, kHugePage), MADV_HUGEPAGE);  // only advice: may fail
 }
 
-AlignedBuffer::~AlignedBuffer() { std::free(data_); }
+AlignedBuffer::~AlignedBuffer() { Free(); }
+
+void AlignedBuffer::Free() {
+  if (size_ >= kHugePage) {
+    munmap(data_, RoundUp(size_, kHugePage));
+  } else {
+    std::free(data_);
+  }
+}
 
 AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   if (this != &other) {
-    std::free(data_);
+    Free();
     data_ = std::exchange(other.data_, nullptr);
     size_ = std::exchange(other.size_, 0);
   }

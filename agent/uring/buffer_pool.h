@@ -27,6 +27,7 @@ class AlignedBuffer {
   std::span<std::byte> span() const { return {data_, size_}; }
 
  private:
+  void Free();
   std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -76,7 +76,10 @@ def test_a_second_sick_member_takes_nothing_acknowledged_with_it(workspace, pg):
         second.wait_status("the primary is fenced", lambda each: each["node"].get("fenced"), 60)
         wait_for("the watch says why it does nothing", lambda: "more than one member, so nothing is changed" in watch.said(), 60)
         assert not first.status()["node"].get("fenced"), "one member is fenced, not two"
-        shard.ok("failover")
+        # The operator hears what cannot be proved by one node of three, and decides.
+        refused = shard.ctl("failover", code=5)
+        assert "may be on the missing nodes alone" in refused.error and "--accept-data-loss" in refused.error, refused
+        shard.ok("failover", "--accept-data-loss")
         assert shard.ok("status")["primary"] == "c"
     shard.check(ledger)
     assert third.sql("SELECT pg_is_in_recovery()") == "f"

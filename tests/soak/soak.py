@@ -169,9 +169,12 @@ class Soak:
             for folder in ("backups", "packs"):
                 shutil.rmtree(os.path.join(place, folder, name), ignore_errors=True)
         for directory, _, files in os.walk(os.path.join(place, "wal")):
-            for each in (os.path.join(directory, name) for name in files):
-                if os.stat(each).st_mtime < since:
-                    os.unlink(each)
+            for each in (os.path.join(directory, name) for name in files if ".history" not in name):
+                try:
+                    if os.stat(each).st_mtime < since:
+                        os.unlink(each)
+                except FileNotFoundError:  # it was just moved to its place
+                    pass
 
     # ---- what the agent says ----
 

@@ -1,8 +1,12 @@
 #include "agent/uring/buffer_pool.h"
 
+#include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <set>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "gtest/gtest.h"
 
@@ -28,6 +32,32 @@ TEST(AlignedBufferTest, MoveLeavesTheSourceEmpty) {
   third = std::move(second);
   EXPECT_EQ(third.data(), data);
   EXPECT_EQ(third.size(), 4096u);
+}
+
+// Mappings that ask for huge pages.
+int HugeMappings() {
+  std::ifstream file("/proc/self/smaps");
+  int count = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("VmFlags:") && line.find(" hg") != std::string::npos) ++count;
+  }
+  return count;
+}
+
+TEST(AlignedBufferTest, NothingOfALargeOneIsLeft) {
+  const int before = HugeMappings();
+  {
+    AlignedBuffer small(4096);
+    AlignedBuffer large((size_t{8} << 20) + 4096);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(large.data()) % (size_t{2} << 20), 0u);
+    memset(large.data(), 1, large.size());
+    EXPECT_EQ(HugeMappings(), before + 1);
+    AlignedBuffer moved = std::move(large);
+    small = std::move(moved);
+    EXPECT_EQ(HugeMappings(), before + 1);
+    memset(small.data(), 2, small.size());
+  }
+  EXPECT_EQ(HugeMappings(), before);
 }
 
 TEST(BufferPoolTest, GivesEachBufferOnceThenNone) {
