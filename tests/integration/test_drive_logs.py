@@ -20,11 +20,12 @@ def test_smart_log_is_what_nvme_shows(drive):
 
 
 def test_smart_log_and_identity_are_what_smartctl_shows(drive):
-    drive_tools.smart_and_identity_as_smartctl_shows_them(drive)
+    assert drive_tools.smart_and_identity_as_smartctl_shows_them(drive)
 
 
 def test_identity_is_what_nvme_shows(drive):
     drive_tools.identity_as_nvme_shows_it(drive)
+    assert {"globally_unique_id", "atomic_write_power_fail_blocks"} <= set(drive.decoded()["identify_namespace"][0])
 
 
 def test_errors_are_what_nvme_shows(drive):
