@@ -19,7 +19,6 @@ def fill(node, mib):
              f"FROM generate_series(1, {mib * 6000}) g; CHECKPOINT")
 
 
-@pytest.mark.xfail(strict=False, reason="a defect: on some days the backup stands still until the clone has ended")
 def test_a_backup_and_a_clone_keep_one_limit_together(workspace, pg):
     """Each by itself would take half the time; and neither waits for the other's end."""
     source = with_transfer(Node(workspace, pg, backup={"rate_limit": "8MiB"})).make_primary()
