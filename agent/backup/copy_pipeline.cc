@@ -108,15 +108,22 @@ void CopyPipeline::StartReads() {
     if (read == nullptr) break;
     read_bytes_in_flight_ += read->request.length;
     engine_->Submit(&read->request);
-    next_read_at_.reset();
+    booked_bytes_ -= std::min<uint64_t>(booked_bytes_, read->request.length);
   }
 }
 
 absl::Duration CopyPipeline::HoldBack() {
   if (options_.throttle == nullptr || reader_.waiting_reads() == 0) return absl::ZeroDuration();
   const base::MonotonicTime now = options_.throttle->clock().Monotonic();
-  if (!next_read_at_) next_read_at_ = now + options_.throttle->Book(reader_.next_read_length());
-  return *next_read_at_ - now;
+  const uint64_t length = reader_.next_read_length();
+  if (booked_bytes_ < length) {
+    // A frame's worth at once, as clones do: all are served in turn, and who came with one small
+    // file each time would stand still beside them.
+    const uint64_t more = std::max<uint64_t>(length, store::kFrameRawMax);
+    booked_until_ = now + options_.throttle->Book(more);
+    booked_bytes_ += more;
+  }
+  return booked_until_ - now;
 }
 
 // ---- encoded frames

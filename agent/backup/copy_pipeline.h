@@ -110,8 +110,9 @@ class CopyPipeline {
   FrameReader reader_;
   std::deque<FrameJob*> encoded_;  // finished by a codec, waiting for staging space
   uint64_t read_bytes_in_flight_ = 0;
-  bool held_back_ = false;  // by the throttle, when reads were last started
-  std::optional<base::MonotonicTime> next_read_at_;  // booked for the next read
+  bool held_back_ = false;            // by the throttle, when reads were last started
+  uint64_t booked_bytes_ = 0;         // with the throttle, and not read yet
+  base::MonotonicTime booked_until_;  // when they may be read
 
   store::PackWriter packs_;
   std::vector<std::unique_ptr<FinishPackJob>> finish_jobs_;
