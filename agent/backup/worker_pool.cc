@@ -57,6 +57,7 @@ bool WorkerPool::PrepareToSleep() {
 }
 
 void WorkerPool::Work(size_t worker) {
+  base::GiveWay();
   mutex_.Lock();
   while (true) {
     while (queue_.empty() && !stopping_) {

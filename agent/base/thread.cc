@@ -1,11 +1,18 @@
 #include "agent/base/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <sys/resource.h>
 
 #include <csignal>
 #include <utility>
 
 namespace metal::base {
+namespace {
+
+constexpr int kGivingWay = 5;  // nice: a weight of 335 beside 1024
+
+}  // namespace
 
 Thread::Thread(std::string name, std::function<void()> body) {
   sigset_t all;
@@ -31,6 +38,14 @@ void Thread::Join() {
 
 void Thread::Detach() {
   if (thread_.joinable()) thread_.detach();
+}
+
+void GiveWay() {
+  // Both are of the thread, and allowed to everybody: lower is always possible. Nothing depends on
+  // them, so a refusal (seccomp) is none of ours.
+  const sched_param none{};
+  (void)sched_setscheduler(0, SCHED_BATCH, &none);
+  if (getpriority(PRIO_PROCESS, 0) < kGivingWay) (void)setpriority(PRIO_PROCESS, 0, kGivingWay);
 }
 
 }  // namespace metal::base

@@ -26,4 +26,9 @@ class Thread {
   std::thread thread_;
 };
 
+// The calling thread gives way to all that has the usual priority, for good: for what computes for
+// seconds beside PostgreSQL and beside threads that answer somebody. It still gets a quarter of a
+// processor that others want as a whole. What it starts afterwards inherits it.
+void GiveWay();
+
 }  // namespace metal::base

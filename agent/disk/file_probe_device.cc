@@ -87,12 +87,14 @@ class FileProbeDevice final : public ProbeDevice {
     // A full counter means that a wake-up is pending already.
     [[maybe_unused]] const ssize_t written = write(wake_.get(), &one, sizeof(one));
   }
+  bool WasCut() override;
   void Close() override;
 
  private:
   absl::Status CheckFilesystem();
   absl::Status OpenLocked(const std::function<void()>& before_step);
   absl::Status Lock(int fd);
+  absl::StatusOr<base::UniqueFd> OpenTemporary(const std::string& temporary);
   absl::Status CreateFile(const std::function<void()>& before_step);
   absl::StatusOr<base::UniqueFd> OpenDirect(int flags);
   absl::Status OpenRing();
@@ -112,6 +114,7 @@ class FileProbeDevice final : public ProbeDevice {
   base::UniqueFd read_;                // O_DIRECT
   base::UniqueFd write_;               // O_DIRECT | O_DSYNC
   std::string write_link_;             // of its path, as the kernel has it
+  int64_t blocks_ = 0;                 // of 512 bytes, that the file had when it was opened
   std::vector<ProbeCompletion> done_;  // not by the ring
   bool ring_open_ = false;             // false: transfers are done inside Start
   bool wake_armed_ = false;
@@ -152,15 +155,27 @@ absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_ste
   return absl::OkStatus();
 }
 
+// Empty, and nobody else's: not cut before it is locked, since another process may be about to give
+// it its name. One that did so between the opening and the lock has made a file with which it
+// probes now.
+absl::StatusOr<base::UniqueFd> FileProbeDevice::OpenTemporary(const std::string& temporary) {
+  METAL_ASSIGN_OR_RETURN(base::UniqueFd file,
+                         base::OpenFile(temporary, O_RDWR | O_CREAT | O_NOFOLLOW));
+  struct stat ours {};
+  struct stat named {};
+  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0 || fstat(file.get(), &ours) != 0 ||
+      stat(temporary.c_str(), &named) != 0 || ours.st_ino != named.st_ino) {
+    return base::Error(absl::StatusCode::kUnavailable, "another process prepares {}", temporary);
+  }
+  if (ftruncate(file.get(), 0) != 0) return base::ErrnoStatus(errno, "truncate", temporary);
+  return file;
+}
+
 // Under a temporary name until every block is written and synced: after a crash the file is whole
 // or is not there.
 absl::Status FileProbeDevice::CreateFile(const std::function<void()>& before_step) {
   const std::string temporary = path_ + ".new";
-  METAL_ASSIGN_OR_RETURN(base::UniqueFd file,
-                         base::OpenFile(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW));
-  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    return base::Error(absl::StatusCode::kUnavailable, "another process prepares {}", temporary);
-  }
+  METAL_ASSIGN_OR_RETURN(base::UniqueFd file, OpenTemporary(temporary));
   // Reserved first: a file that grew by appending keeps blocks past its end on XFS, and then the
   // last close of a writer waits for direct I/O under way, so that a process with a stuck probe
   // could not even be killed.
@@ -241,6 +256,9 @@ absl::Status FileProbeDevice::Open(const std::function<void()>& before_step) {
   METAL_ASSIGN_OR_RETURN(read_, OpenDirect(O_RDONLY));
   METAL_ASSIGN_OR_RETURN(write_, OpenDirect(O_WRONLY | O_DSYNC));
   write_link_ = fmt::format("/proc/self/fd/{}", write_.get());
+  struct stat info {};
+  if (fstat(read_.get(), &info) != 0) return base::ErrnoStatus(errno, "stat", path_);
+  blocks_ = info.st_blocks;
   if (io_ == ProbeIo::kSynchronous) return absl::OkStatus();
   const absl::Status ring = OpenRing();
   if (!absl::IsUnimplemented(ring)) return ring;
@@ -248,6 +266,12 @@ absl::Status FileProbeDevice::Open(const std::function<void()>& before_step) {
   base::LogInfo("event=disk.probe_without_ring path={} message=\"{}\"", path_,
                 std::string(ring.message()));
   return absl::OkStatus();
+}
+
+bool FileProbeDevice::WasCut() {
+  struct stat info {};
+  return fstat(read_.get(), &info) == 0 &&
+         (static_cast<size_t>(info.st_size) < kFileSize || info.st_blocks < blocks_);
 }
 
 void FileProbeDevice::CloseRing() {

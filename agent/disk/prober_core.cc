@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "agent/base/check.h"
+#include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/disk/probe_block.h"
 
@@ -239,6 +240,14 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
       error = fmt::format("read block {}: {}", slot.block, problem->text);
       written_[slot.block] = 0;  // counted once
     }
+  }
+  // A read that came to nothing bad but to too little, or to what nobody wrote.
+  if (!slot.is_write && !outcome.ok && completion.result >= 0 && device_->WasCut()) {
+    outcome = {.no_verdict = true};
+    error = fmt::format("the probe file of {} was cut by another program; it is made anew",
+                        options_.role);
+    if (!leaving_) base::LogWarning("event=disk.probe_file_cut message=\"{}\"", error);
+    leaving_ = true;
   }
   --outstanding_;
   if (!slot.is_write) read_back_ = true;

@@ -100,6 +100,27 @@ def test_probes_measure(workspace, pg):
     assert node.ctl("disk", "probe", "nothing").code in (2, 4)
 
 
+def test_a_probe_file_that_somebody_cuts_is_no_fault_of_the_drive(workspace, pg):
+    node = Node(workspace, pg, disk={"probe_enabled": True, "probe_read_interval": "50ms", "probe_write_interval": "50ms"})
+    node.make_primary()
+    path = os.path.join(node.data_dir, ".metal-probe")
+
+    def probe(status):
+        return next((each for disk in status["disks"] for each in disk["probes"] if each["role"] == "data"), {})
+    node.wait_status("it is probed", lambda each: int(probe(each).get("read", {}).get("count", 0)) > 20, 40)
+    whole = os.path.getsize(path)
+    after = node.last_event_id()
+    for size in (0, whole // 2):
+        said = node.log_text().count("event=disk.probe_file_cut")
+        os.truncate(path, size)
+        wait_for("the prober notices", lambda: node.log_text().count("event=disk.probe_file_cut") > said, 20)
+        wait_for("the file is whole again", lambda: os.path.getsize(path) == whole, 30)
+        node.wait_status("it is probed", lambda each: probe(each).get("state") == "PROBE_STATE_HEALTHY", 30)
+    assert not [each for each in node.events(after=after) if each["type"].startswith("disk.")]
+    status = node.status()
+    assert not status.get("faults") and not status["node"].get("fenced"), status
+
+
 def test_revision_grows_and_watch_streams_it(primary):
     first = int(primary.status()["revision"])
     primary.sql("SELECT pg_logical_emit_message(false, 'a', 'b')")

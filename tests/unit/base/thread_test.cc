@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "agent/base/mutex.h"
@@ -41,6 +44,23 @@ TEST(ThreadTest, DestructorJoins) {
     Thread thread("worker", [&] { done = true; });
   }
   EXPECT_TRUE(done);
+}
+
+TEST(ThreadTest, OneThatGivesWayIsAlone) {
+  const int before = getpriority(PRIO_PROCESS, 0);
+  int lowered = 0;
+  int policy = -1;
+  Thread("computes", [&] {
+    GiveWay();
+    lowered = getpriority(PRIO_PROCESS, 0);
+    policy = sched_getscheduler(0);
+  }).Join();
+  EXPECT_GE(lowered, std::max(before, 5));
+  EXPECT_EQ(policy, SCHED_BATCH);
+  EXPECT_EQ(getpriority(PRIO_PROCESS, 0), before);
+  int other = before + 1;
+  Thread("answers", [&] { other = getpriority(PRIO_PROCESS, 0); }).Join();
+  EXPECT_EQ(other, before);
 }
 
 TEST(CondVarTest, WaitForEndsAtTheTimeoutOrTheCondition) {

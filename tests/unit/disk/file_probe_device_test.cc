@@ -116,6 +116,43 @@ TEST(FileProbeDeviceTest, ASecondProberIsRefused) {
   EXPECT_OK(second->Open([] {}));
 }
 
+// Two agents that begin at once with one directory (a repository that they share).
+TEST(FileProbeDeviceTest, ASecondOneMeanwhileLeavesTheFirstOnesFileWhole) {
+  metal::testing::TempDir dir;
+  const std::string path = dir.File("probe");
+  const auto first = MakeFileProbeDevice(path);
+  const auto second = MakeFileProbeDevice(path);
+  int refused = 0;
+  const absl::Status opened = first->Open([&] {
+    if (std::filesystem::exists(path + ".new") && absl::IsUnavailable(second->Open([] {}))) {
+      ++refused;
+    }
+  });
+  if (absl::IsUnimplemented(opened)) GTEST_SKIP() << opened.message();
+  ASSERT_OK(opened);
+  EXPECT_GT(refused, 60) << "at every step";
+  EXPECT_EQ(std::filesystem::file_size(path), 16u << 20);
+  EXPECT_FALSE(first->WasCut());
+}
+
+TEST(FileProbeDeviceTest, AFileThatWasCutIsKnown) {
+  metal::testing::TempDir dir;
+  const std::string path = dir.File("probe");
+  const auto device = MakeFileProbeDevice(path);
+  OPEN_OR_SKIP(*device);
+  device->StartWrite(0, 4095);
+  ASSERT_EQ(WaitFor(*device, 1).size(), 1u);
+  EXPECT_FALSE(device->WasCut());
+  std::filesystem::resize_file(path, 8 << 20);
+  EXPECT_TRUE(device->WasCut());
+  device->StartWrite(0, 4095);  // as long as it was, and half of it a hole
+  ASSERT_EQ(WaitFor(*device, 1).size(), 1u);
+  EXPECT_EQ(std::filesystem::file_size(path), 16u << 20);
+  EXPECT_TRUE(device->WasCut());
+  ASSERT_OK(device->Open([] {}));
+  EXPECT_FALSE(device->WasCut());
+}
+
 // Another thread starts programs all the time: a copy of our descriptors lives on for a moment.
 TEST(FileProbeDeviceTest, AForkMeanwhileDoesNotKeepTheLock) {
   metal::testing::TempDir dir;

@@ -186,6 +186,18 @@ TEST_F(ProberTest, AfterErrorsInARowTheFileIsOpenedAgain) {
   ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time_in_a_row > 20; }));
 }
 
+TEST_F(ProberTest, AFileThatAnotherProgramCutIsNoFaultOfTheDrive) {
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > 5; }));
+  const size_t opens = script_->opens();
+  script_->Cut(true);
+  ASSERT_TRUE(Eventually([&] { return script_->opens() > opens; }));
+  EXPECT_THAT(prober.Counts().last_error, HasSubstr("was cut by another program"));
+  const uint64_t before = prober.Observe().on_time;
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().on_time > before + 20; }));
+  EXPECT_EQ(prober.Observe().errors, 0u);
+}
+
 TEST_F(ProberTest, ATransferThatIsNotSupportedIsNoError) {
   script_->FailReads(-EINVAL);
   Prober& prober = Start();

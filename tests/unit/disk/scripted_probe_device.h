@@ -35,6 +35,9 @@ class DeviceScript {
   void DropWrites(bool on) {
     Set([&] { drop_writes_ = on; });
   }  // confirmed, but not stored
+  void Cut(bool on) {
+    Set([&] { cut_ = on; });
+  }  // by another program, until it is opened again
   void FailOpen(absl::Status status) {
     Set([&] { open_status_ = status; });
   }
@@ -83,6 +86,7 @@ class DeviceScript {
   base::Mutex mutex_;
   base::CondVar changed_;
   bool hang_ = false, hang_open_ = false, hang_submit_ = false, drop_writes_ = false, wake_ = false;
+  bool cut_ = false;
   int32_t read_result_ = kGood, write_result_ = kGood;
   uint32_t only_blocks_ = disk::kProbeFileBlocks;
   absl::Status open_status_;
@@ -101,6 +105,7 @@ class ScriptedProbeDevice final : public disk::ProbeDevice {
     base::MutexLock lock(script_->mutex_);
     ++script_->opens_;
     while (script_->hang_open_) script_->changed_.Wait(script_->mutex_);
+    if (std::exchange(script_->cut_, false)) script_->blocks_.clear();
     return script_->open_status_;
   }
   std::span<std::byte> Buffer(uint32_t slot) override {
@@ -125,6 +130,10 @@ class ScriptedProbeDevice final : public disk::ProbeDevice {
   void Wake() override {
     script_->Set([this] { script_->wake_ = true; });
   }
+  bool WasCut() override {
+    base::MutexLock lock(script_->mutex_);
+    return script_->cut_;
+  }
   void Close() override {}
 
  private:
@@ -140,7 +149,7 @@ class ScriptedProbeDevice final : public disk::ProbeDevice {
 
   int32_t Transfer(const DeviceScript::Transfer& transfer) {
     const int32_t result = transfer.is_write ? script_->write_result_ : script_->read_result_;
-    if (result == DeviceScript::kZero) return 0;
+    if (result == DeviceScript::kZero || (script_->cut_ && !transfer.is_write)) return 0;
     if (result != DeviceScript::kGood) return result;
     const std::span<std::byte> buffer = Buffer(transfer.slot);
     std::vector<std::byte>& block = script_->blocks_[transfer.block];
