@@ -1,7 +1,8 @@
-"""A disk that asks for less than a failover, under `metalctl shard watch --auto`."""
+"""Disks of a shard's members that are sick in other ways than one dead primary's, under `metalctl shard watch --auto`."""
 import os
 
 import pytest
+from test_disk_fence import disk_that_refuses, options, own_network, write_much  # noqa: F401  the network is a fixture
 from test_full_disk import MIB, full_fault, loop_disk
 
 from harness import process
@@ -53,3 +54,34 @@ def test_a_primary_that_asks_for_a_drain_hands_its_lead_over(workspace, pg):
         disk.empty()
         old.wait_status("there is room", lambda each: not full_fault(each), 60)
     shard.check(ledger)
+
+
+def test_a_second_sick_member_takes_nothing_acknowledged_with_it(workspace, pg):
+    """First a standby, then the primary: one of them is fenced, the watch leaves the rest to an operator, the third node leads."""
+    disks = {name: (disk_that_refuses(workspace, name), options("demote")) for name in "ab"}
+    shard = ShardOnDisks(workspace, pg, disks).start_agents()
+    shard.init()
+    shard.wait_healthy()
+    first, second, third = (shard[name] for name in "bac")
+    with ShardWatch(workspace, shard) as watch, shard.clients() as ledger:
+        assert shard.primary() is second
+        first.disk.refuse()
+        second.run("psql", "-XqAt", "-c", "SET synchronous_commit = local",
+                   "-c", "CREATE TABLE more AS SELECT repeat('x', 500) FROM generate_series(1, 200000)", code=None)
+        second.wait_status("every commit waits for the other standby", lambda status: (
+            status["postgres"].get("synchronous_standby_names") == 'ANY 1 ("c")'), 90)
+        ledger.wait_more()
+        second.disk.refuse()
+        write_much(second)
+        second.wait_status("the primary is fenced", lambda each: each["node"].get("fenced"), 60)
+        # Whether it looks before the primary is fenced (two sick members) or after (an election that proves too little).
+        wait_for("the watch says why nobody is promoted", lambda: any(why in watch.said() for why in (
+            "more than one member, so nothing is changed", "may be on the missing nodes alone")), 60)
+        assert not first.status()["node"].get("fenced"), "one member is fenced, not two"
+        # The operator hears what cannot be proved by one node of three, and decides.
+        refused = shard.ctl("failover", code=5)
+        assert "may be on the missing nodes alone" in refused.error and "--accept-data-loss" in refused.error, refused
+        shard.ok("failover", "--accept-data-loss")
+        assert shard.ok("status")["primary"] == "c"
+    shard.check(ledger)
+    assert third.sql("SELECT pg_is_in_recovery()") == "f"

@@ -160,8 +160,9 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
                 "cache still succeed, so the server may not notice for long.",
      .evidence = "A probe that ends with ENODEV or with 0 bytes, the kernel's remove event, a size "
                  "of 0, the device's directory in sysfs; from then on any error of its I/O.",
-     .guard = "A device that comes back under its name has to have the same serial number. A read of "
-              "0 bytes from a probe file that another program has cut tells nothing.",
+     .guard =
+         "A device that comes back under its name has to have the same serial number. A read of "
+         "0 bytes from a probe file that another program has cut tells nothing.",
      .hint = "Fail over. Look at the slot, the cable and the power. Never let the node go on with "
              "the same data directory as primary: writes are missing."},
     {.fault_class = FaultClass::kLinkDegraded,
