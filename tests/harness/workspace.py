@@ -9,19 +9,37 @@ from harness import process
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LOGS = os.path.join(ROOT, "build", "test-logs")
 _live = []
-_next_port = 20000 + os.getpid() * 37 % 10000
+FIRST_PORT, PORTS = 20000, 500  # of one process: below the kernel's own range
+_own_ports, _next_port = None, 0
+
+
+def _claim_ports():
+    """A range of ports that no other process of tests has: a server's port is its own also while it is down. The kernel takes the
+    name back when this process ends."""
+    for number in range(20):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0metal-test-ports-{number}")
+            return claim, FIRST_PORT + number * PORTS
+        except OSError:
+            claim.close()
+    raise RuntimeError("20 processes run tests here already")
 
 
 def free_port():
-    """A TCP port of 127.0.0.1 below the kernel's own range that nobody listens on."""
-    global _next_port
+    """A TCP port of 127.0.0.1 that nobody listens on, and that no other process of tests takes."""
+    global _own_ports, _next_port
+    if _own_ports is None:
+        _own_ports = _claim_ports()
+    first = _own_ports[1]
     while True:
-        _next_port = 20000 + (_next_port - 20000 + 1) % 10000
+        _next_port = (_next_port + 1) % PORTS
+        port = first + _next_port
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", _next_port))
-                return _next_port
+                probe.bind(("127.0.0.1", port))
+                return port
             except OSError:
                 continue
 
