@@ -44,7 +44,7 @@ void GiveWay() {
   // Both are of the thread, and allowed to everybody: lower is always possible. Nothing depends on
   // them, so a refusal (seccomp) is none of ours.
   const sched_param none{};
-  (void)sched_setscheduler(0, SCHED_BATCH, &none);
+  if (sched_getscheduler(0) == SCHED_OTHER) (void)sched_setscheduler(0, SCHED_BATCH, &none);
   if (getpriority(PRIO_PROCESS, 0) < kGivingWay) (void)setpriority(PRIO_PROCESS, 0, kGivingWay);
 }
 

@@ -26,9 +26,9 @@ class Thread {
   std::thread thread_;
 };
 
-// The calling thread gives way to all that has the usual priority, for good: for what computes for
-// seconds beside PostgreSQL and beside threads that answer somebody. It still gets a quarter of a
-// processor that others want as a whole. What it starts afterwards inherits it.
+// The calling thread gives way, for good, to threads of the usual priority, with a third of their
+// weight: for what computes for seconds beside those that answer somebody. Of other control groups
+// and sessions the kernel knows only the whole. What it starts afterwards inherits it.
 void GiveWay();
 
 }  // namespace metal::base

@@ -95,7 +95,8 @@ class FileProbeDevice final : public ProbeDevice {
   absl::Status OpenLocked(const std::function<void()>& before_step);
   absl::Status Lock(int fd);
   absl::StatusOr<base::UniqueFd> OpenTemporary(const std::string& temporary);
-  absl::Status CreateFile(const std::function<void()>& before_step);
+  // `missing`: there was no file; else one that is not whole is replaced.
+  absl::Status CreateFile(bool missing, const std::function<void()>& before_step);
   absl::StatusOr<base::UniqueFd> OpenDirect(int flags);
   absl::Status OpenRing();
   void CloseRing();
@@ -150,7 +151,7 @@ absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_ste
             static_cast<size_t>(info.st_blocks) * 512 >= kFileSize;
     METAL_RETURN_IF_ERROR(Lock(file->get()));
   }
-  if (!whole) return CreateFile(before_step);
+  if (!whole) return CreateFile(missing, before_step);
   lock_ = *std::move(file);
   return absl::OkStatus();
 }
@@ -161,21 +162,31 @@ absl::Status FileProbeDevice::OpenLocked(const std::function<void()>& before_ste
 absl::StatusOr<base::UniqueFd> FileProbeDevice::OpenTemporary(const std::string& temporary) {
   METAL_ASSIGN_OR_RETURN(base::UniqueFd file,
                          base::OpenFile(temporary, O_RDWR | O_CREAT | O_NOFOLLOW));
+  const absl::Status taken =
+      base::Error(absl::StatusCode::kUnavailable, "another process prepares {}", temporary);
+  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    return errno == EWOULDBLOCK ? taken : base::ErrnoStatus(errno, "lock", temporary);
+  }
   struct stat ours {};
   struct stat named {};
-  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0 || fstat(file.get(), &ours) != 0 ||
-      stat(temporary.c_str(), &named) != 0 || ours.st_ino != named.st_ino) {
-    return base::Error(absl::StatusCode::kUnavailable, "another process prepares {}", temporary);
+  if (fstat(file.get(), &ours) != 0) return base::ErrnoStatus(errno, "stat", temporary);
+  if (stat(temporary.c_str(), &named) != 0) {
+    return errno == ENOENT ? taken : base::ErrnoStatus(errno, "stat", temporary);
   }
+  if (ours.st_ino != named.st_ino) return taken;
   if (ftruncate(file.get(), 0) != 0) return base::ErrnoStatus(errno, "truncate", temporary);
   return file;
 }
 
 // Under a temporary name until every block is written and synced: after a crash the file is whole
 // or is not there.
-absl::Status FileProbeDevice::CreateFile(const std::function<void()>& before_step) {
+absl::Status FileProbeDevice::CreateFile(bool missing, const std::function<void()>& before_step) {
   const std::string temporary = path_ + ".new";
   METAL_ASSIGN_OR_RETURN(base::UniqueFd file, OpenTemporary(temporary));
+  if (missing && access(path_.c_str(), F_OK) == 0) {
+    unlink(temporary.c_str());
+    return base::Error(absl::StatusCode::kUnavailable, "another process has just made {}", path_);
+  }
   // Reserved first: a file that grew by appending keeps blocks past its end on XFS, and then the
   // last close of a writer waits for direct I/O under way, so that a process with a stuck probe
   // could not even be killed.
@@ -270,8 +281,11 @@ absl::Status FileProbeDevice::Open(const std::function<void()>& before_step) {
 
 bool FileProbeDevice::WasCut() {
   struct stat info {};
-  return fstat(read_.get(), &info) == 0 &&
-         (static_cast<size_t>(info.st_size) < kFileSize || info.st_blocks < blocks_);
+  if (fstat(read_.get(), &info) != 0) return false;
+  // Fewer blocks than it should have, and not from the beginning (a file system that compresses).
+  const bool holes =
+      static_cast<size_t>(info.st_blocks) * 512 < kFileSize && info.st_blocks < blocks_;
+  return static_cast<size_t>(info.st_size) < kFileSize || holes;
 }
 
 void FileProbeDevice::CloseRing() {

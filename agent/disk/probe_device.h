@@ -44,8 +44,8 @@ class ProbeDevice {
   virtual void Wait(absl::Duration timeout, std::vector<ProbeCompletion>& completions) = 0;
   // Ends the present or the next Wait. Thread-safe.
   virtual void Wake() = 0;
-  // Whether another program changed the file since Open so that it is shorter, or has holes: what
-  // is read of it then tells nothing of the drive. From memory alone.
+  // Whether another program changed the file since Open so that it is shorter, or has holes. A
+  // local file system answers from memory.
   virtual bool WasCut() = 0;
   // Closes what Open opened, for another Open. REQUIRES: nothing is outstanding.
   virtual void Close() = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "agent/base/check.h"
 #include "agent/base/log.h"
@@ -19,6 +20,7 @@ constexpr absl::Duration kDrainPatience = absl::Seconds(10);
 // uninterruptibly, and the agent could not even exit.
 constexpr absl::Duration kStandsStill = absl::Seconds(2);
 constexpr size_t kMostLatencies = 64;  // kept for one second's judgement
+constexpr char kCut[] = "the probe file was cut by another program; it is made anew";
 
 std::string Describe(bool is_write, uint32_t block, int32_t result) {
   const std::string_view verb = is_write ? "write" : "read";
@@ -54,7 +56,10 @@ void ProberCore::Run() {
     MarkStep();
     device_->Close();
     ClearStep();
-    WaitForReopen();
+    // At once, but not again and again where somebody cuts it again and again.
+    const bool soon = std::exchange(cut_, false) &&
+                      clock_.Monotonic() - opened_ > options_.schedule.reopen_interval;
+    if (!soon) WaitForReopen();
   }
   base::MutexLock lock(mutex_);
   seen_.phase = ProbePhase::kStopped;
@@ -92,6 +97,7 @@ bool ProberCore::OpenDevice() {
 
 void ProberCore::Probe() {
   const base::MonotonicTime start = clock_.Monotonic();
+  opened_ = start;
   next_read_ = start;
   next_write_ = start + options_.schedule.write_interval / 2;  // not at the reads' beat
   write_waits_ = read_back_ = read_ahead_ = false;
@@ -241,13 +247,11 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
       written_[slot.block] = 0;  // counted once
     }
   }
-  // A read that came to nothing bad but to too little, or to what nobody wrote.
-  if (!slot.is_write && !outcome.ok && completion.result >= 0 && device_->WasCut()) {
+  // What a file that was cut answers: too little, or the zeros of a hole. Other bytes it does not.
+  const bool too_little = completion.result >= 0 && completion.result < int32_t{kProbeBlockSize};
+  if (!slot.is_write && !outcome.ok && (too_little || IsZero(completion)) && WasCut()) {
     outcome = {.no_verdict = true};
-    error = fmt::format("the probe file of {} was cut by another program; it is made anew",
-                        options_.role);
-    if (!leaving_) base::LogWarning("event=disk.probe_file_cut message=\"{}\"", error);
-    leaving_ = true;
+    error = kCut;
   }
   --outstanding_;
   if (!slot.is_write) read_back_ = true;
@@ -262,6 +266,27 @@ void ProberCore::Finish(const ProbeCompletion& completion) {
     if (!error.empty()) slot.burst->burst.last_error = error;
     CountBurst(*slot.burst, slot, outcome, now - slot.since);
   }
+}
+
+bool ProberCore::IsZero(const ProbeCompletion& completion) {
+  return completion.result >= 0 &&
+         std::ranges::all_of(device_->Buffer(completion.slot),
+                             [](std::byte each) { return each == std::byte{0}; });
+}
+
+// Whoever is asked meanwhile is told this reason, and not that nothing is probed.
+bool ProberCore::WasCut() {
+  MarkStep();
+  const bool cut = device_->WasCut();
+  ClearStep();
+  if (!cut) return false;
+  if (!leaving_) {
+    base::LogWarning("event=disk.probe_file_cut role={} message=\"{}\"", options_.role, kCut);
+  }
+  leaving_ = cut_ = true;
+  base::MutexLock lock(mutex_);
+  reason_ = kCut;
+  return true;
 }
 
 void ProberCore::Count(const Slot& slot, const ProbeOutcome& outcome, absl::Duration latency,

@@ -80,6 +80,8 @@ class ProberCore {
   void Finish(const ProbeCompletion& completion);
   absl::Duration UntilNext(base::MonotonicTime now) const;
   bool stopping();
+  bool IsZero(const ProbeCompletion& completion);  // what a read brought
+  bool WasCut();
   void MarkStep();
   void ClearStep();
   void Leave(ProbePhase phase, std::string reason);
@@ -103,7 +105,9 @@ class ProberCore {
       written_;  // by block: the last sequence that the device confirmed; 0: unknown
   uint32_t outstanding_ = 0;
   uint64_t errors_in_a_row_ = 0;
-  bool leaving_ = false;      // issue nothing more, close when all is back
+  bool leaving_ = false;  // issue nothing more, close when all is back
+  bool cut_ = false;      // leaving because another program cut the file
+  base::MonotonicTime opened_;
   bool write_waits_ = false;  // a write is due, and a read under way has to come back before it
   bool read_back_ = false;    // since the write is due
   bool read_ahead_ = false;   // the last read was of what the next write replaces

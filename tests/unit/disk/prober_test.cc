@@ -198,6 +198,16 @@ TEST_F(ProberTest, AFileThatAnotherProgramCutIsNoFaultOfTheDrive) {
   EXPECT_EQ(prober.Observe().errors, 0u);
 }
 
+// What a hole cannot answer is the drive's word, whatever was done to the file.
+TEST_F(ProberTest, OtherBytesInAFileThatWasCutAreAFaultAllTheSame) {
+  script_->OnlyBlocks(4);
+  Prober& prober = Start();
+  ASSERT_TRUE(Eventually([&] { return prober.Counts().write.count > 20; })) << "each was written";
+  script_->CutElsewhere(true);
+  script_->DropWrites(true);
+  ASSERT_TRUE(Eventually([&] { return prober.Observe().errors > 0; }));
+}
+
 TEST_F(ProberTest, ATransferThatIsNotSupportedIsNoError) {
   script_->FailReads(-EINVAL);
   Prober& prober = Start();

@@ -38,6 +38,9 @@ class DeviceScript {
   void Cut(bool on) {
     Set([&] { cut_ = on; });
   }  // by another program, until it is opened again
+  void CutElsewhere(bool on) {
+    Set([&] { cut_elsewhere_ = on; });
+  }  // cut where nothing is read
   void FailOpen(absl::Status status) {
     Set([&] { open_status_ = status; });
   }
@@ -86,7 +89,7 @@ class DeviceScript {
   base::Mutex mutex_;
   base::CondVar changed_;
   bool hang_ = false, hang_open_ = false, hang_submit_ = false, drop_writes_ = false, wake_ = false;
-  bool cut_ = false;
+  bool cut_ = false, cut_elsewhere_ = false;
   int32_t read_result_ = kGood, write_result_ = kGood;
   uint32_t only_blocks_ = disk::kProbeFileBlocks;
   absl::Status open_status_;
@@ -132,7 +135,7 @@ class ScriptedProbeDevice final : public disk::ProbeDevice {
   }
   bool WasCut() override {
     base::MutexLock lock(script_->mutex_);
-    return script_->cut_;
+    return script_->cut_ || script_->cut_elsewhere_;
   }
   void Close() override {}
 
