@@ -294,6 +294,7 @@ disk::DiskMonitorOptions DiskOptionsOf(const base::AgentConfig& config, backup::
   options.read_only_at = config.disk_read_only_at;
   options.unlisted_logs = config.disk_unlisted_logs;
   options.space_history = config.state_dir + "/space-history";
+  options.learned_path = config.state_dir + "/learned-drives";
   options.record_path = config.state_dir + "/disks";
   options.probe_latencies = [&pace](const std::string& role,
                                     std::span<const absl::Duration> latencies) {

@@ -63,6 +63,7 @@ void DiskMonitor::Impl::TakeInventory() {
       base::MutexLock lock(mutex_);
       if (stop_) return;
     }
+    KeepLearned();
     // What cannot be stored is tried again with the next look.
     SaveRecord(kRecordPatience).IgnoreError();
     const base::MonotonicTime done = clock_.Monotonic();

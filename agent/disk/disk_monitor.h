@@ -59,8 +59,11 @@ struct DiskMonitorOptions {
   absl::Duration space_interval = absl::Seconds(2);
   int read_only_at = 0;       // config disk.read_only_at
   std::string space_history;  // the file that keeps it; empty: it begins anew with each monitor
-  std::optional<XfsRetryLimits> xfs_retries;  // nullopt: XFS keeps its settings
-  std::string postgres_log;                   // the file that PostgreSQL logs to; empty: none
+  // What the slow detectors learned of the drives (slow/learned_drive.h); empty: nothing is kept.
+  std::string learned_path;
+  absl::Duration learned_interval = absl::Minutes(5);  // between two writes
+  std::optional<XfsRetryLimits> xfs_retries;           // nullopt: XFS keeps its settings
+  std::string postgres_log;  // the file that PostgreSQL logs to; empty: none
   // config disk.reaction, disk.reactions
   ReactionPolicy reactions{.strongest = Reaction::kDrain};
   // Is told what drives' counters did (nvme/drive_counters.h); may be null.

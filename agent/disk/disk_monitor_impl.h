@@ -3,7 +3,8 @@
 //   disk_sharing.cc    one prober for all directories on a file system
 //   disk_supervisor.cc the supervisor's thread: looks at clocks and counters, touches no disk
 //   disk_inventory.cc  the inventory thread: slow sources, each with a deadline
-//   disk_noted.cc      what is kept between two runs: drives by role, acknowledged faults
+//   disk_noted.cc      what is kept between two runs: drives by role, acknowledged faults,
+//   latencies
 #pragma once
 
 #include <map>
@@ -121,6 +122,9 @@ class DiskMonitor::Impl {
   // ---- disk_noted.cc ----
   // Reads the record, once its disk answers.
   void LoadRecord();
+  // What the slow detectors learned is read, once its disk answers, and then written now and then.
+  void KeepLearned();
+  void LoadLearned();
   // Notes the drives of roles that have none noted.
   void NoteDrives();
   void NoteDrivesOf(const std::string& role, const Target& target)
@@ -143,6 +147,11 @@ class DiskMonitor::Impl {
   std::unique_ptr<PostgresLogWatch> postgres_log_;  // null: no log is followed
   SpaceWatch space_;                                // of the inventory thread
   DetachedCall<absl::Status> space_save_;           // of the inventory thread
+  // Of the inventory thread: what was learned of drives is not written before it was read.
+  DetachedCall<absl::StatusOr<std::string>> learned_load_;
+  DetachedCall<absl::Status> learned_save_;
+  std::optional<base::MonotonicTime> learned_kept_;
+  bool learned_lost_told_ = false;
 
   RecordFile record_file_;
   DetachedCalls check_calls_{1};  // CheckDrives: its paths may hang

@@ -14,6 +14,7 @@ namespace metal::disk {
 namespace {
 
 constexpr absl::Duration kLoadPatience = absl::Milliseconds(200);
+constexpr size_t kLargestLearned = 8 << 20;
 constexpr absl::Duration kCheckPatience = absl::Seconds(2);
 constexpr absl::Duration kAcknowledgePatience = absl::Seconds(5);
 
@@ -113,6 +114,46 @@ void DiskMonitor::Impl::LoadRecord() {
   stored_ = *std::move(record);
   record_loaded_ = true;
   changed_.NotifyAll();
+}
+
+void DiskMonitor::Impl::LoadLearned() {
+  const std::string& path = options_.learned_path;
+  const auto text = learned_load_.Run(
+      "learned-drives", [path] { return base::ReadFile(path, kLargestLearned); }, kLoadPatience);
+  if (!text) return;
+  absl::StatusOr<LearnedDrives> learned = LearnedDrives();
+  if (text->ok()) learned = DecodeLearned(**text);
+  const absl::Status read = absl::IsNotFound(text->status()) ? absl::OkStatus() : text->status();
+  if ((!read.ok() || !learned.ok()) && !learned_lost_told_) {
+    learned_lost_told_ = true;
+    const absl::Status& why = read.ok() ? learned.status() : read;
+    observe::Emit(events_, observe::Severity::kWarning, "disk.learned_lost", path,
+                  fmt::format("what was learned of the drives' normal latency cannot be read: for "
+                              "half an hour none is told to be slow: {}",
+                              std::string(why.message())),
+                  {});
+  }
+  if (!read.ok()) return;  // tried again, and nothing is written over it
+  learned_kept_ = clock_.Monotonic();
+  if (learned.ok()) slow_.Recall(*learned);
+}
+
+void DiskMonitor::Impl::KeepLearned() {
+  if (options_.learned_path.empty()) return;
+  if (!learned_kept_) return LoadLearned();
+  const base::MonotonicTime now = clock_.Monotonic();
+  if (now - *learned_kept_ < options_.learned_interval) return;
+  learned_kept_ = now;
+  const auto saved = learned_save_.Run(
+      "learned-drives",
+      [path = options_.learned_path, text = EncodeLearned(slow_.Learned(clock_.Now()))] {
+        return base::WriteFileDurably(path, text, 0600);
+      },
+      kLoadPatience);
+  if (saved && !saved->ok()) {
+    base::LogWarning("event=disk.learned_not_kept path={} message=\"{}\"", options_.learned_path,
+                     std::string(saved->message()));
+  }
 }
 
 void DiskMonitor::Impl::NoteDrives() {
@@ -220,9 +261,14 @@ absl::StatusOr<std::vector<observe::Fault>> DiskMonitor::Impl::Acknowledge(
   }
   NoteDrives();
   const absl::Status stored = SaveRecord(kAcknowledgePatience);
-  if (stored.ok()) return faults;
-  desk_.Withdraw(faults);
-  return base::Annotate(stored, "acknowledge a fault");
+  if (!stored.ok()) {
+    desk_.Withdraw(faults);
+    return base::Annotate(stored, "acknowledge a fault");
+  }
+  for (const observe::Fault& fault : faults) {
+    if (fault.fault_class == FaultClassName(FaultClass::kSlow)) slow_.Forget(fault.disk->device);
+  }
+  return faults;
 }
 
 void DiskMonitor::Impl::NoteDrivesAnew() {

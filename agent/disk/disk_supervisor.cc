@@ -14,6 +14,12 @@ namespace {
 constexpr absl::Duration kLongestNap = absl::Seconds(1);  // of the thread, beside its tick
 constexpr absl::Duration kDeskInterval = absl::Seconds(1);
 
+// The namespaces of one NVMe controller have its serial number, and names of their own.
+std::string NameForGood(const DiskInfo& disk) {
+  if (!disk.wwid.empty()) return disk.wwid;
+  return disk.serial.empty() ? "" : disk.model + " " + disk.serial;
+}
+
 }  // namespace
 
 void DiskMonitor::Impl::Supervise() {
@@ -93,7 +99,7 @@ void DiskMonitor::Impl::ObserveSpeed(base::MonotonicTime now) {
     const DiskInfo& disk = target->stack->disks.front();
     DiskSecond& second = seconds[disk.name];
     second.disk = disk.name;
-    second.serial = disk.serial;
+    second.drive = NameForGood(disk);
     second.roles.insert(role);
     const std::vector<absl::Duration> latencies = target->prober->TakeLatencies();
     if (options_.probe_latencies) options_.probe_latencies(role, latencies);

@@ -191,7 +191,8 @@ const std::array<FaultRow, kFaultClasses> kTable = {{
               "peers replay the same WAL, and what all have is no fault of the drive. Late probes "
               "alone, or the drive's own past alone, are a suspicion.",
      .hint = "Move the primary away. Look at the temperature, the link and who else uses the "
-             "drive, before it is replaced."},
+             "drive, before it is replaced. Where this is how it may be (other firmware, another "
+             "kernel), acknowledge it: its normal is learned anew."},
     {.fault_class = FaultClass::kStalled,
      .title = "I/O stands still",
      .severity = Severity::kCritical,

@@ -36,6 +36,12 @@ void RobustMean::Learn(double value) {
   variance_ = (1 - weight) * (variance_ + weight * step * step);
 }
 
+void RobustMean::Recall(const LearnedMean& learned) {
+  count_ = std::min(learned.count, memory_);
+  mean_ = learned.mean;
+  variance_ = learned.variance;
+}
+
 double RobustMean::deviation() const {
   const double count = count_;
   const double variance = (count * variance_ + kUsualWeight * kUsualDeviation * kUsualDeviation) /
@@ -71,6 +77,21 @@ std::optional<LatencyCurve::Prediction> LatencyCurve::Predict(double bytes_per_s
     if (Known(bin)) return At(bin);
   }
   return std::nullopt;
+}
+
+std::map<size_t, LearnedMean> LatencyCurve::Learned() const {
+  std::map<size_t, LearnedMean> learned;
+  for (size_t bin = 0; bin < kBins; ++bin) {
+    if (bins_[bin].count() > 0) learned[bin] = bins_[bin].Learned();
+  }
+  return learned;
+}
+
+void LatencyCurve::Recall(const std::map<size_t, LearnedMean>& learned) {
+  for (size_t bin = 0; bin < kBins; ++bin) {
+    const auto found = learned.find(bin);
+    bins_[bin].Recall(found == learned.end() ? LearnedMean() : found->second);
+  }
 }
 
 }  // namespace metal::disk

@@ -9,7 +9,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
+
+#include "agent/disk/slow/learned_drive.h"
 
 namespace metal::disk {
 
@@ -23,6 +26,8 @@ class RobustMean {
   // Never below what so few values can tell.
   double deviation() const;
   uint32_t count() const { return count_; }
+  LearnedMean Learned() const { return {count_, mean_, variance_}; }
+  void Recall(const LearnedMean& learned);
 
  private:
   uint32_t memory_;
@@ -46,6 +51,10 @@ class LatencyCurve {
   // nullopt: never seen so much load, so nothing can be said. Less load than ever seen, or a gap
   // between known loads: the next higher known one, where latency is no lower.
   std::optional<Prediction> Predict(double bytes_per_second) const;
+  // By bin, those that saw anything.
+  std::map<size_t, LearnedMean> Learned() const;
+  // Instead of what it has learned.
+  void Recall(const std::map<size_t, LearnedMean>& learned);
 
  private:
   static double PositionOf(double bytes_per_second);  // in bins, 0 to kBins − 1

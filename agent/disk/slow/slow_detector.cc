@@ -206,6 +206,35 @@ void SlowDetector::Learn(const Learnable& second) {
   }
 }
 
+LearnedDrive SlowDetector::Learned() const {
+  LearnedDrive learned;
+  for (size_t i = 0; i < channels_.size(); ++i) {
+    learned.channels[i] = {.bins = channels_[i].curve.Learned(),
+                           .history = channels_[i].history.Learned(),
+                           .difference = channels_[i].difference.Learned()};
+  }
+  return learned;
+}
+
+void SlowDetector::Forget() {
+  channels_ = {};
+  Restart();
+  excess_.reset();
+  verdict_ = {};
+  last_.reset();
+  quiet_ = unconfirmed_ = 0;
+}
+
+void SlowDetector::Recall(const LearnedDrive& learned) {
+  if (channels_[0].history.count() >= learned.channels[0].history.count) return;
+  for (size_t i = 0; i < channels_.size(); ++i) {
+    channels_[i].curve.Recall(learned.channels[i].bins);
+    channels_[i].history.Recall(learned.channels[i].history);
+    channels_[i].difference.Recall(learned.channels[i].difference);
+  }
+  Restart();
+}
+
 void SlowDetector::Restart() {
   for (Channel& channel : channels_) {
     channel.over.Clear();

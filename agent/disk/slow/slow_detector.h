@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "agent/base/clock.h"
 #include "agent/disk/slow/latency_curve.h"
+#include "agent/disk/slow/learned_drive.h"
 
 namespace metal::disk {
 
@@ -100,6 +101,11 @@ class SlowDetector {
   const SlowVerdict& verdict() const { return verdict_; }
   // For the peers; nullopt when the curve does not know the present load.
   std::optional<LatencyExcess> excess() const { return excess_; }
+  LearnedDrive Learned() const;
+  // As if it were new.
+  void Forget();
+  // What was learned of the same drive earlier, unless more of it was learned here since.
+  void Recall(const LearnedDrive& learned);
 
  private:
   // Judges one statistic of the probes: the median (all requests) or the p99 (some requests).

@@ -8,6 +8,7 @@ namespace metal::disk {
 namespace {
 
 constexpr absl::Duration kPeerFresh = absl::Seconds(10);
+constexpr absl::Duration kKept = absl::Hours(30 * 24);  // what a drive taught that is gone
 
 // Of few values the lower middle one.
 absl::Duration Median(std::vector<absl::Duration>& values) {
@@ -28,12 +29,14 @@ void SlowWatch::Observe(DiskSecond second, base::MonotonicTime now) {
   if (second.latencies.empty()) return;
   base::MutexLock lock(mutex_);
   auto found = disks_.find(second.disk);
-  if (found != disks_.end() && found->second.serial != second.serial) {
+  if (found != disks_.end() && found->second.drive != second.drive) {
+    Remember(found->second);
     disks_.erase(found);
     found = disks_.end();
   }
   if (found == disks_.end()) {
-    found = disks_.emplace(second.disk, Watched{second.serial, SlowDetector(limits_)}).first;
+    found = disks_.emplace(second.disk, Watched{second.drive, SlowDetector(limits_)}).first;
+    RecallFor(found->second);
   }
   SlowSample sample;
   sample.time = now;
@@ -52,7 +55,55 @@ void SlowWatch::SetPeers(const std::vector<PeerExcess>& peers, base::MonotonicTi
 
 void SlowWatch::KeepOnly(const std::set<std::string>& disks) {
   base::MutexLock lock(mutex_);
+  for (const auto& [name, watched] : disks_) {
+    if (!disks.contains(name)) Remember(watched);
+  }
   std::erase_if(disks_, [&](const auto& each) { return !disks.contains(each.first); });
+}
+
+bool SlowWatch::IsNameless(const Watched& watched) const {
+  return watched.drive.empty() || std::ranges::count_if(disks_, [&](const auto& each) {
+                                    return each.second.drive == watched.drive;
+                                  }) > 1;
+}
+
+void SlowWatch::Remember(const Watched& watched) {
+  if (IsNameless(watched)) return;
+  LearnedDrive learned = watched.detector.Learned();
+  if (learned.channels[0].history.count > 0) learned_[watched.drive] = std::move(learned);
+}
+
+void SlowWatch::RecallFor(Watched& watched) {
+  const auto found = learned_.find(watched.drive);
+  if (found != learned_.end() && !IsNameless(watched)) watched.detector.Recall(found->second);
+}
+
+LearnedDrives SlowWatch::Learned(absl::Time now) {
+  base::MutexLock lock(mutex_);
+  for (const auto& [name, watched] : disks_) Remember(watched);
+  for (auto& [name, drive] : learned_) drive.time = drive.time.value_or(now);
+  std::erase_if(learned_, [now](const auto& each) { return now - *each.second.time > kKept; });
+  return learned_;
+}
+
+void SlowWatch::Recall(const LearnedDrives& learned) {
+  base::MutexLock lock(mutex_);
+  const auto amount = [](const LearnedDrive& drive) { return drive.channels[0].history.count; };
+  for (const auto& [name, drive] : learned) {
+    LearnedDrive& mine = learned_[name];
+    if (amount(mine) < amount(drive)) mine = drive;
+  }
+  for (auto& [name, watched] : disks_) RecallFor(watched);
+}
+
+void SlowWatch::Forget(const std::string& disk) {
+  base::MutexLock lock(mutex_);
+  const auto found = disks_.find(disk);
+  if (found == disks_.end()) return;
+  Watched& watched = found->second;
+  learned_.erase(watched.drive);
+  watched.detector.Forget();
+  Tell(disk, watched);
 }
 
 std::vector<LatencyExcess> SlowWatch::PeersOf(const std::set<std::string>& roles,

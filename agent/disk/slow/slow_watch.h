@@ -23,7 +23,9 @@ namespace metal::disk {
 
 // One disk's last second.
 struct DiskSecond {
-  std::string disk, serial;
+  std::string disk;
+  std::string
+      drive;  // what names it for good: world-wide name, or model and serial; empty: nothing
   std::set<std::string> roles;            // what lies there
   std::vector<absl::Duration> latencies;  // of its probes, with the ages of what is outstanding
   double bytes_per_second = 0;            // what the device read and wrote
@@ -40,18 +42,26 @@ class SlowWatch {
   explicit SlowWatch(std::function<void(Evidence)> sink, SlowLimits limits = {})
       : sink_(std::move(sink)), limits_(limits) {}
 
-  // A second without a latency is left out. Another drive under a known name begins anew.
+  // A second without a latency is left out. Another drive under a known name begins anew, or with
+  // what was learned of it.
   void Observe(DiskSecond second, base::MonotonicTime now);
   // Each counts for 10 s.
   void SetPeers(const std::vector<PeerExcess>& peers, base::MonotonicTime now);
-  // Others are forgotten.
+  // Others are not watched any more.
   void KeepOnly(const std::set<std::string>& disks);
+  // What was learned of every drive that has a name of its own; of one that is not there any more
+  // for thirty days.
+  LearnedDrives Learned(absl::Time now);
+  // What an earlier agent learned; where more was learned of a drive since, that stays.
+  void Recall(const LearnedDrives& learned);
+  // As this disk is now is right: it is learned anew, and not slow by what was.
+  void Forget(const std::string& disk);
   // nullopt: that disk was never observed.
   std::optional<observe::SlownessSection> SectionOf(const std::string& disk) const;
 
  private:
   struct Watched {
-    std::string serial;
+    std::string drive;
     SlowDetector detector;
     bool told = false, told_peers = false;  // handed in and not withdrawn
   };
@@ -60,6 +70,10 @@ class SlowWatch {
     base::MonotonicTime at;
   };
 
+  void Remember(const Watched& watched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RecallFor(Watched& watched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // No name at all, or one that another disk has too (namespaces of one controller, some clouds).
+  bool IsNameless(const Watched& watched) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<LatencyExcess> PeersOf(const std::set<std::string>& roles, base::MonotonicTime now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const std::string& disk, Watched& watched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -70,6 +84,7 @@ class SlowWatch {
   const SlowLimits limits_;
   mutable base::Mutex mutex_;
   std::map<std::string, Watched> disks_ ABSL_GUARDED_BY(mutex_);
+  LearnedDrives learned_ ABSL_GUARDED_BY(mutex_);  // of drives that are there: as it was once
   std::map<std::pair<std::string, std::string>, Peer> peers_
       ABSL_GUARDED_BY(mutex_);  // by role and node
 };

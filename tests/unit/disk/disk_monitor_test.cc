@@ -4,15 +4,11 @@
 #include <cerrno>
 
 #include "agent/base/file.h"
-#include "agent/disk/nvme/smart_log.h"
 #include "agent/disk/probe_run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/harness/recorded_events.h"
-#include "tests/harness/refusing_privileges.h"
 #include "tests/harness/status_matchers.h"
-#include "tests/harness/temp_dir.h"
-#include "tests/unit/disk/scripted_probe_device.h"
+#include "tests/unit/disk/monitored_drive.h"
 
 namespace metal::disk {
 namespace {
@@ -26,113 +22,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-bool Eventually(const std::function<bool()>& condition) {
-  base::Clock& clock = base::RealClock();
-  const base::MonotonicTime deadline = clock.Monotonic() + absl::Seconds(10);
-  while (clock.Monotonic() < deadline) {
-    if (condition()) return true;
-    clock.Sleep(absl::Milliseconds(2));
-  }
-  return false;
-}
-
-// A drive whose SMART page the test writes.
-class FakeHelper final : public metal::testing::RefusingPrivileges {
- public:
-  absl::StatusOr<std::vector<std::byte>> ReadNvmeLog(const std::string& controller,
-                                                     const NvmeLogRequest& request,
-                                                     absl::Duration) override {
-    base::MutexLock lock(mutex_);
-    EXPECT_EQ(controller, "nvme0");
-    if (!status_.ok()) return status_;
-    if (request.log_id != kSmartLogId) return absl::DataLossError("NVMe status 0x4109");
-    std::vector<std::byte> page(request.length);
-    page[0] = static_cast<std::byte>(warning_);
-    page[1] = std::byte{300 & 0xff};
-    page[2] = std::byte{300 >> 8};
-    page[160] = std::byte{2};
-    return page;
-  }
-  void Set(uint8_t warning, absl::Status status) {
-    base::MutexLock lock(mutex_);
-    warning_ = warning;
-    status_ = std::move(status);
-  }
-
- private:
-  base::Mutex mutex_;
-  uint8_t warning_ = 0;
-  absl::Status status_;
-};
-
-class DiskMonitorTest : public ::testing::Test {
- protected:
-  DiskMonitorTest() {
-    // One NVMe drive with one filesystem, mounted where the test's directory is.
-    const std::string controller = dir_.File("sys/devices/nvme0");
-    dir_.Write("proc/self/mountinfo", "36 1 259:0 / / rw - xfs /dev/nvme0n1 rw\n");
-    dir_.Write("sys/devices/nvme0/nvme0n1/size", "2048\n");
-    dir_.Write("sys/devices/nvme0/model", "Test Drive\n");
-    dir_.Write("sys/dev/block/x", "");
-    dir_.Write("sys/class/block/x", "");
-    EXPECT_EQ(
-        symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/class/block/nvme0n1").c_str()),
-        0);
-    EXPECT_EQ(symlink((controller + "/nvme0n1").c_str(), dir_.File("sys/dev/block/259:0").c_str()),
-              0);
-    EXPECT_EQ(symlink(controller.c_str(), (controller + "/nvme0n1/device").c_str()), 0);
-  }
-  ~DiskMonitorTest() override { Hang(false); }
-
-  DiskMonitor& Start() {
-    DiskMonitorOptions options;
-    options.roots = {.proc = dir_.File("proc"), .sys = dir_.File("sys"), .dev = dir_.File("dev")};
-    options.node_id = "db1";
-    options.record_path = record_path_;
-    options.schedule.read_interval = absl::Milliseconds(2);
-    options.schedule.write_interval = absl::Milliseconds(4);
-    options.schedule.reopen_interval = absl::Milliseconds(20);
-    options.limits.late_after = absl::Milliseconds(60);
-    options.limits.stall_after = absl::Milliseconds(100);
-    options.limits.fault_hold = absl::Milliseconds(100);
-    options.tick = absl::Milliseconds(5);
-    options.publish_interval = absl::Milliseconds(20);
-    options.smart_interval = absl::Milliseconds(50);
-    options.probe_enabled = probe_enabled_;
-    options.make_device = [this](const std::string&) {
-      scripts_.push_back(std::make_shared<DeviceScript>());
-      if (fail_next_) scripts_.back()->FailWrites(-EIO);
-      return std::make_unique<metal::testing::ScriptedProbeDevice>(scripts_.back());
-    };
-    monitor_ =
-        std::make_unique<DiskMonitor>(options, board_, events_, helper_.get(), base::RealClock());
-    return *monitor_;
-  }
-
-  std::string StateOf(const std::string& role) {
-    const auto status = board_.Get();
-    for (const auto& disk : status->disks) {
-      for (const auto& probe : disk.probes) {
-        if (probe.role == role) return probe.state;
-      }
-    }
-    return "absent";
-  }
-  void Hang(bool on) {
-    for (const auto& script : scripts_) script->Hang(on);
-  }
-  bool HasFault(const std::string& key) { return board_.Get()->faults.contains(key); }
-
-  bool probe_enabled_ = true;
-  bool fail_next_ = false;  // the next devices fail each write
-  std::string record_path_;
-  metal::testing::TempDir dir_;
-  observe::StatusBoard board_{base::RealClock()};
-  metal::testing::RecordedEvents events_;
-  std::unique_ptr<FakeHelper> helper_ = std::make_unique<FakeHelper>();
-  std::vector<std::shared_ptr<DeviceScript>> scripts_;  // one for each prober
-  std::unique_ptr<DiskMonitor> monitor_;
-};
+using DiskMonitorTest = MonitoredDrive;
 
 TEST_F(DiskMonitorTest, ATargetIsPublishedWithItsDiskAndItsProbe) {
   DiskMonitor& monitor = Start();
@@ -390,73 +280,6 @@ TEST_F(DiskMonitorTest, AStorageProbeMeasuresAndCanBeCancelled) {
   cancelled.RequestCancel();
   EXPECT_THAT(RunStorageProbe(monitor, {.role = "data"}, cancelled),
               StatusIs(absl::StatusCode::kCancelled));
-}
-
-TEST_F(DiskMonitorTest, ADriveThatWasChangedWhileTheAgentWasDownIsNamedUntilAnOperatorTakesIt) {
-  record_path_ = dir_.File("state/disks");
-  dir_.Write("state/x", "");
-  dir_.Write("sys/devices/nvme0/serial", "S1\n");
-  dir_.Write("sys/devices/nvme0/nvme0n1/wwid", "eui.01\n");
-  const auto noted = [&](const std::string& serial) {
-    return Eventually([&] {
-      const auto text = base::ReadFile(record_path_);
-      return text.ok() && text->find("\t" + serial + "\t") != std::string::npos;
-    });
-  };
-  Start().AddTarget("data", dir_.path());
-  ASSERT_TRUE(noted("S1"));
-  EXPECT_FALSE(HasFault("wrong_device/nvme0n1"));
-  monitor_.reset();
-  dir_.Write("sys/devices/nvme0/serial", "S2\n");
-  dir_.Write("sys/devices/nvme0/nvme0n1/wwid", "eui.02\n");
-  DiskMonitor& monitor = Start();
-  // Before anything is watched: a server is not to start on it.
-  const absl::Status refused = monitor.CheckDrives(dir_.path());
-  EXPECT_EQ(metal::testing::ReasonOf(refused), "WRONG_DEVICE");
-  EXPECT_THAT(std::string(refused.message()),
-              HasSubstr("lies on Test Drive S2, and was on Test Drive S1"));
-  EXPECT_OK(monitor.CheckDrives(dir_.path() + "/elsewhere")) << "another database";
-  ASSERT_EQ(symlink(dir_.path().c_str(), dir_.File("link").c_str()), 0);
-  EXPECT_FALSE(monitor.CheckDrives(dir_.File("link")).ok()) << "the same by another name";
-  monitor.AddTarget("data", dir_.path());
-  ASSERT_TRUE(Eventually([&] { return HasFault("wrong_device/nvme0n1"); }));
-  const observe::Fault fault = board_.Get()->faults.at("wrong_device/nvme0n1");
-  EXPECT_THAT(fault.message, HasSubstr("serial S2 instead of S1"));
-  EXPECT_THAT(fault.message, HasSubstr("world-wide name eui.02 instead of eui.01"));
-  const auto taken = monitor.Acknowledge({.fault_class = "wrong_device",
-                                          .subject = "",
-                                          .device = "nvme0n1",
-                                          .caller = "unix",
-                                          .reason = "new drive"});
-  ASSERT_TRUE(taken.ok()) << taken.status();
-  EXPECT_OK(monitor.CheckDrives(dir_.path()));
-  ASSERT_TRUE(noted("S2"));
-  EXPECT_TRUE(Eventually([&] { return !HasFault("wrong_device/nvme0n1"); }));
-  EXPECT_THAT(events_.types(), Contains("disk.drive_noted"));
-}
-
-TEST_F(DiskMonitorTest, ADatabaseThatIsMadeAnewOnAnotherDriveIsExpectedThere) {
-  record_path_ = dir_.File("state/disks");
-  dir_.Write("state/x", "");
-  dir_.Write("state/disks", "drive\tdata\t" + dir_.path() + "\tTest Drive\tS1\t\t\t1048576\n");
-  dir_.Write("sys/devices/nvme0/serial", "S2\n");
-  DiskMonitor& monitor = Start();
-  monitor.AddTarget("data", dir_.path());
-  ASSERT_TRUE(Eventually([&] { return HasFault("wrong_device/nvme0n1"); }));
-  EXPECT_FALSE(monitor.CheckDrives(dir_.path()).ok());
-  monitor.NoteDrivesAnew();
-  EXPECT_OK(monitor.CheckDrives(dir_.path())) << "at once: the server is started next";
-  EXPECT_TRUE(Eventually([&] { return !HasFault("wrong_device/nvme0n1"); }));
-}
-
-TEST_F(DiskMonitorTest, ARecordThatCannotBeReadIsNamedAndBegunAnew) {
-  record_path_ = dir_.File("state/disks");
-  dir_.Write("state/disks", "stranger\n");
-  Start().AddTarget("data", dir_.path());
-  EXPECT_TRUE(Eventually([&] {
-    const auto types = events_.types();
-    return std::ranges::find(types, "disk.record_lost") != types.end();
-  }));
 }
 
 }  // namespace

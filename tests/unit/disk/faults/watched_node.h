@@ -211,7 +211,7 @@ class WatchedNode {
       if (with_peers) slow_.SetPeers({{"b", "data", {}}, {"c", "data", {}}}, clock_.Monotonic());
       const absl::Duration each = latency * (1 + 0.02 * (i % 5));
       slow_.Observe({.disk = "nvme0n1",
-                     .serial = "METAL0001",
+                     .drive = "Example SSD METAL0001",
                      .roles = {"data"},
                      .latencies = {each, each * 0.9, each * 2},
                      .bytes_per_second = 50e6},
