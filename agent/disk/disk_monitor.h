@@ -9,7 +9,8 @@
 // disk.stalled, disk.slow, disk.faulted, disk.recovered, disk.unknown, disk.unsupported of the
 // probes, subject "<disk>:<role>"; those of the fault desk (faults/fault_desk.h), of the sources
 // (disk.kernel_line, disk.postgres_line) and of the space watch (space/space_judge.h);
-// disk.drive_noted, subject the role, when another drive takes the place of the noted one.
+// disk.drive_noted, subject the role, when another drive takes the place of the noted one;
+// disk.record_lost and disk.learned_lost when what an earlier agent kept cannot be read.
 #pragma once
 
 #include <functional>
