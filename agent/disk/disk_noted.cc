@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/status.h"
 #include "agent/disk/disk_monitor_impl.h"
