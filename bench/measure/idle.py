@@ -12,7 +12,7 @@ SETTLE_S = 15
 STATUS_CALLS = 200
 # Fields of a block device's stat (kernel's Documentation/block/stat.rst): requests completed.
 IOPS = {"reads": 0, "writes": 4, "flushes": 15}
-BARS = {"agent_cpu_percent_of_one_core": 0.5, "agent_max_rss_mib": 80}
+BARS = {"agent_cpu_percent_of_one_core": 0.5, "agent_max_rss_mib": 64}
 
 
 def measure(metal, runs, *, seconds, settle_s=SETTLE_S, calls=STATUS_CALLS):

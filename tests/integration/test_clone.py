@@ -8,7 +8,7 @@ import pytest
 from harness import certificates, compare, process
 from harness.ledger import promised
 from harness.node import Node, elapsed, has_hint, lsn_number
-from harness.postgres import PGBENCH_RATE
+from harness.postgres import PGBENCH_RATE, find_versions
 from harness.process import wait_for
 from harness.relay import Relay
 from harness.transfer import transfer_address, with_transfer
@@ -54,6 +54,16 @@ def refused(node, source, primary, *extra, code=5, **options):
     answer = node.ctl(*clone_arguments(source, primary, *extra, **options))
     assert answer.code == code and has_hint(answer.error), answer
     return answer
+
+
+@pytest.mark.slow
+def test_another_major_version_is_refused_before_anything_is_written(source, workspace):
+    other = next(each for each in find_versions(["17"]))
+    target = replica_of(workspace, other)
+    answer = refused(target, source, source)
+    assert "17" in answer.error and source.version.name in answer.error, answer
+    assert not os.path.exists(target.data_dir) or os.listdir(target.data_dir) == [], "nothing is there"
+    assert target.status()["postgres"].get("role_observed") != "ROLE_STANDBY"
 
 
 @pytest.mark.matrix

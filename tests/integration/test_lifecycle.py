@@ -1,5 +1,6 @@
 """The life of PostgreSQL under the agent: start, stop, crash, adoption, and what refuses to start."""
 import os
+import shutil
 import signal
 import socket
 import time
@@ -340,6 +341,24 @@ def test_full_disk(workspace, pg):
     answer = node.ctl("pg", "init")
     assert answer.code == 1 and answer.reason == "NO_SPACE" and has_hint(answer.error), answer
     assert os.listdir(mount) == [], "the directory is empty as before"
+
+
+def test_start_on_a_full_disk_is_refused_and_changes_nothing(workspace, pg):
+    mount = workspace.small_disk("mount", 300)
+    node = Node(workspace, pg, data_dir=os.path.join(mount, "data"))
+    node.start_agent()
+    node.init("--set", "shared_buffers=16MB", "max_wal_size=64MB")
+    free = shutil.disk_usage(mount).free
+    ballast = os.path.join(mount, "ballast")
+    with open(ballast, "wb") as file:
+        file.write(bytes(free - (4 << 20)))
+    before = sorted(os.listdir(node.data_dir))
+    answer = node.ctl("pg", "start")
+    assert answer.code != 0 and answer.reason == "NO_SPACE" and has_hint(answer.error) and node.data_dir in answer.error, answer
+    assert sorted(os.listdir(node.data_dir)) == before and not node.answers()
+    os.remove(ballast)
+    node.ok("pg", "start")
+    assert node.sql("SELECT 1") == "1"
 
 
 @pytest.mark.matrix

@@ -322,6 +322,33 @@ def test_failover_when_the_primary_is_lost(orders):
     orders.check(ledger)
 
 
+@pytest.mark.parametrize("wanted", ["nobody", "the one behind"])
+def test_failover_keeps_what_one_survivor_alone_has(orders, wanted):
+    """One standby acknowledged what the other never received. It leads; or the other one does, who takes that over from it first."""
+    lost = orders.primary()
+    behind, ahead = [node for node in orders.nodes.values() if node is not lost]
+    lost.sql("CREATE TABLE IF NOT EXISTS of_one (way text)")
+    behind.ok("wait-lsn", lost.lsn())
+    behind.ok("receiver", "stop")
+    with orders.clients() as ledger:
+        lost.sql(f"INSERT INTO of_one VALUES ('{wanted}')")
+        ledger.wait_more()
+    lost.kill_agent()
+    os.kill(postmaster_pid(lost.data_dir), signal.SIGKILL)
+    there = f"SELECT count(*) FROM of_one WHERE way = '{wanted}'"
+    assert behind.sql(there) == "0"
+    result = orders.ok("failover", *([] if wanted == "nobody" else ["--to", behind.name]))
+    leads = ahead if wanted == "nobody" else behind
+    assert result["primary"] == leads.name and result["left_behind"] == [lost.name], result
+    assert (("take_over", behind.name) in steps(result)) == (leads is behind), steps(result)
+    assert leads.sql(there) == "1"
+    orders.check(ledger)
+    lost.start_agent()
+    wait_for("it is up again", lost.answers, 30)
+    assert orders.ok("recover")["left_behind"] == []
+    orders.wait_healthy()
+
+
 def test_primary_whose_host_restarts_waits_to_be_told(orders):
     """Nobody led meanwhile: it leads again when an operator, or the watch, says so. Before that it takes no writes."""
     primary = orders.primary()
