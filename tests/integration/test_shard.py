@@ -324,7 +324,7 @@ def test_failover_when_the_primary_is_lost(orders):
 
 @pytest.mark.parametrize("wanted", ["nobody", "the one behind"])
 def test_failover_keeps_what_one_survivor_alone_has(orders, wanted):
-    """One standby acknowledged what the other never received. It leads; or the other one does, who takes that over from it first."""
+    """One standby acknowledged what the other never got. It leads; or the other one does, who takes that over from it first."""
     lost = orders.primary()
     behind, ahead = [node for node in orders.nodes.values() if node is not lost]
     lost.sql("CREATE TABLE IF NOT EXISTS of_one (way text)")
