@@ -25,7 +25,9 @@ constexpr absl::Duration kAnswer = absl::Seconds(1);  // for every command but P
 constexpr absl::Duration kStart = absl::Seconds(5);   // from launch to the console's answer
 constexpr absl::Duration kStartPoll = absl::Milliseconds(5);
 constexpr absl::Duration kDrainSlice = absl::Milliseconds(200);
-constexpr absl::Duration kRepointDrain = absl::Seconds(2);
+// For work under way at the former server, while all other clients wait; a host that is silent does
+// not end any.
+constexpr absl::Duration kRepointDrain = absl::Milliseconds(500);
 constexpr absl::Duration kLoginPatience = absl::Milliseconds(50);
 constexpr absl::Duration kLoginPoll = absl::Milliseconds(1);
 constexpr absl::Duration kLasting =
