@@ -3,8 +3,7 @@
 //   disk_sharing.cc    one prober for all directories on a file system
 //   disk_supervisor.cc the supervisor's thread: looks at clocks and counters, touches no disk
 //   disk_inventory.cc  the inventory thread: slow sources, each with a deadline
-//   disk_noted.cc      what is kept between two runs: drives by role, acknowledged faults,
-//   latencies
+//   disk_noted.cc      what is kept between two runs: drives, acknowledgements, what was learned
 #pragma once
 
 #include <map>

@@ -1,6 +1,7 @@
 // What the monitor keeps between two runs of the agent: which drives lie under each role, so that
-// one that was changed meanwhile is named and never taken for the old one, and what operators have
-// acknowledged. The file is written by the inventory thread, and by whoever acknowledges.
+// one that was changed meanwhile is named and never taken for the old one, what operators have
+// acknowledged, and what the slow detectors learned. The inventory thread writes both files, and
+// the first one whoever acknowledges.
 #include <algorithm>
 #include <filesystem>
 #include <system_error>

@@ -114,10 +114,7 @@ TEST_F(DiskNotedTest, WhatCouldNotBeReadIsNotWrittenOver) {
   learned_path_ = dir_.File("state/learned");
   dir_.Write("state/learned/x", "");
   Start().AddTarget("data", dir_.path());
-  EXPECT_TRUE(Eventually([&] {
-    const auto types = events_.types();
-    return std::ranges::find(types, "disk.learned_lost") != types.end();
-  }));
+  EXPECT_TRUE(Eventually([&] { return WasTold("disk.learned_lost"); }));
   dir_.Write("state/other", EncodeLearned({}));
   ASSERT_EQ(rename(dir_.File("state/learned").c_str(), dir_.File("state/away").c_str()), 0);
   ASSERT_EQ(rename(dir_.File("state/other").c_str(), learned_path_.c_str()), 0);
@@ -132,10 +129,7 @@ TEST_F(DiskNotedTest, ARecordThatCannotBeReadIsNamedAndBegunAnew) {
   record_path_ = dir_.File("state/disks");
   dir_.Write("state/disks", "stranger\n");
   Start().AddTarget("data", dir_.path());
-  EXPECT_TRUE(Eventually([&] {
-    const auto types = events_.types();
-    return std::ranges::find(types, "disk.record_lost") != types.end();
-  }));
+  EXPECT_TRUE(Eventually([&] { return WasTold("disk.record_lost"); }));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // are the test's. Threading: as DiskMonitor.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,19 +14,10 @@
 #include "tests/harness/recorded_events.h"
 #include "tests/harness/refusing_privileges.h"
 #include "tests/harness/temp_dir.h"
+#include "tests/unit/disk/eventually.h"
 #include "tests/unit/disk/scripted_probe_device.h"
 
 namespace metal::disk {
-
-inline bool Eventually(const std::function<bool()>& condition) {
-  base::Clock& clock = base::RealClock();
-  const base::MonotonicTime deadline = clock.Monotonic() + absl::Seconds(10);
-  while (clock.Monotonic() < deadline) {
-    if (condition()) return true;
-    clock.Sleep(absl::Milliseconds(2));
-  }
-  return false;
-}
 
 // A drive whose SMART page the test writes.
 class FakeDriveHelper final : public metal::testing::RefusingPrivileges {
@@ -113,6 +105,10 @@ class MonitoredDrive : public ::testing::Test {
   }
   void Hang(bool on) {
     for (const auto& script : scripts_) script->Hang(on);
+  }
+  bool WasTold(const std::string& type) {
+    const auto types = events_.types();
+    return std::ranges::find(types, type) != types.end();
   }
   bool HasFault(const std::string& key) { return board_.Get()->faults.contains(key); }
 

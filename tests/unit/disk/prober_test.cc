@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/harness/status_matchers.h"
+#include "tests/unit/disk/eventually.h"
 #include "tests/unit/disk/scripted_probe_device.h"
 
 namespace metal::disk {
@@ -14,16 +15,6 @@ namespace {
 using metal::testing::DeviceScript;
 using metal::testing::StatusIs;
 using ::testing::HasSubstr;
-
-bool Eventually(const std::function<bool()>& condition) {
-  base::Clock& clock = base::RealClock();
-  const base::MonotonicTime deadline = clock.Monotonic() + absl::Seconds(10);
-  while (clock.Monotonic() < deadline) {
-    if (condition()) return true;
-    clock.Sleep(absl::Milliseconds(2));
-  }
-  return false;
-}
 
 class ProberTest : public ::testing::Test {
  protected:
